@@ -1,0 +1,48 @@
+# Each command sets up its own environment in .venv when it is missing or out of date.
+#   make demo       segment three phantoms after one reference each: no data, no network
+#   make test       the tests          make test-all   the slow ones too
+#   make check      style, types, layers
+#   make bench      speed and memory; RELEASED=folder of the authors' code puts both side by side
+# PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=URL the build of PyTorch, with a URL from its installation page (pytorch.org).
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread a process: two processes of many threads each would fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4
+
+.PHONY: demo test test-all check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/core.stamp
+	$(RUN) mass_core demo --overwrite
+
+test: $(VENV)/dev.stamp
+	$(PYTEST)
+
+test-all: $(VENV)/dev.stamp
+	$(PYTEST) -m "slow or not slow"
+
+check: $(VENV)/dev.stamp
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) pytest --quiet Testing/core/test_imports.py
+
+bench: $(VENV)/dev.stamp
+	$(RUN) Testing.benchmarks.inference --section cpu $(if $(RELEASED),--released $(RELEASED))
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/core.stamp: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) ($$($(PYTHON) --version)); the first time downloads PyTorch"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	@$(INSTALL) --editable ".[masks,train,dev]"
+	@touch $@

@@ -1,0 +1,79 @@
+"""Fixtures every test file may use: a tiny network, its weights file, and the folder of golden outputs and scans."""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden outputs of the released model and real scans; tests that need them skip where the folder is absent."""
+    folder = Path(os.environ.get("MASS_SHARED") or REPOSITORY.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip("golden outputs are not at hand: MASS_SHARED names their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> Iterator[None]:
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloaded weights of the person who runs the tests are neither read nor changed."""
+    monkeypatch.setenv("MASS_HOME", str(tmp_path_factory.getbasetemp() / "mass_home"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A network of a few megabytes that takes 32-voxel reference crops."""
+    from mass_core.config import ModelConfig
+
+    return ModelConfig(channels=(8, 16, 32, 64, 128), task_rows=2, position_size=32)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """The default recipe with the window of the tiny network and 3 mm voxels."""
+    from mass_core.config import Recipe
+
+    return Recipe(window_zyx=(32, 32, 32), spacing_zyx=(3.0, 3.0, 3.0))
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tiny_config):
+    """The tiny network with the same random weights every time."""
+    import torch
+
+    from mass_core.model import MASS
+
+    torch.manual_seed(0)
+    return MASS(tiny_config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_network, tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of the tiny network."""
+    import torch
+
+    from mass_core.checkpoint import save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, tiny_network, tiny_recipe, {"recipe": "tests"}, dtype=torch.float32)
+    return path

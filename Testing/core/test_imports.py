@@ -1,0 +1,122 @@
+"""The layer rule: a file imports its own layer or a lower one, and what starts the command costs nothing.
+
+Forbidden libraries are poisoned in a fresh interpreter (`sys.modules[name] = None` makes their import fail), then every file of the layer
+is imported there.
+"""
+
+import subprocess
+import sys
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+import mass_core
+import training
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = ["torch", "safetensors"]
+EXTRAS = ["skimage", "sam2", "monai", "matplotlib", "tensorboard", "tqdm", "h5py", "nibabel"]
+NUMERIC = ["numpy", "scipy", "SimpleITK", "PIL", "rich"]
+NEVER = ["training", "Testing", "MASSSlicer"]
+
+LAYERS = {
+    "stdlib": [
+        *("mass_core", "__main__", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
+        *("released_keys", "weights_store", "download"),
+    ],
+    "numeric": [
+        *("volume", "image_files", "nifti_floats", "appearance", "resample", "intensity", "components", "preprocess", "reference"),
+        *("metrics", "picture", "phantoms", "dataset", "masks", "masks.mask_set", "masks.merge_tree", "masks.regrid", "masks.generator"),
+    ],
+    "torch": ["model", "model.*", "checkpoint", "task", "tokens", "windows", "blend", "sweep", "merge", "segmenter"],
+    "backends": ["masks.slic_backend"],
+}
+"""Modules of the package without their `mass_core.` prefix; a star stands for every file of a folder."""
+
+FORBIDDEN = {
+    "stdlib": NUMERIC + HEAVY + EXTRAS + NEVER,
+    "numeric": HEAVY + EXTRAS + NEVER,
+    "torch": EXTRAS + NEVER,
+    "backends": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
+}
+
+
+def modules() -> list[str]:
+    """Every module of the package as LAYERS names it."""
+    root = REPOSITORY / "mass_core"
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "mass_core")
+    return found
+
+
+def layers_of(module: str) -> list[str]:
+    return [layer for layer, patterns in LAYERS.items() for pattern in patterns if fnmatchcase(module, pattern)]
+
+
+def python(code: str, *, forbidden: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter in which some libraries cannot be imported."""
+    poison = f"import sys\nfor name in {forbidden!r}: sys.modules[name] = None\n"
+    return subprocess.run([sys.executable, "-c", poison + code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+
+
+def test_every_file_has_one_layer() -> None:
+    assert {module: layers_of(module) for module in modules() if len(layers_of(module)) != 1} == {}
+
+
+def test_no_stale_entries() -> None:
+    present = modules()
+    stale = [pattern for patterns in LAYERS.values() for pattern in patterns if not any(fnmatchcase(m, pattern) for m in present)]
+    assert stale == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layer_imports_without_what_lies_above(layer: str) -> None:
+    if layer == "backends":
+        pytest.importorskip("skimage")
+    names = [m if m == "mass_core" else f"mass_core.{m}" for m in modules() if layer in layers_of(m) and m != "__main__"]
+    result = python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", forbidden=FORBIDDEN[layer])
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_poison_works() -> None:
+    result = python("import torch", forbidden=["torch"])
+    assert result.returncode == 1 and "import of torch halted" in result.stderr
+
+
+def test_public_names_resolve() -> None:
+    assert [name for name in mass_core.__all__ if not hasattr(mass_core, name)] == []
+    with pytest.raises(AttributeError, match="Volumen"):
+        mass_core.Volumen  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    result = python("import mass_core\nprint(*sorted(m for m in sys.modules if m.startswith('mass_core')))", forbidden=FORBIDDEN["stdlib"])
+    assert result.stdout.split() == ["mass_core"], result.stderr
+
+
+def test_help_needs_the_standard_library_only() -> None:
+    result = python("from mass_core.cli import main\nsys.exit(main(['--help']))", forbidden=FORBIDDEN["stdlib"])
+    assert result.returncode == 0, result.stderr
+    assert all(command in result.stdout for command in ("segment", "encode", "weights", "demo"))
+
+
+def test_help_is_quick() -> None:
+    """Below 0.3 s more than a bare interpreter takes, in the best of five: other processes may be using the machine."""
+
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        python(code, forbidden=[])
+        return time.perf_counter() - start
+
+    tries = [(seconds("pass"), seconds("from mass_core.cli import main\nmain(['--help'])")) for _ in range(5)]
+    assert min(t[1] for t in tries) - min(t[0] for t in tries) < 0.3
+
+
+def test_training_is_ours() -> None:
+    """SAM2 installs a top-level package of this name."""
+    assert training.__file__ is not None
+    assert Path(training.__file__).resolve().parent == REPOSITORY / "training"

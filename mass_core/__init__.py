@@ -1,0 +1,36 @@
+"""MASS: in-context segmentation of medical images.
+
+Importing this package costs nothing: each public name is loaded when it is first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MassError": "errors",
+    "Cancelled": "errors",
+    "ModelConfig": "config",
+    "Recipe": "config",
+    "recipe": "config",
+    "Geometry": "volume",
+    "Volume": "volume",
+    "MaskSet": "masks.mask_set",
+    "load_model": "checkpoint",
+    "Task": "task",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
