@@ -1,0 +1,37 @@
+"""Small files appear complete or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import OutputError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name in the same folder, then give it its name.
+
+    Raises:
+        OutputError: if the folder is missing or may not be written to, or the disk is full.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".mass-", dir=path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write into {path.parent}: {error.strerror}.", "Choose a folder that exists and you may write to."
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}.", "Check the free space and the rights of the folder.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The rights new files do not get; there is no way to ask without setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

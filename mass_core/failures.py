@@ -1,0 +1,47 @@
+"""What failures of libraries and of the system mean for the user."""
+
+import errno
+
+from .errors import DeviceError, MassError, OutputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, PyTorch, NumPy or ITK could not get the memory it asked for."""
+    # Compared by name and text: PyTorch is not loaded for this, and it reports a full CPU or Apple GPU as a plain RuntimeError.
+    text = str(error).lower()
+    told = any(words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory"))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and told)
+
+
+def as_mass_error(error: BaseException) -> MassError | None:
+    """The error to show for a failure the user can do something about; None: a defect of this program."""
+    if isinstance(error, MassError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory(error)
+    if isinstance(error, OSError):
+        return _of_system(error)
+    return None
+
+
+def out_of_memory(error: BaseException) -> DeviceError:
+    """Memory did not suffice, with the first line of what was reported."""
+    reason = (str(error).strip().splitlines() or ["no memory left"])[0]
+    return DeviceError(
+        f"The memory does not suffice: {reason}",
+        "Close other programs, crop the scan, choose a coarser --spacing or fewer labels at a time (--classes-per-pass), or --device cpu.",
+    )
+
+
+def _of_system(error: OSError) -> MassError | None:
+    place = error.filename or "the file"
+    if error.errno in _FULL:
+        return OutputError(f"The disk is full: {place} could not be written.", "Free some space or choose another folder.")
+    if error.errno in _FORBIDDEN:
+        return OutputError(f"No permission for {place}.", "Choose a folder you may write to, or change its rights.")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return OutputError(f"{place}: {error.strerror}.", "Check the spelling and the folder.")
+    return None
