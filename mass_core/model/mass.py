@@ -1,0 +1,85 @@
+"""The MASS network (paper figure 2): encoder E, task encoding T, decoder D."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import GeometryError, InputError
+from .decoder import Classifier, Decoder
+from .encoder import build_encoder
+from .task_encoding import TaskEncoder
+
+Tokens = tuple[Tensor, ...]
+"""Task tokens [B,K,queries+1,C], one tensor per stage, deepest first."""
+
+
+class MASS(nn.Module):
+    """Segments in an image what masks show in a reference image.
+
+    Letters: B batch, K classes, D H W voxels along z, y, x; images are normalised (see preprocess).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        fused = config.channels[::-1][: config.stages]
+        self.config = config
+        self.encoder = build_encoder(config)
+        self.task_encoders = nn.ModuleList(
+            TaskEncoder(c, config.stride >> stage, config.queries, config.position_size) for stage, c in enumerate(fused)
+        )
+        self.decoder = Decoder(config.channels, config.stages, config.summary_token)
+        self.classifier = Classifier(sum(fused), config.channels[0])
+        for stage, c in enumerate(fused):
+            self.register_buffer(f"class_tokens{stage}", torch.randn(config.task_rows, config.queries + 1, c) * 0.02)
+
+    def forward(self, image_B1DHW: Tensor, reference_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tensor:
+        """Logits [B,K,D,H,W] of what the masks show in the reference, found in the image."""
+        return self.segment(image_B1DHW, self.encode_reference(reference_B1DHW, masks_BKDHW))
+
+    def encode_reference(self, image_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tokens:
+        """Task tokens of a reference crop and its masks in {0,1}; each mask is encoded on its own.
+
+        Raises:
+            GeometryError: if an axis is no multiple of the stride or exceeds the learned positions.
+        """
+        self.check_reference_size(image_B1DHW.shape[2:])
+        features = self.encode_image(image_B1DHW)
+        return tuple(encoder(level, masks_BKDHW) for encoder, level in zip(self.task_encoders, features, strict=False))
+
+    def segment(self, image_B1DHW: Tensor, tokens: Tokens) -> Tensor:
+        """Logits [B,K,D,H,W] for an image of any size."""
+        return self.decode(self.encode_image(image_B1DHW), tokens)
+
+    def encode_image(self, image_B1DHW: Tensor) -> list[Tensor]:
+        """Feature maps [B,C,d,h,w], deepest first."""
+        return self.encoder(image_B1DHW)
+
+    def decode(self, features: Sequence[Tensor], tokens: Tokens) -> Tensor:
+        """Logits [B,K,D,H,W] from the feature maps of an image and the tokens of K classes."""
+        return self.classifier(*self.decoder(features, tokens))
+
+    def class_tokens(self, rows: Sequence[int]) -> Tokens:
+        """Stored tokens [1,len(rows),queries+1,C] of a fixed-class model.
+
+        Raises:
+            InputError: if a row does not exist.
+        """
+        unknown = [row for row in rows if not 0 <= row < self.config.task_rows]
+        if unknown:
+            raise InputError(f"The model stores {self.config.task_rows} classes, there is no class {unknown}.")
+        return tuple(getattr(self, f"class_tokens{stage}")[list(rows)][None] for stage in range(self.config.stages))
+
+    def check_reference_size(self, size: Sequence[int]) -> None:
+        """Refuse a reference crop [D,H,W] this network cannot encode.
+
+        Raises:
+            GeometryError: saying which sizes work.
+        """
+        stride, largest = self.config.stride, self.config.position_size
+        if any(n % stride or n > largest for n in size):
+            raise GeometryError(
+                f"A reference crop of {tuple(size)} voxels cannot be encoded.",
+                f"Each side must be a multiple of {stride} and at most {largest}.",
+            )
