@@ -1,0 +1,182 @@
+"""Where weights live: bundled with the package, or downloaded into the user's folder when somebody asks for them.
+
+Standard library only: the program can say what there is without loading PyTorch.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .atomic import write_bytes
+from .download import Received, fetch, sha256
+from .errors import InputError, OutputError, WeightsError
+from .progress import Report
+
+BUNDLED = Path(__file__).parent / "weights"
+SUFFIXES = (".safetensors", ".pth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """Weights that can be downloaded."""
+
+    url: str
+    licence: str
+    about: str
+    sha256: str | None = None
+    """None: not known beforehand; the server's own checksum is taken, and recorded."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return self.url.rsplit("/", 1)[1]
+
+
+REMOTE: dict[str, Remote] = {
+    "mass_base": Remote(
+        url="https://huggingface.co/StanfordAIMI/MASS/resolve/main/mass_base.pth",
+        licence="MIT",
+        about="released weights of the paper, 120 M parameters (https://huggingface.co/StanfordAIMI/MASS)",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Weights this program knows by name."""
+
+    name: str
+    where: str
+    """bundled, downloaded, or available (for download)."""
+    path: Path | None
+    about: str = ""
+
+
+def home() -> Path:
+    """The user's folder for weights: `MASS_HOME`, else the system's place for such files."""
+    if os.environ.get("MASS_HOME"):
+        return Path(os.environ["MASS_HOME"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "MASSSlicer"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/MASSSlicer"
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "massslicer"
+
+
+def folder() -> Path:
+    """Where downloads go, and files placed by hand."""
+    return home() / "weights"
+
+
+def entries() -> list[Entry]:
+    """All weights known by name: bundled, downloaded, then available ones."""
+    found = [
+        Entry(name=path.stem, where=where, path=path, about=REMOTE[path.stem].about if path.stem in REMOTE else "")
+        for where, place in (("bundled", BUNDLED), ("downloaded", folder()))
+        for path in sorted(place.glob("*"))
+        if path.suffix in SUFFIXES
+    ]
+    present = {entry.name for entry in found}
+    return found + [Entry(name=n, where="available", path=None, about=r.about) for n, r in REMOTE.items() if n not in present]
+
+
+def locate(weights: str | Path) -> Path:
+    """The file that `weights` means: a path, or a name of bundled or downloaded weights.
+
+    Raises:
+        WeightsError: if there is none, naming what there is.
+    """
+    path = Path(weights)
+    if path.is_file():
+        return path
+    known = {entry.name: entry for entry in entries()}
+    entry = known.get(str(weights))
+    if entry is not None and entry.path is not None:
+        return entry.path
+    if entry is not None:
+        raise WeightsError(f"The weights {entry.name!r} are not on this computer.", f"Run `mass weights download {entry.name}`.")
+    names = ", ".join(known) or "none"
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, not a weights file.", "Give the file in it.")
+    raise WeightsError(f"There are no weights {str(weights)!r}.", f"Give a file, or one of the names known here: {names}.")
+
+
+def download(name: str, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None) -> Path:
+    """Fetch weights into the user's folder; a broken-off download is taken up where it ended.
+
+    Args:
+        name: one of `REMOTE`.
+        progress: hears how far it is.
+        cancelled: asked again and again; true stops the download.
+
+    Returns:
+        The file, with the checksum it was found to have recorded beside it.
+
+    Raises:
+        InputError: if nothing of this name can be downloaded.
+        WeightsError: if the server cannot be reached, breaks off or sends something else.
+        OutputError: if the file cannot be written.
+        Cancelled: if the user stopped it.
+    """
+    remote = _remote(name)
+    target = folder() / remote.file
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot make the folder {target.parent}: {error.strerror}.", "Set MASS_HOME to a folder you may write to."
+        ) from error
+    received = fetch(remote.url, target, expected=remote.sha256, progress=progress, cancelled=cancelled)
+    write_bytes(_record_path(target), json.dumps(_record(remote, received), indent=1).encode())
+    return target
+
+
+def verify_checksum(path: Path) -> bool | None:
+    """Whether a downloaded file still is what was downloaded; None: nothing is recorded about it."""
+    try:
+        recorded = json.loads(_record_path(path).read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return bool(recorded == sha256(path))
+
+
+def remove(name: str) -> Path:
+    """Delete downloaded weights.
+
+    Raises:
+        InputError: if nothing of this name was downloaded.
+    """
+    path = next((entry.path for entry in entries() if entry.name == name and entry.where == "downloaded"), None)
+    if path is None:
+        raise InputError(f"No downloaded weights are called {name!r}.", f"See `mass weights list`; downloads are in {folder()}.")
+    path.unlink()
+    _record_path(path).unlink(missing_ok=True)
+    return path
+
+
+def _remote(name: str) -> Remote:
+    if name not in REMOTE:
+        raise InputError(f"There is nothing to download called {name!r}.", f"Choose one of: {', '.join(REMOTE)}.")
+    return REMOTE[name]
+
+
+def _record(remote: Remote, received: Received) -> dict[str, Any]:
+    return {
+        "url": remote.url,
+        "sha256": received.sha256,
+        "checked_against": received.checked_against,
+        "bytes": received.size,
+        "licence": remote.licence,
+        "downloaded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
