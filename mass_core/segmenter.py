@@ -1,0 +1,288 @@
+"""The main job: references in, task; target and task in, label map on the target's own grid."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import config
+from .appearance import Appearance
+from .config import Modality, Recipe, Triple, to_dict
+from .errors import InputError
+from .failures import is_out_of_memory, out_of_memory
+from .merge import Group, interpolated, keep_largest_components, nearest
+from .preprocess import Prepared, Record, prepare, restore_probabilities
+from .progress import Report, Steps
+from .recent import Recent
+from .sweep import Compute, Swept, Wanted, choose_compute, split_passes, sweep
+from .task import Task
+from .tokens import Learner, content_key, unique
+from .volume import Volume
+
+if TYPE_CHECKING:
+    from .checkpoint import Model
+
+_PREPARED_BYTES = 1 << 30
+"""Of prepared targets kept for the next run."""
+_AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
+"""Fields of a recipe in which references and targets must not differ."""
+_BLENDED_ON_CPU = "The GPU's memory did not suffice; windows were computed one at a time and blended on the CPU."
+
+
+class Probabilities(Mapping[int, Volume]):
+    """Probability maps on the target's own grid by label, each made when it is asked for."""
+
+    def __init__(self, maps: Mapping[int, tuple[np.ndarray, Record]]) -> None:
+        self._maps = maps
+
+    def __getitem__(self, value: int) -> Volume:
+        return restore_probabilities(*self._maps[value])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """What was found in a target."""
+
+    labels: Volume
+    """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
+    probabilities: Probabilities | None
+    """Float32 maps on the target's grid, if they were asked for."""
+    volumes_ml: dict[int, float]
+    """Volume of each label of the task."""
+    passes: tuple[tuple[int, ...], ...]
+    """Labels that were decoded together and so could influence each other."""
+    modality: Modality
+    """The target was processed as."""
+    warnings: tuple[str, ...]
+    """What the user should be told, one sentence each."""
+    timings: dict[str, float]
+    """Seconds by stage: prepare, segment, place."""
+
+
+class Segmenter:
+    """Segments targets after references, with one model and one recipe; keeps what it prepared and encoded lately.
+
+    Args:
+        model: from `load_model`.
+        recipe: `default`, `released`, or a recipe of one's own made from `model.recipe`.
+        precision: auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA devices that have it, else float32.
+    """
+
+    def __init__(self, model: "Model", recipe: str | Recipe = "default", *, precision: str = "auto") -> None:
+        self.model = model
+        self.recipe = config.recipe(recipe, model.recipe) if isinstance(recipe, str) else recipe
+        self._precision = precision
+        least = 2 * model.network.config.stride
+        if min(self.recipe.window_zyx) < least:
+            raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
+        self._learner = Learner(model.network, self.recipe, model.fingerprint)
+        self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
+
+    def encode(
+        self,
+        references: Sequence[tuple[Volume, Volume]],
+        labels: Sequence[int] | None = None,
+        *,
+        appearance: Mapping[int, Appearance] | None = None,
+        progress: Report | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Task:
+        """Learn from references what to segment.
+
+        Args:
+            references: images with their label maps; labels that occur in several are averaged.
+            labels: values to learn; None: all that occur.
+            appearance: names and colours by value, where known.
+            progress: hears of every encoded label.
+            cancelled: asked between labels; true stops.
+
+        Raises:
+            MassError: if a reference cannot be used.
+            Cancelled: if `cancelled` said so.
+        """
+        if not references:
+            raise InputError("No reference is given.", "Give at least one image with its mask.")
+        compute = self._compute(labels=1)
+        try:
+            learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled))
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error) from error
+            raise
+        return Task(
+            labels=learned.labels,
+            fingerprint=self.model.fingerprint,
+            weights=self.model.name,
+            recipe=self.recipe,
+            modality=learned.modality,
+            warnings=learned.warnings,
+        )
+
+    def segment(
+        self,
+        target: Volume,
+        task: Task,
+        *,
+        progress: Report | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Find a task's labels in a scan.
+
+        Args:
+            target: the scan as stored.
+            task: encoded with the same weights and preprocessing.
+            progress: hears of every window.
+            cancelled: asked between windows; true stops.
+            probabilities: also keep every label's probabilities; takes a volume of memory for each.
+
+        Raises:
+            MassError: if the target or the task cannot be used, or memory does not suffice.
+            Cancelled: if `cancelled` said so.
+        """
+        self._check(task)
+        steps = Steps(progress, cancelled)
+        compute = self._compute(labels=len(task.labels))
+        run = _Run(self, target, task, steps, maps=probabilities)
+        found, notes = _with_one_retry(run.found, compute)
+        labels = Volume(self._decided([group for group, _ in found], steps), target.geometry)
+        steps.stop_clock()
+        records = [group.record for group, _ in found]
+        return Segmentation(
+            labels=labels,
+            probabilities=_maps(found) if probabilities else None,
+            volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
+            passes=run.passes(),
+            modality=records[0].modality,
+            warnings=unique([*task.warnings, *(warning for record in records for warning in record.warnings), *notes]),
+            timings=steps.seconds,
+        )
+
+    def prepared(self, target: Volume, key: str, spacing_zyx: Triple) -> Prepared:
+        """The target as the network sees it, from memory if it was prepared lately; `key` identifies its content."""
+        key = f"{key}{spacing_zyx}"
+        kept = self._prepared.get(key)
+        if kept is None:
+            kept = prepare(target, self.recipe, spacing_zyx)
+            self._prepared.put(key, kept, kept.array.nbytes)
+        return kept
+
+    def _compute(self, labels: int) -> Compute:
+        return choose_compute(self.model.device, self._precision, self.model.network, self.recipe, labels)
+
+    def _check(self, task: Task) -> None:
+        """Refuse a task of other weights or another preprocessing."""
+        task.require(self.model.fingerprint, self.model.name)
+        ours, theirs = to_dict(self.recipe), to_dict(task.recipe)
+        for name in _AGREEING:
+            if ours[name] != theirs[name]:
+                raise InputError(
+                    f"The task was encoded with {name} {theirs[name]}, this run asks for {ours[name]}.",
+                    "Leave that option out, or encode the references again with it.",
+                )
+
+    def _decided(self, groups: Sequence[Group], steps: Steps) -> np.ndarray:
+        """The label map on the target's grid."""
+        steps.at("place", 0, 1)
+        if not self.recipe.smooth_restore:
+            labels = nearest(groups, self.recipe.threshold, keep_largest=self.recipe.keep_largest)
+        else:
+            labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total))
+            if self.recipe.keep_largest:
+                keep_largest_components(labels)
+        steps.at("place", 1, 1)
+        return labels
+
+
+class _Run:
+    """One target and one task: every group of labels with a working spacing of its own gets its sweep."""
+
+    def __init__(self, segmenter: Segmenter, target: Volume, task: Task, steps: Steps, *, maps: bool) -> None:
+        self._segmenter = segmenter
+        self._target = target
+        self._task = task
+        self._steps = steps
+        self._maps = maps
+
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """Values of the labels decoded together."""
+        size = self._segmenter.recipe.classes_per_pass
+        values = [[self._task.labels[i].value for i in indices] for indices in self._task.groups().values()]
+        return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
+
+    def found(self, compute: Compute) -> list[tuple[Group, Swept]]:
+        """What the network says about every group of labels."""
+        segmenter, task = self._segmenter, self._task
+        key = content_key(self._target)
+        found = []
+        groups = task.groups()
+        # Windows, and so time, grow with the inverse volume of the working voxels.
+        efforts = [1 / float(np.prod(spacing)) for spacing in groups]
+        for number, (spacing, indices) in enumerate(groups.items()):
+            self._steps.at("prepare", number, len(groups))
+            prepared = segmenter.prepared(self._target, key, spacing)
+            swept = sweep(
+                segmenter.model.network,
+                prepared.array,
+                split_passes(task.tokens(indices), segmenter.recipe.classes_per_pass),
+                segmenter.recipe,
+                compute=compute,
+                wanted=Wanted.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
+                step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
+            )
+            values = tuple(task.labels[i].value for i in indices)
+            found.append((Group(best=swept.best, numbers=values, record=prepared.record), swept))
+        return found
+
+    def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
+        """Reports the windows of one group as a share of those of all groups."""
+        return lambda done, count: self._steps.at("segment", before + own * done / count, total)
+
+
+def _with_one_retry(
+    found: Callable[[Compute], list[tuple[Group, Swept]]], compute: Compute
+) -> tuple[list[tuple[Group, Swept]], tuple[str, ...]]:
+    """Run; if memory does not suffice, run once more with the least it can do with.
+
+    Raises:
+        DeviceError: if that does not suffice either.
+    """
+    try:
+        return found(compute), ()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if compute == compute.frugal():
+            raise out_of_memory(error) from error
+    # Outside the handler: the error held on to the tensors that filled the memory.
+    if compute.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        return found(compute.frugal()), (_BLENDED_ON_CPU,)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        raise
+
+
+def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:
+    return Probabilities(
+        {value: (values, group.record) for group, swept in found for value, values in zip(group.numbers, swept.maps or (), strict=True)}
+    )
+
+
+def _volumes_ml(labels: Volume, values: Sequence[int]) -> dict[int, float]:
+    """Volume of each label, counted slice by slice."""
+    counts = np.zeros(max(values) + 1, np.int64)
+    for plane in labels.array:
+        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
+    voxel_ml = float(np.prod(labels.geometry.spacing_xyz)) / 1000
+    return {value: float(counts[value]) * voxel_ml for value in values}

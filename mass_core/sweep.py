@@ -1,0 +1,182 @@
+"""The network goes over a prepared scan, window by window."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blend import Best, Blend
+from .config import Recipe, Shape
+from .model import MASS
+from .windows import blend_weights, padded_shape, positions
+
+Tokens = tuple[Tensor, ...]
+
+_ACTIVATIONS = 24
+"""Full-resolution feature maps a window may need at once, in multiples of the first level's channels: a cautious guess. Where it is too
+low, the run is repeated with one window at a time."""
+_STORE_BYTES = 1 << 30
+_STORE_VOXEL = 4
+"""Probabilities kept for interpolation: float16 and a label's number. They hold every label of a volume of 27 million voxels with nine
+labels; of larger ones at least the three most probable labels of each voxel, the next is hardly ever the voxel's label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how the network computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of the convolutions and products; float32 switches autocast off."""
+    batch: int = 1
+    """Windows in one pass."""
+    blend_device: torch.device = torch.device("cpu")
+    """Where windows are summed."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context to run the network in."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
+
+    def frugal(self) -> "Compute":
+        """The same with the least memory on the device."""
+        return replace(self, batch=1, blend_device=torch.device("cpu"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a sweep shall keep."""
+
+    exact: bool
+    """Probabilities as float32 of every voxel, as the released script has them; else labels are noticed from 2 % of the threshold on."""
+    depth: int
+    """Labels kept for a voxel."""
+    maps: bool
+    """Every label's probabilities as a whole volume; memory then grows with the number of labels."""
+
+    @classmethod
+    def for_recipe(cls, recipe: Recipe, labels: int, voxels: int, *, maps: bool) -> "Wanted":
+        """What a recipe needs to decide label maps, and the probability maps if asked for."""
+        depth = min(labels, max(3, _STORE_BYTES // (_STORE_VOXEL * voxels))) if recipe.smooth_restore else 1
+        return cls(exact=not recipe.smooth_restore, depth=depth, maps=maps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What the network found in a prepared scan."""
+
+    best: Best
+    maps: tuple[np.ndarray, ...] | None
+    """Probabilities float32 [z,y,x] of every label, if they were wanted."""
+
+
+def choose_compute(device: torch.device, precision: str, network: MASS, recipe: Recipe, labels: int) -> Compute:
+    """Precision and number of windows that suit the device's free memory.
+
+    Args:
+        device: where the network is.
+        precision: auto, float32, bfloat16 or float16. auto is bfloat16 on CUDA devices that have it, else float32.
+        network: for the size of its feature maps.
+        recipe: for the window.
+        labels: decoded together.
+    """
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    automatic = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    dtype = automatic if precision == "auto" else names[precision]
+    if device.type != "cuda":
+        return Compute(device=device, dtype=dtype)
+    free, _ = torch.cuda.mem_get_info(device)
+    voxels = int(np.prod(recipe.window_zyx))
+    window = voxels * (_ACTIVATIONS * network.config.channels[0] * dtype.itemsize + 8 * labels)
+    return Compute(device=device, dtype=dtype, batch=int(np.clip(free // 2 // window, 1, 8)), blend_device=device)
+
+
+def sweep(
+    network: MASS,
+    array_zyx: np.ndarray,
+    passes: Sequence[Tokens],
+    recipe: Recipe,
+    *,
+    compute: Compute,
+    wanted: Wanted,
+    step: Callable[[int, int], None],
+) -> Swept:
+    """Probabilities of all labels in a prepared scan.
+
+    Args:
+        network: in evaluation mode, on the compute device.
+        array_zyx: normalised float32 volume; axes shorter than the window are padded at their end with 0, the mean intensity.
+        passes: tokens [1,K,queries+1,C] of the labels decoded together; labels are numbered through all passes.
+        recipe: window, overlap and blend floor.
+        compute: where and how.
+        wanted: what to keep.
+        step: called with the windows done and their number, between passes of the network.
+    """
+    shape = _shape(array_zyx)
+    padded = _pad(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
+    windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
+    weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
+    least = 0.0 if wanted.exact or wanted.maps else 0.02 * recipe.threshold
+    blend = Blend((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
+    labels = sum(tokens[0].shape[1] for tokens in passes)
+    best = Best(shape, wanted.depth, exact=wanted.exact)
+    maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if wanted.maps else None
+    on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
+    done = 0
+    for _, row in groupby(windows, key=lambda start: start[0]):
+        for some in _batches(list(row), compute.batch):
+            step(done, len(windows))
+            for start, probabilities_KDHW in zip(
+                some, _probabilities(network, padded, some, on_device, recipe.window_zyx, compute), strict=True
+            ):
+                blend.add(start, probabilities_KDHW)
+            done += len(some)
+        next_plane = windows[done][0] if done < len(windows) else padded.shape[0]
+        for label, box, values in blend.finish(next_plane):
+            best.put(label, box, values)
+            if maps is not None:
+                (z0, y0, x0), (z1, y1, x1) = box
+                view = maps[label][z0:z1, y0:y1, x0:x1]
+                view[...] = values[: view.shape[0], : view.shape[1], : view.shape[2]]
+    step(len(windows), len(windows))
+    return Swept(best=best, maps=maps)
+
+
+def split_passes(tokens: Tokens, classes_per_pass: int) -> list[Tokens]:
+    """Tokens [1,K,...] in portions of that many labels; 0: all together, so that they see each other."""
+    count = tokens[0].shape[1]
+    size = classes_per_pass or count
+    return [tuple(stage[:, first : first + size] for stage in tokens) for first in range(0, count, size)]
+
+
+def _probabilities(
+    network: MASS, volume: Tensor, windows: Sequence[Shape], passes: Sequence[Tokens], size: Shape, compute: Compute
+) -> Tensor:
+    """Probabilities float32 [windows,K,D,H,W]: each window is encoded once, then decoded for every pass."""
+    depth, height, width = size
+    batch_B1DHW = torch.stack([volume[z : z + depth, y : y + height, x : x + width] for z, y, x in windows])[:, None].to(compute.device)
+    count = len(windows)
+    with torch.inference_mode(), compute.autocast():
+        features = network.encode_image(batch_B1DHW)
+        logits = [network.decode(features, tuple(stage.expand(count, -1, -1, -1) for stage in tokens)) for tokens in passes]
+        return torch.cat([part.float().sigmoid_() for part in logits], dim=1)
+
+
+def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:
+    for first in range(0, len(windows), size):
+        yield windows[first : first + size]
+
+
+def _pad(volume: Tensor, shape_zyx: Shape) -> Tensor:
+    """Zeros at the end of the axes that are too short."""
+    z, y, x = (size - have for size, have in zip(shape_zyx, volume.shape, strict=True))
+    return F.pad(volume, (0, x, 0, y, 0, z)) if z or y or x else volume
+
+
+def _shape(array: np.ndarray | Tensor) -> Shape:
+    z, y, x = array.shape
+    return z, y, x
