@@ -1,0 +1,1 @@
+"""Class-agnostic masks of unlabelled scans: making them, keeping them."""

@@ -1,0 +1,77 @@
+"""From a scan as stored to its mask set: the way all methods share."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Recipe, Triple
+from ..preprocess import Record, prepare, working_image
+from ..resample import orient
+from ..volume import Geometry, Volume
+from .mask_set import Bools, Box, MaskSet
+
+Backend = Callable[[NDArray[np.float32], Triple, int], list[tuple[Box, Bools]]]
+"""Makes masks of normalised intensities [z,y,x], given the voxel size z, y, x in mm and a seed."""
+
+_VOXELS = 1_000_000
+"""Grids with fewer voxels are taken as they are: more detail than this yields no further objects, only time."""
+_LOOK_VOXELS = 250_000
+"""Voxels of the coarse look for the body."""
+_RATIO = 3.0
+"""Voxels longer than this many times their width are made cubes, or regions would be flat."""
+_MARGIN = (4, 4, 4)
+"""Voxels around the body."""
+
+
+def masks_of(volume: Volume, recipe: Recipe, backend: Backend, seed: int = 0, spacing_zyx: Triple | None = None) -> tuple[MaskSet, Record]:
+    """Make the masks of one scan.
+
+    Args:
+        volume: the scan as stored.
+        recipe: orientation, modality, clip and body crop; its spacing is not used.
+        backend: makes the masks.
+        seed: of the backend's random choices.
+        spacing_zyx: grid the masks are made on; None: `masks_spacing`.
+
+    Returns:
+        The masks, on a grid around the body whose place their `meta` tells, and what was done to the scan.
+
+    Raises:
+        InputError: for images that cannot be normalised.
+    """
+    recipe = recipe.changed(body_margin_zyx=_MARGIN)
+    prepared = prepare(volume, recipe, spacing_zyx or masks_spacing(volume, recipe))
+    working = prepared.record.working
+    masks = backend(prepared.array, working.spacing_zyx, seed)
+    meta = {
+        "origin_xyz": list(working.origin_xyz),
+        "direction": list(working.direction),
+        "modality": prepared.record.modality,
+        "seed": seed,
+    }
+    return MaskSet.of(masks, working.shape_zyx, working.spacing_zyx, meta), prepared.record
+
+
+def masks_spacing(volume: Volume, recipe: Recipe) -> Triple:
+    """Voxel size z, y, x in mm of the grid masks are made on.
+
+    The scan's own, unless its voxels are very flat or its body has more than a million of them: then cubes, a million for the body.
+    """
+    own = orient(volume, recipe.orientation).geometry
+    flat = max(own.spacing_zyx) > _RATIO * min(own.spacing_zyx)
+    if np.prod(own.shape_zyx) <= _VOXELS and not flat:
+        return own.spacing_zyx
+    body_mm3 = _body_mm3(volume, recipe, own)
+    if body_mm3 / np.prod(own.spacing_zyx) <= _VOXELS and not flat:
+        return own.spacing_zyx
+    edge = max(float((body_mm3 / _VOXELS) ** (1 / 3)), min(own.spacing_zyx))
+    return edge, edge, edge
+
+
+def _body_mm3(volume: Volume, recipe: Recipe, own: Geometry) -> float:
+    """Volume of the box around the body, looked for on a coarse grid."""
+    edge = max(float((np.prod(own.shape_zyx) * np.prod(own.spacing_zyx) / _LOOK_VOXELS) ** (1 / 3)), *own.spacing_zyx)
+    image = working_image(volume, recipe.changed(body_margin_zyx=(1, 1, 1)), (edge, edge, edge), crop_body=True)
+    start, stop = image.region
+    return float(np.prod(np.subtract(stop, start)) * edge**3)

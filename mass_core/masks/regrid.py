@@ -1,0 +1,76 @@
+"""Mask sets between grids of one patient."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Shape, Triple
+from ..errors import GeometryError
+from .mask_set import Bools, Box, MaskSet
+
+_TOLERANCE = 1e-3
+"""Difference of direction cosines up to which axes count as parallel."""
+
+
+def regrid(
+    masks: MaskSet, shape_zyx: Shape, spacing_zyx: Triple, origin_xyz: Triple, direction: tuple[float, ...], min_voxels: int = 1
+) -> MaskSet:
+    """Masks on another grid whose axes point the same ways, by position: each voxel takes the value of the nearest old one.
+
+    Args:
+        masks: their `meta` says where their grid lies: `origin_xyz` (LPS mm), `direction`.
+        shape_zyx: of the new grid.
+        spacing_zyx: of the new grid, mm.
+        origin_xyz: centre of the new grid's first voxel, LPS mm.
+        direction: of the new grid, nine numbers row by row.
+        min_voxels: masks that keep fewer are dropped.
+
+    Raises:
+        GeometryError: if the axes are not parallel, or the masks do not say where they lie.
+    """
+    nearest = _nearest(masks, shape_zyx, spacing_zyx, origin_xyz, direction)
+    kept: list[tuple[Box, Bools]] = []
+    indices = []
+    for index in range(len(masks)):
+        moved = _moved(masks, index, nearest)
+        if moved is not None and np.count_nonzero(moved[1]) >= min_voxels:
+            kept.append(moved)
+            indices.append(index)
+    meta = {**masks.meta, "origin_xyz": list(origin_xyz), "direction": list(direction)}
+    for name, values in masks.meta.get("per_mask", {}).items():
+        meta["per_mask"] = {**meta["per_mask"], name: [values[index] for index in indices]}
+    return MaskSet.of(kept, shape_zyx, spacing_zyx, meta)
+
+
+def _nearest(
+    masks: MaskSet, shape_zyx: Shape, spacing_zyx: Triple, origin_xyz: Triple, direction: tuple[float, ...]
+) -> list[NDArray[np.int64]]:
+    """For each axis z, y, x: the old index nearest to each new one; it may lie outside the old grid."""
+    if not {"origin_xyz", "direction"} <= set(masks.meta):
+        raise GeometryError("The mask set does not say where its grid lies.", "Make the masks with `mass masks` from the image file.")
+    axes = np.reshape(direction, (3, 3))
+    if not np.allclose(axes, np.reshape(masks.meta["direction"], (3, 3)), atol=_TOLERANCE):
+        raise GeometryError(
+            "The axes of the masks and of the image do not point the same ways.",
+            "Use the same --orientation for `mass masks` and `mass prepare`.",
+        )
+    offset_zyx = (axes.T @ np.subtract(origin_xyz, masks.meta["origin_xyz"]))[::-1]
+    places = [offset + np.arange(n) * new for offset, n, new in zip(offset_zyx, shape_zyx, spacing_zyx, strict=True)]
+    return [np.floor(place / old + 0.5).astype(np.int64) for place, old in zip(places, masks.spacing_zyx, strict=True)]
+
+
+def _moved(masks: MaskSet, index: int, nearest: list[NDArray[np.int64]]) -> tuple[Box, Bools] | None:
+    """A mask's new bounding box and values; None where nothing is left."""
+    (starts, stops), mask = masks.box(index), masks.mask(index)
+    first, picks = [], []
+    for old, start, stop in zip(nearest, starts, stops, strict=True):
+        low, high = np.searchsorted(old, (start, stop)).tolist()
+        first.append(low)
+        picks.append(old[low:high] - start)
+    moved = mask[np.ix_(*picks)]
+    sides = [np.flatnonzero(moved.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if not all(len(side) for side in sides):
+        return None
+    inner = [(int(side[0]), int(side[-1]) + 1) for side in sides]
+    tight = moved[tuple(slice(a, b) for a, b in inner)]
+    z, y, x = (low + a for low, (a, _) in zip(first, inner, strict=True))
+    return ((z, y, x), (z + tight.shape[0], y + tight.shape[1], x + tight.shape[2])), tight
