@@ -1,0 +1,257 @@
+"""mass masks and mass prepare: scans to a dataset, resumed, with bad scans among them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("skimage")
+
+from mass_core.cli import main  # noqa: E402
+from mass_core.cli.scans import find_scans  # noqa: E402
+from mass_core.config import Recipe  # noqa: E402
+from mass_core.dataset import Dataset  # noqa: E402
+from mass_core.errors import InputError  # noqa: E402
+from mass_core.masks.generator import masks_of, masks_spacing  # noqa: E402
+from mass_core.masks.mask_set import MaskSet  # noqa: E402
+from mass_core.volume import Geometry, Volume  # noqa: E402
+
+FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+SPACING_XYZ = (2.0, 2.0, 4.0)
+
+
+def scan(seed: int) -> tuple[Volume, Volume]:
+    """A CT-like body with a ball (label 1) and a block (label 300), stored with flipped axes."""
+    z, y, x = np.meshgrid(*(np.arange(n) * s for n, s in zip((16, 30, 32), SPACING_XYZ[::-1], strict=True)), indexing="ij")
+    labels = np.zeros(z.shape, np.uint16)
+    labels[(z - 30) ** 2 + (y - 24) ** 2 + (x - 22) ** 2 < 10**2] = 1
+    labels[(abs(z - 30) < 9) & (abs(y - 30) < 8) & (abs(x - 44) < 6)] = 300
+    body = ((y - 30) / 22) ** 2 + ((x - 32) / 24) ** 2 < 1
+    array = np.where(body, 40, -1000) + 160 * (labels == 1) + 400 * (labels == 300)
+    array = array + np.random.default_rng(seed).normal(0, 12, array.shape)
+    geometry = Geometry(shape_zyx=(16, 30, 32), spacing_xyz=SPACING_XYZ, origin_xyz=(10.0 * seed, -50.0, 20.0), direction=FLIPPED)
+    return Volume(array.astype(np.int16), geometry), Volume(labels, geometry)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/ and labels/ of three scans of two patients."""
+    folder = tmp_path_factory.mktemp("scans")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    for seed, name in enumerate(("p1_a", "p1_b", "p10_a")):
+        image, labels = scan(seed)
+        image.write(folder / "images" / f"{name}.nii.gz")
+        labels.write(folder / "labels" / f"{name}.nrrd")
+    return folder
+
+
+def mass(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made(scans: Path) -> Path:
+    """Mask sets of the three scans."""
+    assert mass("masks", scans / "images", "--output", scans / "masks", "--modality", "ct", "--max-masks", 400) == 0
+    return scans / "masks"
+
+
+def prepare(scans: Path, made: Path, output: Path, *more: object) -> int:
+    images, labels = scans / "images", scans / "labels"
+    return mass("prepare", images, "--masks", made, "--labels", labels, "--output", output, "--modality", "ct", "--patient", "(.*)_", *more)
+
+
+def test_masks_say_where_they_lie_and_how_they_were_made(made: Path) -> None:
+    masks = MaskSet.read(made / "p1_b.masks")
+    assert 200 <= len(masks) <= 400 and masks.spacing_zyx == (4.0, 2.0, 2.0)
+    assert {name: masks.meta[name] for name in ("method", "seed", "modality", "source")} == {
+        "method": "slic",
+        "seed": 0,
+        "modality": "ct",
+        "source": "p1_b.nii.gz",
+    }
+    assert masks.meta["direction"] == [-1, 0, 0, 0, -1, 0, 0, 0, 1] and masks.meta["settings"]["masks"] == 400
+
+
+def test_a_second_run_makes_nothing_and_a_stopped_one_goes_on(made: Path, scans: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (made / "p1_a.masks").stat().st_mtime_ns
+    (made / "p1_b.masks").unlink()
+    (made / ".mass-left-by-a-crash").write_bytes(b"half a file")
+    assert mass("masks", scans / "images", "--output", made, "--modality", "ct", "--max-masks", 400) == 0
+    assert "1 made, 2 there before" in capsys.readouterr().out
+    assert (made / "p1_a.masks").stat().st_mtime_ns == before and (made / "p1_b.masks").exists()
+
+
+def test_the_same_seed_gives_the_same_file(made: Path, scans: Path, tmp_path: Path) -> None:
+    assert mass("masks", scans / "images" / "p1_a.nii.gz", "--output", tmp_path, "--modality", "ct", "--max-masks", 400) == 0
+    assert (tmp_path / "p1_a.masks").read_bytes() == (made / "p1_a.masks").read_bytes()
+
+
+def test_a_bad_scan_is_reported_and_skipped(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "bad.nii.gz").write_bytes(b"this is no image")
+    good = scans / "images" / "p1_a.nii.gz"
+    assert mass("--json", "masks", tmp_path / "bad.nii.gz", good, "--output", tmp_path / "m", "--modality", "ct", "--max-masks", 5) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    failed = [line for line in lines if line["event"] == "failed"]
+    assert [Path(line["target"]).name for line in failed] == ["bad.nii.gz"]
+    assert {key: lines[-1][key] for key in ("done", "present", "failed")} == {"done": 1, "present": 0, "failed": 1}
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["p1_a.masks"]
+
+
+@pytest.mark.parametrize(
+    "array", [np.full((4, 8, 8), 5, np.int16), np.where(np.arange(256).reshape(4, 8, 8) == 9, np.nan, 1).astype(np.float32)]
+)
+def test_a_single_bad_scan_is_bad_input(array: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    Volume(array, Geometry(shape_zyx=(4, 8, 8))).write(tmp_path / "x.nrrd")
+    assert mass("masks", tmp_path / "x.nrrd", "--output", tmp_path / "m") == 2
+    assert "error:" in capsys.readouterr().err and not (tmp_path / "m").exists()
+
+
+def test_inputs_are_checked_before_anything_is_made(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    image = scans / "images" / "p1_a.nii.gz"
+    assert mass("masks", tmp_path / "absent.nii", "--output", tmp_path / "m") == 2
+    assert mass("masks", tmp_path / "empty", "--output", tmp_path / "m") == 2
+    assert mass("masks", image, "--output", tmp_path / "m", "--max-masks", 0) == 2
+    assert mass("masks", image, "--output", tmp_path / "m", "--spacing", 0, 1, 1) == 2
+    assert mass("masks", image, "--output", tmp_path / "file" / "m") == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_image_masks_and_labels_end_on_one_grid(scans: Path, made: Path, tmp_path: Path) -> None:
+    assert prepare(scans, made, tmp_path / "d") == 0
+    dataset = Dataset.read(tmp_path / "d")
+    assert [case.name for case in dataset.cases] == ["p10_a", "p1_a", "p1_b"] and dataset.name == "d"
+    assert {case.name: case.patient for case in dataset.cases} == {"p1_a": "p1", "p1_b": "p1", "p10_a": "p10"}
+    for case in dataset.cases:
+        image, labels, masks = dataset.image(case.name), dataset.labels(case.name), dataset.masks(case.name)
+        assert labels is not None and image.shape == labels.shape == masks.shape_zyx and case.spacing_zyx == (1.5, 1.5, 1.5)
+        assert set(np.unique(labels)) == {0, 1, 300}
+        assert abs(float(image.astype(np.float32).mean())) < 0.01 and float(image.astype(np.float32).std()) == pytest.approx(1, abs=0.01)
+        # The block is brighter than the ball, the ball than the rest: labels lie where their objects are.
+        means = [float(image[labels == value].astype(np.float32).mean()) for value in (0, 1, 300)]
+        assert means == sorted(means) and means[2] - means[1] > 0.3
+        for value in (1, 300):
+            truth = labels == value
+            dice = max(2 * float((masks.full(i) & truth).sum()) / float(masks.voxels[i] + truth.sum()) for i in range(len(masks)))
+            assert dice > 0.85, (case.name, value)
+
+
+def test_native_spacing_and_margin(scans: Path, made: Path, tmp_path: Path) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--spacing", "native", "--body-margin", 2, 2, 2) == 0
+    case = Dataset.read(tmp_path / "d").case("p1_a")
+    assert case.spacing_zyx == (4.0, 2.0, 2.0) and case.shape_zyx[0] == 16 and case.shape_zyx[1] < 30
+
+
+def test_only_what_changed_is_prepared_again(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 4, 4, 4) == 0
+    (tmp_path / "d" / "cases" / "p1_b" / "case.json").unlink()
+    capsys.readouterr()
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 4, 4, 4) == 0
+    assert "1 made, 2 there before" in capsys.readouterr().out
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 5, 5, 5) == 0
+    assert "3 made" in capsys.readouterr().out
+    assert Dataset.read(tmp_path / "d").spacing_zyx("p1_a") == (5.0, 5.0, 5.0)
+
+
+def test_patients_stay_on_one_side(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 6, 6, 6, "--shares", 0.5, 0, 0.5) == 0
+    splits = Dataset.read(tmp_path / "d").splits
+    assert sorted(map(len, splits.values())) == [0, 1, 2] and {"p1_a", "p1_b"} in map(set, splits.values())
+    leaky = tmp_path / "leaky.json"
+    leaky.write_text(json.dumps({"train": ["p1_a"], "test": ["p1_b"]}))
+    assert prepare(scans, made, tmp_path / "e", "--split", leaky) == 2
+    assert "Patient 'p1'" in capsys.readouterr().err and not (tmp_path / "e").exists()
+
+
+def test_a_split_file_names_the_cases_and_labels(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    split = tmp_path / "split.json"
+    split.write_text(
+        json.dumps({"train": ["p1_a", "elsewhere"], "val": [], "test": ["p10_a"], "labels": {"300": "block"}, "clean": ["p1_a"]})
+    )
+    assert prepare(scans, made, tmp_path / "d", "--split", split, "--spacing", 6, 6, 6) == 0
+    dataset = Dataset.read(tmp_path / "d")
+    assert dataset.splits == {"train": ("p1_a",), "val": (), "test": ("p10_a",)} and dataset.label_names == {300: "block"}
+    told = capsys.readouterr().err
+    assert "1 cases named" in told and "1 scans are not named" in told
+    split.write_text(json.dumps({"train": ["elsewhere"]}))
+    assert prepare(scans, made, tmp_path / "e", "--split", split) == 2
+    split.write_text(json.dumps({"train": "p1_a"}))
+    assert prepare(scans, made, tmp_path / "e", "--split", split) == 2
+
+
+def test_scans_without_masks_and_labels_fail_alone(scans: Path, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "p1_a.masks").write_bytes((made / "p1_a.masks").read_bytes())
+    (tmp_path / "some" / "p1_b.masks").write_bytes(b"MASSmask cut off")
+    images = scans / "images"
+    assert mass("prepare", images, "--masks", tmp_path / "some", "--output", tmp_path / "d", "--modality", "ct", "--spacing", 6, 6, 6) == 3
+    dataset = Dataset.read(tmp_path / "d")
+    assert [case.name for case in dataset.cases] == ["p1_a"] and dataset.labels("p1_a") is None
+    assert mass("prepare", images, "--output", tmp_path / "e") == 2
+    assert mass("prepare", images, "--masks", tmp_path / "none", "--output", tmp_path / "e") == 2
+    assert mass("prepare", images, "--masks", made, "--output", tmp_path / "e", "--patient", "(x)") == 2
+    assert mass("prepare", images, "--masks", made, "--output", tmp_path / "e", "--spacing", "fine") == 2
+
+
+def test_labels_of_another_place_or_kind_are_refused(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    image = scans / "images" / "p1_a.nii.gz"
+    (tmp_path / "labels").mkdir()
+    far = Geometry(shape_zyx=(4, 4, 4), origin_xyz=(900.0, 0.0, 0.0))
+    Volume(np.ones((4, 4, 4), np.uint8), far).write(tmp_path / "labels" / "p1_a.nii")
+    assert mass("prepare", image, "--labels", tmp_path / "labels", "--output", tmp_path / "d", "--modality", "ct") == 2
+    assert "does not lie where" in capsys.readouterr().err
+    (tmp_path / "labels" / "p1_a.nii").unlink()
+    Volume(scan(0)[1].array / np.float32(7), scan(0)[1].geometry).write(tmp_path / "labels" / "p1_a.mha")
+    assert mass("prepare", image, "--labels", tmp_path / "labels", "--output", tmp_path / "d", "--modality", "ct") == 2
+    assert "not label numbers" in capsys.readouterr().err
+
+
+def test_scans_of_files_folders_and_series(tmp_path: Path) -> None:
+    for name in (
+        "a/one.nii.gz",
+        "a/two.nrrd",
+        "a/notes.txt",
+        "a/.hidden.nii",
+        "b/patient1/1.dcm",
+        "b/patient1/2.dcm",
+        "b/patient2/1.dcm",
+        "c/x.mha",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    found = find_scans([tmp_path / "a", tmp_path / "b", tmp_path / "c" / "x.mha"])
+    assert [scan.name for scan in found] == ["one", "patient1", "patient2", "two", "x"]
+    with pytest.raises(InputError, match="both be called one"):
+        find_scans([tmp_path / "a", tmp_path / "a" / "one.nii.gz"])
+
+
+def test_grid_of_the_masks() -> None:
+    """Small scans keep their grid; flat voxels and many voxels become cubes."""
+
+    def spacing(shape: tuple, spacing_xyz: tuple) -> tuple:
+        array = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+        volume = Volume(array, Geometry(shape_zyx=shape, spacing_xyz=spacing_xyz))
+        return masks_spacing(volume, Recipe(body_crop="none", modality="mr"))
+
+    assert spacing((20, 40, 40), (0.9, 0.9, 2.5)) == (2.5, 0.9, 0.9)
+    assert spacing((10, 64, 64), (1.0, 1.0, 5.0)) == (1.0, 1.0, 1.0)
+    assert spacing((128, 128, 128), (1.0, 1.0, 1.0)) == pytest.approx((1.28, 1.28, 1.28), abs=0.03)
+
+
+def test_any_maker_of_masks_can_be_used() -> None:
+    """The maker sees the oriented, normalised scan and its voxel size; its masks keep their place."""
+    image, _ = scan(0)
+    seen = []
+
+    def brightest(array: np.ndarray, spacing_zyx: tuple, seed: int) -> list:
+        seen.append((array.shape, spacing_zyx, seed))
+        z, y, x = (int(i) for i in np.unravel_index(array.argmax(), array.shape))
+        return [(((z, y, x), (z + 1, y + 1, x + 1)), np.ones((1, 1, 1), bool))]
+
+    masks, record = masks_of(image, Recipe(modality="ct"), brightest, seed=3)
+    assert seen == [(masks.shape_zyx, (4.0, 2.0, 2.0), 3)] and record.working.shape_zyx == masks.shape_zyx

@@ -1,0 +1,65 @@
+"""The command `mass`: one file a subcommand, one place where every failure becomes a message and an exit code."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import Cancelled, MassError
+from ..failures import as_mass_error
+from .terminal import JsonLines, Output, Terminal
+
+COMMANDS = ("segment", "encode", "masks", "prepare", "weights", "demo")
+"""Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
+`terminal` is the `Output` to tell things to, and returns an exit code."""
+
+DONE, BAD_INPUT, SOME_FAILED, CANCELLED = 0, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+
+    Returns:
+        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled.
+    """
+    # Waiting threads of PyTorch sleep instead of spinning: where another program wants a core too, a pass of the network that took
+    # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    parsed = build_parser().parse_args(arguments)
+    output: Output = JsonLines() if parsed.json else Terminal()
+    parsed.terminal = output
+    try:
+        return int(parsed.run(parsed))
+    except (Cancelled, KeyboardInterrupt):
+        output.cancelled()
+        return CANCELLED
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        output.failed(known)
+        return BAD_INPUT
+    finally:
+        output.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="mass",
+        description="In-context segmentation: one reference mask segments new scans.",
+        epilog="mass COMMAND --help explains a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"mass {__version__}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f".{name}", __name__).add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        # Also behind the command; SUPPRESS keeps it from overruling the one in front.
+        subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser

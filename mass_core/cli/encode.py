@@ -1,0 +1,73 @@
+"""mass encode: references to a task file."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, OutputError
+from .options import add_preparation, add_references, add_weights, chosen_recipe, load
+from .outputs import check_free, folders_ready
+
+if TYPE_CHECKING:
+    from ..segmenter import Segmenter
+    from ..task import Task
+    from .terminal import Output
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser("encode", help="learn from references what to segment, for later")
+    add_weights(parser)
+    add_references(parser)
+    add_preparation(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="TASK.masstask")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Encode the references and write the task."""
+    check_references(arguments)
+    output: Path = arguments.output
+    if output.suffix != ".masstask":
+        raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
+    check_free([output], overwrite=arguments.overwrite)
+    with folders_ready([output]):
+        from ..segmenter import Segmenter
+
+        model = load(arguments)
+        segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
+        task = encoded(arguments, segmenter, arguments.terminal)
+        task.save(output, overwrite=arguments.overwrite)
+    for warning in task.warnings:
+        arguments.terminal.warn(warning)
+    labels = [{"value": label.value, "name": label.name, "spacing_zyx": label.spacing_zyx, "kept": label.kept} for label in task.labels]
+    names = ", ".join(f"{label.name} ({label.value})" for label in task.labels)
+    arguments.terminal.result(f"{output}: {names}", output=str(output), labels=labels, modality=task.modality)
+    return 0
+
+
+def check_references(arguments: argparse.Namespace) -> None:
+    """Refuse to begin without references.
+
+    Raises:
+        InputError: if there are none, or a file is missing.
+    """
+    if not arguments.reference:
+        raise InputError("No reference is given.", "Add --reference IMAGE MASK.")
+    for path in (path for pair in arguments.reference for path in pair):
+        if not Path(path).exists():
+            raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
+
+
+def encoded(arguments: argparse.Namespace, segmenter: "Segmenter", terminal: "Output") -> "Task":
+    """The task of the references on the command line."""
+    from ..appearance import Appearance, read_appearance
+    from ..volume import Volume
+
+    references = []
+    appearance: dict[int, Appearance] = {}
+    for image, mask in arguments.reference:
+        references.append((Volume.read(image, frame=arguments.reference_frame), Volume.read(mask)))
+        appearance = {**read_appearance(mask), **appearance}
+    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=terminal.progress)

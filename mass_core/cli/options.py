@@ -1,0 +1,113 @@
+"""Options that several commands share, and the recipe they make."""
+
+import argparse
+from argparse import BooleanOptionalAction
+from typing import TYPE_CHECKING, Any
+
+from .. import config
+from ..config import Recipe
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..checkpoint import Model
+
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """--weights, --ema, --device, --precision: which network, where."""
+    parser.add_argument(
+        "--weights", default="small", metavar="W", help="weights file, or the name of bundled weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ema", action=BooleanOptionalAction, help="averaged weights of a released .pth (default: yes; recipe released: no)"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+
+
+def add_references(parser: argparse.ArgumentParser) -> None:
+    """--reference, --labels: what to learn."""
+    parser.add_argument(
+        "--reference",
+        nargs=2,
+        action="append",
+        metavar=("IMAGE", "MASK"),
+        help="a scan and the mask that says what to segment; repeat it for several, they are averaged",
+    )
+    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
+    parser.add_argument("--reference-frame", type=int, metavar="N", help="which volume of 4D reference images, from 0")
+
+
+def add_preparation(parser: argparse.ArgumentParser) -> None:
+    """Options of the recipe that concern references and targets alike."""
+    group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
+    group.add_argument("--recipe", choices=("default", "released"), help="released: number for number as the released script")
+    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
+    group.add_argument("--orientation", choices=("RAS", "none"))
+    group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
+    group.add_argument("--interpolation", choices=("linear", "bspline"))
+    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help="HU")
+    group.add_argument("--body-crop", choices=("threshold", "none"))
+    group.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels at working size")
+    group.add_argument("--body-threshold", type=float, metavar="HU")
+    group.add_argument("--window", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels")
+
+
+def add_decision(parser: argparse.ArgumentParser) -> None:
+    """Options of the recipe that concern the way from windows to the label map."""
+    group = parser.add_argument_group("decision")
+    group.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    group.add_argument("--threshold", type=float, metavar="P", help="least probability of a label's voxel")
+    group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all of one working spacing")
+    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="only the largest component of each label")
+
+
+def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
+    """A recipe with what the command line says in place of what is recorded.
+
+    Args:
+        arguments: of a parser with `add_preparation`, and perhaps `add_decision`.
+        base: what the weights or the task record.
+        name: default, released, or None: the base as it is.
+    """
+    start = config.recipe(name, base) if name else base
+    return start.changed(**_changes(arguments))
+
+
+def use_ema(arguments: argparse.Namespace) -> bool | None:
+    """Whether to take averaged weights; None: the reader's own preference."""
+    if arguments.ema is None and arguments.recipe == "released":
+        return False
+    return bool(arguments.ema) if arguments.ema is not None else None
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the recipe that the command line names, in array order."""
+    given = vars(arguments)
+    fields = {
+        "modality": "modality",
+        "orientation": "orientation",
+        "interpolation": "interpolation",
+        "ct_clip": "ct_clip_hu",
+        "body_crop": "body_crop",
+        "body_margin": "body_margin_zyx",
+        "body_threshold": "body_threshold_hu",
+        "window": "window_zyx",
+        "overlap": "overlap",
+        "threshold": "threshold",
+        "classes_per_pass": "classes_per_pass",
+        "keep_largest": "keep_largest",
+    }
+    changes = {field: given.get(option) for option, field in fields.items()}
+    changes["spacing_zyx"] = given["spacing"][::-1] if given.get("spacing") else None
+    if (changes["classes_per_pass"] or 0) < 0:
+        raise InputError(f"--classes-per-pass is {changes['classes_per_pass']}.", "Choose 0 (all together) or more.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+
+
+def load(arguments: argparse.Namespace) -> "Model":
+    """The network the options name."""
+    from ..checkpoint import load_model
+
+    return load_model(arguments.weights, arguments.device, ema=use_ema(arguments))

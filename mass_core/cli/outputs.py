@@ -1,0 +1,146 @@
+"""Where the results of a command go; every reason not to begin is found before anything is computed."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, OutputError
+
+IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One target and the files made for it."""
+
+    target: Path
+    output: Path
+    stem: str
+    """What the names of further files begin with."""
+    picture: Path | None
+
+    def probability(self, value: int) -> Path:
+        """File of a label's probabilities."""
+        return self.output.with_name(f"{self.stem}_label{value}_prob.nii.gz")
+
+
+def stem(path: Path) -> str:
+    """A file's name without its ending; a folder's name."""
+    name = path.resolve().name if path.name in ("", ".", "..") else path.name
+    if path.is_dir():
+        return name
+    ending = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), path.suffix)
+    return name[: len(name) - len(ending)] if ending else name
+
+
+def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, picture: Path | None) -> list[Job]:
+    """The jobs of a run.
+
+    Raises:
+        InputError: if targets are missing, or their results would have the same name.
+        OutputError: if the names given cannot be used.
+    """
+    missing = [str(path) for path in targets if not path.exists()]
+    if missing:
+        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise OutputError(f"{picture} is no name for a picture.", "End it with .png.")
+    if output is not None:
+        if len(targets) > 1:
+            raise InputError(f"--output names one file, but there are {len(targets)} targets.", "Use --output-dir.")
+        if not output.name.lower().endswith(_WRITABLE):
+            raise OutputError(f"{output.name} has no ending that names an image format.", f"Use one of {', '.join(_WRITABLE)}.")
+        return [Job(targets[0], output, stem(output), picture)]
+    if folder is None:
+        raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
+    return [_job_in(folder, target, picture, alone=len(targets) == 1) for target in _distinct(targets)]
+
+
+def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        OutputError: naming those that exist, unless they may be overwritten.
+    """
+    taken = [str(path) for path in paths if path.exists()]
+    if taken and not overwrite:
+        shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
+        raise OutputError(
+            f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.", "Add --overwrite or choose another name."
+        )
+
+
+@contextlib.contextmanager
+def folders_ready(paths: Iterable[Path]) -> Iterator[None]:
+    """Folders for these files exist and may be written to; folders made for nothing are taken away at the end.
+
+    Raises:
+        OutputError: if a folder cannot be made or written to.
+    """
+    made: list[Path] = []
+    try:
+        for folder in dict.fromkeys(path.parent for path in paths):
+            made += _make(folder)
+            _try_writing(folder)
+        yield
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: it was not made for nothing
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def all_or_none(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Places to write files to; they get their names together at the end, or vanish if something fails before."""
+    with contextlib.ExitStack() as stack:
+        folders = {parent: Path(stack.enter_context(_workplace(parent))) for parent in dict.fromkeys(path.parent for path in paths)}
+        places = {path: folders[path.parent] / path.name for path in paths}
+        yield places
+        for path, place in places.items():
+            for part in _parts(place):
+                os.replace(part, path.with_name(part.name))
+
+
+def _workplace(folder: Path) -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix=".mass-", dir=folder, ignore_cleanup_errors=True)
+
+
+def _parts(place: Path) -> list[Path]:
+    """The file, preceded by the data file beside a MetaImage header."""
+    beside = [p for p in sorted(place.parent.glob(f"{place.stem}.*")) if p != place] if place.suffix.lower() == ".mhd" else []
+    return [*(p for p in beside if p.suffix in (".raw", ".zraw")), place]
+
+
+def _job_in(folder: Path, target: Path, picture: Path | None, *, alone: bool) -> Job:
+    name = stem(target)
+    own = picture if picture is None or alone else picture.with_name(f"{picture.stem}_{name}{picture.suffix}")
+    return Job(target, folder / f"{name}_seg.nii.gz", name, own)
+
+
+def _distinct(targets: Sequence[Path]) -> Sequence[Path]:
+    names = [stem(target) for target in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Several targets are called {', '.join(twice)}; their results would replace each other.", "Run them one by one.")
+    return targets
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the ones that were not there, outermost first."""
+    new = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose a folder you may write to.") from error
+    return new
+
+
+def _try_writing(folder: Path) -> None:
+    try:
+        tempfile.TemporaryFile(prefix=".mass-", dir=folder).close()
+    except OSError as error:
+        raise OutputError(f"Cannot write into {folder}: {error.strerror}.", "Choose a folder you may write to.") from error

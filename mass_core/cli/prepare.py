@@ -1,0 +1,255 @@
+"""mass prepare: scans, their masks and labels to a training-ready dataset."""
+
+import argparse
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Recipe, to_dict
+from ..errors import GeometryError, InputError
+from .outputs import folders_ready
+from .scans import Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..preprocess import Prepared
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="make a training-ready dataset of scans and their masks",
+        description="Image, masks and labels of a case end on the same grid, normalised as for segmentation. A finished case is not made "
+        "again unless its files or the settings changed. The dataset holds the scans of this call.",
+    )
+    add_scans(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="DATASET")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="what mass masks wrote")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
+    parser.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
+    parser.add_argument(
+        "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
+    )
+    parser.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
+    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="masks that keep fewer are dropped (default: %(default)s)")
+    group = parser.add_argument_group("splits", "patients are never divided")
+    group.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}; others are left out',
+    )
+    group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shares (default: %(default)s)")
+    group.add_argument(
+        "--patient", default="(.*)", metavar="REGEX", help="finds the patient in a case's name as its first group (default: the whole name)"
+    )
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a run does with each scan."""
+
+    recipe: Recipe
+    """Its spacing is None for the scan's own."""
+    folder: Path
+    masks: Path | None
+    labels: Path | None
+    min_voxels: int
+    patients: dict[str, str]
+
+    def sources(self, scan: Scan) -> tuple[Path | None, Path | None]:
+        """Mask set and label map of a scan."""
+        from ..masks.mask_set import SUFFIX
+
+        masks = self.masks / f"{scan.name}{SUFFIX}" if self.masks else None
+        labels = scan_named(scan.name, self.labels) if self.labels else None
+        return masks if masks is not None and masks.exists() else None, labels
+
+    def settings(self, scan: Scan) -> str:
+        """Fingerprint of the files and settings a case is made from."""
+        files = [path for path in (scan.path, *self.sources(scan)) if path is not None]
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name]])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare every scan and write the dataset."""
+    from ..dataset import Dataset, finished_case
+
+    scans = find_scans(arguments.images)
+    splits, names = _given_splits(arguments.split)
+    if splits:
+        scans = _listed(scans, splits, arguments)
+    plan = _plan(arguments, scans)
+    splits = _splits(arguments, splits, plan.patients)
+
+    def is_done(scan: Scan) -> bool:
+        return finished_case(plan.folder, scan.name, plan.settings(scan)) is not None
+
+    with folders_ready([plan.folder / "dataset.json"]):
+        outcome = work_through(scans, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
+        cases = [case for scan in scans if (case := finished_case(plan.folder, scan.name, plan.settings(scan))) is not None]
+        present = {case.name for case in cases}
+        dataset = Dataset(
+            folder=plan.folder,
+            name=arguments.name or plan.folder.resolve().name,
+            cases=tuple(cases),
+            splits={split: tuple(name for name in members if name in present) for split, members in splits.items()},
+            label_names=names,
+            recipe=to_dict(plan.recipe),
+        )
+        dataset.write()
+    outcome.tell(arguments.terminal, plan.folder)
+    return outcome.exit_code
+
+
+def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
+    for folder in (arguments.masks, arguments.labels):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"There is no folder {folder}.", "Check the spelling.")
+    if arguments.masks is None and arguments.labels is None:
+        raise InputError("There is nothing to learn from.", "Add --masks DIR, --labels DIR or both.")
+    return _Plan(
+        recipe=_with_spacing(scan_recipe(arguments), arguments.grid),
+        folder=arguments.output,
+        masks=arguments.masks,
+        labels=arguments.labels,
+        min_voxels=arguments.min_voxels,
+        patients=_patients(scans, arguments.patient),
+    )
+
+
+def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:
+    """The recipe with the spacing of the command line; None stands for the scan's own."""
+    if given is None:
+        return recipe
+    if list(given) == ["native"]:
+        return replace(recipe, spacing_zyx=None)
+    try:
+        x, y, z = (float(value) for value in given)
+    except ValueError as error:
+        raise InputError(f"The spacing is {' '.join(given)!r}.", "Give three numbers X Y Z in mm, or the word native.") from error
+    return replace(recipe, spacing_zyx=(z, y, x))
+
+
+def _patients(scans: Sequence[Scan], pattern: str) -> dict[str, str]:
+    """Patient of each case."""
+    try:
+        finder = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--patient {pattern!r} is no regular expression: {error}.", "For instance '(.*)_scan[0-9]+'.") from error
+    patients = {}
+    for scan in scans:
+        found = finder.match(scan.name)
+        if found is None or not finder.groups or not found[1]:
+            raise InputError(
+                f"--patient {pattern!r} finds no patient in {scan.name!r}.", "Its first group in parentheses must be the patient."
+            )
+        patients[scan.name] = found[1]
+    return patients
+
+
+def _given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
+    """Splits and label names of a file; both empty without one."""
+    from ..dataset import SPLITS, read_json
+
+    if path is None:
+        return {}, {}
+    form = 'It looks like {"train": ["case1"], "val": [], "test": ["case2"], "labels": {"1": "liver"}}.'
+    values = read_json(path, form)
+    splits = {split: values.get(split, []) for split in SPLITS}
+    labels = values.get("labels", {})
+    proper = all(isinstance(members, list) and all(isinstance(name, str) for name in members) for members in splits.values())
+    if not proper or not any(splits.values()) or not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
+        raise InputError(f"{path} is no list of splits.", form)
+    return {split: tuple(members) for split, members in splits.items()}, {int(value): str(name) for value, name in labels.items()}
+
+
+def _listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], arguments: argparse.Namespace) -> list[Scan]:
+    """The scans the splits name; says aloud what has no counterpart."""
+    wanted = {name for members in splits.values() for name in members}
+    found = [scan for scan in scans if scan.name in wanted]
+    missing, extra = len(wanted) - len(found), len(scans) - len(found)
+    if not found:
+        raise InputError(
+            f"None of the {len(wanted)} cases in {arguments.split} is among the scans.", "Names are those of the files without ending."
+        )
+    if missing:
+        arguments.terminal.warn(f"{missing} cases named in {arguments.split} are not among the scans.")
+    if extra:
+        arguments.terminal.warn(f"{extra} scans are not named in {arguments.split} and are left out.")
+    return found
+
+
+def _splits(arguments: argparse.Namespace, given: Mapping[str, Sequence[str]], patients: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Splits for the scans at hand, checked for leaks before anything is made."""
+    from ..dataset import check_splits, split_by_patient
+
+    if not given:
+        return split_by_patient(patients, arguments.shares, arguments.seed)
+    splits = {split: tuple(name for name in members if name in patients) for split, members in given.items()}
+    check_splits(splits, patients)
+    return splits
+
+
+def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
+    """Prepare one scan."""
+    from ..dataset import Case, write_case
+    from ..masks.mask_set import MaskSet
+    from ..masks.regrid import regrid
+    from ..preprocess import prepare
+    from ..resample import orient
+    from ..volume import Volume
+
+    masks_path, labels_path = plan.sources(scan)
+    if masks_path is None and labels_path is None:
+        raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
+    volume = Volume.read(scan.path)
+    spacing = plan.recipe.spacing_zyx or orient(volume, plan.recipe.orientation).geometry.spacing_zyx
+    prepared = prepare(volume, plan.recipe, spacing)
+    grid = prepared.record.working
+    labels = _labels(labels_path, prepared) if labels_path else None
+    masks = None
+    if masks_path:
+        masks = regrid(MaskSet.read(masks_path), grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, plan.min_voxels)
+    case = Case(
+        name=scan.name,
+        patient=plan.patients[scan.name],
+        modality=prepared.record.modality,
+        shape_zyx=grid.shape_zyx,
+        spacing_zyx=grid.spacing_zyx,
+        origin_xyz=grid.origin_xyz,
+        direction=grid.direction,
+        masks="mask_set.masks" if masks is not None else None,
+        labels="labels.npy" if labels is not None else None,
+        settings=plan.settings(scan),
+    )
+    write_case(plan.folder, case, prepared.array.astype("float16"), labels, masks)
+    for warning in prepared.record.warnings:
+        terminal.warn(warning)
+
+
+def _labels(path: Path, prepared: "Prepared") -> "np.ndarray":
+    """A label map on the prepared image's grid, uint8 or uint16."""
+    import numpy as np
+
+    from ..resample import resample
+    from ..volume import Volume
+
+    labels = Volume.read(path)
+    if not labels.geometry.overlaps(prepared.record.target):
+        raise GeometryError(f"The label map {path} does not lie where its image lies.", "Check that both belong to the same scan.")
+    low, high = float(labels.array.min()), float(labels.array.max())
+    if low < 0 or high > 65535 or not np.array_equal(labels.array, np.rint(labels.array)):
+        raise InputError(f"{path} holds values from {low:g} to {high:g}, which are not label numbers.", "Label numbers are 0 to 65535.")
+    moved = resample(labels, prepared.record.working, "nearest").array
+    return moved.astype(np.uint8 if high < 256 else np.uint16)

@@ -1,0 +1,124 @@
+"""What the commands that work through many scans have in common."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Recipe
+from ..errors import InputError, MassError, OutputError
+from ..failures import as_mass_error
+from .options import chosen_recipe
+from .outputs import IMAGE_ENDINGS, stem
+from .terminal import Output
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image file or DICOM folder, and the name of its case."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run over scans went."""
+
+    done: int
+    present: int
+    """Finished by an earlier run."""
+    failed: int
+
+    @property
+    def exit_code(self) -> int:
+        """3 if some failed."""
+        return 3 if self.failed else 0
+
+    def tell(self, terminal: Output, output: Path) -> None:
+        """Say it in one line."""
+        parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
+        terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
+
+
+def add_scans(parser: argparse.ArgumentParser) -> None:
+    """The scans, and how they are read."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, folders of scans, DICOM folders")
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
+    group.add_argument("--orientation", choices=("RAS", "none"))
+    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help="HU")
+    group.add_argument("--body-crop", choices=("threshold", "none"))
+    group.add_argument("--body-threshold", type=float, metavar="HU")
+
+
+def scan_recipe(arguments: argparse.Namespace) -> Recipe:
+    """The default recipe with what the command line says."""
+    return chosen_recipe(arguments, Recipe(), name=None)
+
+
+def find_scans(paths: Iterable[Path]) -> list[Scan]:
+    """The scans that files and folders stand for.
+
+    A folder stands for the image files in it; if there are none, for the DICOM series it holds, or for what its subfolders stand for.
+
+    Raises:
+        InputError: if a path is missing, there are no scans at all, or two would have the same name.
+    """
+    scans = [scan for path in paths for scan in _scans_at(path)]
+    if not scans:
+        raise InputError("There are no scans in the folders given.", f"Endings of images are {', '.join(IMAGE_ENDINGS)}.")
+    first: dict[str, Path] = {}
+    for scan in scans:
+        other = first.setdefault(scan.name, scan.path)
+        if other is not scan.path:
+            raise InputError(
+                f"{other} and {scan.path} would both be called {scan.name}.", "Rename one, or write them to different folders."
+            )
+    return sorted(scans, key=lambda scan: scan.name)
+
+
+def _scans_at(path: Path) -> list[Scan]:
+    if not path.exists():
+        raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
+    if path.is_file():
+        return [Scan(stem(path), path)]
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    images = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(IMAGE_ENDINGS)]
+    if images:
+        return [Scan(stem(image), image) for image in images]
+    folders = [entry for entry in entries if entry.is_dir()]
+    if folders:
+        return [scan for folder in folders for scan in _scans_at(folder)]
+    return [Scan(stem(path), path)] if entries else []
+
+
+def scan_named(name: str, folder: Path) -> Path | None:
+    """The image file of a case in a folder of, say, label maps; None: there is none."""
+    return next((path for ending in IMAGE_ENDINGS if (path := folder / f"{name}{ending}").exists()), None)
+
+
+def work_through(
+    scans: Sequence[Scan], is_done: Callable[[Scan], bool], work: Callable[[Scan], None], stage: str, terminal: Output
+) -> Outcome:
+    """Do the work for every scan that is not done yet; a bad scan among several is reported and the others go on.
+
+    Raises:
+        MassError: if the only scan is bad, or results cannot be written.
+    """
+    waiting = [scan for scan in scans if not is_done(scan)]
+    failed, begin = 0, time.monotonic()
+    for number, scan in enumerate(waiting):
+        left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
+        terminal.progress(stage, number / len(waiting), left)
+        try:
+            work(scan)
+        except (MassError, RuntimeError, MemoryError, OSError) as error:
+            known = as_mass_error(error)
+            if known is None or len(scans) == 1 or isinstance(known, OutputError):
+                raise
+            terminal.failed(known, target=str(scan.path))
+            failed += 1
+    terminal.progress(stage, 1.0, 0.0)
+    return Outcome(done=len(waiting) - failed, present=len(scans) - len(waiting), failed=failed)

@@ -1,0 +1,170 @@
+"""mass segment: references or a task, and targets, to label maps."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, MassError
+from ..failures import as_mass_error
+from .encode import check_references, encoded
+from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
+from .outputs import Job, all_or_none, check_free, folders_ready, plan
+
+if TYPE_CHECKING:
+    from ..segmenter import Segmentation, Segmenter
+    from ..task import Task
+    from ..volume import Volume
+
+_NAMED = 8
+"""Labels a summary line names."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser("segment", help="segment new scans after one reference mask or several")
+    add_weights(parser)
+    add_references(parser)
+    parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
+    parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
+    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
+    parser.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
+    parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_preparation(parser)
+    add_decision(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment every target."""
+    if (arguments.task is None) == (not arguments.reference):
+        raise InputError("What to segment must be said once.", "Give either --reference IMAGE MASK or --task FILE.")
+    if arguments.task is None:
+        check_references(arguments)
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
+    files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
+    check_free(files, overwrite=arguments.overwrite)
+    with folders_ready(files):
+        tools = _made_ready(arguments)
+        if arguments.save_probabilities:
+            maps = [job.probability(value) for job in jobs for value in tools.mask_values.values()]
+            check_free(maps, overwrite=arguments.overwrite)
+        return _batch(arguments, jobs, tools)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tools:
+    """What all targets of a run have in common."""
+
+    segmenter: "Segmenter"
+    task: "Task"
+    mask_values: dict[int, int]
+    """For each number in the result the value in the reference mask, which names the file of probabilities."""
+
+
+def _made_ready(arguments: argparse.Namespace) -> _Tools:
+    """The segmenter, and the task read or encoded."""
+    from ..segmenter import Segmenter
+    from ..task import Task
+
+    task = Task.load(arguments.task) if arguments.task is not None else None
+    model = load(arguments)
+    if task is not None:
+        task.require(model.fingerprint, model.name)
+    base = model.recipe if task is None else task.recipe
+    segmenter = Segmenter(model, chosen_recipe(arguments, base, name=arguments.recipe), precision=arguments.precision)
+    if task is None:
+        task = encoded(arguments, segmenter, arguments.terminal)
+    elif arguments.labels:
+        task = task.only(arguments.labels)
+    before = [label.value for label in task.labels]
+    if arguments.output_label is not None:
+        task = task.renumbered(arguments.output_label)
+    after = [label.value for label in task.labels]
+    return _Tools(segmenter=segmenter, task=task, mask_values=dict(zip(after, before, strict=True)))
+
+
+def _batch(arguments: argparse.Namespace, jobs: Sequence[Job], tools: _Tools) -> int:
+    """Every job; a failure of one among several does not stop the others."""
+    failures = 0
+    for job in jobs:
+        try:
+            _one(arguments, job, tools)
+        except (MassError, RuntimeError, MemoryError, OSError) as error:
+            known = as_mass_error(error)
+            if known is None or len(jobs) == 1:
+                raise
+            arguments.terminal.failed(known, target=str(job.target))
+            failures += 1
+    return 3 if failures else 0
+
+
+def _one(arguments: argparse.Namespace, job: Job, tools: _Tools) -> None:
+    """Read, segment, write and tell."""
+    from ..volume import Volume
+
+    began = time.monotonic()
+    terminal, task = arguments.terminal, tools.task
+    target = Volume.read(job.target, frame=arguments.frame)
+    result = tools.segmenter.segment(target, task, progress=terminal.progress, probabilities=arguments.save_probabilities)
+    maps = {number: job.probability(tools.mask_values[number]) for number in result.probabilities or ()}
+    _write(job, maps, target, result, task)
+    for warning in result.warnings:
+        terminal.warn(warning)
+    missing = [label.name for label in task.labels if not result.volumes_ml[label.value]]
+    if missing:
+        terminal.warn(f"Nothing was found of {', '.join(missing)} in {job.target.name}.")
+    seconds = time.monotonic() - began
+    values = _values(job, result, task, seconds)
+    values["probabilities"] = {str(number): str(path) for number, path in maps.items()}
+    terminal.result(_summary(job, result, task, seconds), **values, device=str(tools.segmenter.model.device))
+
+
+def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmentation", task: "Task") -> None:
+    """All files of a job, or none."""
+    files = [*maps.values(), job.output] + ([job.picture] if job.picture is not None else [])
+    with all_or_none(files) as place:
+        for number, path in maps.items():
+            if result.probabilities is not None:
+                result.probabilities[number].write(place[path])
+        result.labels.write(place[job.output])
+        if job.picture is not None:
+            from ..picture import draw
+
+            names = {label.value: label.name for label in task.labels}
+            colors = {label.value: label.color for label in task.labels if label.color is not None}
+            draw(place[job.picture], target, result.labels, names=names, colors=colors, modality=result.modality)
+
+
+def _summary(job: Job, result: "Segmentation", task: "Task", seconds: float) -> str:
+    """One line for people."""
+    found = [f"{label.name} {_amount(result.volumes_ml[label.value])}" for label in task.labels]
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return f"{job.output}: {', '.join(found[:_NAMED] + more)} ({seconds:.1f} s)"
+
+
+def _amount(ml: float) -> str:
+    """Millilitres with three digits."""
+    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
+
+
+def _values(job: Job, result: "Segmentation", task: "Task", seconds: float) -> dict[str, Any]:
+    """The same and more for programs."""
+    labels = [{"value": x.value, "name": x.name, "color": x.color, "kept": x.kept, "ml": result.volumes_ml[x.value]} for x in task.labels]
+    return {
+        "target": str(job.target),
+        "output": str(job.output),
+        "labels": labels,
+        "picture": None if job.picture is None else str(job.picture),
+        "modality": result.modality,
+        "passes": result.passes,
+        "warnings": result.warnings,
+        "seconds": round(seconds, 3),
+        "timings": {stage: round(value, 3) for stage, value in result.timings.items()},
+    }

@@ -1,0 +1,139 @@
+"""What a command tells: a person at a terminal, or a program that reads JSON lines."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import MassError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Output(Protocol):
+    """Where a command's news go."""
+
+    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        """A stage is done to this share of 1, and takes this many seconds more if that is known."""
+
+    def warn(self, text: str) -> None:
+        """Something the user should know; said once, however often it is found."""
+
+    def result(self, text: str, **values: Any) -> None:
+        """One line of the outcome, and the same as values."""
+
+    def failed(self, error: MassError, **values: Any) -> None:
+        """The run, or the case of a batch the values name, failed."""
+
+    def cancelled(self) -> None:
+        """The user stopped the run."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class JsonLines:
+    """One JSON object a line on standard output: progress, warning, result, failed, cancelled."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        """See `Output`."""
+        self._line("progress", stage=stage, fraction=round(fraction, 4), eta_s=None if eta_s is None else round(eta_s, 2))
+
+    def warn(self, text: str) -> None:
+        """See `Output`."""
+        if text not in self._said:
+            self._said.add(text)
+            self._line("warning", message=text)
+
+    def result(self, text: str, **values: Any) -> None:
+        """See `Output`."""
+        self._line("result", **values)
+
+    def failed(self, error: MassError, **values: Any) -> None:
+        """See `Output`."""
+        self._line("failed", error=type(error).__name__, message=error.message, cure=error.cure, **values)
+
+    def cancelled(self) -> None:
+        """See `Output`."""
+        self._line("cancelled")
+
+    def close(self) -> None:
+        """See `Output`."""
+
+    def _line(self, event: str, **values: Any) -> None:
+        print(json.dumps({"event": event, **values}, ensure_ascii=False), flush=True)
+
+
+class Terminal:
+    """Results on standard output; a progress bar, warnings and errors on standard error. The bar shows on a real terminal only."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._bar: Progress | None = None
+        self._stages: dict[str, TaskID] = {}
+
+    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        """See `Output`."""
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = _new_bar()
+            self._bar.start()
+        if stage not in self._stages:
+            for other in self._stages.values():
+                self._bar.update(other, visible=False)
+            self._stages[stage] = self._bar.add_task(stage, total=1.0, eta="")
+        eta = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
+        self._bar.update(self._stages[stage], completed=fraction, eta=eta, visible=True)
+
+    def warn(self, text: str) -> None:
+        """See `Output`."""
+        if text not in self._said:
+            self._said.add(text)
+            self._clear()
+            print(f"{_colored('note:', '33')} {text}", file=sys.stderr)
+
+    def result(self, text: str, **values: Any) -> None:
+        """See `Output`."""
+        self._clear()
+        print(text, flush=True)
+
+    def failed(self, error: MassError, **values: Any) -> None:
+        """See `Output`."""
+        self._clear()
+        where = f"{values['target']}: " if "target" in values else ""
+        print(f"{_colored('error:', '31')} {where}{error.message}", file=sys.stderr)
+        if error.cure:
+            print(f"       {error.cure}", file=sys.stderr)
+
+    def cancelled(self) -> None:
+        """See `Output`."""
+        self._clear()
+        print("Cancelled. No unfinished file was left.", file=sys.stderr)
+
+    def close(self) -> None:
+        """See `Output`."""
+        self._clear()
+
+    def _clear(self) -> None:
+        """Take the bar away, so that text does not run through it."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._stages = {}
+
+
+def _new_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[eta]}"))
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _colored(text: str, code: str) -> str:
+    """Text in a terminal colour, plain where standard error is no terminal."""
+    return f"\x1b[1;{code}m{text}\x1b[0m" if sys.stderr.isatty() else text
