@@ -1,0 +1,65 @@
+"""Settings are changed by name, mistyped ones are refused, and the schedule is a function of the step."""
+
+import pytest
+
+import training
+from mass_core.errors import InputError
+from training import recipes
+from training.config import OptimConfig, as_json, changed
+from training.schedule import ema_decay, learning_rate, pose_strength
+
+
+@pytest.mark.parametrize(
+    "setting, path, value",
+    [
+        ("steps=7", ("steps",), 7),
+        ("optim.learning_rate=0.5", ("optim", "learning_rate"), 0.5),
+        ("compile=true", ("compile",), True),
+        ("episodes.task_slots=3,4", ("episodes", "task_slots"), (3, 4)),
+        ("model.channels=8,32,32,32", ("model", "channels"), (8, 32, 32, 32)),
+        ("dataset_weights=1,2.5", ("dataset_weights",), (1.0, 2.5)),
+    ],
+)
+def test_a_setting_changes_its_field_only(setting, path, value):
+    before, after = as_json(recipes.smoke()), as_json(changed(recipes.smoke(), [setting]))
+    for name in path[:-1]:
+        before, after = before[name], after[name]
+    assert after[path[-1]] == value
+    assert {k: v for k, v in after.items() if k != path[-1]} == {k: v for k, v in before.items() if k != path[-1]}
+
+
+@pytest.mark.parametrize("setting", ["stepz=7", "optim.rate=1", "steps", "steps=many", "compile=maybe", "optim=3", "model.channels=a,b"])
+def test_mistyped_settings_are_refused(setting):
+    with pytest.raises(InputError):
+        changed(recipes.smoke(), [setting])
+
+
+def test_settings_that_depend_on_one_another_are_applied_together():
+    """Neither alone is a network: three stages do not fit two levels."""
+    config = changed(recipes.smoke(), ["model.channels=8,32", "model.stages=1"])
+    assert config.model.channels == (8, 32) and config.model.stages == 1
+
+
+def test_unknown_recipe_names_those_there_are():
+    with pytest.raises(InputError, match="smoke"):
+        recipes.named("tiny")
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    optim = OptimConfig(learning_rate=1.0, warmup_steps=10, decay_power=0.9)
+    rates = [learning_rate(step, 110, optim) for step in range(111)]
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0 and rates[110] == 0
+    assert rates[60] == pytest.approx(0.5**0.9)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_average_forgets_the_start_and_poses_open_up():
+    assert ema_decay(0, 0.999) == pytest.approx(0.1) and ema_decay(10**6, 0.999) == 0.999
+    assert pose_strength(0, 100) == pytest.approx(0.15) and pose_strength(100, 100) == 1 == pose_strength(500, 100)
+
+
+def test_this_training_is_ours_and_not_another_package():
+    """SAM2's package installs a top-level `training` too."""
+    from pathlib import Path
+
+    assert Path(training.__file__).resolve().parents[1] == Path(__file__).resolve().parents[2]

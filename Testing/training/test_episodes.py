@@ -1,0 +1,88 @@
+"""Episodes: reproducible by number, masks both views hold, no needless voxels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mass_core.dataset import Dataset
+from mass_core.errors import InputError
+from training.config import EpisodeConfig
+from training.data.episodes import Episodes, collate
+from training.views import cut_views
+
+CONFIG = EpisodeConfig(task_slots=(4,), pose_warmup=1, absent_share=0.0, smallest_voxels=8)
+WINDOW = 16
+
+
+def episodes(folder, config=CONFIG, **options):
+    settings = {"window": lambda step: WINDOW, "batch_size": 2, "seed": 5, "steps": 100, **options}
+    return Episodes([Dataset.read(folder)], config, **settings)
+
+
+def views(episode, config=CONFIG):
+    return cut_views(collate([episode]), WINDOW, config, torch.Generator().manual_seed(0))
+
+
+def test_an_episode_depends_on_its_number_and_the_seed_alone(blob_dataset):
+    forwards, backwards = episodes(blob_dataset), episodes(blob_dataset)
+    late = backwards[9]
+    for number in range(9):
+        forwards[number]
+    np.testing.assert_array_equal(forwards[9].affines, late.affines)
+    np.testing.assert_array_equal(forwards[9].bits, late.bits)
+    assert not np.array_equal(episodes(blob_dataset, seed=6)[9].affines, late.affines)
+
+
+def test_every_mask_shows_in_the_reference_and_its_blob_is_bright_in_both_views(blob_dataset):
+    """The mask of a view must lie on the blob of that view: image and mask take the same way through the affine."""
+    for number in range(10):
+        images, masks = views(episodes(blob_dataset)[number])
+        assert (masks[0, 0].sum((1, 2, 3)) > 0).all()
+        for view in range(2):
+            inside = images[0, view, 0][masks[0, view].any(0).bool()]
+            assert len(inside) == 0 or inside.median() > 0.9
+
+
+def test_few_slots_are_empty_unless_asked_for(blob_dataset):
+    def empty(share):
+        config = replace(CONFIG, absent_share=share)
+        found = [views(episodes(blob_dataset, config)[n], config)[1][0, 1].sum((1, 2, 3)) == 0 for n in range(40)]
+        return float(torch.stack(found).float().mean())
+
+    assert empty(0.0) < 0.1 < empty(0.9)
+
+
+def test_the_slots_change_by_step_not_within_a_batch(blob_dataset):
+    many = episodes(blob_dataset, replace(CONFIG, task_slots=(1, 2, 3)))
+    slots = [many[number].slots for number in range(40)]
+    assert all(a == b for a, b in zip(slots[::2], slots[1::2], strict=True)) and set(slots) == {1, 2, 3}
+
+
+def test_fewer_masks_than_slots_are_repeated(make_dataset, tmp_path):
+    folder = make_dataset(tmp_path, scans=1, masks=1)
+    _, masks = views(episodes(folder)[0])
+    assert masks.shape[2] == 4 and torch.equal(masks[0, 0, 0], masks[0, 0, 3]) and masks[0, 0, 0].any()
+
+
+def test_spacing_stays_near_what_the_scan_can_show(blob_dataset):
+    for number in range(30):
+        linear = episodes(blob_dataset, replace(CONFIG, affine_probability=0.0))[number].affines[0, :, :3]
+        spacing = np.linalg.norm(linear * np.array([2.0, 1.0, 1.0])[:, None], axis=0)
+        assert spacing.min() >= 0.7 - 1e-6 and spacing.max() <= 1.3 * 48 / WINDOW + 1e-6
+
+
+def test_only_the_part_seen_travels(blob_dataset):
+    small = episodes(blob_dataset, replace(CONFIG, extent_fraction=(0.9, 1.0), affine_probability=0.0, target_jitter=0.0))[0]
+    assert np.prod(small.image.shape) < 24 * 40 * 40
+
+
+def test_scans_without_masks_are_left_out_and_none_left_is_an_error(make_dataset, tmp_path):
+    with pytest.raises(InputError, match="masks"):
+        episodes(make_dataset(tmp_path, scans=2, masks=0))
+
+
+def test_weights_must_fit_the_datasets(blob_dataset):
+    with pytest.raises(InputError, match="2 dataset weights"):
+        episodes(blob_dataset, weights=(1.0, 2.0))

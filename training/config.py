@@ -1,0 +1,143 @@
+"""The complete configuration of a training run: frozen, nested, changed only by name."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from mass_core.config import ModelConfig, Recipe
+from mass_core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    """How a task is drawn from a scan: masks, working spacing and the poses of the two views."""
+
+    task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
+    """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users ask for few."""
+    extent_fraction: tuple[float, float] = (0.12, 1.0)
+    """Share of the window the anchor mask's longest side fills, drawn log-uniformly: sets the working spacing."""
+    spacing_limits_mm: tuple[float, float] = (0.7, 6.0)
+    affine_probability: float = 0.8
+    rotation_degrees: float = 30.0
+    scale: float = 0.3
+    """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
+    shear: float = 0.1
+    elastic_probability: float = 0.0
+    """The paper has none; bends the target view so that one scan stands in for different bodies."""
+    elastic_voxels: float = 2.5
+    """Standard deviation of the control points' displacement."""
+    reference_jitter: float = 0.08
+    """Standard deviation of the reference view's centre around the anchor mask, in windows."""
+    target_jitter: float = 0.25
+    """The same for the target view: windows that slide over a scan seldom sit on the structure."""
+    absent_share: float = 0.1
+    """Share of the slots given to masks the target view does not hold: windows without the structure exist."""
+    far_share: float = 0.0
+    """Share of the target views laid anywhere into the scan, as most windows of a whole scan are, instead of near the reference view."""
+    pose_warmup: int = 1500
+    """Steps over which the two views draw apart, from nearly the same pose to the full range."""
+    smallest_voxels: float = 40.0
+    """Masks with fewer voxels at the working spacing are not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceConfig:
+    """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
+
+    probability: float = 0.2
+    multiply: tuple[float, float] = (0.8, 1.3)
+    add: float = 0.15
+    gamma: tuple[float, float] = (0.8, 1.3)
+    contrast: tuple[float, float] = (0.8, 1.3)
+    blur_voxels: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.04
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and polynomial decay."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 300
+    decay_power: float = 0.9
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    balance_power: float = 0.5
+    """Positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy."""
+    deep_weight: float = 0.0
+    """Weight of the loss inside the decoder (`training.deep`); the paper has none."""
+    most_bad_steps: int = 50
+    """Steps with non-finite gradients are skipped; the run stops after this many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    name: str
+    steps: int
+    batch_size: int
+    """Samples of a step, of all processes together."""
+    early_window: int = 0
+    """Edge of the views in voxels while training begins; 0: the window of `preprocess` throughout. Small views cost little, and telling
+    masks apart, which takes most steps, is learned on them as well."""
+    early_share: float = 0.75
+    """Share of the steps that use the early window."""
+    seed: int = 42
+    precision: str = "auto"
+    """auto: bfloat16 on CUDA, float32 elsewhere."""
+    workers: int = 2
+    log_every: int = 20
+    save_every: int = 500
+    compile: bool = False
+    channels_last: bool = True
+    dataset_weights: tuple[float, ...] = ()
+    """How often each dataset is drawn from, in the order given; empty: by number of scans."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    preprocess: Recipe = field(default_factory=Recipe)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def changed(config: Any, settings: Sequence[str]) -> Any:
+    """`config` with every `section.field=value` applied, those of a section together: they may depend on one another.
+
+    Raises:
+        InputError: if a field does not exist or a value is not of its kind.
+    """
+    known = {field.name for field in fields(config)}
+    inner: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        head, _, rest = path.partition(".")
+        if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
+            raise InputError(
+                f"The setting {setting!r} names no field of {type(config).__name__}.", f"Known fields: {', '.join(sorted(known))}."
+            )
+        if rest:
+            inner.setdefault(head, []).append(f"{rest}={text}")
+        else:
+            values[head] = _parse(text, getattr(config, head), setting)
+    sections = {head: changed(getattr(config, head), some) for head, some in inner.items()}
+    return replace(config, **values, **sections)
+
+
+def _parse(text: str, old: Any, setting: str) -> Any:
+    """`text` as a value of the same kind as `old`."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple):
+            kind = type(old[0]) if old else float
+            return tuple(kind(part) for part in text.split(","))
+        return text if old is None else type(old)(text)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The setting {setting!r} does not fit: the field holds {old!r}.", "Give a value of the same kind.") from error
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values, as written to `config.json`."""
+    return asdict(config)

@@ -1,0 +1,1 @@
+"""What the training scripts feed the network with."""

@@ -1,0 +1,54 @@
+"""Batches of episodes, in the order of the steps, each process its share."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Sampler
+
+from mass_core.dataset import Dataset
+
+from ..config import RunConfig
+from ..distributed import Group
+from ..schedule import window_at
+from .episodes import Batch, Episode, Episodes, collate
+
+
+def batches(config: RunConfig, data: Sequence[Path], start: int, group: Group) -> Iterator[Batch]:
+    """What this process computes from step `start` on, on its device."""
+    episodes = Episodes(
+        [Dataset.read(path) for path in data],
+        config.episodes,
+        window=partial(window_at, config=config),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        steps=config.steps,
+        weights=config.dataset_weights,
+    )
+    loader: DataLoader[Episode] = DataLoader(
+        episodes,
+        batch_sampler=_Steps(range(start, config.steps), config.batch_size, group),
+        num_workers=config.workers,
+        collate_fn=collate,
+        prefetch_factor=4 if config.workers else None,
+        pin_memory=group.device.type == "cuda",
+    )
+    for batch in loader:
+        yield batch.to(group.device)
+
+
+class _Steps(Sampler[list[int]]):
+    """Episode numbers of each step, in order: shuffling is the episodes' own business. Whoever computes a number, it is the same episode,
+    so the number of processes changes nothing about what a step sees."""
+
+    def __init__(self, steps: range, batch_size: int, group: Group) -> None:
+        self.steps, self.batch_size = steps, batch_size
+        share = group.share(batch_size)
+        self.mine = range(group.rank * share, (group.rank + 1) * share)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield [step * self.batch_size + place for place in self.mine]
+
+    def __len__(self) -> int:
+        return len(self.steps)

@@ -1,0 +1,64 @@
+"""Where a view looks: a window of voxels laid into a scan by one affine in millimetres, so nothing is distorted by the scan's grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import EpisodeConfig
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A view: `point_mm = linear @ (voxel - window_centre) + centre`, all in array order z, y, x."""
+
+    linear: Vector
+    """[3,3], mm per voxel."""
+    centre: Vector
+    """[3], mm from the centre of the scan's first voxel."""
+    window: int
+    """Edge in voxels."""
+
+    def to_voxels(self, spacing_zyx: Vector) -> Vector:
+        """[3,4] affine from voxel index of the view to voxel index of the scan."""
+        linear = self.linear / spacing_zyx[:, None]
+        middle = np.full(3, (self.window - 1) / 2)
+        return np.column_stack([linear, self.centre / spacing_zyx - linear @ middle])
+
+    def holds(self, points_mm: Vector) -> NDArray[np.bool_]:
+        """Which of the points [N,3] lie inside the view."""
+        offset = np.linalg.solve(self.linear, (points_mm - self.centre).T).T
+        return (np.abs(offset) < self.window / 2).all(axis=1)
+
+
+def random_linear(rng: np.random.Generator, spacing_mm: float, config: EpisodeConfig, strength: float) -> Vector:
+    """Rotation, scale and shear of a view around `spacing_mm` (paper section 7.4).
+
+    Args:
+        rng: the episode's own generator.
+        spacing_mm: voxel size without augmentation.
+        config: ranges and probability.
+        strength: 0 to 1, shrinks the ranges at the start of training.
+    """
+    if rng.random() >= config.affine_probability:
+        return np.eye(3) * spacing_mm
+    largest = -np.log(1 - config.scale) * strength
+    common = rng.uniform(-largest, largest)
+    scale = np.exp(np.clip(common + rng.normal(0, 0.25 * largest, 3), -largest, largest))
+    shear = np.eye(3) + rng.uniform(-config.shear, config.shear, (3, 3)) * strength * (1 - np.eye(3))
+    angles = np.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3) * strength)
+    return rotation(angles) @ shear @ np.diag(scale) * spacing_mm
+
+
+def rotation(angles: Vector) -> Vector:
+    """Product of the rotations around the three axes, radians."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        i, j = [a for a in range(3) if a != axis]
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ turn
+    return matrix

@@ -1,0 +1,71 @@
+"""Named runs: each function returns the whole configuration."""
+
+from collections.abc import Callable
+
+from mass_core.config import ModelConfig, Recipe
+from mass_core.errors import InputError
+
+from .config import AppearanceConfig, EpisodeConfig, OptimConfig, RunConfig
+
+
+def small() -> RunConfig:
+    """The bundled weights: 5 M parameters and 32-voxel windows, so that a laptop's CPU suffices to use them and two cores to train them."""
+    return RunConfig(
+        name="small",
+        steps=9000,
+        batch_size=8,
+        early_window=24,
+        workers=0,
+        precision="bfloat16",
+        dataset_weights=(0.55, 0.3, 0.15),
+        model=ModelConfig(channels=(16, 32, 64, 96), stages=2, position_size=40, task_rows=0, summary_token=-1),
+        preprocess=Recipe(
+            ct_clip_hu=(-500.0, 500.0),
+            spacing_zyx=None,
+            window_zyx=(32, 32, 32),
+            body_margin_zyx=(4, 4, 4),
+            extent_fraction=0.25,
+            spacing_limits_mm=(0.8, 6.0),
+        ),
+        episodes=EpisodeConfig(
+            extent_fraction=(0.15, 1.0),
+            rotation_degrees=20.0,
+            scale=0.25,
+            elastic_probability=0.5,
+            elastic_voxels=1.5,
+            far_share=0.15,
+            pose_warmup=1000,
+        ),
+        appearance=AppearanceConfig(probability=0.3),
+        optim=OptimConfig(learning_rate=1e-3, warmup_steps=150, ema_decay=0.999, deep_weight=0.5),
+    )
+
+
+def smoke() -> RunConfig:
+    """A few minutes' proof, on any machine, that everything connects."""
+    return RunConfig(
+        name="smoke",
+        steps=20,
+        batch_size=2,
+        workers=0,
+        log_every=5,
+        save_every=10,
+        model=ModelConfig(channels=(8, 32, 32, 32), position_size=32, task_rows=0),
+        preprocess=Recipe(spacing_zyx=None, window_zyx=(32, 32, 32), body_margin_zyx=(4, 4, 4)),
+        episodes=EpisodeConfig(task_slots=(2, 4), pose_warmup=10),
+        optim=OptimConfig(warmup_steps=5),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {"small": small, "smoke": smoke}
+
+
+def named(name: str) -> RunConfig:
+    """The recipe called `name`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in RECIPES:
+        raise InputError(f"There is no training recipe {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
+    return RECIPES[name]()
