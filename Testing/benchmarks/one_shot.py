@@ -1,0 +1,154 @@
+"""In-context Dice on held-out patients, beside two baselines: the reference mask copied over, and the network untrained.
+
+    python Testing/benchmarks/one_shot.py --data FOLDER --weights small --shots 1 3 --draws 5 --output table.json
+
+FOLDER holds images/, labels/ (same names) and split.json with `labels`, `train` and `test`. References are drawn from `train` among the
+patients that have all structures; one task holds all of them. Every draw is judged on all `test` patients that have the structure. The
+spread is the standard deviation over draws of references.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from mass_core import Segmenter, Task, Volume, load_model
+from mass_core.checkpoint import Model
+from mass_core.metrics import dice
+from mass_core.model import build_model
+
+Scores = dict[str, dict[str, list[list[float]]]]
+"""Dice [draw][patient] by structure and method."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Labelled scans with patient-level splits."""
+
+    folder: Path
+    labels: dict[int, str]
+    splits: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Collection":
+        """Open `folder`/split.json."""
+        split = json.loads((folder / "split.json").read_text())
+        labels = {int(value): name for value, name in split["labels"].items()}
+        return cls(folder, labels, {part: split[part] for part in ("train", "val", "test")})
+
+    def case(self, name: str) -> tuple[Volume, Volume]:
+        """Image and label map."""
+        return Volume.read(self.folder / "images" / f"{name}.nii.gz"), Volume.read(self.folder / "labels" / f"{name}.nii.gz")
+
+
+def draw_references(collection: Collection, shots: int, draws: int, seed: int) -> list[list[str]]:
+    """`draws` sets of `shots` training patients that have all structures; no patient twice in a set."""
+    rng = np.random.default_rng((seed, shots))
+    complete = []
+    for name in rng.permutation(collection.splits["train"]):
+        if set(collection.labels) <= set(np.unique(collection.case(str(name))[1].array)):
+            complete.append(str(name))
+        if len(complete) == 30:
+            break
+    return [[str(name) for name in rng.choice(complete, shots, replace=False)] for _ in range(draws)]
+
+
+def copied(labels: Volume, target: Volume) -> np.ndarray:
+    """The reference's label map laid over the target, image centre on image centre."""
+    mask = labels.to_sitk()
+    grid = target.to_sitk()
+
+    def centre(image: sitk.Image) -> np.ndarray:
+        return np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+
+    shift = sitk.TranslationTransform(3, (centre(mask) - centre(grid)).tolist())
+    return sitk.GetArrayFromImage(sitk.Resample(mask, grid, shift, sitk.sitkNearestNeighbor))
+
+
+def untrained(model: Model, seed: int) -> Model:
+    """The same network and preprocessing with random weights."""
+    torch.manual_seed(seed)
+    return replace(model, network=build_model(model.config).to(model.device).eval(), fingerprint="untrained", name="untrained")
+
+
+def measure(collection: Collection, segmenters: dict[str, Segmenter], shots: Sequence[int], draws: int, seed: int) -> Scores:
+    """Dice [draw][patient] per structure and method."""
+    sets = {count: draw_references(collection, count, draws, seed) for count in {1, *shots}}
+    tasks: dict[str, tuple[Segmenter, list[Task]]] = {}
+    for name, segmenter in segmenters.items():
+        for count in shots if name != "untrained" else [1]:
+            method = f"{name}, {count} reference{'s' * (count > 1)}"
+            tasks[method] = segmenter, [segmenter.encode([collection.case(n) for n in names]) for names in sets[count]]
+    scores: Scores = {name: {} for name in collection.labels.values()}
+    for patient in collection.splits["test"]:
+        image, truth = collection.case(patient)
+        started = time.monotonic()
+        for draw, names in enumerate(sets[1]):
+            _judge(scores, collection, truth, "copied mask, 1 reference", draw, copied(collection.case(names[0])[1], image))
+        for method, (segmenter, some) in tasks.items():
+            for draw, task in enumerate(some):
+                _judge(scores, collection, truth, method, draw, segmenter.segment(image, task).labels.array)
+        print(f"{patient}: {time.monotonic() - started:.0f} s", flush=True)
+    return scores
+
+
+def _judge(scores: Scores, collection: Collection, truth: Volume, method: str, draw: int, found: np.ndarray) -> None:
+    """Note the Dice of every structure the patient has."""
+    for value, name in collection.labels.items():
+        mask = truth.array == value
+        if mask.any():
+            column = scores[name].setdefault(method, [])
+            column.extend([] for _ in range(draw + 1 - len(column)))
+            column[draw].append(float(dice(found == value, mask)))
+
+
+def table(scores: Scores) -> str:
+    """Markdown: structures down, methods across, mean ± standard deviation over draws."""
+    methods = sorted({method for columns in scores.values() for method in columns})
+    lines = ["| structure | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+    means: dict[str, list[float]] = {method: [] for method in methods}
+    for name, columns in scores.items():
+        cells = []
+        for method in methods:
+            per_draw = [np.mean(d) for d in columns.get(method, [])]
+            means[method].append(float(np.mean(per_draw)))
+            cells.append(f"{np.mean(per_draw):.3f} ± {np.std(per_draw, ddof=min(1, len(per_draw) - 1)):.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "| **mean** | " + " | ".join(f"{np.mean(means[m]):.3f}" for m in methods) + " |"])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", default="small")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1])
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--patients", type=int, default=0, help="use only the first so many test patients")
+    parser.add_argument("--untrained", action="store_true")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    collection = Collection.read(args.data)
+    collection.splits["test"] = collection.splits[args.split][: args.patients or None]
+    model = load_model(args.weights, args.device)
+    segmenters = {"MASS": Segmenter(model, precision=args.precision)}
+    if args.untrained:
+        segmenters["untrained"] = Segmenter(untrained(model, args.seed), precision=args.precision)
+    scores = measure(collection, segmenters, args.shots, args.draws, args.seed)
+    print(table(scores))
+    if args.output:
+        args.output.write_text(json.dumps(scores))
+
+
+if __name__ == "__main__":
+    main()
