@@ -6,7 +6,7 @@ import training
 from mass_core.errors import InputError
 from training import recipes
 from training.config import OptimConfig, as_json, changed
-from training.schedule import ema_decay, learning_rate, pose_strength
+from training.schedule import ema_decay, learning_rate, pose_strength, window_at
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,12 @@ def test_learning_rate_rises_then_falls_to_zero():
 def test_average_forgets_the_start_and_poses_open_up():
     assert ema_decay(0, 0.999) == pytest.approx(0.1) and ema_decay(10**6, 0.999) == 0.999
     assert pose_strength(0, 100) == pytest.approx(0.15) and pose_strength(100, 100) == 1 == pose_strength(500, 100)
+
+
+def test_views_grow_to_the_window_of_the_recipe():
+    config = changed(recipes.smoke(), ["steps=100", "early_window=16", "early_share=0.4"])
+    assert [window_at(step, config) for step in (0, 39, 40, 99)] == [16, 16, 32, 32]
+    assert window_at(0, recipes.smoke()) == 32
 
 
 def test_this_training_is_ours_and_not_another_package():

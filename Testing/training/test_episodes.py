@@ -54,6 +54,24 @@ def test_few_slots_are_empty_unless_asked_for(blob_dataset):
     assert empty(0.0) < 0.1 < empty(0.9)
 
 
+def test_far_views_see_other_parts_of_the_scan(blob_dataset):
+    """A window of 18 mm in a scan of 48 x 40 x 40 mm seldom lies on the mask by chance."""
+
+    def empty(share):
+        config = replace(CONFIG, far_share=share, extent_fraction=(0.6, 0.7), affine_probability=0.0, target_jitter=0.0)
+        found = [views(episodes(blob_dataset, config)[n], config)[1][0] for n in range(2, 40)]
+        assert all((masks[0].sum((1, 2, 3)) > 0).all() for masks in found)
+        return float(torch.stack([masks[1].sum((1, 2, 3)) == 0 for masks in found]).float().mean())
+
+    assert empty(0.0) == 0 and empty(1.0) > 0.2
+
+
+def test_views_have_the_size_of_their_step(blob_dataset):
+    growing = episodes(blob_dataset, window=lambda step: 8 if step < 3 else 24)
+    edges = [np.abs(np.linalg.inv(growing[n].affines[0, :, :3])).sum(1).max() for n in (0, 5, 6)]
+    assert edges[0] < edges[2] and edges[1] < edges[2]
+
+
 def test_the_slots_change_by_step_not_within_a_batch(blob_dataset):
     many = episodes(blob_dataset, replace(CONFIG, task_slots=(1, 2, 3)))
     slots = [many[number].slots for number in range(40)]

@@ -1,0 +1,61 @@
+"""Two processes on one machine share a run: one set of files, the same weights in both, any number of processes may go on with it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mass_core.errors import InputError
+from training import pretrain, recipes
+from training.config import changed
+from training.data.loader import _Steps
+from training.distributed import Group
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
+        "episodes.smallest_voxels=8", "workers=0", "save_every=5", "log_every=2", "steps=4"]  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def test_two_processes_share_a_run_and_one_goes_on(blob_dataset, tmp_path):
+    words = ["-m", "training.pretrain", "--recipe", "smoke", "--data", str(blob_dataset), "--output", str(tmp_path), "--device", "cpu"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / "state" / "last.pt", weights_only=True)
+    assert state["step"] == 4 and all(value.isfinite().all() for value in state["network"].values())
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
+    assert pretrain.main([*words[2:], "--resume", "--set", *TINY, "steps=6"]) == 0
+    assert torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == 6
+
+
+def test_every_sample_of_a_step_is_computed_once():
+    whole = list(_Steps(range(3, 5), 4, Group(0, 1, CPU)))
+    halves = [list(_Steps(range(3, 5), 4, Group(rank, 2, CPU))) for rank in (0, 1)]
+    assert whole == [[12, 13, 14, 15], [16, 17, 18, 19]]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    assert Group(0, 2, CPU).share(8) == 4
+    with pytest.raises(InputError, match="3 processes"):
+        Group(0, 3, CPU).share(8)
+
+
+def test_one_process_needs_no_others(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    group = Group.join("cpu")
+    network = torch.nn.Linear(1, 1)
+    assert group.leads and group.wrap(network) is network and group.any(True) and not group.any(False)
+    group.leave()
+
+
+def test_recipe_small_can_be_shared_by_two():
+    assert Group(0, 2, CPU).share(changed(recipes.small(), []).batch_size) == 4
