@@ -55,9 +55,11 @@ class AppearanceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with warm-up and polynomial decay."""
+    """AdamW, or Muon beside it, with warm-up and polynomial decay."""
 
     learning_rate: float = 1e-3
+    muon_ratio: float = 0.0
+    """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""
     weight_decay: float = 1e-2
     warmup_steps: int = 300
     decay_power: float = 0.9

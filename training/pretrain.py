@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
 
 from mass_core.checkpoint import save_weights
 from mass_core.errors import InputError, MassError
@@ -38,6 +39,7 @@ from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
 from .losses import mask_loss
+from .muon import Muon
 from .schedule import ema_decay, learning_rate, window_at
 from .state import State, update_average
 from .views import cut_views
@@ -121,9 +123,12 @@ def _start(config: RunConfig, device: torch.device) -> State:
     network = build_model(config.model).to(device).train()
     if config.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.optim.learning_rate, weight_decay=config.optim.weight_decay, fused=device.type == "cuda"
-    )
+    optim = config.optim
+    optimiser: AdamW
+    if optim.muon_ratio:
+        optimiser = Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
+    else:
+        optimiser = AdamW(network.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=device.type == "cuda")
     return State(network, copy.deepcopy(network).requires_grad_(False), optimiser)
 
 

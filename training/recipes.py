@@ -12,13 +12,14 @@ def small() -> RunConfig:
     """The bundled weights: 5 M parameters and 32-voxel windows, so that a laptop's CPU suffices to use them and two cores to train them."""
     return RunConfig(
         name="small",
-        steps=9000,
+        steps=5000,
         batch_size=8,
         early_window=24,
+        early_share=0.8,
         workers=0,
         precision="bfloat16",
         dataset_weights=(0.55, 0.3, 0.15),
-        model=ModelConfig(channels=(16, 32, 64, 96), stages=2, position_size=40, task_rows=0, summary_token=-1),
+        model=ModelConfig(channels=(16, 32, 64, 96), stages=3, position_size=32, task_rows=0, summary_token=-1),
         preprocess=Recipe(
             ct_clip_hu=(-500.0, 500.0),
             spacing_zyx=None,
@@ -28,16 +29,18 @@ def small() -> RunConfig:
             spacing_limits_mm=(0.8, 6.0),
         ),
         episodes=EpisodeConfig(
-            extent_fraction=(0.15, 1.0),
+            task_slots=(1, 2, 4, 8, 8, 8),
+            extent_fraction=(0.25, 1.0),
+            smallest_voxels=100.0,
             rotation_degrees=20.0,
             scale=0.25,
             elastic_probability=0.5,
             elastic_voxels=1.5,
             far_share=0.15,
-            pose_warmup=1000,
+            pose_warmup=600,
         ),
         appearance=AppearanceConfig(probability=0.3),
-        optim=OptimConfig(learning_rate=1e-3, warmup_steps=150, ema_decay=0.999, deep_weight=0.5),
+        optim=OptimConfig(learning_rate=1e-3, muon_ratio=2.0, warmup_steps=150, ema_decay=0.999, deep_weight=0.5),
     )
 
 
