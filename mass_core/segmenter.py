@@ -79,7 +79,7 @@ class Segmenter:
     def __init__(self, model: "Model", recipe: str | Recipe = "default", *, precision: str = "auto") -> None:
         self.model = model
         self.recipe = config.recipe(recipe, model.recipe) if isinstance(recipe, str) else recipe
-        self._precision = precision
+        self.precision = precision
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
@@ -176,7 +176,7 @@ class Segmenter:
         return kept
 
     def _compute(self, labels: int) -> Compute:
-        return choose_compute(self.model.device, self._precision, self.model.network, self.recipe, labels)
+        return choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
 
     def _check(self, task: Task) -> None:
         """Refuse a task of other weights or another preprocessing."""

@@ -78,6 +78,8 @@ class RunConfig:
     """A whole run."""
 
     name: str
+    licence: str = ""
+    """Of the weights, recorded in them; that of the data decides."""
     steps: int
     batch_size: int
     """Samples of a step, of all processes together."""

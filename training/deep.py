@@ -32,13 +32,13 @@ class FusionWatch:
         return caught
 
 
-def deep_loss(fused: list[tuple[Tensor, Tensor]], masks: Tensor, asked: Tensor, balance_power: float) -> Tensor:
+def deep_loss(fused: list[tuple[Tensor, Tensor]], masks: Tensor, shown: Tensor, balance_power: float) -> Tensor:
     """Sum over fusions of `mask_loss` between masks, averaged down to the fusion's resolution, and feature-summary products.
 
     Args:
         fused: features [B,C,d,h,w] and summaries [B,K,C] of every fusion.
         masks: [B,K,D,H,W], 0 or 1.
-        asked: [B,K], see `mask_loss`.
+        shown: [B,K], see `mask_loss`.
         balance_power: see `OptimConfig.balance_power`.
     """
     total = torch.zeros((), device=masks.device)
@@ -48,5 +48,6 @@ def deep_loss(fused: list[tuple[Tensor, Tensor]], masks: Tensor, asked: Tensor, 
         normed = layer_norm(features.float().flatten(2).transpose(1, 2), (channels,))
         product = layer_norm(summaries.float(), (channels,)) @ normed.transpose(1, 2)
         logits = (product * (_GAIN / channels) + _OFFSET).unflatten(2, (depth, height, width))
-        total = total + mask_loss(logits, adaptive_avg_pool3d(masks.float(), (depth, height, width)), asked, balance_power)[0]
+        coarse = adaptive_avg_pool3d(masks.float(), (depth, height, width))
+        total = total + mask_loss(logits, coarse, shown * (coarse[0, 0].numel() / masks[0, 0].numel()), balance_power)[0]
     return total

@@ -1,4 +1,4 @@
-"""What a prediction is charged for: Dice plus cross-entropy, per mask (paper equation 3)."""
+"""What a prediction is charged for, per mask: Dice plus cross-entropy (paper equation 3), and false structures by their size."""
 
 import torch
 from monai.losses import DiceLoss
@@ -8,28 +8,29 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 _dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
 
-def mask_loss(logits: Tensor, masks: Tensor, asked: Tensor, balance_power: float) -> tuple[Tensor, Tensor]:
+def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float) -> tuple[Tensor, Tensor]:
     """Loss of a batch of tasks.
 
     Args:
         logits: [B,K,D,H,W].
         masks: [B,K,D,H,W], 0 or 1.
-        asked: [B,K] bool; False where the reference view lost the mask, so nothing can be asked.
+        shown: [B,K] voxels of each mask in the reference view; 0 where it lost the mask, so nothing can be asked.
         balance_power: see `OptimConfig.balance_power`.
 
     Returns:
         The loss to minimise, and the mean soft Dice of masks present in the target, for the log.
     """
     logits, masks = logits.float(), masks.float()
-    foreground = masks.sum(dim=(2, 3, 4))
+    asked, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
     present = asked & (foreground > 0)
     dice = _dice(logits, masks).flatten(1)
-    voxels = masks[0, 0].numel()
-    weight = ((voxels - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power
+    # A mask the target does not hold has no overlap to measure. What is found all the same is charged by its size beside the reference's:
+    # cross-entropy, a mean over many voxels, hardly notices a false structure.
+    found = logits.sigmoid().sum(dim=(2, 3, 4))
+    overlap = torch.where(foreground > 0, dice, found / (found + shown.clamp(min=1)))
+    weight = ((masks[0, 0].numel() - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power
     entropy = binary_cross_entropy_with_logits(logits, masks, pos_weight=weight[:, :, None, None, None], reduction="none")
-    entropy = entropy.mean(dim=(2, 3, 4))
-    # A mask the target does not hold has no overlap to measure: cross-entropy alone asks for silence.
-    loss = _mean(entropy, asked) + _mean(dice, present)
+    loss = _mean(entropy.mean(dim=(2, 3, 4)), asked) + _mean(overlap, asked)
     return loss, 1 - _mean(dice.detach(), present)
 
 

@@ -81,22 +81,23 @@ def step(config: RunConfig, state: State, network: Callable[..., Tensor], watch:
     generator = torch.Generator(device).manual_seed((config.seed * 1_000_003 + state.step) * group.size + group.rank)
     images, masks = cut_views(batch, window_at(state.step, config), config.episodes, generator)
     images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
-    asked = masks[:, 0].sum((2, 3, 4)) >= 8
+    shown = masks[:, 0].sum((2, 3, 4))
+    shown = torch.where(shown < 8, 0, shown)
     reference, target = images[:, 0], images[:, 1]
     if config.channels_last:
         reference, target = (x.to(memory_format=torch.channels_last_3d) for x in (reference, target))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed(config, device)), _attention(device):
         logits = network(target, reference, masks[:, 0].float())
-    loss, dice = mask_loss(logits, masks[:, 1], asked, config.optim.balance_power)
+    loss, dice = mask_loss(logits, masks[:, 1], shown, config.optim.balance_power)
     fused = watch.take()
     if config.optim.deep_weight:
-        loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], asked, config.optim.balance_power)
+        loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], shown, config.optim.balance_power)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
     _apply(config, state, bool(norm.isfinite()))
     empty = (masks[:, 1].sum((2, 3, 4)) == 0).float().mean()
-    return {"loss": loss.detach(), "dice": dice, "norm": norm.detach(), "lost": (~asked).float().mean(), "empty": empty}
+    return {"loss": loss.detach(), "dice": dice, "norm": norm.detach(), "lost": (shown == 0).float().mean(), "empty": empty}
 
 
 def _attention(device: torch.device) -> AbstractContextManager[object]:
@@ -152,7 +153,7 @@ def _publish(config: RunConfig, data: Sequence[Path], output: Path, state: State
     """Write the averaged weights as users load them."""
     settings = as_json(config)
     provenance = {"recipe": config.name, "steps": state.step, "commit": _commit(), "data": [path.name for path in data], "config": settings}
-    save_weights(output / "last.safetensors", state.average, config.preprocess, provenance, dtype=torch.float16)
+    save_weights(output / "last.safetensors", state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
 
 
 def _commit() -> str:

@@ -36,7 +36,7 @@ def small() -> RunConfig:
             scale=0.25,
             elastic_probability=0.5,
             elastic_voxels=1.5,
-            far_share=0.15,
+            far_share=0.35,
             pose_warmup=600,
         ),
         appearance=AppearanceConfig(probability=0.3),

@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,31 +78,40 @@ def untrained(model: Model, seed: int) -> Model:
     return replace(model, network=build_model(model.config).to(model.device).eval(), fingerprint="untrained", name="untrained")
 
 
-def measure(collection: Collection, segmenters: dict[str, Segmenter], shots: Sequence[int], draws: int, seed: int) -> Scores:
-    """Dice [draw][patient] per structure and method."""
+def measure(collection: Collection, segmenters: dict[str, Segmenter], shots: Sequence[int], draws: int, seed: int, jobs: int = 1) -> Scores:
+    """Dice [draw][patient] per structure and method, `jobs` patients at a time."""
     sets = {count: draw_references(collection, count, draws, seed) for count in {1, *shots}}
     tasks: dict[str, tuple[Segmenter, list[Task]]] = {}
     for name, segmenter in segmenters.items():
-        for count in shots if name != "untrained" else [1]:
+        # Without training one draw tells enough.
+        for count, some in [(1, 1)] if name == "untrained" else [(count, draws) for count in shots]:
             method = f"{name}, {count} reference{'s' * (count > 1)}"
-            tasks[method] = segmenter, [segmenter.encode([collection.case(n) for n in names]) for names in sets[count]]
+            tasks[method] = segmenter, [segmenter.encode([collection.case(n) for n in names]) for names in sets[count][:some]]
     scores: Scores = {name: {} for name in collection.labels.values()}
-    for patient in collection.splits["test"]:
-        image, truth = collection.case(patient)
-        started = time.monotonic()
-        for draw, names in enumerate(sets[1]):
-            _judge(scores, collection, truth, "copied mask, 1 reference", draw, copied(collection.case(names[0])[1], image))
+    copies = [collection.case(names[0])[1] for names in sets[1]]
+
+    def found_in(patient: str) -> dict[str, list[np.ndarray]]:
+        started, image = time.monotonic(), collection.case(patient)[0]
+        found = {"copied mask, 1 reference": [copied(labels, image) for labels in copies]}
         for method, (segmenter, some) in tasks.items():
-            for draw, task in enumerate(some):
-                _judge(scores, collection, truth, method, draw, segmenter.segment(image, task).labels.array)
+            own = Segmenter(segmenter.model, segmenter.recipe, precision=segmenter.precision)  # what it keeps is not shared by threads
+            found[method] = [own.segment(image, task).labels.array for task in some]
         print(f"{patient}: {time.monotonic() - started:.0f} s", flush=True)
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for patient, found in zip(collection.splits["test"], pool.map(found_in, collection.splits["test"]), strict=True):
+            truth = collection.case(patient)[1].array
+            for method, results in found.items():
+                for draw, result in enumerate(results):
+                    _judge(scores, collection, truth, method, draw, result)
     return scores
 
 
-def _judge(scores: Scores, collection: Collection, truth: Volume, method: str, draw: int, found: np.ndarray) -> None:
+def _judge(scores: Scores, collection: Collection, truth: np.ndarray, method: str, draw: int, found: np.ndarray) -> None:
     """Note the Dice of every structure the patient has."""
     for value, name in collection.labels.items():
-        mask = truth.array == value
+        mask = truth == value
         if mask.any():
             column = scores[name].setdefault(method, [])
             column.extend([] for _ in range(draw + 1 - len(column)))
@@ -135,6 +145,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="patients at a time, each on one thread")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
@@ -144,7 +155,9 @@ def main() -> None:
     segmenters = {"MASS": Segmenter(model, precision=args.precision)}
     if args.untrained:
         segmenters["untrained"] = Segmenter(untrained(model, args.seed), precision=args.precision)
-    scores = measure(collection, segmenters, args.shots, args.draws, args.seed)
+    if args.jobs > 1:
+        torch.set_num_threads(1)
+    scores = measure(collection, segmenters, args.shots, args.draws, args.seed, args.jobs)
     print(table(scores))
     if args.output:
         args.output.write_text(json.dumps(scores))

@@ -7,7 +7,7 @@ from mass_core.model import build_model
 from training.deep import FusionWatch, deep_loss
 
 CONFIG = ModelConfig(channels=(8, 32, 64), stages=2, position_size=16, task_rows=0)
-ASKED = torch.ones(1, 2, dtype=torch.bool)
+SHOWN = torch.full((1, 2), 256)
 
 
 def fused(agree: float):
@@ -25,11 +25,11 @@ def halves():
 
 
 def test_agreeing_features_cost_less_than_opposed_ones():
-    assert deep_loss(fused(1), halves(), ASKED, 0.5) < deep_loss(fused(-1), halves(), ASKED, 0.5) - 1
+    assert deep_loss(fused(1), halves(), SHOWN, 0.5) < deep_loss(fused(-1), halves(), SHOWN, 0.5) - 1
 
 
 def test_masks_not_asked_for_cost_nothing():
-    assert deep_loss(fused(-1), halves(), ~ASKED, 0.5) == 0
+    assert deep_loss(fused(-1), halves(), 0 * SHOWN, 0.5) == 0
 
 
 def test_watch_catches_every_fusion_once_and_reaches_the_task_encoder():
@@ -42,5 +42,5 @@ def test_watch_catches_every_fusion_once_and_reaches_the_task_encoder():
     assert [tuple(features.shape) for features, _ in caught] == [(1, 64, 4, 4, 4), (1, 32, 8, 8, 8)]
     assert [tuple(summaries.shape) for _, summaries in caught] == [(1, 2, 64), (1, 2, 32)]
     assert watch.take() == []
-    deep_loss(caught, masks, ASKED, 0.5).backward()
+    deep_loss(caught, masks, SHOWN, 0.5).backward()
     assert all(encoder.squeeze.weight.grad.abs().sum() > 0 for encoder in network.task_encoders)

@@ -47,9 +47,9 @@ def test_twenty_steps_are_ten_and_ten_more(blob_dataset, tmp_path, optimiser, mo
 
 
 def test_the_weights_load_and_answer(blob_dataset, tmp_path):
-    assert run(blob_dataset, tmp_path, "steps=3") == 0
+    assert run(blob_dataset, tmp_path, "steps=3", "licence=CC0-1.0") == 0
     model = load_model(tmp_path / "last.safetensors", "cpu")
-    assert model.provenance["recipe"] == "smoke" and model.provenance["steps"] == 3
+    assert model.provenance["recipe"] == "smoke" and model.provenance["steps"] == 3 and model.licence == "CC0-1.0"
     assert model.recipe.window_zyx == (16, 16, 16) and model.recipe.spacing_zyx is None
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
