@@ -31,14 +31,25 @@ def grown(box: Box, margin_zyx: Shape, shape_zyx: Shape) -> Box:
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part of a mask, bool [z, y, x]; of equal ones the first in array order."""
+MINOR = 0.1
+"""Share of the largest part's voxels below which a part does not count: crumbs of a hand-drawn mask."""
+
+
+def largest_parts(mask: np.ndarray, count: int = 1) -> np.ndarray:
+    """The largest connected parts of a mask, bool [z, y, x]; of equal ones the first in array order."""
     result = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
     if box is not None:
         numbers, parts = connected_parts(mask[slices(box)])
-        result[slices(box)] = numbers == 1 + max(range(len(parts)), key=lambda i: parts[i].voxels)
+        order = sorted(range(len(parts)), key=lambda i: -parts[i].voxels)
+        result[slices(box)] = np.isin(numbers, [1 + i for i in order[:count]])
     return result
+
+
+def count_parts(mask: np.ndarray) -> int:
+    """Connected parts of a mask, crumbs not counted."""
+    voxels = [part.voxels for part in connected_parts(mask)[1]]
+    return sum(n >= MINOR * max(voxels) for n in voxels)
 
 
 class Part(NamedTuple):
@@ -111,7 +122,7 @@ def _box_of_largest(mask: np.ndarray) -> Box | None:
     if max(rivals, default=0) < largest.voxels:
         # Filling can enlarge no other part beyond this one, and does not change its box: the slow filling can be spared.
         return largest.box
-    return bounding_box(largest_component(ndimage.binary_fill_holes(mask)))
+    return bounding_box(largest_parts(ndimage.binary_fill_holes(mask)))
 
 
 def label_boxes(labels: np.ndarray) -> dict[int, Box]:

@@ -76,8 +76,8 @@ class Recipe:
     """Probability from which a voxel belongs to a label."""
     classes_per_pass: int = 0
     """Labels decoded together; 0: all of one working spacing. Labels of one pass influence each other."""
-    keep_largest: bool = False
-    """Keep only the largest connected component of each label."""
+    parts: Literal["all", "largest", "reference"] = "all"
+    """Connected parts kept of each label: all, the largest one, or as many of the largest as its references have."""
 
     extent_fraction: float = 0.35
     """With a chosen spacing: share of the window the reference structure's longest side shall fill."""
@@ -131,7 +131,7 @@ RELEASED_SWITCHES: dict[str, Any] = {
     "modality_once": False,
     "edge_fill": False,
     "blend_floor": 0.0,
-    "keep_largest": True,
+    "parts": "largest",
     "smooth_restore": False,
     "cover_reference": False,
     "antialias": False,

@@ -1,13 +1,13 @@
 """Which label a voxel of the target gets: probabilities of one or several working grids meet on the target's own grid."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .blend import Best
-from .components import bounding_box, largest_component
+from .components import bounding_box, largest_parts
 from .preprocess import Record, restore_labels
 from .resample import resample
 from .volume import Box, Geometry, Volume, slices
@@ -69,7 +69,7 @@ def nearest(groups: Sequence[Group], threshold: float, *, keep_largest: bool) ->
     for group in groups:
         working = group.best.decide(group.numbers, threshold)
         if keep_largest:
-            keep_largest_components(working)
+            keep_largest_parts(working, {})
         labels = restore_labels(working, group.record).array
         if len(groups) == 1:
             return labels.astype(kind_of(group.numbers), copy=False)
@@ -84,13 +84,25 @@ def nearest(groups: Sequence[Group], threshold: float, *, keep_largest: bool) ->
     return np.zeros(0) if decided is None else decided.astype(kind_of(numbers), copy=False)
 
 
-def keep_largest_components(labels: np.ndarray) -> None:
-    """Set every voxel of a label map [z,y,x] that is not in its label's largest component to 0, in place."""
-    for number in np.unique(labels):
+def keep_largest_parts(labels: np.ndarray, counts: Mapping[int, int]) -> int:
+    """Set what lies outside the largest connected parts of each label of a map [z,y,x] to 0, in place.
+
+    Args:
+        labels: the map.
+        counts: parts to keep by label; 1 of those not named.
+
+    Returns:
+        Voxels set to 0.
+    """
+    dropped = 0
+    for number in np.unique(labels).tolist():
         box = bounding_box(labels == number) if number else None
         if box is not None:
             view = labels[slices(box)]
-            view[(view == number) & ~largest_component(view == number)] = 0
+            rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1))
+            view[rest] = 0
+            dropped += int(rest.sum())
+    return dropped
 
 
 def _seen_in(slab: Box, group: Group) -> Iterator[tuple[int, Box, np.ndarray]]:

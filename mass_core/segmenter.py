@@ -12,7 +12,7 @@ from .appearance import Appearance
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .failures import is_out_of_memory, out_of_memory
-from .merge import Group, interpolated, keep_largest_components, nearest
+from .merge import Group, interpolated, keep_largest_parts, nearest
 from .preprocess import Prepared, Record, prepare, restore_probabilities
 from .progress import Report, Steps
 from .recent import Recent
@@ -153,7 +153,8 @@ class Segmenter:
         compute = self._compute(labels=len(task.labels))
         run = _Run(self, target, task, steps, maps=probabilities)
         found, notes = _with_one_retry(run.found, compute)
-        labels = Volume(self._decided([group for group, _ in found], steps), target.geometry)
+        array, surplus = self._decided([group for group, _ in found], task, steps)
+        labels = Volume(array, target.geometry)
         steps.stop_clock()
         records = [group.record for group, _ in found]
         return Segmentation(
@@ -162,7 +163,7 @@ class Segmenter:
             volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
             passes=run.passes(),
             modality=records[0].modality,
-            warnings=unique([*task.warnings, *(warning for record in records for warning in record.warnings), *notes]),
+            warnings=unique([*task.warnings, *(warning for record in records for warning in record.warnings), *notes, *surplus]),
             timings=steps.seconds,
         )
 
@@ -189,17 +190,30 @@ class Segmenter:
                     "Leave that option out, or encode the references again with it.",
                 )
 
-    def _decided(self, groups: Sequence[Group], steps: Steps) -> np.ndarray:
-        """The label map on the target's grid."""
+    def _decided(self, groups: Sequence[Group], task: Task, steps: Steps) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The label map on the target's grid, and what to tell about it."""
         steps.at("place", 0, 1)
+        one = self.recipe.parts == "largest"
         if not self.recipe.smooth_restore:
-            labels = nearest(groups, self.recipe.threshold, keep_largest=self.recipe.keep_largest)
+            labels = nearest(groups, self.recipe.threshold, keep_largest=one)
         else:
             labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total))
-            if self.recipe.keep_largest:
-                keep_largest_components(labels)
+            if one:
+                keep_largest_parts(labels, {})
+        notes = _without_surplus(labels, task) if self.recipe.parts == "reference" else ()
         steps.at("place", 1, 1)
-        return labels
+        return labels, notes
+
+
+def _without_surplus(labels: np.ndarray, task: Task) -> tuple[str, ...]:
+    """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
+    found = np.count_nonzero(labels)
+    dropped = keep_largest_parts(labels, {label.value: label.parts for label in task.labels})
+    if not dropped:
+        return ()
+    return (
+        f"Of each label as many parts are kept as its reference has; {dropped / found:.0%} of what was found lay in further, smaller ones.",
+    )
 
 
 class _Run:

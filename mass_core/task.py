@@ -41,6 +41,8 @@ class TaskLabel:
     """How many references showed it."""
     kept: float = 1.0
     """Share of the reference mask that lay inside the encoded crops, the mean over references."""
+    parts: int = 1
+    """Connected parts of the structure, the most any reference shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

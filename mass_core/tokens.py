@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .appearance import Appearance
-from .components import label_boxes
+from .components import count_parts, label_boxes
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .model import MASS
@@ -23,7 +23,7 @@ from .volume import Volume, slices
 
 Tokens = tuple[Tensor, ...]
 
-_DECODING = {"overlap", "threshold", "classes_per_pass", "keep_largest", "blend_floor", "smooth_restore"}
+_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "blend_floor", "smooth_restore"}
 """Fields of a recipe that do not touch references."""
 _KEPT_BYTES = 64 << 20
 """Of embeddings, 40 KB each for the released network."""
@@ -37,6 +37,8 @@ class Encoded:
     """[queries+1,C] float32 on the CPU, deepest stage first."""
     covered: float
     """Share of the label's voxels the encoded crops showed."""
+    parts: int
+    """Connected parts of the label."""
     modality: Modality
     warnings: tuple[str, ...]
 
@@ -61,10 +63,15 @@ class _Reference:
 
     def key(self, value: int) -> str:
         """Changes with the image, and with the voxels of this label only."""
-        box = self.boxes[value]
-        mask = np.packbits(self.labels.array[slices(box)] == value)
-        place = repr((box, self.labels.geometry)).encode()
-        return hashlib.sha256(self._image_key.encode() + place + mask.tobytes()).hexdigest()
+        place = repr((self.boxes[value], self.labels.geometry)).encode()
+        return hashlib.sha256(self._image_key.encode() + place + np.packbits(self._mask(value)).tobytes()).hexdigest()
+
+    def parts(self, value: int) -> int:
+        """Connected parts of this label."""
+        return count_parts(self._mask(value))
+
+    def _mask(self, value: int) -> np.ndarray:
+        return self.labels.array[slices(self.boxes[value])] == value
 
 
 class Learner:
@@ -145,11 +152,11 @@ class Learner:
                     own = [crop for crop in crops if crop.values == (value,)]
                     if not own:
                         continue  # too small for the working voxels: the other references decide
-                    encoded = self._encode(own, compute)
+                    encoded = self._encode(own, reference.parts(value), compute)
                     self._encoded.put(keys[value], encoded, sum(stage.nbytes for stage in encoded.tokens))
                 yield value, encoded
 
-    def _encode(self, crops: Sequence[ReferenceCrop], compute: Compute) -> Encoded:
+    def _encode(self, crops: Sequence[ReferenceCrop], parts: int, compute: Compute) -> Encoded:
         """Mean tokens of a label's crops, each counted by the share of the label it shows."""
         shares = torch.tensor([crop.kept[0] for crop in crops])
         shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
@@ -164,6 +171,7 @@ class Learner:
         return Encoded(
             tokens=tuple(stages),
             covered=crops[0].covered[0],
+            parts=parts,
             modality=crops[0].modality,
             warnings=unique(warning for crop in crops for warning in crop.warnings),
         )
@@ -211,4 +219,5 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: A
         tokens=tuple(torch.stack(stage).mean(dim=0) for stage in zip(*(one.tokens for one in encoded), strict=True)),
         references=len(encoded),
         kept=sum(one.covered for one in encoded) / len(encoded),
+        parts=max(one.parts for one in encoded),
     )

@@ -75,7 +75,7 @@ def test_every_option_reaches_the_recipe() -> None:
     )
     expected = Recipe(
         modality="pet", orientation="none", interpolation="bspline", ct_clip_hu=(-100.0, 200.0), body_crop="none",
-        body_threshold_hu=-300.0, overlap=0.25, threshold=0.4, classes_per_pass=2, keep_largest=True,
+        body_threshold_hu=-300.0, overlap=0.25, threshold=0.4, classes_per_pass=2, parts="largest",
     )  # fmt: skip
     assert chosen == expected
 
@@ -83,7 +83,7 @@ def test_every_option_reaches_the_recipe() -> None:
 def test_released_recipe_and_its_exceptions() -> None:
     released = options("--recipe", "released")
     assert {name: getattr(released, name) for name in RELEASED_SWITCHES} == RELEASED_SWITCHES
-    assert options("--recipe", "released", "--no-keep-largest").keep_largest is False
+    assert options("--recipe", "released", "--no-keep-largest").parts == "all"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mass_core.components import body_box, bounding_box, closed, connected_parts, grown, label_boxes, largest_component
+from mass_core.components import body_box, bounding_box, closed, connected_parts, count_parts, grown, label_boxes, largest_parts
 from mass_core.config import Recipe
 from mass_core.metrics import dice
 
@@ -45,14 +45,14 @@ def test_corners_do_not_connect():
     mask = np.zeros((3, 3, 3), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[1, 1, 2] = True
     assert [part.voxels for part in connected_parts(mask)[1]] == [1, 2]
-    assert np.argwhere(largest_component(mask)).tolist() == [[1, 1, 1], [1, 1, 2]]
+    assert np.argwhere(largest_parts(mask)).tolist() == [[1, 1, 1], [1, 1, 2]]
 
 
 def test_largest_of_nothing_and_of_equals():
     mask = np.zeros((3, 3, 3), bool)
-    assert not largest_component(mask).any()
+    assert not largest_parts(mask).any()
     mask[2, 2, 2] = mask[0, 0, 0] = True
-    assert np.argwhere(largest_component(mask)).tolist() == [[0, 0, 0]]
+    assert np.argwhere(largest_parts(mask)).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -104,3 +104,10 @@ def test_dice():
     first[:4] = second[3:5] = True
     assert dice(first, second) == pytest.approx(2 * 1 / 6)
     assert np.isnan(dice(first & second & False, second & False))
+
+
+def test_crumbs_are_not_counted():
+    line = np.zeros((1, 1, 40), bool)
+    line[..., :20] = line[..., 22:24] = line[..., 26:27] = True
+    assert count_parts(line) == 2, "parts of 20, 2 and 1 voxels: the last is less than a tenth of the first"
+    assert largest_parts(line, 2).sum() == 22

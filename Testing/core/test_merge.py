@@ -8,7 +8,7 @@ import pytest
 
 from mass_core.blend import Best
 from mass_core.config import Recipe
-from mass_core.merge import Group, interpolated, keep_largest_components, nearest
+from mass_core.merge import Group, interpolated, keep_largest_parts, nearest
 from mass_core.preprocess import prepare
 from mass_core.volume import Geometry, Volume
 
@@ -63,5 +63,11 @@ def test_more_probable_group_wins(smooth: bool) -> None:
 
 def test_largest_component_of_every_label() -> None:
     labels = np.array([[[1, 1, 0, 1, 2, 0, 2, 2]]], np.uint8)
-    keep_largest_components(labels)
+    assert keep_largest_parts(labels, {}) == 2
     assert labels.tolist() == [[[1, 1, 0, 0, 0, 0, 2, 2]]]
+
+
+def test_as_many_parts_as_asked_for() -> None:
+    labels = np.array([[[1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 1, 1]]], np.uint8)
+    assert keep_largest_parts(labels, {1: 2, 2: 5}) == 1
+    assert labels.tolist() == [[[1, 1, 0, 0, 2, 0, 2, 2, 0, 1, 1, 1]]]

@@ -245,7 +245,7 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
         crop_of(brightness=1.0, kept=0.75),
         crop_of(brightness=5.0, kept=0.25),
     ]
-    encoded = learner._encode(crops, Compute(device=torch.device("cpu"), dtype=torch.float32))
+    encoded = learner._encode(crops, 1, Compute(device=torch.device("cpu"), dtype=torch.float32))
     assert encoded.tokens[0].item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     assert tokens.unique(["a", "b", "a"]) == ("a", "b")
 
@@ -268,12 +268,28 @@ def test_largest_component_is_a_choice(model: FakeModel) -> None:
     """Mend 13: keeping one component loses the other kidney; off unless asked for."""
     image, truth = balls({1: (8, 8, 8), 2: (24, 24, 24)})
     image.array[truth.array > 0] = 250
-    both, one = Segmenter(model), Segmenter(model, model.recipe.changed(keep_largest=True))
+    both, one = Segmenter(model), Segmenter(model, model.recipe.changed(parts="largest"))
     task = both.encode([balls({1: (10, 10, 10)})])
     kept_both = both.segment(image, task).labels.array
     kept_one = one.segment(image, task).labels.array
     assert kept_both[8, 8, 8] == kept_both[24, 24, 24] == 1
     assert sorted((kept_one[8, 8, 8], kept_one[24, 24, 24])) == [0, 1]
+
+
+def test_as_many_parts_as_the_reference_has(model: FakeModel) -> None:
+    """A label of two balls stays two, a label of one ball becomes one, and it is said that something was left out."""
+    image, truth = balls({1: (8, 8, 8), 2: (24, 24, 24)})
+    image.array[truth.array > 0] = 250
+    segmenter = Segmenter(model, model.recipe.changed(parts="reference"))
+    reference, single = balls({1: (10, 10, 10)})
+    pair, double = balls({1: (8, 8, 8), 2: (24, 24, 24)})
+    pair.array[double.array > 0] = 250
+    double.array[double.array > 0] = 1
+    one = segmenter.segment(image, segmenter.encode([(reference, single)]))
+    two = segmenter.segment(image, segmenter.encode([(pair, double)]))
+    assert sorted((one.labels.array[8, 8, 8], one.labels.array[24, 24, 24])) == [0, 1]
+    assert two.labels.array[8, 8, 8] == two.labels.array[24, 24, 24] == 1
+    assert any("smaller ones" in warning for warning in one.warnings) and not any("smaller ones" in w for w in two.warnings)
 
 
 @pytest.mark.parametrize("name", ["default", "released"])

@@ -60,7 +60,7 @@ def add_decision(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
     group.add_argument("--threshold", type=float, metavar="P", help="least probability of a label's voxel")
     group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all of one working spacing")
-    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="only the largest component of each label")
+    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="only the largest part of each label, or all its parts")
 
 
 def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
@@ -97,9 +97,9 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
         "overlap": "overlap",
         "threshold": "threshold",
         "classes_per_pass": "classes_per_pass",
-        "keep_largest": "keep_largest",
     }
     changes = {field: given.get(option) for option, field in fields.items()}
+    changes["parts"] = {None: None, True: "largest", False: "all"}[given.get("keep_largest")]
     changes["spacing_zyx"] = given["spacing"][::-1] if given.get("spacing") else None
     if (changes["classes_per_pass"] or 0) < 0:
         raise InputError(f"--classes-per-pass is {changes['classes_per_pass']}.", "Choose 0 (all together) or more.")
