@@ -54,13 +54,18 @@ class Blend:
         """Memory of the sums at this moment."""
         return sum(p.sums.nbytes for p in self._patches.values()) + self._total.nbytes
 
-    def add(self, start: Shape, probabilities_KDHW: Tensor) -> None:
-        """Add a window that begins at `start`; its z must be the plane the blend stands at."""
+    def add_empty(self, start: Shape) -> None:
+        """Add a window that begins at `start` and holds no label; its z must be the plane the blend stands at."""
         if start[0] != self._plane:
             raise ValueError(f"windows must come ordered along z: expected plane {self._plane}, got {start[0]}")
         _, y, x = start
         height, width = self._weights.shape[1:]
         self._total[:, y : y + height, x : x + width] += self._weights
+
+    def add(self, start: Shape, probabilities_KDHW: Tensor) -> None:
+        """Add a window that begins at `start`; its z must be the plane the blend stands at."""
+        self.add_empty(start)
+        _, y, x = start
         for label, rows, columns in _noticed(probabilities_KDHW, self._least):
             share = probabilities_KDHW[label, :, rows, columns].to(self._device, torch.float32) * self._weights[:, rows, columns]
             patch = self._grown(label, slice(y + rows.start, y + rows.stop), slice(x + columns.start, x + columns.stop))

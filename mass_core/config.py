@@ -96,6 +96,8 @@ class Recipe:
     """Mend 12: least weight of a voxel in a window; 0 lets corner probabilities fade as in the released script."""
     smooth_restore: bool = True
     """Mend 14: probabilities, not labels, are interpolated back onto the target's grid."""
+    skip_uniform: bool = True
+    """Windows of a single value, air around the body, are not computed: nothing is there."""
     cover_reference: bool = True
     """Mend 16: a reference that exceeds the window is encoded by several crops on its densest parts, averaged."""
     antialias: bool = True
@@ -133,6 +135,7 @@ RELEASED_SWITCHES: dict[str, Any] = {
     "blend_floor": 0.0,
     "parts": "largest",
     "smooth_restore": False,
+    "skip_uniform": False,
     "cover_reference": False,
     "antialias": False,
     "mask_coverage": False,

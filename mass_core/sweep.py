@@ -128,7 +128,11 @@ def sweep(
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
     done = 0
     for _, row in groupby(windows, key=lambda start: start[0]):
-        for some in _batches(list(row), compute.batch):
+        plain, seen = _sorted_out(padded, list(row), recipe)
+        for start in plain:
+            blend.add_empty(start)
+        done += len(plain)
+        for some in _batches(seen, compute.batch):
             step(done, len(windows))
             for start, probabilities_KDHW in zip(
                 some, _probabilities(network, padded, some, on_device, recipe.window_zyx, compute), strict=True
@@ -164,6 +168,19 @@ def _probabilities(
         features = network.encode_image(batch_B1DHW)
         logits = [network.decode(features, tuple(stage.expand(count, -1, -1, -1) for stage in tokens)) for tokens in passes]
         return torch.cat([part.float().sigmoid_() for part in logits], dim=1)
+
+
+def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe) -> tuple[list[Shape], list[Shape]]:
+    """Windows of a single value, where the recipe skips them, and the others."""
+    depth, height, width = recipe.window_zyx
+    if not recipe.skip_uniform:
+        return [], windows
+    plain: list[Shape] = []
+    seen: list[Shape] = []
+    for z, y, x in windows:
+        part = volume[z : z + depth, y : y + height, x : x + width]
+        (plain if bool((part == part[0, 0, 0]).all()) else seen).append((z, y, x))
+    return plain, seen
 
 
 def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:

@@ -23,7 +23,7 @@ from .volume import Volume, slices
 
 Tokens = tuple[Tensor, ...]
 
-_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "blend_floor", "smooth_restore"}
+_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "blend_floor", "smooth_restore", "skip_uniform"}
 """Fields of a recipe that do not touch references."""
 _KEPT_BYTES = 64 << 20
 """Of embeddings, 40 KB each for the released network."""

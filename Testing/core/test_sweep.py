@@ -24,6 +24,24 @@ def test_batches_do_not_change_the_result(tiny_network: Any) -> None:
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)
 
 
+def test_windows_of_air_are_not_computed(tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three windows along x the last holds a single value. The network is not asked about it, and nothing is found there."""
+    array = np.full((32, 32, 80), -1, np.float32)
+    array[:, :, :40] = np.random.default_rng(0).normal(size=(32, 32, 40))
+    encode, seen = tiny_network.encode_image, []
+    monkeypatch.setattr(tiny_network, "encode_image", lambda batch: (seen.append(len(batch)), encode(batch))[1])
+    found = {}
+    for skip in (False, True):
+        settings = Recipe(window_zyx=(32, 32, 32), overlap=0.25, skip_uniform=skip)
+        compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
+        wanted = Wanted(exact=False, depth=1, maps=True)
+        passes = split_passes(tiny_network.class_tokens([0]), 0)
+        found[skip] = sweep(tiny_network, array, passes, settings, compute=compute, wanted=wanted, step=lambda *_: None).maps[0]
+    assert len(seen) == 3 + 2
+    np.testing.assert_array_equal(found[True][:, :, :48], found[False][:, :, :48])
+    assert found[False][:, :, 56:].any() and not found[True][:, :, 56:].any()
+
+
 def test_large_volumes_keep_the_three_most_probable_labels_small_ones_all() -> None:
     """Mend 51: 104 labels of a scan of 81 million voxels take 1 GB, not 34."""
     large, small = (Wanted.for_recipe(Recipe(), 104, voxels, maps=False) for voxels in (4 * 300 * 250 * 270, 100**3))
