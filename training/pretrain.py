@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from mass_core.checkpoint import save_weights
+from mass_core.checkpoint import load_model, save_weights
 from mass_core.errors import InputError, MassError
 from mass_core.model import build_model
 
@@ -45,9 +45,11 @@ from .state import State, update_average
 from .views import cut_views
 
 
-def train(config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: bool, minutes: float) -> State:
-    """Run the recipe from its start, or from the last state, to its end or until `minutes` have passed."""
-    state = _start(config, group.device)
+def train(
+    config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: bool, minutes: float, init: str | None = None
+) -> State:
+    """Run the recipe from its start (random weights, or those of `init`), or from the last state, until its end or for `minutes`."""
+    state = _start(config, group.device, init)
     if resume:
         state.load(output / "state" / "last.pt", group.device)
     if group.leads:
@@ -119,9 +121,14 @@ def _apply(config: RunConfig, state: State, finite: bool) -> None:
     state.step += 1
 
 
-def _start(config: RunConfig, device: torch.device) -> State:
+def _start(config: RunConfig, device: torch.device, init: str | None) -> State:
     torch.manual_seed(config.seed)
     network = build_model(config.model).to(device).train()
+    if init:
+        model = load_model(init, str(device))
+        if model.config != config.model:
+            raise InputError(f"The weights {init} are of another network than the recipe's.", "Choose the recipe they were made with.")
+        network.load_state_dict(model.network.state_dict())
     if config.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     optim = config.optim
@@ -173,13 +180,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
     parser.add_argument("--resume", action="store_true", help="go on from the last state in --output")
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
     args = parser.parse_args(argv)
     try:
         config = changed(recipes.named(args.recipe), args.set)
         group = Group.join(args.device)
-        train(config, args.data, args.output, group, resume=args.resume, minutes=args.minutes)
+        train(config, args.data, args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
         group.leave()
     except MassError as error:
         sys.stderr.write(f"{error}\n")

@@ -17,9 +17,9 @@ TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "prep
         "episodes.smallest_voxels=8", "workers=0", "save_every=5", "log_every=5"]  # fmt: skip
 
 
-def run(data, output, *settings, resume=False, recipe="smoke"):
+def run(data, output, *settings, resume=False, recipe="smoke", init=None):
     words = ["--recipe", recipe, "--data", str(data), "--output", str(output), "--device", "cpu", "--set", *TINY, *settings]
-    return pretrain.main([*words, *(["--resume"] if resume else [])])
+    return pretrain.main([*words, *(["--resume"] if resume else []), *(["--init", str(init)] if init else [])])
 
 
 def state_of(output):
@@ -87,6 +87,16 @@ def test_resuming_another_network_is_refused(blob_dataset, tmp_path, capsys):
     assert run(blob_dataset, tmp_path, "steps=1") == 0
     assert run(blob_dataset, tmp_path, "steps=2", "model.channels=16,32", resume=True) == 2
     assert "recipe" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_given_weights(blob_dataset, tmp_path, capsys):
+    """With a step size of zero they stay what they were; weights of another network are refused."""
+    assert run(blob_dataset, tmp_path / "first", "steps=2") == 0
+    weights = tmp_path / "first" / "last.safetensors"
+    assert run(blob_dataset, tmp_path / "second", "steps=1", "seed=7", "optim.learning_rate=0", init=weights) == 0
+    assert load_model(tmp_path / "second" / "last.safetensors", "cpu").fingerprint == load_model(weights, "cpu").fingerprint
+    assert run(blob_dataset, tmp_path / "third", "model.channels=16,32", init=weights) == 2
+    assert "another network" in capsys.readouterr().err
 
 
 def test_resuming_nothing_is_refused(blob_dataset, tmp_path, capsys):
