@@ -93,7 +93,7 @@ class _Scan:
         warnings = self.warnings
         if covered < 1:
             crops = "the reference crop" if len(boxes) == 1 else f"its {len(boxes)} reference crops"
-            warnings = (*warnings, f"Label {value} exceeds the reference window; {covered:.0%} of it lies in {crops}.")
+            warnings = (*warnings, f"Label {value} exceeds the reference window; {math.floor(100 * covered)}% of it lies in {crops}.")
         return [self._crop(value, mask, box, covered, warnings, recipe) for box in boxes]
 
     def _crop(self, value: int, mask: _Mask, box: Box, covered: float, warnings: tuple[str, ...], recipe: Recipe) -> ReferenceCrop:
