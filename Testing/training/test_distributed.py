@@ -26,9 +26,9 @@ def test_two_processes_share_a_run_and_one_goes_on(blob_dataset, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     state = torch.load(tmp_path / "state" / "last.pt", weights_only=True)
     assert state["step"] == 4 and all(value.isfinite().all() for value in state["network"].values())
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
