@@ -60,7 +60,7 @@ def test_the_weights_load_and_answer(blob_dataset, tmp_path):
 def test_it_learns(blob_dataset, tmp_path):
     assert run(blob_dataset, tmp_path, "steps=200", "batch_size=4", "optim.learning_rate=2e-3", "episodes.pose_warmup=1000") == 0
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert np.mean([line["dice"] for line in lines[-5:]]) > np.mean([line["dice"] for line in lines[:5]]) + 0.15
+    assert np.mean([line["dice"] for line in lines[-5:]]) > lines[0]["dice"] + 0.15, "the first report is the mean of five steps"
 
 
 def test_a_bad_step_is_skipped_and_counted(blob_dataset, tmp_path, monkeypatch):
