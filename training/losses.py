@@ -5,7 +5,7 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-_dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
+_dice = DiceLoss(reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
 
 def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float) -> tuple[Tensor, Tensor]:
@@ -23,10 +23,11 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
     logits, masks = logits.float(), masks.float()
     asked, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
     present = asked & (foreground > 0)
-    dice = _dice(logits, masks).flatten(1)
+    probabilities = logits.sigmoid()
+    dice = _dice(probabilities, masks).flatten(1)
     # A mask the target does not hold has no overlap to measure. What is found all the same is charged by its size beside the reference's:
     # cross-entropy, a mean over many voxels, hardly notices a false structure.
-    found = logits.sigmoid().sum(dim=(2, 3, 4))
+    found = probabilities.sum(dim=(2, 3, 4))
     overlap = torch.where(foreground > 0, dice, found / (found + shown.clamp(min=1)))
     weight = ((masks[0, 0].numel() - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power
     entropy = binary_cross_entropy_with_logits(logits, masks, pos_weight=weight[:, :, None, None, None], reduction="none")

@@ -21,9 +21,10 @@ class Muon(torch.optim.AdamW):
 
     Args:
         network: all of its parameters.
-        lr: of AdamW; `training.pretrain` sets it anew each step through `rate`.
+        lr: of AdamW.
         weight_decay: decoupled, of both.
         ratio: step size of the matrices over `lr`.
+        momentum: of the matrices.
     """
 
     def __init__(self, network: nn.Module, *, lr: float, weight_decay: float, ratio: float, momentum: float = 0.95) -> None:

@@ -128,7 +128,8 @@ def test_bare_wrapped_and_old_style_files(prefix: str, released: State, pth: Cal
 
 
 def test_numpy_numbers_beside_the_weights_are_harmless(released: State, pth: Callable[[Any], Path]) -> None:
-    load_model(pth({"model": released, "best_metric": np.float64(0.8), "better": np.bool_(True), "loss": np.float32(0)}), "cpu")
+    path = pth({"model": released, "best_metric": np.float64(0.8), "better": np.bool_(True), "loss": np.float32(0)})
+    assert torch.equal(load_model(path, "cpu").network.encoder.stem.weight, released["encoder.inc.conv1.weight"])
 
 
 def test_code_in_a_file_is_not_run(released: State, pth: Callable[[Any], Path], tmp_path: Path) -> None:
