@@ -18,7 +18,7 @@ from .progress import Report, Steps
 from .recent import Recent
 from .sweep import Compute, Swept, Wanted, choose_compute, split_passes, sweep
 from .task import Task
-from .tokens import Learner, content_key, unique
+from .tokens import Learner, content_key, preparation, unique
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -85,6 +85,20 @@ class Segmenter:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
         self._learner = Learner(model.network, self.recipe, model.fingerprint)
         self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
+        self.preparations = 0
+        """How often a target was prepared because it was not at hand."""
+
+    @property
+    def encodings(self) -> int:
+        """How often a label of a reference was encoded because it was not at hand."""
+        return self._learner.encodings
+
+    def with_recipe(self, recipe: Recipe) -> "Segmenter":
+        """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
+        other = Segmenter(self.model, recipe, precision=self.precision)
+        if preparation(recipe) == preparation(self.recipe):
+            other._learner, other._prepared = self._learner, self._prepared
+        return other
 
     def encode(
         self,
@@ -173,6 +187,7 @@ class Segmenter:
         kept = self._prepared.get(key)
         if kept is None:
             kept = prepare(target, self.recipe, spacing_zyx)
+            self.preparations += 1
             self._prepared.put(key, kept, kept.array.nbytes)
         return kept
 

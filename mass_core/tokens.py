@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from .volume import Volume, slices
 Tokens = tuple[Tensor, ...]
 
 _DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "blend_floor", "smooth_restore", "skip_uniform"}
-"""Fields of a recipe that do not touch references."""
+"""Fields of a recipe that do not touch how scans are prepared."""
 _KEPT_BYTES = 64 << 20
 """Of embeddings, 40 KB each for the released network."""
 
@@ -86,10 +87,11 @@ class Learner:
     def __init__(self, network: MASS, recipe: Recipe, fingerprint: str) -> None:
         self._network = network
         self._recipe = recipe
-        encoding = {name: value for name, value in to_dict(recipe).items() if name not in _DECODING}
-        self._key = fingerprint + json.dumps(encoding, sort_keys=True)
+        self._key = fingerprint + json.dumps(preparation(recipe), sort_keys=True)
         self._encoded: Recent[Encoded] = Recent(_KEPT_BYTES)
         self._spacings: Recent[Triple] = Recent(1 << 20)
+        self.encodings = 0
+        """How often a label of a reference was encoded."""
 
     def learn(
         self,
@@ -153,6 +155,7 @@ class Learner:
                     if not own:
                         continue  # too small for the working voxels: the other references decide
                     encoded = self._encode(own, reference.parts(value), compute)
+                    self.encodings += 1
                     self._encoded.put(keys[value], encoded, sum(stage.nbytes for stage in encoded.tokens))
                 yield value, encoded
 
@@ -182,6 +185,11 @@ def content_key(volume: Volume) -> str:
     digest = hashlib.sha256(repr((volume.geometry, volume.modality, volume.array.dtype.str)).encode())
     digest.update(np.ascontiguousarray(volume.array).data)
     return digest.hexdigest()
+
+
+def preparation(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe on which it depends what the network sees of a scan."""
+    return {name: value for name, value in to_dict(recipe).items() if name not in _DECODING}
 
 
 def unique(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:

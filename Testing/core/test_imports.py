@@ -24,13 +24,13 @@ NEVER = ["training", "Testing", "MASSSlicer"]
 LAYERS = {
     "stdlib": [
         *("mass_core", "__main__", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
-        *("released_keys", "weights_store", "download"),
+        *("released_keys", "weights_store", "download", "protocol", "client", "subprocess_transport", "params", "machine", "worker"),
     ],
     "numeric": [
-        *("volume", "image_files", "nifti_floats", "appearance", "resample", "intensity", "components", "preprocess", "reference"),
+        *("volume", "image_files", "nifti_floats", "scans", "appearance", "resample", "intensity", "components", "preprocess", "reference"),
         *("metrics", "picture", "phantoms", "dataset", "masks", "masks.mask_set", "masks.merge_tree", "masks.regrid", "masks.generator"),
     ],
-    "torch": ["model", "model.*", "checkpoint", "task", "tokens", "windows", "blend", "sweep", "merge", "segmenter"],
+    "torch": ["model", "model.*", "checkpoint", "task", "tokens", "windows", "blend", "sweep", "merge", "segmenter", "service"],
     "backends": ["masks.slic_backend"],
 }
 """Modules of the package without their `mass_core.` prefix; a star stands for every file of a folder."""

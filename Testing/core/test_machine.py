@@ -1,0 +1,37 @@
+"""Memory and devices are what other sources say they are."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mass_core import machine
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell this to a program of the standard library")
+
+
+@linux
+def test_free_memory() -> None:
+    psutil = pytest.importorskip("psutil")
+    free = machine.free_memory()
+    assert free is not None
+    assert free == pytest.approx(psutil.virtual_memory().available, rel=0.3)
+
+
+@linux
+def test_peak_counts_what_is_used_while_it_counts() -> None:
+    before = machine.Peak(torch.device("cpu"))
+    low = before.measured()
+    block = np.ones(64 << 20, np.uint8)
+    high = before.measured()
+    del block
+    assert low is not None and high is not None
+    assert high - low > 48 << 20
+
+
+def test_devices_end_with_the_cpu() -> None:
+    *others, cpu = machine.devices()
+    assert cpu["name"] == "cpu" and cpu["about"]
+    assert all(set(device) == {"name", "about", "total", "free"} for device in (*others, cpu))
+    assert [d["name"] for d in others if d["name"] != "mps"] == [f"cuda:{n}" for n in range(torch.cuda.device_count())]

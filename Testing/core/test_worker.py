@@ -1,0 +1,230 @@
+"""What the worker answers, keeps and refuses; a real process, `small` where the result matters."""
+
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mass_core.appearance import Appearance
+from mass_core.checkpoint import load_model
+from mass_core.errors import DeviceError, InputError, MassError, OutputError, WeightsError
+from mass_core.segmenter import Segmenter
+from mass_core.task import Task
+from mass_core.volume import Volume
+from Testing.core.worker_process import LONG, Files, Recorder, scan
+
+# What it answers
+
+
+def test_hello(worker: Recorder) -> None:
+    import torch
+
+    import mass_core
+
+    result = worker.ask("hello", {"version": 1})["result"]
+    assert (result["version"], result["mass_version"]) == (1, mass_core.__version__)
+    assert Path(result["package"]) == Path(mass_core.__file__).parent
+    assert result["torch"] == {"version": torch.__version__}
+    assert result["devices"][-1]["name"] == "cpu"
+    assert len(result["devices"]) == 1 + torch.cuda.device_count() + torch.backends.mps.is_available()
+
+
+def test_load_tells_about_the_weights(worker: Recorder, tiny_weights: Path) -> None:
+    model = load_model(tiny_weights, "cpu")
+    result = worker.ask("load", {"weights": str(tiny_weights), "device": "cpu"})["result"]
+    assert (result["name"], result["fingerprint"], result["device"]) == ("tiny", model.fingerprint, "cpu")
+    assert result["parameters"] == sum(p.numel() for p in model.network.parameters())
+    assert result["recipe"]["window_zyx"] == [32, 32, 32]
+
+
+def test_the_result_is_that_of_the_library(worker: Recorder, tmp_path: Path) -> None:
+    files = Files(tmp_path / "with spaces, ÄÖ, 肝", "small")
+    look = {"1": {"name": "ball", "color": [1, 0.5, 0], "terminology": "T~1"}}
+    encoded = worker.ask("encode", files.encode(appearance=look))["result"]
+    assert [(x["value"], x["name"], x["color"], x["terminology"], x["references"]) for x in encoded["labels"]] == [
+        (1, "ball", [1.0, 0.5, 0.0], "T~1", 1),
+        (2, "label 2", None, "", 1),
+    ]
+    reply = worker.ask("segment", files.segment(task=str(files.task)))
+    model = load_model("small", "cpu")
+    segmenter = Segmenter(model, model.recipe.changed(modality="ct"))
+    task = segmenter.encode([scan()], appearance={1: Appearance(name="ball", color=(1.0, 0.5, 0.0), terminology="T~1")})
+    expected = segmenter.segment(scan(1)[0], task)
+    found = Volume.read(reply["result"]["output"])
+    assert np.array_equal(found.array, expected.labels.array) and found.array.any()
+    assert found.geometry.matches(scan(1)[0].geometry)
+    assert {x["value"]: x["ml"] for x in reply["result"]["labels"]} == pytest.approx(expected.volumes_ml)
+    assert (reply["result"]["modality"], reply["device"]) == ("ct", "cpu")
+    assert reply["peak_memory"] > 10 << 20
+    assert {"read", "prepare", "segment", "place", "write"} <= set(reply["timings"])
+    stored = Task.load(files.task)
+    assert (stored.recipe, stored.fingerprint) == (segmenter.recipe, model.fingerprint)
+
+
+def test_references_at_once_give_the_same_as_a_task(worker: Recorder, files: Files) -> None:
+    worker.ask("encode", files.encode())
+    a, b = (worker.ask("segment", p)["result"] for p in (files.segment("a.nrrd", task=str(files.task)), files.segment("b.nrrd")))
+    assert np.array_equal(Volume.read(a["output"]).array, Volume.read(b["output"]).array)
+    assert a["labels"] == b["labels"]
+
+
+def test_labels_can_be_chosen(worker: Recorder, files: Files) -> None:
+    worker.ask("encode", files.encode())
+    for number, what in enumerate(({"labels": [2]}, {"labels": [2], "task": str(files.task)}, {})):
+        params = files.segment(f"{number}.nrrd", **what)
+        if not what:
+            params["references"][0]["labels"] = [2]
+        assert [label["value"] for label in worker.ask("segment", params)["result"]["labels"]] == [2]
+
+
+def test_names_of_a_segmentation_file_are_taken_over(worker: Recorder, files: Files) -> None:
+    import SimpleITK as sitk
+
+    image = scan()[1].to_sitk()
+    for key, value in {"LabelValue": "1", "Name": "Leber", "Color": "1 0 0"}.items():
+        image.SetMetaData(f"Segment0_{key}", value)
+    files.mask = files.folder / "ref.seg.nrrd"
+    sitk.WriteImage(image, str(files.mask))
+    labels = worker.ask("encode", files.encode())["result"]["labels"]
+    assert [label["name"] for label in labels] == ["Leber", "label 2"]
+    labels = worker.ask("encode", files.encode(appearance={"1": {"name": "liver"}}))["result"]["labels"]
+    assert [label["name"] for label in labels] == ["liver", "label 2"]
+
+
+def test_probabilities_on_request(worker: Recorder, files: Files) -> None:
+    result = worker.ask("segment", files.segment(probabilities=True))["result"]
+    assert set(result["probabilities"]) == {"1", "2"}
+    maps = [Volume.read(path) for path in result["probabilities"].values()]
+    assert all(m.array.dtype == np.float32 and m.array.shape == (40, 40, 40) and 0 <= m.array.min() < m.array.max() <= 1 for m in maps)
+
+
+def test_progress_goes_through_the_stages(worker: Recorder, files: Files) -> None:
+    worker.ask("unload")
+    call = worker.request("segment", files.segment(options=LONG))
+    worker.until(lambda: call.state != "waiting")
+    stages = list(dict.fromkeys(kind for kind, _ in worker.events))
+    assert stages == ["load", "read", "encode", "prepare", "segment", "place", "write", "done"]
+    fractions = [fraction for kind, fraction in worker.events if kind == "segment"]
+    assert fractions == sorted(fractions) and fractions[-1] == 1 and len(fractions) > 3
+
+
+# What it keeps
+
+
+def test_a_second_run_does_nothing_twice(worker: Recorder, files: Files) -> None:
+    worker.ask("unload")
+    began = time.monotonic()
+    first = worker.ask("segment", files.segment("a.nrrd"))
+    between = time.monotonic()
+    second = worker.ask("segment", files.segment("b.nrrd"))
+    assert first["result"]["reused"] == {"model": False, "labels": 0, "target": False}
+    assert second["result"]["reused"] == {"model": True, "labels": 2, "target": True}
+    assert "load" in first["timings"] and "load" not in second["timings"]
+    assert time.monotonic() - between < between - began
+    assert np.array_equal(Volume.read(files.folder / "a.nrrd").array, Volume.read(files.folder / "b.nrrd").array)
+
+
+def test_an_edited_reference_is_learned_anew_and_nothing_else(worker: Recorder, files: Files) -> None:
+    worker.ask("segment", files.segment("a.nrrd"))
+    labels = scan()[1]
+    labels.array[12, 12, 12] = 0
+    labels.write(files.mask)
+    reused = worker.ask("segment", files.segment("b.nrrd"))["result"]["reused"]
+    assert reused == {"model": True, "labels": 1, "target": True}
+    scan(2)[0].write(files.target)
+    reused = worker.ask("segment", files.segment("c.nrrd"))["result"]["reused"]
+    assert reused == {"model": True, "labels": 2, "target": False}
+
+
+def test_what_a_decision_does_not_touch_is_kept(worker: Recorder, files: Files) -> None:
+    first = worker.ask("segment", files.segment("a.nrrd", options={"threshold": 0.2}))
+    second = worker.ask("segment", files.segment("b.nrrd", options={"threshold": 0.5, "parts": "largest"}))
+    assert second["result"]["reused"] == {"model": True, "labels": 2, "target": True}
+    assert first["result"]["labels"][0]["ml"] > second["result"]["labels"][0]["ml"]
+    assert np.array_equal(Volume.read(files.folder / "b.nrrd").array, by_library(files, threshold=0.5, parts="largest"))
+    third = worker.ask("segment", files.segment("c.nrrd", options={"spacing_zyx": [4, 4, 4]}))
+    assert third["result"]["reused"] == {"model": True, "labels": 0, "target": False}
+
+
+def by_library(files: Files, **changes: Any) -> np.ndarray:
+    """The same label map, made here with nothing kept."""
+    model = load_model(files.common["weights"], "cpu")
+    segmenter = Segmenter(model, model.recipe.changed(modality="ct", **changes))
+    return segmenter.segment(scan(1)[0], segmenter.encode([scan()])).labels.array
+
+
+def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Files, tiny_network: Any, tiny_recipe: Any) -> None:
+    import torch
+
+    from mass_core.checkpoint import save_weights
+
+    weights = files.folder / "mine.safetensors"
+    network = deepcopy(tiny_network)
+    fingerprints = []
+    for shift in (0.0, 0.5):
+        with torch.no_grad():
+            network.class_tokens0 += shift
+        save_weights(weights, network, tiny_recipe, {})
+        fingerprints.append(worker.ask("load", {"weights": str(weights), "device": "cpu"})["result"]["fingerprint"])
+    assert fingerprints[0] != fingerprints[1]
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "error", "told"),
+    [
+        ("segment", {"target": "/no/such.nrrd"}, InputError, "no file /no/such.nrrd"),
+        ("segment", {"references": [{"image": "/no/such.nrrd", "mask": "/no/mask.nrrd"}]}, InputError, "no file /no/such.nrrd"),
+        ("segment", {"task": "two.masstask"}, InputError, "must be said once"),
+        ("segment", {"references": []}, InputError, "must be said once"),
+        ("segment", {"output": "/tmp/out.txt"}, OutputError, "no ending"),
+        ("segment", {"labels": [7]}, InputError, "Label 7"),
+        ("segment", {"options": {"windw": 3}}, InputError, "windw is not known"),
+        ("segment", {"options": {"window_zyx": [8, 8, 8]}}, InputError, "window is"),
+        ("segment", {"device": "cuda:77"}, DeviceError, "cuda:77"),
+        ("segment", {"weights": "none"}, WeightsError, "no weights 'none'"),
+        ("segment", {"frame": 3}, InputError, "Frame 3"),
+        ("encode", {"references": []}, InputError, "No reference"),
+        ("encode", {"output": "/tmp/task.txt"}, OutputError, "no name for a task"),
+        ("encode", {"appearance": {"one": {"name": "liver"}}}, InputError, "'one'"),
+        ("load", {"target": "x"}, InputError, "target is not known"),
+    ],
+)
+def test_bad_input_has_a_message_and_the_worker_lives_on(
+    worker: Recorder, files: Files, method: str, change: dict, error: type[MassError], told: str
+) -> None:
+    params = {"segment": files.segment(), "encode": files.encode(), "load": {"device": "cpu"}}[method]
+    before, pid = files.names(), worker.pid if worker.client.transport else None
+    with pytest.raises(error, match=told):
+        worker.ask(method, {**params, **change})
+    assert files.names() == before
+    assert pid in (None, worker.pid)
+
+
+def test_results_that_exist_are_not_replaced_unasked(worker: Recorder, files: Files) -> None:
+    (files.folder / "out.nrrd").write_text("precious")
+    with pytest.raises(OutputError, match=r"out\.nrrd exists already"):
+        worker.ask("segment", files.segment())
+    assert (files.folder / "out.nrrd").read_text() == "precious"
+    worker.ask("segment", files.segment(overwrite=True))
+    assert Volume.read(files.folder / "out.nrrd").array.shape == (40, 40, 40)
+    files.task.touch()
+    with pytest.raises(OutputError, match="exists already"):
+        worker.ask("encode", files.encode(overwrite=False))
+
+
+def test_a_task_of_other_weights_is_refused(worker: Recorder, files: Files) -> None:
+    worker.ask("encode", files.encode())
+    with pytest.raises(WeightsError, match="not with small"):
+        worker.ask("segment", files.segment(task=str(files.task), weights="small"))
+
+
+def test_methods_of_the_future_are_refused(worker: Recorder) -> None:
+    with pytest.raises(InputError, match="no method 'finetune'") as caught:
+        worker.ask("finetune")
+    assert "segment" in caught.value.cure

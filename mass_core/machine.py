@@ -1,0 +1,98 @@
+"""What the computer has: memory free and used, and the devices PyTorch can compute on. Standard library only until PyTorch is asked for."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory a program could still get; None: the system does not tell."""
+    if sys.platform == "win32":
+        return _windows_memory()
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+class Peak:
+    """The most memory used since this was made: on a CUDA device that of PyTorch there, else that of this process.
+
+    Only Linux lets a process begin anew to count its main memory; elsewhere it counts from the start of the process.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            _reset_linux_peak()
+
+    def measured(self) -> int | None:
+        """Bytes; None: the system does not tell."""
+        if self._device.type == "cuda":
+            import torch
+
+            return int(torch.cuda.max_memory_allocated(self._device))
+        return _process_peak()
+
+
+def devices() -> list[dict[str, Any]]:
+    """Where PyTorch can compute, the fastest first: name, about, and bytes in total and free where they are known.
+
+    Asking a CUDA device for its free memory occupies some of it, so only the first one, which `auto` takes, is asked.
+    """
+    import torch
+
+    found: list[dict[str, Any]] = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        facts = torch.cuda.get_device_properties(index)
+        free = torch.cuda.mem_get_info(index)[0] if index == 0 else None
+        found.append({"name": f"cuda:{index}", "about": facts.name, "total": facts.total_memory, "free": free})
+    if torch.backends.mps.is_available():
+        total = torch.mps.recommended_max_memory()
+        found.append({"name": "mps", "about": "Apple GPU", "total": total, "free": total - torch.mps.driver_allocated_memory()})
+    return [*found, {"name": "cpu", "about": f"{os.cpu_count()} cores", "total": None, "free": free_memory()}]
+
+
+def _reset_linux_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass  # forbidden in some containers: the peak then counts from the start
+
+
+def _process_peak() -> int | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, ValueError, StopIteration):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak << 10
+
+
+def _windows_memory() -> int | None:
+    """Free main memory by GlobalMemoryStatusEx (learn.microsoft.com, MEMORYSTATUSEX)."""
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = [
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *(
+                (name, ctypes.c_ulonglong)
+                for name in ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
+            ),
+        ]
+
+    status = Status(length=ctypes.sizeof(Status))
+    kernel: Any = getattr(ctypes, "windll").kernel32  # noqa: B009 - exists on Windows only
+    return int(status.free) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else None

@@ -1,0 +1,277 @@
+"""What the worker computes, and what it keeps for the next request: the network, what was prepared and encoded, scans read lately."""
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .appearance import Appearance, read_appearance
+from .checkpoint import Model, choose_device, load_model
+from .cli.outputs import all_or_none, check_free, folders_ready, plan
+from .config import Recipe, recipe, to_dict
+from .errors import InputError, OutputError
+from .machine import Peak
+from .params import Encode, Load, Look, Reference, Segment, read
+from .protocol import Request
+from .scans import Scans, state_of
+from .segmenter import Segmentation, Segmenter
+from .task import Task
+from .volume import Volume
+from .weights_store import locate
+
+_LABEL = ("value", "name", "color", "terminology", "kept")
+"""What is told of a label, whatever was done with it."""
+
+
+class Job(Protocol):
+    """A request as it is seen from here (`worker.Job`)."""
+
+    request: Request
+
+    def progress(self, stage: str, fraction: float, eta_s: float | None = None) -> None:
+        """Tell how far a stage is."""
+
+    def cancelled(self) -> bool:
+        """Whether to stop."""
+
+    def check(self) -> None:
+        """Stop here with `Cancelled` if asked to."""
+
+    def log(self, text: str) -> None:
+        """A line for the record."""
+
+
+class Service:
+    """Answers `load`, `encode` and `segment`. One network is kept, with the segmenter used last and the scans read last."""
+
+    def __init__(self) -> None:
+        self._scans = Scans()
+        self._model: Model | None = None
+        self._model_key = ""
+        self._segmenter: Segmenter | None = None
+
+    def answer(self, job: Job) -> dict[str, Any]:
+        """Do what a job asks for.
+
+        Returns:
+            `result`, `timings`, `device` and `peak_memory` of the reply.
+
+        Raises:
+            MassError: if its params or files cannot be used.
+            Cancelled: if it was cancelled.
+        """
+        kinds = {"load": Load, "encode": Encode, "segment": Segment}
+        order: Load = read(kinds[job.request.method], job.request.params)
+        device = _numbered(choose_device(order.device))
+        peak, run = Peak(device), _Run(job, device)
+        if isinstance(order, Segment):
+            result = self._segment(order, run)
+        elif isinstance(order, Encode):
+            result = self._encode(order, run)
+        else:
+            result = _facts(self._ready(order, run))
+        timings = {stage: round(seconds, 3) for stage, seconds in run.seconds.items()}
+        return {"result": result, "timings": timings, "device": str(device), "peak_memory": peak.measured()}
+
+    def unload(self) -> None:
+        """Forget everything and give its memory back."""
+        self._scans = Scans()
+        self._forget_model()
+
+    def _encode(self, order: Encode, run: "_Run") -> dict[str, Any]:
+        """References to a task file."""
+        output = Path(order.output)
+        if output.suffix != ".masstask":
+            raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
+        check_free([output], overwrite=order.overwrite)
+        _check_references(order)
+        with folders_ready([output]):
+            segmenter = self._segmenter_for(order, run, base=None)
+            task = self._learned(order, segmenter, run)
+            run.job.check()
+            task.save(output, overwrite=order.overwrite)
+        facts = (*_LABEL, "spacing_zyx", "references", "parts")
+        return {
+            "output": str(output),
+            "labels": [{name: getattr(label, name) for name in facts} for label in task.labels],
+            "modality": task.modality,
+            "warnings": task.warnings,
+            "reused": run.reused,
+        }
+
+    def _segment(self, order: Segment, run: "_Run") -> dict[str, Any]:
+        """A target and references, or a task file, to a label map."""
+        if (order.task is None) == (not order.references):
+            raise InputError("What to segment must be said once.", "Give either references or a task.")
+        (files,) = plan([Path(order.target)], Path(order.output), None, None)
+        check_free([files.output], overwrite=order.overwrite)
+        if order.task is None:
+            _check_references(order)
+        with folders_ready([files.output]):
+            task = None if order.task is None else _stored(order.task, order.labels)
+            segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
+            if task is None:
+                task = self._learned(order, segmenter, run)
+            task.require(segmenter.model.fingerprint, segmenter.model.name)
+            maps = {label.value: files.probability(label.value) for label in task.labels} if order.probabilities else {}
+            check_free(maps.values(), overwrite=order.overwrite)
+            with run.stage("read"):
+                target = self._scans.read(files.target, order.frame)
+            found = _found(segmenter, target, task, order, run)
+            with run.stage("write"):
+                _write(found, files.output, maps, run)
+        labels = [{**{name: getattr(label, name) for name in _LABEL}, "ml": found.volumes_ml[label.value]} for label in task.labels]
+        return {
+            "output": str(files.output),
+            "labels": labels,
+            "probabilities": {str(value): str(path) for value, path in maps.items()},
+            "modality": found.modality,
+            "warnings": found.warnings,
+            "reused": run.reused,
+        }
+
+    def _ready(self, order: Load, run: "_Run") -> Model:
+        """The network asked for, read only if it is not the one at hand."""
+        path = locate(order.weights)
+        key = f"{state_of(path)}{order.averaged}{run.device}"
+        run.reused["model"] = self._model is not None and key == self._model_key
+        if self._model is None or key != self._model_key:
+            self._forget_model()  # first, for two networks may not fit side by side
+            with run.stage("load"):
+                self._model = load_model(order.weights, str(run.device), ema=order.averaged)
+            self._model_key = key
+            run.job.log(f"Loaded the weights {self._model.name} onto {run.device} in {run.seconds['load']:.1f} s.")
+        return self._model
+
+    def _forget_model(self) -> None:
+        self._model, self._model_key, self._segmenter = None, "", None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _segmenter_for(self, order: Encode, run: "_Run", *, base: Recipe | None) -> Segmenter:
+        """The segmenter of the order's recipe; it goes on with what the latest one keeps where that fits.
+
+        Args:
+            order: names weights, recipe, options and precision.
+            run: of the order.
+            base: what the recipe starts from; None: what the weights record.
+        """
+        model, kept = self._ready(order, run), self._segmenter
+        wanted = order.changed(recipe(order.recipe, base or model.recipe))
+        if kept is None or kept.model is not model or kept.precision != order.precision:
+            self._segmenter = Segmenter(model, wanted, precision=order.precision)
+        elif kept.recipe != wanted:
+            self._segmenter = kept.with_recipe(wanted)
+        assert self._segmenter is not None
+        return self._segmenter
+
+    def _learned(self, order: Encode, segmenter: Segmenter, run: "_Run") -> Task:
+        """The task of the order's references."""
+        references: list[tuple[Volume, Volume]] = []
+        appearance: dict[int, Appearance] = {}
+        with run.stage("read"):
+            for number, reference in enumerate(order.references):
+                run.job.check()
+                run.job.progress("read", number / len(order.references))
+                mask = Path(reference.mask)
+                references.append((self._scans.read(Path(reference.image), reference.frame), _only(self._scans.read(mask), reference)))
+                appearance = {**read_appearance(mask), **appearance}
+        appearance |= {_value(text): _appearance(look) for text, look in order.appearance.items()}
+        before = segmenter.encodings
+        with run.stage("encode"):
+            task = segmenter.encode(references, order.labels, appearance=appearance, progress=run.job.progress, cancelled=run.job.cancelled)
+        run.reused["labels"] = sum(label.references for label in task.labels) - (segmenter.encodings - before)
+        return task
+
+
+class _Run:
+    """One order: how long its stages take, and what it needed not do again."""
+
+    def __init__(self, job: Job, device: torch.device) -> None:
+        self.job = job
+        self.device = device
+        self.seconds: dict[str, float] = {}
+        self.reused: dict[str, bool | int] = {"model": False, "labels": 0}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A stage: tells its beginning, can be cancelled there, counts its time."""
+        self.job.check()
+        self.job.progress(name, 0.0)
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def _found(segmenter: Segmenter, target: Volume, task: Task, order: Segment, run: _Run) -> Segmentation:
+    """What the network finds in the target."""
+    before = segmenter.preparations
+    found = segmenter.segment(target, task, progress=run.job.progress, cancelled=run.job.cancelled, probabilities=order.probabilities)
+    run.seconds.update(found.timings)
+    run.reused["target"] = segmenter.preparations == before
+    return found
+
+
+def _write(found: Segmentation, output: Path, maps: dict[int, Path], run: _Run) -> None:
+    """All files of an order, or none."""
+    with all_or_none([*maps.values(), output]) as place:
+        for value, volume in (found.probabilities or {}).items():
+            volume.write(place[maps[value]])
+        found.labels.write(place[output])
+        run.job.check()  # the last moment at which nothing has been left behind
+
+
+def _check_references(order: Encode) -> None:
+    """Refuse to begin without the files of the references."""
+    if not order.references:
+        raise InputError("No reference is given.", "Give at least one image with its mask.")
+    for path in (path for reference in order.references for path in (reference.image, reference.mask)):
+        if not Path(path).exists():
+            raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
+
+
+def _stored(path: str, labels: list[int] | None) -> Task:
+    """A task file, or some of its labels."""
+    task = Task.load(path)
+    return task.only(labels) if labels else task
+
+
+def _only(mask: Volume, reference: Reference) -> Volume:
+    """A mask with the labels that count."""
+    if reference.labels is None:
+        return mask
+    return Volume(np.where(np.isin(mask.array, reference.labels), mask.array, 0), mask.geometry)
+
+
+def _value(text: str) -> int:
+    """A label's number, which as the name of a JSON field is text."""
+    if not text.isdecimal():
+        raise InputError(f"The appearance is given for {text!r}.", 'Give it by the label\'s number, for instance {"1": …}.')
+    return int(text)
+
+
+def _appearance(look: Look) -> Appearance:
+    return Appearance(name=look.name, color=look.color, terminology=look.terminology)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The same device under one name: cuda is cuda:0."""
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
+
+
+def _facts(model: Model) -> dict[str, Any]:
+    """What there is to know about a network."""
+    return {
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
+        "recipe": to_dict(model.recipe),
+        "licence": model.licence,
+        "device": str(model.device),
+    }
