@@ -1,13 +1,14 @@
 """Connected parts of masks and the boxes around them. Parts are connected through faces (6-neighbourhood)."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from .config import Modality, Recipe, Shape
+from .config import Modality, Recipe, Shape, Triple
 from .volume import Box, slices
 
 
@@ -35,13 +36,20 @@ MINOR = 0.1
 """Share of the largest part's voxels below which a part does not count: crumbs of a hand-drawn mask."""
 
 
-def largest_parts(mask: np.ndarray, count: int = 1) -> np.ndarray:
-    """The largest connected parts of a mask, bool [z, y, x]; of equal ones the first in array order."""
+def largest_parts(mask: np.ndarray, count: int = 1, counts: Callable[[Triple], float] = lambda centre_zyx: 1.0) -> np.ndarray:
+    """The largest connected parts of a mask, bool [z, y, x]; of equal ones the first in array order.
+
+    Args:
+        mask: what to choose from.
+        count: how many to keep.
+        counts: by which a part's voxels are multiplied, from its centre in voxels (z, y, x).
+    """
     result = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
     if box is not None:
         numbers, parts = connected_parts(mask[slices(box)])
-        order = sorted(range(len(parts)), key=lambda i: -parts[i].voxels)
+        centres = [(z + box[0][0], y + box[0][1], x + box[0][2]) for z, y, x in (part.centre for part in parts)]
+        order = sorted(range(len(parts)), key=lambda i: -parts[i].voxels * counts(centres[i]))
         result[slices(box)] = np.isin(numbers, [1 + i for i in order[:count]])
     return result
 
@@ -57,6 +65,8 @@ class Part(NamedTuple):
 
     voxels: int
     box: Box
+    centre: Triple
+    """Mean place of its voxels (z, y, x)."""
 
 
 def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, list[Part]]:
@@ -68,7 +78,8 @@ def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, list[Part]]:
     parts = []
     for number in measure.GetLabels():
         x, y, z, width, height, depth = measure.GetBoundingBox(number)
-        parts.append(Part(measure.GetNumberOfPixels(number), ((z, y, x), (z + depth, y + height, x + width))))
+        box = (z, y, x), (z + depth, y + height, x + width)
+        parts.append(Part(measure.GetNumberOfPixels(number), box, measure.GetCentroid(number)[::-1]))
     return sitk.GetArrayFromImage(image), parts
 
 

@@ -78,6 +78,9 @@ class Recipe:
     """Labels decoded together; 0: all of one working spacing. Labels of one pass influence each other."""
     parts: Literal["all", "largest", "reference"] = "all"
     """Connected parts kept of each label: all, the largest one, or as many of the largest as its references have."""
+    place_mm: float = 0.0
+    """With as many parts as the references have: a part so far from where they show the structure counts 0.6 of its size, one twice as far
+    0.14 (a Gaussian); where extents say that target and references are scans of different regions, size alone counts. 0: always."""
 
     extent_fraction: float = 0.35
     """With a chosen spacing: share of the window the reference structure's longest side shall fill."""
@@ -118,6 +121,8 @@ class Recipe:
             raise InputError(f"The working spacing is {self.spacing_zyx} mm.", "All three must be above zero.")
         if not all(w > 0 for w in self.window_zyx):
             raise InputError(f"The window is {self.window_zyx} voxels.", "All three sizes must be above zero.")
+        if self.place_mm < 0:
+            raise InputError(f"place_mm is {self.place_mm}.", "Choose 0 or a distance in mm.")
         if not 0 < self.threshold < 1:
             raise InputError(f"The threshold is {self.threshold}.", "Choose a probability between 0 and 1.")
         if self.ct_clip_hu[0] >= self.ct_clip_hu[1]:

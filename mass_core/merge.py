@@ -3,11 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .blend import Best
 from .components import bounding_box, largest_parts
+from .config import Shape, Triple
 from .preprocess import Record, restore_labels
 from .resample import resample
 from .volume import Box, Geometry, Volume, slices
@@ -84,12 +86,15 @@ def nearest(groups: Sequence[Group], threshold: float, *, keep_largest: bool) ->
     return np.zeros(0) if decided is None else decided.astype(kind_of(numbers), copy=False)
 
 
-def keep_largest_parts(labels: np.ndarray, counts: Mapping[int, int]) -> int:
+def keep_largest_parts(
+    labels: np.ndarray, counts: Mapping[int, int], closeness: Mapping[int, Callable[[Triple], float]] | None = None
+) -> int:
     """Set what lies outside the largest connected parts of each label of a map [z,y,x] to 0, in place.
 
     Args:
         labels: the map.
         counts: parts to keep by label; 1 of those not named.
+        closeness: by label, by what a part's voxels are multiplied before parts are compared, from its centre in voxels (z, y, x).
 
     Returns:
         Voxels set to 0.
@@ -98,11 +103,21 @@ def keep_largest_parts(labels: np.ndarray, counts: Mapping[int, int]) -> int:
     for number in np.unique(labels).tolist():
         box = bounding_box(labels == number) if number else None
         if box is not None:
-            view = labels[slices(box)]
-            rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1))
+            view, near = labels[slices(box)], (closeness or {}).get(number, _everywhere_alike)
+            rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1), partial(_from, box[0], near))
             view[rest] = 0
             dropped += int(rest.sum())
     return dropped
+
+
+def _everywhere_alike(centre_zyx: Triple) -> float:
+    return 1.0
+
+
+def _from(start_zyx: Shape, closeness: Callable[[Triple], float], centre_zyx: Triple) -> float:
+    """The closeness of a place given in voxels of a cut-out that begins at `start_zyx`."""
+    z, y, x = (a + b for a, b in zip(start_zyx, centre_zyx, strict=True))
+    return closeness((z, y, x))
 
 
 def _seen_in(slab: Box, group: Group) -> Iterator[tuple[int, Box, np.ndarray]]:

@@ -13,13 +13,14 @@ from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .failures import is_out_of_memory, out_of_memory
 from .merge import Group, interpolated, keep_largest_parts, nearest
+from .place import closeness
 from .preprocess import Prepared, Record, prepare, restore_probabilities
 from .progress import Report, Steps
 from .recent import Recent
 from .sweep import Compute, Swept, Wanted, choose_compute, split_passes, sweep
 from .task import Task
 from .tokens import Learner, content_key, preparation, unique
-from .volume import Volume
+from .volume import Geometry, Volume
 
 if TYPE_CHECKING:
     from .checkpoint import Model
@@ -215,20 +216,19 @@ class Segmenter:
             labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total))
             if one:
                 keep_largest_parts(labels, {})
-        notes = _without_surplus(labels, task) if self.recipe.parts == "reference" else ()
+        notes = self._without_surplus(labels, task, groups[0].record.target) if self.recipe.parts == "reference" else ()
         steps.at("place", 1, 1)
         return labels, notes
 
-
-def _without_surplus(labels: np.ndarray, task: Task) -> tuple[str, ...]:
-    """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
-    found = np.count_nonzero(labels)
-    dropped = keep_largest_parts(labels, {label.value: label.parts for label in task.labels})
-    if not dropped:
-        return ()
-    return (
-        f"Of each label as many parts are kept as its reference has; {dropped / found:.0%} of what was found lay in further, smaller ones.",
-    )
+    def _without_surplus(self, labels: np.ndarray, task: Task, target: Geometry) -> tuple[str, ...]:
+        """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
+        found = np.count_nonzero(labels)
+        counts = {label.value: label.parts for label in task.labels}
+        near = {label.value: closeness(label.place, target, self.recipe.place_mm) for label in task.labels}
+        dropped = keep_largest_parts(labels, counts, near)
+        if not dropped:
+            return ()
+        return (f"Of each label as many parts are kept as its reference has; {dropped / found:.0%} of what was found lay in other ones.",)
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from .atomic import write_bytes
 from .config import Modality, Recipe, Triple, from_dict, to_dict
 from .errors import InputError, OutputError, WeightsError
+from .place import Place
 
 FORMAT = "mass-task"
 VERSION = 1
@@ -43,6 +44,8 @@ class TaskLabel:
     """Share of the reference mask that lay inside the encoded crops, the mean over references."""
     parts: int = 1
     """Connected parts of the structure, the most any reference shows."""
+    place: Place | None = None
+    """Where in their scans the references show it, the mean."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,8 +138,8 @@ class Task:
 
     def _header(self) -> dict[str, Any]:
         """Everything but the tokens, as JSON values."""
-        plain = [field.name for field in fields(TaskLabel) if field.name != "tokens"]
-        labels = [{name: getattr(label, name) for name in plain} for label in self.labels]
+        plain = [field.name for field in fields(TaskLabel) if field.name not in ("tokens", "place")]
+        labels = [{name: getattr(label, name) for name in plain} | {"place": _plain(label.place)} for label in self.labels]
         return {
             "version": VERSION,
             "weights": self.weights,
@@ -192,8 +195,15 @@ def _rebuilt(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> 
         raise InputError(f"{path} is an incomplete task file: {error}.", "Encode the references again with mass encode.") from error
 
 
+def _plain(place: Place | None) -> dict[str, Any] | None:
+    """As JSON values."""
+    return None if place is None else asdict(place)
+
+
 def _label(values: dict[str, Any], tensors: dict[str, Tensor]) -> TaskLabel:
     """One label of the header, with its tokens."""
     stages = sorted(key for key in tensors if key.startswith(f"label{values['value']}.stage"))
     plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    place = plain.pop("place", None)  # tasks of earlier versions do not tell
+    plain["place"] = None if place is None else Place(tuple(place["centre_mm"]), tuple(place["scan_mm"]))
     return TaskLabel(**plain, tokens=tuple(tensors[key] for key in stages))

@@ -15,6 +15,7 @@ from .components import count_parts, label_boxes
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .model import MASS
+from .place import Place
 from .progress import Steps
 from .recent import Recent
 from .reference import ReferenceCrop, as_label_map, common_spacing, prepare_reference, working_spacing
@@ -24,7 +25,7 @@ from .volume import Volume, slices
 
 Tokens = tuple[Tensor, ...]
 
-_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "blend_floor", "smooth_restore", "skip_uniform"}
+_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "place_mm", "blend_floor", "smooth_restore", "skip_uniform"}
 """Fields of a recipe that do not touch how scans are prepared."""
 _KEPT_BYTES = 64 << 20
 """Of embeddings, 40 KB each for the released network."""
@@ -40,6 +41,8 @@ class Encoded:
     """Share of the label's voxels the encoded crops showed."""
     parts: int
     """Connected parts of the label."""
+    place: Place
+    """Of the label in its scan."""
     modality: Modality
     warnings: tuple[str, ...]
 
@@ -70,6 +73,11 @@ class _Reference:
     def parts(self, value: int) -> int:
         """Connected parts of this label."""
         return count_parts(self._mask(value))
+
+    def place(self, value: int) -> Place:
+        """Where in the scan this label lies."""
+        start, inner = self.boxes[value][0], np.argwhere(self._mask(value)).mean(axis=0)
+        return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
     def _mask(self, value: int) -> np.ndarray:
         return self.labels.array[slices(self.boxes[value])] == value
@@ -154,12 +162,12 @@ class Learner:
                     own = [crop for crop in crops if crop.values == (value,)]
                     if not own:
                         continue  # too small for the working voxels: the other references decide
-                    encoded = self._encode(own, reference.parts(value), compute)
+                    encoded = self._encode(own, reference.parts(value), reference.place(value), compute)
                     self.encodings += 1
                     self._encoded.put(keys[value], encoded, sum(stage.nbytes for stage in encoded.tokens))
                 yield value, encoded
 
-    def _encode(self, crops: Sequence[ReferenceCrop], parts: int, compute: Compute) -> Encoded:
+    def _encode(self, crops: Sequence[ReferenceCrop], parts: int, place: Place, compute: Compute) -> Encoded:
         """Mean tokens of a label's crops, each counted by the share of the label it shows."""
         shares = torch.tensor([crop.kept[0] for crop in crops])
         shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
@@ -175,6 +183,7 @@ class Learner:
             tokens=tuple(stages),
             covered=crops[0].covered[0],
             parts=parts,
+            place=place,
             modality=crops[0].modality,
             warnings=unique(warning for crop in crops for warning in crop.warnings),
         )
@@ -228,4 +237,5 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: A
         references=len(encoded),
         kept=sum(one.covered for one in encoded) / len(encoded),
         parts=max(one.parts for one in encoded),
+        place=Place.mean([one.place for one in encoded]),
     )

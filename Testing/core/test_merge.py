@@ -67,6 +67,21 @@ def test_largest_component_of_every_label() -> None:
     assert labels.tolist() == [[[1, 1, 0, 0, 0, 0, 2, 2]]]
 
 
+def test_of_lookalikes_the_one_in_the_right_place_is_kept() -> None:
+    """The larger part counts less for lying far off; places are given in voxels of the whole map."""
+    labels = np.zeros((1, 4, 30), np.uint8)
+    labels[0, 1, 2:5] = labels[0, 2, 20:25] = 1
+    asked: list[tuple[float, ...]] = []
+
+    def near_the_left(centre_zyx: tuple[float, float, float]) -> float:
+        asked.append(centre_zyx)
+        return 1.0 if centre_zyx[2] < 10 else 0.5
+
+    assert keep_largest_parts(labels, {}, {1: near_the_left}) == 5
+    assert labels[0, 1, 2:5].all() and not labels[0, 2].any()
+    assert sorted(asked) == [(0.0, 1.0, 3.0), (0.0, 2.0, 22.0)]
+
+
 def test_as_many_parts_as_asked_for() -> None:
     labels = np.array([[[1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 1, 1]]], np.uint8)
     assert keep_largest_parts(labels, {1: 2, 2: 5}) == 1

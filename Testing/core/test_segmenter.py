@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mass_core.appearance import Appearance
 from mass_core.config import ModelConfig, Recipe, recipe
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
+from mass_core.place import Place
 from mass_core.preprocess import prepare
 from mass_core.segmenter import Segmenter
 from mass_core.sweep import Compute
@@ -245,7 +246,7 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
         crop_of(brightness=1.0, kept=0.75),
         crop_of(brightness=5.0, kept=0.25),
     ]
-    encoded = learner._encode(crops, 1, Compute(device=torch.device("cpu"), dtype=torch.float32))
+    encoded = learner._encode(crops, 1, Place((0, 0, 0), (1, 1, 1)), Compute(device=torch.device("cpu"), dtype=torch.float32))
     assert encoded.tokens[0].item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     assert tokens.unique(["a", "b", "a"]) == ("a", "b")
 
@@ -289,7 +290,18 @@ def test_as_many_parts_as_the_reference_has(model: FakeModel) -> None:
     two = segmenter.segment(image, segmenter.encode([(pair, double)]))
     assert sorted((one.labels.array[8, 8, 8], one.labels.array[24, 24, 24])) == [0, 1]
     assert two.labels.array[8, 8, 8] == two.labels.array[24, 24, 24] == 1
-    assert any("smaller ones" in warning for warning in one.warnings) and not any("smaller ones" in w for w in two.warnings)
+    assert any("other ones" in warning for warning in one.warnings) and not any("other ones" in w for w in two.warnings)
+
+
+@pytest.mark.parametrize("place", [(8, 8, 8), (24, 24, 24)])
+def test_of_two_lookalikes_the_one_where_the_reference_has_it(model: FakeModel, place: tuple[int, int, int]) -> None:
+    """Two equal balls in the target, one in the reference: with `place_mm` its place decides."""
+    image, truth = balls({1: (8, 8, 8), 2: (24, 24, 24)})
+    image.array[truth.array > 0] = 250
+    segmenter = Segmenter(model, model.recipe.changed(parts="reference", place_mm=10.0))
+    found = segmenter.segment(image, segmenter.encode([balls({1: place})])).labels.array
+    other = tuple(32 - x for x in place)
+    assert found[place] == 1 and found[other] == 0
 
 
 @pytest.mark.parametrize("name", ["default", "released"])

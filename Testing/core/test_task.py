@@ -10,6 +10,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from mass_core.config import Recipe
 from mass_core.errors import InputError, OutputError, WeightsError
+from mass_core.place import Place
 from mass_core.task import FORMAT, Task, TaskLabel
 
 CHANNELS = (512, 256, 128)
@@ -24,7 +25,7 @@ def label(value: int, spacing: float = 1.5, **changes: object) -> TaskLabel:
 def task() -> Task:
     liver = label(1, name="liver", color=(0.5, 0.25, 1.0), terminology="SCT^10200004^Liver", references=3, kept=0.75)
     return Task(
-        labels=(liver, label(2, 3.0), label(300)),
+        labels=(liver, label(2, 3.0, place=Place((1.0, -2.0, 3.5), (300.0, 200.0, 400.0))), label(300)),
         fingerprint="f" * 64,
         weights="small",
         recipe=Recipe(spacing_zyx=None, overlap=0.25),
