@@ -44,5 +44,5 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/core.stamp
-	@$(INSTALL) --editable ".[masks,train,dev]"
+	@$(INSTALL) --editable ".[masks,train,slicer,dev]"
 	@touch $@

@@ -1,0 +1,89 @@
+"""Fixtures of the Slicer module's tests: `host` (a scene, no window) and `bench` (the module's window on it).
+
+Both give every test a fresh scene and a fresh import of the module. Import MASSSlicerLib inside tests: it can be found only while a host is
+there. A crash in native code ends its test's process; under pytest-xdist (`make test`) that test fails and a new process does the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from .testbench.bench import Bench
+    from .testbench.host import Host
+
+
+@pytest.fixture
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Slicer's scene, logics and `slicer.util` without a window."""
+    if reason := _why_no_slicer():
+        pytest.skip(reason)
+    from Testing.slicer.testbench.host import Host
+
+    made = Host(tmp_path_factory.mktemp("slicer"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bench(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A host with Qt's widgets, on which modules run: `widget = bench.module("MASSSlicer")`; the worker runs in this Python."""
+    if reason := _why_no_slicer() or _why_no_qt():
+        pytest.skip(reason)
+    from Testing.slicer.testbench.bench import Bench
+
+    monkeypatch.setenv("MASS_PYTHON", sys.executable)
+    made = Bench(tmp_path_factory.mktemp("slicer"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ball(request: pytest.FixtureRequest) -> tuple[Any, Any, str]:
+    """A scan with a ball drawn on it: volume, segmentation, segment ID; on the test's bench or host."""
+    request.getfixturevalue("bench" if "bench" in request.fixturenames else "host")
+    import slicer
+
+    z, y, x = np.mgrid[:30, :40, :50]
+    mask = (z - 15) ** 2 + (y - 20) ** 2 + (x - 25) ** 2 < 100
+    volume = slicer.util.addVolumeFromArray((x * 5).astype(np.int16), ijkToRAS=np.diag([-1.0, -1.0, 1.5, 1.0]), name="scan")
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segment = segmentation.GetSegmentation().AddEmptySegment("ball", "ball", [1, 0, 0])
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segment, volume)
+    return volume, segmentation, segment
+
+
+@functools.cache
+def _why_no_slicer() -> str:
+    """Why slicer-core cannot be used; empty: it can."""
+    try:
+        importlib.import_module("slicer_core")
+    except ModuleNotFoundError:
+        return "the package slicer-core is not installed: pip install '.[slicer]'"
+    except ImportError as error:
+        return f"slicer-core lacks a library of the system: {error}"
+    return ""
+
+
+@functools.cache
+def _why_no_qt() -> str:
+    """Why Qt cannot be used; empty: it can. Tried in a process of its own, which Qt ends where a library of the system is missing."""
+    program = "from PySide6 import QtUiTools, QtWidgets; QtWidgets.QApplication([])"
+    environment = {"QT_QPA_PLATFORM": "offscreen"} | os.environ
+    tried = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, env=environment)
+    if tried.returncode == 0:
+        return ""
+    if "No module named" in tried.stderr:
+        return "the package PySide6-Essentials is not installed: pip install '.[slicer]'"
+    return f"Qt lacks something of the system: {tried.stderr.strip()[-300:]}"
