@@ -1,0 +1,95 @@
+"""The embedded Segment Editor, to draw a reference without leaving the module."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from .references import ReferencesPanel
+
+_UNDO_STEPS = 10
+
+
+class Drawing:
+    """Shows the editor for the selected reference while Draw is pressed.
+
+    Args:
+        ui: the window's parts by name.
+        references: the table of references.
+    """
+
+    def __init__(self, ui: object, references: ReferencesPanel) -> None:
+        self._button, self._editor, self._panel = ui.drawButton, ui.segmentEditor, ui.referencesSection
+        self._references = references
+        self._editor.setMaximumNumberOfUndoStates(_UNDO_STEPS)
+        self._editor.visible = False
+        self._button.connect("toggled(bool)", self._on_toggle)
+
+    def enter(self) -> None:
+        """Keyboard shortcuts belong to the module that is shown."""
+        if self._button.checked:
+            self._editor.setupViewObservations()
+            self._editor.installKeyboardShortcuts(self._panel)
+
+    def exit(self) -> None:
+        """Let go of mouse, keyboard and views."""
+        self._editor.setActiveEffect(None)
+        self._editor.uninstallKeyboardShortcuts()
+        self._editor.removeViewObservations()
+
+    def save_for_undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+        """Segments are about to be added: let Undo take them back, wherever the segmentation is being edited."""
+        for editor in (self._editor, _module_editor()):
+            if editor is not None and editor.segmentationNode() is segmentation:
+                editor.saveStateForUndo()
+
+    def close(self) -> None:
+        """Forget the scene."""
+        self.exit()
+        self._button.checked = False
+
+    def _on_toggle(self, on: bool) -> None:
+        self._editor.visible = on
+        if not on:
+            self.exit()
+            self._references.refresh()
+            return
+        row = self._references.selected()
+        volume = row.volume.currentNode()
+        if volume is None:
+            self._button.checked = False
+            slicer.util.infoDisplay(_("Choose the scan to draw on first."), windowTitle=_("MASS"))
+            return
+        segmentation = row.segmentation.currentNode() or self._new_segmentation(volume)
+        row.segmentation.setCurrentNode(segmentation)
+        self._editor.setMRMLSegmentEditorNode(self._editor_node())
+        self._editor.setSegmentationNode(segmentation)
+        self._editor.setSourceVolumeNode(volume)
+        self.enter()
+
+    def _editor_node(self) -> slicer.vtkMRMLSegmentEditorNode:
+        """This module's own, so that the Segment Editor module keeps its settings."""
+        node = slicer.mrmlScene.GetSingletonNode("MASSSlicer", "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag("MASSSlicer")
+            # Drawing a reference must not eat into its neighbours.
+            node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+            node = slicer.mrmlScene.AddNode(node)
+        return node
+
+    def _new_segmentation(self, volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+        name = slicer.mrmlScene.GenerateUniqueName(_("{volume} reference").format(volume=volume.GetName()))
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        segmentation.CreateDefaultDisplayNodes()
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        segmentation.GetSegmentation().AddEmptySegment("", _("structure"))
+        return segmentation
+
+
+def _module_editor() -> slicer.qMRMLSegmentEditorWidget | None:
+    """The editor of Slicer's Segment Editor module, if that was opened."""
+    module = getattr(slicer.modules, "segmenteditor", None)
+    representation = None if module is None else getattr(slicer.modules, "SegmentEditorWidget", None)
+    return None if representation is None else representation.editor

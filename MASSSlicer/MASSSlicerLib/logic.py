@@ -1,0 +1,222 @@
+"""What the module does, for the window and for scripts alike.
+
+From Slicer's Python console, without the window:
+
+    logic = slicer.modules.massslicer.widgetRepresentation().self().logic   # or MASSSlicer.MASSSlicerLogic()
+    run = logic.segment([Reference(ct, drawn)], [other_ct])                 # returns at once
+    logic.wait(run)                                                        # Slicer stays usable meanwhile
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from mass_core.errors import InputError, MassError
+
+from . import scene
+from .cases import Case, stem
+from .engine import Engine
+from .exports import Exports
+from .order import Destination, Progress, Reference, Settings
+from .parameters import MASSSlicerParameterNode
+from .run import Run
+
+_LOG_LINES = 2000
+
+
+class MASSSlicerLogic(ScriptedLoadableModuleLogic):
+    """References and targets in, segments out; owns the worker."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.exports = Exports()
+        self.log: list[str] = []
+        self.worker_started: Callable[[bool], None] = lambda again: None
+        self._engine: Engine | None = None
+        self._run: Run | None = None
+
+    def getParameterNode(self) -> MASSSlicerParameterNode:
+        """The parameters of this scene."""
+        return MASSSlicerParameterNode(super().getParameterNode())
+
+    @property
+    def engine(self) -> Engine:
+        """Made when it is first needed; the worker starts with the first request."""
+        if self._engine is None:
+            self._engine = Engine(self._note, lambda again: self.worker_started(again))
+        return self._engine
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is on."""
+        return self._run is not None and self._run.active
+
+    def segment(
+        self,
+        task: Sequence[Reference] | str | Path,
+        targets: Sequence[slicer.vtkMRMLScalarVolumeNode | str | Path | Case],
+        *,
+        settings: Settings = Settings(),  # noqa: B008  # frozen
+        destination: Destination = Destination(),  # noqa: B008  # frozen
+        changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
+        changed: Callable[[Case], None] = lambda case: None,
+        progressed: Callable[[Progress], None] = lambda progress: None,
+        finished: Callable[[MassError | None], None] = lambda error: None,
+    ) -> Run:
+        """Segment targets; returns at once, the callbacks tell how it goes.
+
+        Args:
+            task: references, or a task file.
+            targets: volumes of the scene, image files, DICOM folders.
+            settings: how.
+            destination: where results go.
+            changing: called with an existing segmentation before segments are added to it.
+            changed: called with a case whenever something about it changed.
+            progressed: called with a `Progress`.
+            finished: called once, with the error that stopped the whole run or None.
+
+        Raises:
+            MassError: if something is missing or a run is on; nothing has begun then.
+        """
+        self._check_idle()
+        run = Run(
+            self.engine.client,
+            self.exports,
+            task=Path(task) if isinstance(task, (str, Path)) else self._checked(task),
+            cases=[_case(target) for target in targets],
+            settings=settings,
+            destination=destination,
+            changing=changing,
+            changed=changed,
+            progressed=progressed,
+            finished=finished,
+        )
+        self._run = run
+        run.start()
+        return run
+
+    def resume(self, run: Run) -> None:
+        """Go on with the targets of a run that are not done.
+
+        Raises:
+            MassError: if another run is on.
+        """
+        self._check_idle()
+        self._run = run
+        run.resume()
+
+    def cancel(self) -> None:
+        """Stop the run that is on, if any."""
+        if self._run is not None:
+            self._run.cancel()
+
+    def wait(self, run: Run, seconds: float = 3600.0) -> None:
+        """Come back when a run is over, for scripts; Slicer stays usable.
+
+        Raises:
+            MassError: if it takes longer; it is stopped then.
+        """
+        until = time.monotonic() + seconds
+        while run.active:
+            slicer.app.processEvents()
+            time.sleep(0.01)
+            if time.monotonic() > until:
+                run.cancel()
+                raise InputError(_("The run took longer than {seconds:.0f} s.").format(seconds=seconds), _("Allow more time."))
+
+    def save_task(self, run: Run, path: Path) -> None:
+        """Keep what the references of a run taught, for later and for others; no image is in it.
+
+        Raises:
+            MassError: if the run has none, or the file cannot be written.
+        """
+        if run.task_file is None or not run.task_file.is_file():
+            raise InputError(_("There is nothing to save yet."), _("Segment a target first."))
+        from mass_core.atomic import write_bytes
+
+        write_bytes(path, run.task_file.read_bytes())
+
+    def forget_scene(self) -> None:
+        """The scene is closed: stop, and delete the files made of it."""
+        self.cancel()
+        self.exports.close()
+
+    def close(self) -> None:
+        """End the worker and delete all files; the logic can be used again afterwards."""
+        self.cancel()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        self.exports.close()
+
+    def _check_idle(self) -> None:
+        if self.busy:
+            raise InputError(_("A run is on."), _("Wait for its end, or cancel it."))
+
+    def _checked(self, references: Sequence[Reference]) -> Sequence[Reference]:
+        if not references:
+            raise InputError(_("There is no reference."), _("Choose a volume and the segmentation that shows what to look for."))
+        for reference in references:
+            scene.check_volume(reference.volume)
+        return references
+
+    def _note(self, text: str) -> None:
+        """Keep the latest lines of what the worker says for the record."""
+        self.log.append(text)
+        del self.log[:-_LOG_LINES]
+
+
+def references_of(parameters: MASSSlicerParameterNode) -> list[Reference]:
+    """The complete references among the parameters; those whose nodes were deleted are left out."""
+    rows = zip(parameters.referenceVolumes, parameters.referenceSegmentations, parameters.referenceSegments, strict=False)
+    return [
+        Reference(volume, segmentation, tuple(json.loads(ids or "[]")))
+        for volume, segmentation, ids in rows
+        if volume is not None and segmentation is not None
+    ]
+
+
+def settings_of(parameters: MASSSlicerParameterNode, device: str) -> Settings:
+    """How to segment, as the parameters say."""
+    own: dict[str, Any] = {}
+    if parameters.ownSettings:
+        own = {
+            "window_zyx": [parameters.window] * 3,
+            "overlap": parameters.overlap,
+            "threshold": parameters.threshold,
+            "parts": parameters.parts,
+        }
+    return Settings(weights=parameters.weights, device=device, precision=parameters.precision, recipe=parameters.recipe, options=own)
+
+
+def destination_of(parameters: MASSSlicerParameterNode) -> Destination:
+    """Where results go, as the parameters say.
+
+    Raises:
+        InputError: if files are wanted but no folder is chosen.
+    """
+    if not parameters.toFiles:
+        return Destination(into=parameters.outputSegmentation, name=parameters.resultName or "{target} MASS")
+    folder = Path(parameters.outputFolder)
+    if not parameters.outputFolder:
+        raise InputError(_("No folder is chosen for the results."), _("Choose one under Results."))
+    if not folder.is_dir():
+        raise InputError(_("There is no folder {folder}.").format(folder=folder), _("Choose another one under Results."))
+    return Destination(folder=folder, ending=parameters.outputFormat, skip_done=parameters.skipDone)
+
+
+def _case(target: slicer.vtkMRMLScalarVolumeNode | str | Path | Case) -> Case:
+    if isinstance(target, Case):
+        return target
+    if isinstance(target, (str, Path)):
+        return Case(stem(Path(target)), path=Path(target))
+    scene.check_volume(target)
+    return Case(target.GetName(), volume_id=target.GetID())

@@ -1,0 +1,51 @@
+"""What the user chose, kept in the scene: saved with it, restored with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+
+PARTS = ("reference", "largest", "all")
+RECIPES = ("default", "released")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+FORMATS = (".seg.nrrd", ".nii.gz")
+
+
+@parameterNodeWrapper
+class MASSSlicerParameterNode:
+    """Parameters of a scene. Device and window layout belong to the computer and are in Slicer's settings instead."""
+
+    # Three lists in step: the reference number i.
+    referenceVolumes: list[vtkMRMLScalarVolumeNode]
+    referenceSegmentations: list[vtkMRMLSegmentationNode]
+    referenceSegments: list[str]
+    """Segment IDs as a JSON list; an empty list stands for all segments."""
+    taskFile: str
+    """Task file used instead of references; empty: references."""
+
+    targetVolumes: list[vtkMRMLScalarVolumeNode]
+    targetFiles: list[str]
+    """Image files, or folders with one DICOM series."""
+
+    allFrames: bool = False
+    """Of targets that show a sequence: every frame, not only the one that is shown."""
+
+    toFiles: bool = False
+    outputSegmentation: vtkMRMLSegmentationNode
+    """Gets the new segments; None: a new segmentation for each target."""
+    outputFolder: str
+    outputFormat: Annotated[str, Choice(FORMATS)] = ".seg.nrrd"
+    skipDone: bool = True
+    resultName: str = "{target} MASS"
+
+    weights: str = "small"
+    recipe: Annotated[str, Choice(RECIPES)] = "default"
+    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
+    ownSettings: bool = False
+    """Off: window, overlap, threshold and parts are those the weights were made for."""
+    window: Annotated[int, WithinRange(16, 256)] = 32
+    overlap: Annotated[float, WithinRange(0.0, 0.9)] = 0.25
+    threshold: Annotated[float, WithinRange(0.05, 0.95)] = 0.5
+    parts: Annotated[str, Choice(PARTS)] = "reference"

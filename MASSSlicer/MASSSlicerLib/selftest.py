@@ -1,0 +1,48 @@
+"""The self test a user can run inside Slicer: the whole way from a drawn reference to a result in another scan, on the sample phantoms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from . import scene
+from .logic import MASSSlicerLogic
+from .order import Reference
+from .sample_data import load_samples
+
+if TYPE_CHECKING:
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
+
+LEAST_DICE = 0.4
+"""Of the liver. Far below what the bundled weights reach, far above what a shifted, flipped or empty result would."""
+
+
+def run_self_test(test: ScriptedLoadableModuleTest) -> None:
+    """Segment the liver of one phantom after that of another.
+
+    Args:
+        test: whose `delayDisplay` tells what is going on, and whose assertions judge.
+    """
+    logic = MASSSlicerLogic()
+    try:
+        test.delayDisplay(_("Loading two phantoms"))
+        samples = load_samples()
+        test.delayDisplay(_("Segmenting the second after the first"))
+        run = logic.segment([Reference(samples.reference, samples.segmentation)], [samples.target])
+        logic.wait(run, seconds=600)
+        (case,) = run.cases
+        test.assertEqual(case.status, "done", case.message)
+        segmentation = slicer.mrmlScene.GetNodeByID(case.segmentation_id)
+        (segment_id,) = case.segment_ids
+        names = [look.name for look in scene.looks(segmentation, [segment_id]).values()]
+        test.assertEqual(names, ["liver"])
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, samples.target) > 0
+        truth = slicer.util.arrayFromSegmentBinaryLabelmap(samples.truth, scene.segment_ids(samples.truth)[0], samples.target) > 0
+        dice = 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
+        test.assertGreater(dice, LEAST_DICE)
+        test.delayDisplay(_("Test passed: Dice {dice:.2f}").format(dice=dice))
+    finally:
+        logic.close()

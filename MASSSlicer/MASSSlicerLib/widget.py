@@ -1,0 +1,280 @@
+"""The window: connects its parts with parameters and logic; decides what can be pressed and says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from mass_core.errors import MassError
+
+from .advanced import AdvancedPanel
+from .cases import Case
+from .dicom_dialog import choose_series
+from .drawing import Drawing
+from .library import LibraryPanel
+from .logic import MASSSlicerLogic, destination_of, references_of, settings_of
+from .order import Progress
+from .parameters import FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from .references import ReferencesPanel
+from .results import ResultsPanel
+from .run import Run
+from .status import StatusPanel
+from .targets import TargetsPanel
+
+_BAR = 1000
+
+
+class Window(VTKObservationMixin):
+    """One scene's references, targets and results on the screen.
+
+    Args:
+        ui: the parts of MASSSlicer.ui by name.
+        logic: does the work.
+    """
+
+    def __init__(self, ui: object, logic: MASSSlicerLogic) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui, self.logic = ui, logic
+        self.parameters: MASSSlicerParameterNode | None = None
+        self.run: Run | None = None
+        self._gui_tag: object = None
+        self._refresh_due = False
+        self._reread_due = False
+        for table, column in ((ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)):
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        for column in range(4):
+            ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        for combo, words in ((ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)):
+            combo.addItems(list(words))
+        self.status = StatusPanel(ui, logic, self.show_error)
+        self.references = ReferencesPanel(ui, self.update)
+        self.drawing = Drawing(ui, self.references)
+        self.targets = TargetsPanel(ui, self.update, self.show_error)
+        self.results = ResultsPanel(ui, self.references.add_reference, self.show_error)
+        self.library = LibraryPanel(ui, self._use_task, lambda: self.run, logic, self.show_error)
+        self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
+        ui.segmentButton.connect("clicked()", self.segment)
+        ui.cancelButton.connect("clicked()", self.cancel)
+        ui.resumeButton.connect("clicked()", self.resume)
+        ui.addDicomButton.connect("clicked()", self._add_dicom)
+        ui.useReferencesButton.connect("clicked()", lambda: self._use_task(None))
+        ui.outputFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
+        logic.worker_started = self._worker_started
+
+    def enter(self) -> None:
+        """Show the scene's parameters."""
+        if self.parameters is None:
+            self._show_scene()
+        self.status.enter()
+        self.drawing.enter()
+
+    def exit(self) -> None:
+        """Let go of keyboard and views; a run goes on."""
+        self.drawing.exit()
+
+    def close(self) -> None:
+        """Disconnect everything."""
+        self.logic.worker_started = lambda again: None
+        self._let_go()
+        self.drawing.close()
+        self.status.close()
+
+    def on_scene_start_close(self) -> None:
+        """The scene's nodes are about to go: a run that needs them is stopped."""
+        self.logic.forget_scene()
+        self._let_go()
+        self.run = None
+        self.results.clear()
+        self._show_idle("")
+
+    def on_scene_changed(self) -> None:
+        """Nodes came or went. Answered once for many changes, and when they are complete: a new volume has no image yet."""
+        if not self._refresh_due:
+            self._refresh_due = True
+            qt.QTimer.singleShot(0, self._refresh)
+
+    def on_scene_imported(self) -> None:
+        """A scene was loaded, its parameters with it."""
+        self._reread_due = True
+        self.on_scene_changed()
+
+    def segment(self) -> None:
+        """The button."""
+        try:
+            parameters = self.parameters
+            task = Path(parameters.taskFile) if parameters.taskFile else references_of(parameters)
+            self.run = self.logic.segment(
+                task,
+                self.targets.cases(),
+                settings=settings_of(parameters, self.advanced.device),
+                destination=destination_of(parameters),
+                changing=self.drawing.save_for_undo,
+                changed=self._on_case,
+                progressed=self._on_progress,
+                finished=self._on_finished,
+            )
+        except MassError as error:
+            self.show_error(error)
+            return
+        self.results.begin(self.run.cases)
+        self._show_running()
+
+    def cancel(self) -> None:
+        """Stop the run; done within two seconds."""
+        self.logic.cancel()
+
+    def resume(self) -> None:
+        """Go on where a run was stopped."""
+        try:
+            self.logic.resume(self.run)
+        except MassError as error:
+            self.show_error(error)
+            return
+        self._show_running()
+
+    def why_not(self) -> str:
+        """Why a run cannot begin; empty: it can."""
+        parameters = self.parameters
+        if parameters is None:
+            return _("There is no scene.")
+        if self.logic.busy:
+            return _("A run is on.")
+        if not self.status.ready:
+            return _("PyTorch is not installed yet: see Status, Install…")
+        if not parameters.taskFile and not references_of(parameters):
+            return _("Choose a reference: a scan, and the segmentation that shows what to look for.")
+        if not self.targets.cases():
+            return _("Tick at least one target, or add a folder.")
+        if parameters.toFiles and not parameters.outputFolder:
+            return _("Choose a folder for the results.")
+        return ""
+
+    def update(self) -> None:
+        """What can be pressed depends on what is chosen."""
+        reason = self.why_not()
+        self.ui.segmentButton.enabled = not reason
+        self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
+        self.ui.cancelButton.enabled = self.logic.busy
+        left = self.run is not None and not self.logic.busy and not all(case.over for case in self.run.cases)
+        self.ui.resumeButton.enabled = left
+        files = self.parameters is not None and self.parameters.toFiles
+        for widget in (self.ui.outputFolderEdit, self.ui.formatCombo, self.ui.skipCheck):
+            widget.enabled = files
+        self.ui.outputSelector.enabled = not files
+        task = self.parameters.taskFile if self.parameters is not None else ""
+        self.ui.taskRow.visible = bool(task)
+        self.ui.taskLabel.text = _("Looks for what the saved task “{name}” says.").format(name=Path(task).stem) if task else ""
+        self.advanced.update(self.parameters)
+        self.library.update()
+
+    def show_error(self, error: Exception) -> None:
+        """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
+        if isinstance(error, MassError):
+            slicer.util.errorDisplay(error.message + (f"\n\n{error.cure}" if error.cure else ""), windowTitle=_("MASS"))
+        else:
+            self.logic.log.append(repr(error))
+            slicer.util.errorDisplay(
+                _("Something unexpected went wrong; the scene is as it was."), windowTitle=_("MASS"), detailedText=repr(error)
+            )
+
+    def _show_scene(self) -> None:
+        """Connect to the parameters of the scene."""
+        self.parameters = self.logic.getParameterNode()
+        self._gui_tag = self.parameters.connectGui(self.ui)
+        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.update())
+        self.ui.outputFolderEdit.currentPath = self.parameters.outputFolder
+        self.references.show(self.parameters)
+        self.targets.show(self.parameters)
+        self.advanced.show(self.parameters)
+        self.update()
+
+    def _on_folder(self, path: str) -> None:
+        if self.parameters is not None:
+            self.parameters.outputFolder = path
+
+    def _let_go(self) -> None:
+        self.removeObservers()
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+        self.parameters = None
+        self.references.close()
+        self.targets.show(None)
+        self.advanced.show(None)
+
+    def _refresh(self) -> None:
+        self._refresh_due = False
+        if slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
+            return
+        if self._reread_due:
+            self._reread_due = False
+            self._let_go()
+        if self.parameters is None:
+            self._show_scene()
+        self.references.refresh()
+        self.targets.refresh()
+        self.update()
+
+    def _use_task(self, path: Path | None) -> None:
+        """Segment with a saved task; None: with the references."""
+        self.parameters.taskFile = "" if path is None else str(path)
+        self.update()
+
+    def _add_dicom(self) -> None:
+        chosen = choose_series()
+        if chosen:
+            self.targets.add_files(chosen)
+
+    def _worker_started(self, again: bool) -> None:
+        if again:
+            self.ui.messageLabel.text = _("The worker was started anew. The scene is as it was.")
+        self.status.ask_worker()
+
+    def _on_case(self, case: Case) -> None:
+        self.results.update(case)
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.ui.progressBar.value = int(_BAR * progress.fraction)
+        left = "" if progress.eta_s is None else _(", {time} left").format(time=_duration(progress.eta_s))
+        self.ui.progressBar.format = f"{progress.text}{left}"
+
+    def _on_finished(self, error: MassError | None) -> None:
+        run = self.run
+        self._show_idle(_summary(run) if run is not None else "")
+        self.references.refresh()
+        self.targets.refresh()
+        self.update()
+        if error is not None:
+            self.show_error(error)
+
+    def _show_running(self) -> None:
+        self.ui.messageLabel.text = ""
+        self.ui.progressBar.value = 0
+        self.update()
+
+    def _show_idle(self, message: str) -> None:
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.format = ""
+        self.ui.messageLabel.text = message
+
+
+def _summary(run: Run) -> str:
+    """A sentence about a run that is over, with what its references call for attention to."""
+    counts = [(sum(case.status == status for case in run.cases), word) for status, word in _COUNTED]
+    parts = [f"{count} {word}" for count, word in counts if count]
+    where = _(" (on {device})").format(device=run.device) if run.device else ""
+    return " ".join([", ".join(parts) + where + ".", *run.warnings])
+
+
+_COUNTED = (("done", _("done")), ("skipped", _("were done before")), ("failed", _("failed")), ("stopped", _("stopped")))
+
+
+def _duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 90:
+        return _("{seconds:.0f} s").format(seconds=max(1, seconds))
+    return _("{minutes:.0f} min").format(minutes=seconds / 60)

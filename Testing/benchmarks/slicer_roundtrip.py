@@ -1,0 +1,122 @@
+"""What the way from a volume of Slicer to the worker and back costs, and whether Slicer stays usable meanwhile.
+
+    python -m Testing.benchmarks.slicer_roundtrip [--shape 300 512 512]
+
+On the testbench (Slicer's own libraries, stand-ins for its widgets) with the bundled weights on the CPU:
+
+- round trip: seconds to export the scan and the mask, to read and write in the worker, and to put the result back, for a large scan
+- again: seconds of the second run, after an edit of the reference, beside the first
+- usable: the longest time the event loop was held up while a run was on; cancel to idle
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mass_core.phantoms import subject
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("Z", "Y", "X"), help="voxels of the large scan")
+    shape = tuple(parser.parse_args().shape)
+    os.environ["MASS_PYTHON"] = sys.executable
+    from Testing.slicer.testbench.bench import Bench
+
+    bench = Bench(Path(tempfile.mkdtemp()))
+    bench.application.testing = True
+    try:
+        round_trip(bench, shape)
+        usable(bench)
+    finally:
+        bench.close()
+
+
+def patient(name, seed, shape, spacing):
+    """A volume node of a phantom, and its liver drawn."""
+    from Testing.slicer import patients
+
+    image, labels = subject(seed, "ct", shape_zyx=shape, spacing_zyx=spacing)
+    volume = patients.scan(image, name)
+    drawn = patients.drawing(volume)
+    patients.draw(drawn, volume, labels.array == patients.LIVER, "liver")
+    return volume, drawn
+
+
+def round_trip(bench, shape):
+    """One large scan there and back; the worker's own seconds tell what the network took."""
+    from MASSSlicerLib import scene
+    from MASSSlicerLib.exports import Exports
+
+    from mass_core.subprocess_transport import LocalClient
+
+    spacing = tuple(float(edge / count) for edge, count in zip((304.0, 307.0, 358.0), shape, strict=True))
+    volume, drawn = patient("large", 1, shape, spacing)
+    exports, client = Exports(), LocalClient()
+    seconds = {}
+    image = timed(seconds, "export the scan", lambda: exports.volume(volume))
+    (mask,), _ = timed(seconds, "export the mask", lambda: scene.write_masks(volume, drawn, {"liver": 1}, exports.new(".nrrd")))
+    output = exports.folder / "found.nrrd"
+    order = {"device": "cpu", "references": [{"image": str(image), "mask": str(mask)}], "target": str(image), "output": str(output)}
+    client.ask("load", {"device": "cpu"})
+    reply = timed(seconds, "worker", lambda: client.ask("segment", order))
+    seconds.update({f"worker: {stage}": value for stage, value in reply["timings"].items()})
+    timed(seconds, "result to the scene", lambda: scene.place_result(volume, output, {1: scene.Look("liver")}))
+    client.close()
+    exports.close()
+    print(f"\nround trip of {shape[2]} x {shape[1]} x {shape[0]} voxels")
+    for what, value in seconds.items():
+        print(f"  {what:<24} {value:7.2f} s")
+    there_and_back = ("export the scan", "export the mask", "worker: read", "worker: write", "result to the scene")
+    print(f"  there and back, without the network and its preparation: {sum(seconds.get(what, 0) for what in there_and_back):.2f} s")
+
+
+def usable(bench):
+    """Runs in the window: longest hold-up, second run beside the first, cancel."""
+    import slicer
+
+    from Testing.slicer import patients
+
+    slicer.mrmlScene.Clear(0)
+    widget = bench.module("MASSSlicer")
+    reference, drawn = patient("reference", 0, (76, 96, 112), (4.0, 3.2, 3.2))
+    target, _ = patient("target", 1, (76, 96, 112), (4.0, 3.2, 3.2))
+    bench.process_events()
+    row = widget.window.references.rows[0]
+    row.volume.setCurrentNode(reference)
+    row.segmentation.setCurrentNode(drawn)
+    widget.window.parameters.targetVolumes = [target]
+    bench.process_events()
+    worst = []
+    for run in ("first", "again"):
+        with bench.latency() as latency:
+            began = time.monotonic()
+            widget.ui.segmentButton.click()
+            bench.wait_until(lambda: not widget.logic.busy, seconds=600)
+        print(f"\n{run} run: {time.monotonic() - began:.2f} s; longest hold-up of the window {latency.worst_ms:.0f} ms")
+        worst.append(latency.worst_ms)
+        mask = patients.mask_of(drawn, "liver", reference)
+        mask[mask.nonzero()[0][:100]] = 0
+        patients.redraw(drawn, reference, mask, "liver")
+    widget.ui.segmentButton.click()
+    bench.wait_until(lambda: widget.ui.progressBar.value > 200, seconds=60)
+    began = time.monotonic()
+    widget.ui.cancelButton.click()
+    bench.wait_until(lambda: not widget.logic.engine.client.busy, seconds=30)
+    print(f"\ncancel to idle: {time.monotonic() - began:.2f} s")
+
+
+def timed(seconds, what, action):
+    """What an action gives; its seconds are noted."""
+    began = time.monotonic()
+    found = action()
+    seconds[what] = time.monotonic() - began
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Make the pictures of docs/slicer.md: `python -m Testing.slicer.make_screenshots FOLDER`.
+
+The module's own window and Slicer's own drawing of scans and segments, on the testbench; the looks of the widgets are the testbench's.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = 160
+"""Of a picture, to keep the files small."""
+
+
+def main(folder: Path) -> None:
+    """Go through the tutorial, with a picture at each step."""
+    os.environ.setdefault("MASS_PYTHON", sys.executable)
+    os.environ["MASS_HOME"] = tempfile.mkdtemp()
+    from Testing.slicer.testbench.bench import Bench
+
+    bench = Bench(Path(tempfile.mkdtemp()))
+    bench.application.testing = True
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        tutorial(bench, folder)
+    finally:
+        bench.close()
+
+
+def tutorial(bench, folder: Path) -> None:
+    """Two phantoms: choose, segment, look, keep."""
+    import qt
+
+    widget = bench.module("MASSSlicer")
+    ui, window = widget.ui, widget.window
+    from MASSSlicerLib.sample_data import load_samples
+
+    samples = load_samples()
+    bench.process_events()
+    row = window.references.rows[0]
+    row.segmentation.setCurrentNode(samples.segmentation)
+    row.volume.setCurrentNode(samples.reference)
+    for number in range(ui.targetsTable.rowCount):
+        if ui.targetsTable.item(number, 0).text() == samples.target.GetName():
+            ui.targetsTable.item(number, 0).setCheckState(qt.Qt.Checked)
+    ui.segmentButton.click()
+    bench.wait_until(lambda: ui.progressBar.value > 450 or not widget.logic.busy, seconds=300)
+    keep(
+        bench.picture(ui.runRow.parent(), folder / "slicer_running.png"),
+        top=ui.runRow.y - 8,
+        bottom=ui.progressBar.y + ui.progressBar.height + 8,
+    )
+    bench.wait_until(lambda: not widget.logic.busy, seconds=300)
+    ui.resultsTable.setCurrentCell(0, 0)
+    keep(bench.picture(bench.panel("MASSSlicer"), folder / "slicer_done.png"))
+    import slicer
+
+    result = slicer.mrmlScene.GetNodeByID(window.run.cases[0].segmentation_id)
+    keep(views(bench, samples.target, result, folder / "slicer_views.png"))
+
+
+def views(bench, volume, segmentation, path: Path) -> Path:
+    """Three slices through the middle of what was found, and its surface, as Slicer draws them."""
+    import slicer
+
+    from Testing.slicer.testbench.views import SliceView, ThreeDView
+
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        node.GetDisplayNode().SetVisibility(node is segmentation)
+    volume.GetDisplayNode().AutoWindowLevelOff()
+    volume.GetDisplayNode().SetWindowLevel(500, 40)
+    segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetDisplayNode().SetOpacity2DFill(0.35)
+    bounds = np.zeros(6)
+    segmentation.GetRASBounds(bounds)
+    centre = bounds.reshape(3, 2).mean(1)
+    size = (420, 420)
+    tiles = []
+    for name in ("Red", "Green", "Yellow"):
+        view = SliceView(bench, name, size)
+        view.show(volume)
+        view.jump(*centre)
+        tiles.append(view.picture())
+    tiles.append(ThreeDView(bench, size).picture())
+    Image.fromarray(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[3:] + tiles[2:3])])).save(path)
+    return path
+
+
+def keep(path: Path, *, top: int = 0, bottom: int = 0) -> None:
+    """Crop a picture (in points) and reduce its colours."""
+    picture = Image.open(path).convert("RGB")
+    scale = 2 if bottom else 1
+    picture = picture.crop((0, scale * top, picture.width, scale * bottom)) if bottom else picture
+    picture.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

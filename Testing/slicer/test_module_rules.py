@@ -1,0 +1,89 @@
+"""Rules of the module's code that a running Slicer would punish late or only on somebody else's computer."""
+
+import ast
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2] / "MASSSlicer"
+FILES = sorted(MODULE.rglob("*.py"))
+IMAGES = {"grids.py", "scene.py", "segments.py", "selftest.py"}
+"""Files that touch voxels."""
+OURS = {"errors", "protocol", "client", "config", "weights_store", "download", "progress", "atomic"}
+"""Of mass_core: what needs the standard library only."""
+ALONE = {"probe.py"}
+"""Run by another Python as a script of its own."""
+
+
+def imports(tree):
+    """Every module a file imports, with the line; those that probe.py and the like look up by name do not count."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "mass_core" else [node.module]
+            yield from ((name, node.lineno) for name in names)
+
+
+def allowed(name, file):
+    top, _, rest = name.partition(".")
+    if top == "mass_core":
+        return rest.split(".")[0] in OURS | {""}
+    if top in ("numpy", "vtk"):
+        return file.name in IMAGES or (top == "vtk" and name == "vtk")
+    return top in sys.stdlib_module_names or top in ("slicer", "qt", "ctk", "MASSSlicerLib", "SampleData", "DICOMLib")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_imports_what_slicer_has(file):
+    """Nothing that would have to be installed first, and of mass_core the layer that needs the standard library only."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert [f"{name} (line {line})" for name, line in imports(tree) if not allowed(name, file)] == []
+
+
+def test_the_modules_of_mass_core_used_here_need_the_standard_library_only():
+    names = importlib.import_module("Testing.core.test_imports")
+    assert {name for name in OURS if names.layers_of(name) != ["stdlib"]} == set()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_is_safe_with_qt_5_and_6(file):
+    """What Qt 6 or Python 3.12 took away, and names of slicer.util that only slicer-core has in `slicer` itself."""
+    text = file.read_text(encoding="utf-8")
+    gone = r"QRegExp\b|QTextCodec|QDesktopWidget|setMargin\(|\.margin\b|\bqt\.QTime\(|^import imp$|distutils|qt\.QThread|qt\.Signal"
+    assert re.findall(gone, text, re.MULTILINE) == []
+    pytest.importorskip("slicer")
+    import slicer.util
+
+    util = {name for name in vars(slicer.util) if name[0].islower() and callable(getattr(slicer.util, name))}
+    assert {name for name in re.findall(r"\bslicer\.([a-z]\w+)\(", text) if name in util} == set()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_is_short(file):
+    limit = 100 if file.name == "MASSSlicer.py" else 400
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+def test_windows_need_no_english_only_words():
+    """What a user reads is given to the translator; names, formats and keys are not words."""
+    words = re.compile(r"[A-Za-z]{3,} [a-z]{2,}")
+    shown = {"setText", "addAction", "addItem", "setToolTip", "setWindowTitle"}
+    missing = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            plain = (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and (node.func.attr in shown or node.func.attr.endswith("Display"))
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
+                and words.search(node.args[0].value)
+            )
+            if plain:
+                missing.append(f"{file.name}:{node.lineno}")
+    assert missing == []
