@@ -12,7 +12,7 @@ def small() -> RunConfig:
     """The bundled weights: 5 M parameters and 32-voxel windows, so that a laptop's CPU suffices to use them and two cores to train them."""
     return RunConfig(
         name="small",
-        steps=5000,
+        steps=12000,
         batch_size=8,
         early_window=24,
         early_share=0.8,
@@ -27,6 +27,7 @@ def small() -> RunConfig:
             overlap=0.25,
             threshold=0.6,
             parts="reference",
+            place_mm=60.0,
             body_margin_zyx=(4, 4, 4),
             extent_fraction=0.25,
             spacing_limits_mm=(0.8, 6.0),
@@ -39,7 +40,7 @@ def small() -> RunConfig:
             scale=0.25,
             elastic_probability=0.5,
             elastic_voxels=1.5,
-            far_share=0.35,
+            far_share=0.5,
             pose_warmup=600,
         ),
         appearance=AppearanceConfig(probability=0.3),
