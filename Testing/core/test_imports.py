@@ -43,6 +43,8 @@ LAYERS = {
             "masks.slices",
             "masks.merge",
             "masks.batch",
+            "masks.frames",
+            "masks.propagate",
         ),
     ],
     "torch": [
