@@ -42,8 +42,8 @@ class Tracker(Protocol):
 class Seed(NamedTuple):
     """A 2D mask to carry through the volume."""
 
-    index: int
-    """Of its slice."""
+    at: int
+    """Number of its slice."""
     mask: Bools
     """[h,w], not empty."""
 
@@ -99,8 +99,8 @@ def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: Batch)
 def _follow(tracker: Tracker, seeds: Sequence[Seed], count: int) -> list[tuple[_Trail, _Trail]]:
     """Both directions of each object, to their ends."""
     pairs = [
-        (_Trail(seed, 1, memory, seed.index, {seed.index: _patch(seed.mask)}), _Trail(seed, -1, memory, seed.index))
-        for seed, memory in zip(seeds, tracker.start([seed.index for seed in seeds], np.stack([seed.mask for seed in seeds])), strict=True)
+        (_Trail(seed, 1, memory, seed.at, {seed.at: _patch(seed.mask)}), _Trail(seed, -1, memory, seed.at))
+        for seed, memory in zip(seeds, tracker.start([seed.at for seed in seeds], np.stack([seed.mask for seed in seeds])), strict=True)
     ]
     going = [trail for pair in pairs for trail in pair]
     while going := [trail for trail in going if _advance(trail, count)]:
