@@ -45,6 +45,7 @@ LAYERS = {
             "masks.batch",
             "masks.frames",
             "masks.propagate",
+            "masks.labels_backend",
         ),
     ],
     "torch": [
@@ -60,6 +61,7 @@ LAYERS = {
         "segmenter",
         "service",
         "masks.plane_masks",
+        "masks.from_slices",
     ],
     "backends": ["masks.slic_backend"],
     "sam2": ["masks.sam2_backend"],

@@ -108,6 +108,10 @@ class Sam2:
             )
         return logits.float(), scores.float()
 
+    def tracker(self, frames: Frames) -> "Sam2Tracker":
+        """Follows objects through slices whose features `look` computed."""
+        return Sam2Tracker(self, frames)
+
     def slices_in_memory(self) -> int | None:
         """Slices whose features fit into 40 % of the free memory of a GPU; None: no need to count, it is not a GPU's."""
         if self.device.type != "cuda":
