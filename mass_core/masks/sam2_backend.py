@@ -1,7 +1,7 @@
 """SAM2 (Ravi et al. 2024) as the network that answers points and follows objects.
 
 Only the network of the package `sam2` is used (`SAM2Base`), not its predictors: neither torchvision nor JPEG files are needed, and objects
-of all seed slices go through it together. In float32 the masks are those of the package's own video predictor, voxel for voxel.
+of all seed slices go through it together. In float32 the masks are those of the package's own video predictor, but for rounding.
 
 Counted from its seed an object is on frame 0, 1, 2 .. of a film of its own, whichever way it goes. What is remembered of it is the seed
 and the last few slices, as many as the network can look at.
@@ -77,14 +77,17 @@ class Sam2:
 
     def look(self, image: Bytes) -> Features:
         """See `Promptable`."""
+        with self.computing():
+            seen = self.network.forward_image(self.picture(image))
+        self.place = tuple(seen["vision_pos_enc"])
+        return Features(tuple(seen["backbone_fpn"]))
+
+    def picture(self, image: Bytes) -> Tensor:
+        """What the network looks at: a picture [h,w,3] stretched to its square and standardised, [1,3,size,size]."""
         size = self.network.image_size
         picture = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
         picture = functional.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-        picture = (picture - picture.new_tensor(_MEAN)[:, None, None]) / picture.new_tensor(_STD)[:, None, None]
-        with self.computing():
-            seen = self.network.forward_image(picture)
-        self.place = tuple(seen["vision_pos_enc"])
-        return Features(tuple(seen["backbone_fpn"]))
+        return (picture - picture.new_tensor(_MEAN)[:, None, None]) / picture.new_tensor(_STD)[:, None, None]
 
     def propose(self, features: Features, points: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See `Promptable`."""
