@@ -89,13 +89,28 @@ def body_box(array: np.ndarray, modality: Modality, recipe: Recipe) -> Box | Non
     The body is what lies above the threshold (CT: Hounsfield units; else 0.1 % of the 99th percentile of the magnitude), closed over two
     voxels, its holes filled, its largest part (values from the released script).
     """
-    if modality == "ct":
-        mask = array > recipe.body_threshold_hu
-    else:
-        magnitude = np.abs(array)
-        mask = magnitude > max(1e-3 * float(np.percentile(magnitude, 99)), 1e-6)
+    mask = above_air(array, modality, recipe)
     box = _box_of_largest(closed(mask, 2))
     return None if box is None else grown(box, recipe.body_margin_zyx, (array.shape[0], array.shape[1], array.shape[2]))
+
+
+def body_mask(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
+    """The body, bool [z, y, x]: the largest part above air, closed over two voxels, holes filled plane by plane; no body: everything."""
+    ends = tuple((2, 2) for _ in range(3))
+    # Continued outwards, a body that leaves the image loses nothing there.
+    bright = closed(np.pad(above_air(array, modality, recipe), ends, mode="edge"), 2)[2:-2, 2:-2, 2:-2]
+    body = largest_parts(bright)
+    for plane in body:
+        plane[:] = ndimage.binary_fill_holes(plane)
+    return body if body.any() else np.ones(array.shape, bool)
+
+
+def above_air(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
+    """Voxels above the recipe's threshold (CT) or 0.1 % of the 99th percentile of the magnitude, bool [z, y, x]."""
+    if modality == "ct":
+        return array > recipe.body_threshold_hu
+    magnitude = np.abs(array)
+    return magnitude > max(1e-3 * float(np.percentile(magnitude, 99)), 1e-6)
 
 
 def closed(mask: np.ndarray, steps: int) -> np.ndarray:

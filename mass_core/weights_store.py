@@ -18,7 +18,7 @@ from .errors import InputError, OutputError, WeightsError
 from .progress import Report
 
 BUNDLED = Path(__file__).parent / "weights"
-SUFFIXES = (".safetensors", ".pth")
+SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,20 @@ REMOTE: dict[str, Remote] = {
         licence="MIT",
         about="released weights of the paper, 120 M parameters (https://huggingface.co/StanfordAIMI/MASS)",
     ),
+    **{
+        f"sam2.1_hiera_{size}": Remote(
+            url=f"https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_{size}.pt",
+            licence="Apache-2.0",
+            about=f"SAM2.1 of Meta, {size}: makes masks with `mass masks --method sam2`",
+            sha256=checksum,
+        )
+        for size, checksum in {
+            "tiny": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+            "small": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+            "base_plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+            "large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        }.items()
+    },
 }
 
 

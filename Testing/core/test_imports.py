@@ -39,10 +39,32 @@ LAYERS = {
             "masks.merge_tree",
             "masks.regrid",
             "masks.generator",
+            "masks.channels",
+            "masks.slices",
+            "masks.merge",
+            "masks.batch",
+            "masks.frames",
+            "masks.propagate",
+            "masks.labels_backend",
         ),
     ],
-    "torch": ["model", "model.*", "checkpoint", "task", "tokens", "windows", "blend", "sweep", "merge", "segmenter", "service"],
+    "torch": [
+        "model",
+        "model.*",
+        "checkpoint",
+        "task",
+        "tokens",
+        "windows",
+        "blend",
+        "sweep",
+        "merge",
+        "segmenter",
+        "service",
+        "masks.plane_masks",
+        "masks.from_slices",
+    ],
     "backends": ["masks.slic_backend"],
+    "sam2": ["masks.sam2_backend"],
 }
 """Modules of the package without their `mass_core.` prefix; a star stands for every file of a folder."""
 
@@ -51,6 +73,7 @@ FORBIDDEN = {
     "numeric": HEAVY + EXTRAS + NEVER,
     "torch": EXTRAS + NEVER,
     "backends": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
+    "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm")), *NEVER, "torchvision"],
 }
 
 
@@ -86,8 +109,8 @@ def test_no_stale_entries() -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layer_imports_without_what_lies_above(layer: str) -> None:
-    if layer == "backends":
-        pytest.importorskip("skimage")
+    if layer in ("backends", "sam2"):
+        pytest.importorskip({"backends": "skimage", "sam2": "sam2"}[layer])
     names = [m if m == "mass_core" else f"mass_core.{m}" for m in modules() if layer in layers_of(m) and m != "__main__"]
     result = python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", forbidden=FORBIDDEN[layer])
     assert result.returncode == 0, result.stderr

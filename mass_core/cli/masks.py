@@ -1,18 +1,30 @@
 """mass masks: unlabelled scans to mask sets."""
 
 import argparse
+import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
+from .options import DEVICES
 from .outputs import folders_ready
-from .scans import Scan, add_scans, find_scans, scan_recipe, work_through
+from .scans import Outcome, Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
 
 if TYPE_CHECKING:
-    from ..masks.generator import Backend
+    from ..masks.from_slices import SliceConfig
+    from ..masks.generator import Maker
+    from ..masks.mask_set import MaskSet
+    from ..masks.sam2_backend import Sam2
+
+Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
+"""Makes the masks of a scan, and tells what the user should know."""
+
+_PATIENCE_S = 60.0
+"""A seed slice that takes longer is worth a word before it begins."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,8 +36,14 @@ def add_parser(subparsers: Any) -> None:
     )
     add_scans(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--method", choices=("slic",), default="slic", help="slic: supervoxels in 3D (default: %(default)s)")
-    parser.add_argument("--max-masks", type=int, metavar="N", help="at most this many masks a scan")
+    parser.add_argument(
+        "--method",
+        choices=("slic", "sam2", "labels"),
+        default="slic",
+        help="slic: supervoxels in 3D; sam2: SAM2 finds objects on slices and follows them, as in the paper; labels: those of --labels "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels join the masks")
     parser.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
     parser.add_argument(
@@ -34,49 +52,203 @@ def add_parser(subparsers: Any) -> None:
         nargs=3,
         type=float,
         metavar=("X", "Y", "Z"),
-        help="voxel size in mm of the grid masks are made on (default: the scan's own; cubes where its voxels are flat or too many)",
+        help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubes where voxels are flat or too many)",
     )
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on (default: by rank under torchrun)")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
+    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="at most this many masks a scan")
+    _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
     parser.set_defaults(run=run)
+
+
+def _add_sam2(group: Any) -> None:
+    group.add_argument("--weights", default="sam2.1_hiera_large", metavar="W", help="file or downloaded name (default: %(default)s)")
+    group.add_argument("--profile", default="auto", metavar="NAME", help="channels and thresholds by kind of scan (default: by modality)")
+    group.add_argument("--interval", type=float, metavar="MM", help="between seed slices (default: the profile's, 15)")
+    group.add_argument("--all-axes", action="store_true", help="slices across all axes, for scans with cubic voxels")
+    group.add_argument("--points-per-side", type=int, default=32, metavar="N", help="of a slice and of each crop (default: %(default)s)")
+    group.add_argument("--crop-layers", type=int, default=2, metavar="N", help="0, 1, 2: 1, 5, 21 pictures a slice (default: %(default)s)")
+    group.add_argument("--min-pixels", type=int, metavar="N", help="smallest 2D mask (default: the profile's)")
+    group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
+    group.add_argument("--objects", type=int, default=64, metavar="N", help="followed together at most (default: %(default)s)")
+    group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
+    group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the masks of every scan."""
-    from ..masks.generator import masks_of
-    from ..masks.mask_set import SUFFIX
-    from ..volume import Volume
-
-    scans = find_scans(arguments.images)
-    backend, settings = _slic(arguments)
-    recipe, folder, terminal = scan_recipe(arguments), arguments.output, arguments.terminal
-    spacing_zyx = tuple(arguments.grid[::-1]) if arguments.grid else None
-    if spacing_zyx is not None and min(spacing_zyx) <= 0:
+    scans = _sharded(find_scans(arguments.images), arguments.shard)
+    if arguments.grid and min(arguments.grid) <= 0:
         raise InputError(f"The spacing is {arguments.grid} mm.", "All three must be above zero.")
+    if arguments.labels is not None and not arguments.labels.is_dir():
+        raise InputError(f"There is no folder {arguments.labels}.", "Check the spelling.")
 
-    def make(scan: Scan) -> None:
+    def is_done(scan: Scan) -> bool:
+        return not arguments.overwrite and _file(scan, arguments).exists()
+
+    with folders_ready([arguments.output / "x"]):
+        if all(map(is_done, scans)):  # no network is loaded for nothing
+            outcome = Outcome(done=0, present=len(scans), failed=0)
+        else:
+            outcome = work_through(scans, is_done, _worker(arguments), "masks", arguments.terminal)
+    outcome.tell(arguments.terminal, arguments.output)
+    return outcome.exit_code
+
+
+def _worker(arguments: argparse.Namespace) -> Callable[[Scan], None]:
+    """Makes and writes the masks of a scan; what is missing for that is found now."""
+    make, settings = {"slic": _slic, "sam2": _sam2, "labels": _labels}[arguments.method](arguments)
+    terminal = arguments.terminal
+
+    def work(scan: Scan) -> None:
         began = time.monotonic()
-        masks, record = masks_of(Volume.read(scan.path), recipe, backend, arguments.seed, spacing_zyx)
+        masks, warnings = make(scan)
+        if arguments.labels is not None:
+            masks = _joined(masks, scan, arguments)
         masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, made_by=f"mass {__version__}")
-        masks.write(folder / f"{scan.name}{SUFFIX}")
-        for warning in record.warnings:
+        masks.write(_file(scan, arguments))
+        for warning in warnings:
             terminal.warn(warning)
         seconds = round(time.monotonic() - began, 2)
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
 
-    with folders_ready([folder / "x"]):
-        outcome = work_through(
-            scans, lambda scan: not arguments.overwrite and (folder / f"{scan.name}{SUFFIX}").exists(), make, "masks", terminal
-        )
-    outcome.tell(terminal, folder)
-    return outcome.exit_code
+    return work
 
 
-def _slic(arguments: argparse.Namespace) -> tuple["Backend", dict[str, Any]]:
+def _file(scan: Scan, arguments: argparse.Namespace) -> Path:
+    from ..masks.mask_set import SUFFIX
+
+    return Path(arguments.output) / f"{scan.name}{SUFFIX}"
+
+
+def _sharded(scans: list[Scan], shard: str | None) -> list[Scan]:
+    """The part of the scans that this process works on; the same part in every run."""
+    if shard is None:
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        return scans[rank::world]
+    first, slash, count = shard.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise InputError(f"The shard is {shard!r}.", "Give I/N with I from 1 to N, such as 1/8 to 8/8.")
+    return scans[int(first) - 1 :: int(count)]
+
+
+def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None:
+    return tuple(arguments.grid[::-1]) if arguments.grid else None
+
+
+def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
+    """With the labels of the scan's label map."""
+    from ..masks.labels_backend import with_labels
+    from ..volume import Volume
+
+    path = scan_named(scan.name, arguments.labels)
+    if path is None:
+        raise InputError(f"There is no label map of {scan.name} in {arguments.labels}.", "Name it like the scan, or leave the scan out.")
+    return with_labels(masks, Volume.read(path), arguments.min_voxels or 1)
+
+
+def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
+    """Masks of intensities as stored."""
+    from ..masks.generator import masks_as_stored
+    from ..volume import Volume
+
+    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+    return lambda scan: masks_as_stored(Volume.read(scan.path), recipe, maker, arguments.seed, spacing_zyx)
+
+
+def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
+    """No masks but those of the label maps."""
+    if arguments.labels is None:
+        raise InputError("Nothing says where the label maps are.", "Add --labels DIR.")
+    return _as_stored(arguments, lambda part, modality, seed: ([], {})), {"min_voxels": arguments.min_voxels or 1}
+
+
+def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     """Supervoxels with the settings of the command line, and these settings."""
     try:
         from ..masks.slic_backend import SlicConfig, generate
     except ModuleNotFoundError as error:
         raise InputError("Making masks needs scikit-image, which is not installed.", "Run: pip install 'mass-core[masks]'") from error
+    from ..masks.generator import masks_of
+    from ..volume import Volume
+
     given = {"masks": arguments.max_masks, "min_voxels": arguments.min_voxels}
     config = SlicConfig(**{name: value for name, value in given.items() if value is not None})
-    return lambda array, spacing_zyx, seed: generate(array, spacing_zyx, None, config, seed), asdict(config)
+    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+
+    def make(scan: Scan) -> tuple["MaskSet", Sequence[str]]:
+        masks, record = masks_of(
+            Volume.read(scan.path),
+            recipe,
+            lambda array, spacing, seed: generate(array, spacing, None, config, seed),
+            arguments.seed,
+            spacing_zyx,
+        )
+        return masks, record.warnings
+
+    return make, asdict(config)
+
+
+def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
+    """SAM2 with the settings of the command line, and these settings."""
+    from dataclasses import replace
+
+    from ..components import body_mask
+    from ..masks.channels import profile
+    from ..masks.from_slices import SliceConfig, masks_by_slices
+    from ..masks.plane_masks import GridConfig
+    from ..progress import Steps
+
+    grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers)
+    config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects)
+    network, recipe = _loaded(arguments, config), scan_recipe(arguments)
+    given = {
+        "interval_mm": arguments.interval,
+        **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+
+    def maker(part: Any, modality: Any, seed: int) -> tuple[list[Any], dict[str, list[Any]]]:
+        masks = masks_by_slices(
+            part.array,
+            part.geometry.spacing_zyx,
+            body_mask(part.array, modality, recipe),
+            replace(profile(arguments.profile, modality), **changes),
+            network,
+            config=config,
+            seed=seed,
+            steps=Steps(arguments.terminal.progress),
+        )
+        columns = ("predicted_iou", "stability", "axis", "slice")
+        return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
+
+    settings = {"weights": str(arguments.weights), "profile": arguments.profile, **changes, **asdict(config)}
+    return _as_stored(arguments, maker), settings
+
+
+def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
+    """The network, and a word about the time it takes where that is long."""
+    try:
+        from ..masks.sam2_backend import load_sam2
+    except ModuleNotFoundError as error:
+        raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "docs/masks.md tells how to install it.") from error
+    from ..masks.from_slices import seconds_per_slice
+
+    device = arguments.device
+    if device == "auto" and "LOCAL_RANK" in os.environ:
+        device = _device_of_rank(int(os.environ["LOCAL_RANK"]))
+    network = load_sam2(arguments.weights, device, arguments.precision)
+    seconds = seconds_per_slice(network, config.grid)
+    if seconds > _PATIENCE_S:
+        arguments.terminal.warn(
+            f"On this device the 2D masks of a seed slice take about {seconds / 60:.0f} min. --crop-layers 0 and fewer --points-per-side "
+            "are faster, --method slic needs no GPU."
+        )
+    return network
+
+
+def _device_of_rank(rank: int) -> str:
+    """Under torchrun: one CUDA device for each process, by turns if there are fewer."""
+    import torch
+
+    return f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"

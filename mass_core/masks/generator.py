@@ -1,11 +1,13 @@
 """From a scan as stored to its mask set: the way all methods share."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Recipe, Triple
+from ..config import Modality, Recipe, Triple
+from ..intensity import guess_modality
 from ..preprocess import Record, prepare, working_image
 from ..resample import orient
 from ..volume import Geometry, Volume
@@ -44,13 +46,45 @@ def masks_of(volume: Volume, recipe: Recipe, backend: Backend, seed: int = 0, sp
     prepared = prepare(volume, recipe, spacing_zyx or masks_spacing(volume, recipe))
     working = prepared.record.working
     masks = backend(prepared.array, working.spacing_zyx, seed)
-    meta = {
-        "origin_xyz": list(working.origin_xyz),
-        "direction": list(working.direction),
-        "modality": prepared.record.modality,
-        "seed": seed,
-    }
+    meta = _place(working, prepared.record.modality, seed)
     return MaskSet.of(masks, working.shape_zyx, working.spacing_zyx, meta), prepared.record
+
+
+Maker = Callable[[Volume, Modality, int], tuple[list[tuple[Box, Bools]], dict[str, list[Any]]]]
+"""Makes masks of intensities as stored, given the modality and a seed; the second part tells something about each mask, by name."""
+
+
+def masks_as_stored(
+    volume: Volume, recipe: Recipe, maker: Maker, seed: int = 0, spacing_zyx: Triple | None = None
+) -> tuple[MaskSet, tuple[str, ...]]:
+    """Make the masks of one scan from its intensities as stored, at its own resolution.
+
+    Args:
+        volume: the scan as stored.
+        recipe: orientation, modality and body crop.
+        maker: makes the masks of the part around the body.
+        seed: of the maker's random choices.
+        spacing_zyx: another resolution.
+
+    Returns:
+        The masks, on a grid around the body whose place their `meta` tells, and what the user should know.
+
+    Raises:
+        InputError: for images that hold NaN or infinite values.
+    """
+    recipe = recipe.changed(body_margin_zyx=_MARGIN)
+    own = orient(volume, recipe.orientation).geometry.spacing_zyx
+    image = working_image(volume, recipe, spacing_zyx or own, crop_body=True)
+    part = image.volume.cropped(image.region)
+    modality = image.modality or guess_modality(part.array)
+    masks, per_mask = maker(part, modality, seed)
+    meta = {**_place(part.geometry, modality, seed), "per_mask": per_mask}
+    return MaskSet.of(masks, part.geometry.shape_zyx, part.geometry.spacing_zyx, meta), image.warnings
+
+
+def _place(grid: Geometry, modality: Modality, seed: int) -> dict[str, Any]:
+    """What every mask set tells about itself."""
+    return {"origin_xyz": list(grid.origin_xyz), "direction": list(grid.direction), "modality": modality, "seed": seed}
 
 
 def masks_spacing(volume: Volume, recipe: Recipe) -> Triple:

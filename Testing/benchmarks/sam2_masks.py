@@ -1,0 +1,158 @@
+"""Carrying masks through a volume: SAM2's own video predictor object by object, and ours in lock step, with random weights.
+
+    python -m Testing.benchmarks.sam2_masks [--configuration configs/sam2.1/sam2.1_hiera_l.yaml --image-size 1024 --slices 150 --size 512]
+
+Prints passes of the image encoder, tracked slices, calls of the tracker, seconds and memory for both, and how many voxels differ. Random
+weights keep objects alive to the ends of the volume, so stopping early brings nothing here.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sam2 import sam2_video_predictor
+from sam2.build_sam import build_sam2_video_predictor
+
+from mass_core.checkpoint import choose_device
+from mass_core.machine import Peak
+from mass_core.masks.batch import Batch
+from mass_core.masks.frames import Frames
+from mass_core.masks.propagate import Seed, propagate
+from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, build
+
+
+class Counted:
+    """What a network was asked for while it was watched."""
+
+    def __init__(self) -> None:
+        self.encoded = self.tracked = self.calls = 0
+        self.seconds = 0.0
+        self.peak: int | None = None
+
+    @contextmanager
+    def watch(self, network: Any) -> Iterator[None]:
+        look, track = network.forward_image, network.track_step
+
+        def counted_look(picture: torch.Tensor) -> Any:
+            self.encoded += len(picture)
+            return look(picture)
+
+        def counted_track(**inputs: Any) -> Any:
+            if not inputs["is_init_cond_frame"]:
+                self.calls += 1
+                self.tracked += inputs["current_vision_feats"][-1].shape[1]
+            return track(**inputs)
+
+        network.forward_image, network.track_step = counted_look, counted_track
+        peak, began = Peak(next(network.parameters()).device), time.perf_counter()
+        yield
+        self.seconds, self.peak = time.perf_counter() - began, peak.measured()
+        network.forward_image, network.track_step = look, track
+
+    def row(self, name: str) -> str:
+        memory = "?" if self.peak is None else f"{self.peak / 2**20:.0f} MiB"
+        return f"| {name} | {self.encoded} | {self.tracked} | {self.calls} | {self.seconds:.1f} s | {memory} |"
+
+
+class Film:
+    """Slices as the package's predictor takes them."""
+
+    def __init__(self, ours: Sam2, images: np.ndarray) -> None:
+        self._ours, self._images = ours, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._ours.picture(self._images[index])[0]
+
+
+def stock(predictor: Any, ours: Sam2, images: np.ndarray, seeds: list[Seed]) -> np.ndarray:
+    """Masks [seeds,n,h,w] as the package makes them: slice by slice of the seeds, a state for each direction."""
+    sam2_video_predictor.load_video_frames = lambda **_: (Film(ours, images), *images.shape[1:3])
+    masks = np.zeros((len(seeds), *images.shape[:3]), bool)
+    for at in sorted({seed.at for seed in seeds}):
+        numbers = [number for number, seed in enumerate(seeds) if seed.at == at]
+        for reverse in (False, True):
+            with ours.computing():
+                state = predictor.init_state("in memory")
+                for number in numbers:
+                    predictor.add_new_mask(state, at, number, seeds[number].mask)
+                for index, _, logits in predictor.propagate_in_video(state, reverse=reverse):
+                    masks[numbers, index] = (logits[:, 0] > 0).cpu().numpy()
+    return masks
+
+
+def ours_in_lock_step(ours: Sam2, images: np.ndarray, seeds: list[Seed], objects: int) -> np.ndarray:
+    """Masks [seeds,n,h,w] as we make them."""
+    masks = np.zeros((len(seeds), *images.shape[:3]), bool)
+    tracker = Sam2Tracker(ours, Frames(images, ours.look, ours.slices_in_memory()))
+    for number, ((start, stop), mask) in propagate(tracker, seeds, len(images), Batch(objects)):
+        masks[number][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
+    return masks
+
+
+def random_network(configuration: str, image_size: int, device: torch.device) -> Any:
+    """Random weights whose masks are as sure as trained ones', and never vanish."""
+    torch.manual_seed(0)
+    network = build(configuration, image_size)
+    with torch.no_grad():
+        for head in network.sam_mask_decoder.output_hypernetworks_mlps:
+            head.layers[-1].weight *= 50
+            head.layers[-1].bias *= 50
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 10
+    return network.to(device)
+
+
+def scene(slices: int, size: int, places: list[int], objects: int) -> tuple[np.ndarray, list[Seed]]:
+    """Noise with drifting balls, and the balls as seeds."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 60, (slices, size, size, 3), dtype=np.uint8)
+    y, x = np.mgrid[:size, :size]
+    seeds = []
+    for number in range(objects):
+        row, column, radius = (generator.uniform(a, b) * size for a, b in ((0.2, 0.8), (0.2, 0.6), (0.04, 0.15)))
+        for index in range(slices):
+            ball = (y - row) ** 2 + (x - column - index * 0.2 * size / slices) ** 2 < radius**2
+            images[index][ball] += np.uint8(180 * (number + 1) // objects)
+            if index in places:
+                seeds.append(Seed(index, ball))
+    return images, sorted(seeds, key=lambda seed: seed.at)
+
+
+def main() -> None:
+    """Compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configuration", default="configs/sam2.1/sam2.1_hiera_t.yaml")
+    for name, default in (("image-size", 128), ("slices", 24), ("size", 128), ("seeds", 3), ("objects", 4), ("together", 64)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    network = random_network(options.configuration, options.image_size, device)
+    ours = Sam2(network, getattr(torch, options.precision))
+    predictor = build_sam2_video_predictor(
+        options.configuration, None, device=str(device), hydra_overrides_extra=[f"++model.image_size={options.image_size}"]
+    )
+    predictor.load_state_dict(network.state_dict())
+    places = np.linspace(0, options.slices - 1, options.seeds + 2).astype(int)[1:-1].tolist()
+    images, seeds = scene(options.slices, options.size, places, options.objects)
+    theirs, mine = Counted(), Counted()
+    with mine.watch(network):
+        ours_masks = ours_in_lock_step(ours, images, seeds, options.together)
+    with theirs.watch(predictor):
+        stock_masks = stock(predictor, ours, images, seeds)
+    for number, seed in enumerate(seeds):  # the package shows a seed through its low resolution, we as it was given
+        stock_masks[number, seed.at] = ours_masks[number, seed.at]
+    print("| | slices encoded | slices tracked | calls | time | peak memory |\n|---|--:|--:|--:|--:|--:|")
+    print(theirs.row("the package's predictor"), mine.row("lock step"), sep="\n")
+    print(f"{np.count_nonzero(ours_masks != stock_masks)} of {ours_masks.size} voxels differ; {ours_masks.mean():.3f} are set")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""What becomes of masks carried through a volume: the part at the seed, no doubles."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mass_core.masks.merge import Found, Packed, distinct, part_at_seed, tight
+
+
+def block(start: tuple, stop: tuple) -> Found:
+    return (start, stop), np.ones(np.subtract(stop, start), bool)
+
+
+def full(found: Found, shape: tuple) -> np.ndarray:
+    (start, stop), mask = found
+    result = np.zeros(shape, bool)
+    result[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
+    return result
+
+
+def drawing() -> np.ndarray:
+    """A bar along z (40 voxels) and a crumb (1) on slice 2; a larger block (48) that does not reach slice 2."""
+    mask = np.zeros((9, 8, 8), bool)
+    mask[0:5, 0:2, 0:4] = True
+    mask[2, 6, 6] = True
+    mask[5:8, 4:8, 4:8] = True
+    return mask
+
+
+def test_the_largest_part_on_the_seed_slice_stays() -> None:
+    mask = drawing()
+    (start, stop), part = part_at_seed((((10, 20, 30), (19, 28, 38)), mask), axis=0, index=12)
+    assert (start, stop) == ((10, 20, 30), (15, 22, 34)) and part.all() and part.shape == (5, 2, 4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_may_lie_across_any_axis(axis: int) -> None:
+    mask = np.moveaxis(drawing(), 0, axis)
+    found = part_at_seed((((0, 0, 0), mask.shape), mask), axis, 2)
+    assert found is not None and found[1].sum() == 40
+    assert np.array_equal(np.moveaxis(full(found, mask.shape), axis, 0)[:5, :2, :4], np.ones((5, 2, 4)))
+
+
+def test_nothing_on_the_seed_slice_is_no_mask() -> None:
+    mask = drawing()
+    whole = ((0, 0, 0), mask.shape)
+    assert part_at_seed((whole, mask), 0, 8) is None
+    assert part_at_seed((whole, mask), 0, 20) is None
+    assert tight((whole, np.zeros_like(mask))) is None
+
+
+def test_parts_touch_through_faces_only() -> None:
+    mask = np.zeros((2, 2, 2), bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = True
+    found = part_at_seed((((0, 0, 0), (2, 2, 2)), mask), 0, 0)
+    assert found is not None and found[0] == ((0, 0, 0), (1, 1, 1))
+
+
+def test_boxes_become_tight() -> None:
+    mask = np.zeros((4, 5, 6), bool)
+    mask[1:3, 2, 3:5] = True
+    assert tight((((10, 10, 10), (14, 15, 16)), mask))[0] == ((11, 12, 13), (13, 13, 15))
+
+
+@pytest.mark.parametrize("old_numpy", [False, True])
+def test_iou_of_packed_bits_is_that_of_the_volumes(old_numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if old_numpy:
+        monkeypatch.delattr(np, "bitwise_count", raising=False)
+    generator = np.random.default_rng(0)
+    shape = (12, 15, 40)
+    masks = []
+    for _ in range(12):
+        start = generator.integers(0, 6, 3)
+        stop = start + generator.integers(1, (7, 10, 35))
+        masks.append(((tuple(start), tuple(np.minimum(stop, shape))), generator.random(np.minimum(stop, shape) - start) < 0.7))
+    for one, two in itertools.product(masks, masks):
+        a, b = full(one, shape), full(two, shape)
+        if (a | b).any():
+            assert Packed.of(one).iou(Packed.of(two)) == pytest.approx((a & b).sum() / (a | b).sum())
+
+
+def test_one_of_each_pair_goes() -> None:
+    """100 and 95 voxels of the same rod: IoU 0.95. A rod of 85: 0.85 with the first and 0.89 with the second. One elsewhere."""
+    masks = [block((0, 0, 0), (1, 1, 100)), block((0, 0, 5), (1, 1, 100)), block((0, 0, 15), (1, 1, 100)), block((1, 1, 0), (2, 2, 100))]
+    choices = {tuple(distinct(masks, 0.9, seed)) for seed in range(20)}
+    assert choices == {(0, 2, 3), (1, 2, 3)}
+    assert distinct(masks, 0.9, seed=5) == distinct(masks, 0.9, seed=5)
+    assert distinct(masks, 0.9, keep="larger") == [0, 2, 3]
+    assert distinct(masks, 0.95) == [0, 1, 2, 3], "a limit may be reached"
+    assert distinct([], 0.9) == []
+
+
+def test_chance_prefers_none_of_a_pair() -> None:
+    pair = [block((0, 0, 0), (1, 1, 100)), block((0, 0, 5), (1, 1, 100))]
+    first = sum(distinct(pair, 0.9, seed) == [0] for seed in range(400))
+    assert 150 < first < 250
+
+
+def test_nothing_that_overlaps_too_much_is_overlooked() -> None:
+    """Against all pairs of whole volumes, for shells whose boxes agree and whose voxels do not."""
+    generator = np.random.default_rng(1)
+    shape, masks = (10, 10, 24), []
+    for _ in range(60):
+        start = tuple(generator.integers(0, 3, 3).tolist())
+        stop = tuple(generator.integers((7, 7, 18), (11, 11, 25)).tolist())
+        mask = generator.random(np.subtract(stop, start)) < generator.choice([0.3, 0.9, 1.0])
+        masks.append(((start, stop), mask))
+    volumes = [full(mask, shape) for mask in masks]
+    iou = np.array([[(a & b).sum() / (a | b).sum() for b in volumes] for a in volumes])
+    kept = distinct(masks, 0.6, seed=3)
+    assert (iou[np.ix_(kept, kept)] - np.eye(len(kept))).max() <= 0.6
+    gone = sorted(set(range(60)) - set(kept))
+    assert gone and (iou[np.ix_(gone, kept)].max(axis=1) > 0.6).all()

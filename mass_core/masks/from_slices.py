@@ -1,0 +1,146 @@
+"""Masks of a scan by way of its slices, in the paper's five stages (3.2 and 6.1), each a file of its own.
+
+Three channels (`channels`), seed slices (`slices`), 2D masks on them (`plane_masks`), carried through the volume (`propagate`), merged
+(`merge`). The network comes as a protocol; SAM2 is one (`sam2_backend`).
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Triple
+from ..progress import Steps
+from .batch import Batch
+from .channels import Profile, three_channels
+from .frames import Frames
+from .mask_set import Bools
+from .merge import Found, distinct, part_at_seed
+from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
+from .propagate import Seed, Tracker, propagate
+from .slices import seed_axes, seed_slices
+
+
+class Network(Promptable, Protocol):
+    """What the pipeline asks of a network."""
+
+    def tracker(self, frames: Frames) -> Tracker:
+        """Follows objects through slices whose features `look` computed."""
+
+    def slices_in_memory(self) -> int | None:
+        """How many slices' features to keep; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceConfig:
+    """How the pipeline works; what it looks for is in the profile."""
+
+    grid: GridConfig = field(default_factory=GridConfig)
+    all_axes: bool = False
+    """Cut slices across all three axes, not just where pixels are finest."""
+    objects: int = 64
+    """Carried through the volume at a time; halved when memory does not suffice."""
+
+
+class SliceMask(NamedTuple):
+    """A 3D mask and where it comes from."""
+
+    found: Found
+    predicted_iou: float
+    """Of the 2D mask it began as, as are the next three."""
+    stability: float
+    axis: int
+    slice: int
+
+
+def masks_by_slices(
+    array: NDArray[np.floating],
+    spacing_zyx: Triple,
+    body: Bools,
+    profile: Profile,
+    network: Network,
+    *,
+    config: SliceConfig | None = None,
+    seed: int = 0,
+    steps: Steps | None = None,
+) -> list[SliceMask]:
+    """The masks of one scan.
+
+    Args:
+        array: [z,y,x] intensities as stored (HU for CT).
+        spacing_zyx: voxel edges in mm.
+        body: [z,y,x] where 2D masks may lie.
+        profile: channels, thresholds and smallest sizes.
+        network: finds and follows objects.
+        config: see `SliceConfig`.
+        seed: of the choice among duplicates.
+        steps: hears of progress, and may cancel.
+
+    Returns:
+        Connected masks in their tight boxes, by axis and seed slice.
+    """
+    config = config or SliceConfig()
+    images = three_channels(array, profile, body)
+    batch, masker = Batch(config.objects), PlaneMasker(network, profile, config.grid)
+    masks: list[SliceMask] = []
+    for axis in seed_axes(spacing_zyx, all_axes=config.all_axes):
+        frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
+        planes = np.moveaxis(body, axis, 0)
+        places = seed_slices(np.asarray(planes.any(axis=(1, 2))), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
+        starts: list[tuple[int, PlaneMask]] = []
+        for done, place in enumerate(places):
+            _tell(steps, "2D masks", done, len(places))
+            starts += [(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])]
+        masks += _carried(starts, frames, axis, profile, network.tracker(frames), batch, steps=steps)
+    kept = distinct([mask.found for mask in masks], profile.duplicate_iou, seed, profile.keep)
+    return [masks[number] for number in kept]
+
+
+def seconds_per_slice(network: Promptable, config: GridConfig) -> float:
+    """About how long the 2D masks of a seed slice take, from one look and a few points."""
+    began = time.perf_counter()
+    features = network.look(np.zeros((64, 64, 3), np.uint8))
+    looked = time.perf_counter()
+    few = 4
+    network.propose(features, np.full((few, 2), 0.5, np.float32))
+    asked = (time.perf_counter() - looked) / few
+    pictures = sum(4**layer for layer in range(config.crop_layers + 1))
+    return pictures * (looked - began + asked * config.points_per_side**2)
+
+
+def _carried(
+    starts: list[tuple[int, PlaneMask]],
+    frames: Frames,
+    axis: int,
+    profile: Profile,
+    tracker: Tracker,
+    batch: Batch,
+    *,
+    steps: Steps | None,
+) -> list[SliceMask]:
+    """What becomes of 2D masks in the volume; parts that are too small are dropped."""
+    carried: dict[int, SliceMask] = {}
+    seeds = [Seed(place, mask.mask) for place, mask in starts]
+    for done, (number, found) in enumerate(propagate(tracker, seeds, len(frames), batch)):
+        _tell(steps, "3D masks", done, len(seeds))
+        place, mask = starts[number]
+        part = part_at_seed(_as_zyx(found, axis), axis, place)
+        if part is not None and np.count_nonzero(part[1]) >= profile.min_voxels:
+            carried[number] = SliceMask(part, mask.predicted_iou, mask.stability, axis, place)
+    return [carried[number] for number in sorted(carried)]
+
+
+def _as_zyx(found: Found, axis: int) -> Found:
+    """A mask whose first axis is the one slices were cut across, in array order."""
+    corners = []
+    for first, *others in found[0]:
+        others.insert(axis, first)
+        corners.append((others[0], others[1], others[2]))
+    return (corners[0], corners[1]), np.moveaxis(found[1], 0, axis)
+
+
+def _tell(steps: Steps | None, stage: str, done: int, total: int) -> None:
+    if steps is not None:
+        steps.at(stage, done, total)

@@ -1,0 +1,134 @@
+"""From what was carried through a volume to its masks: one connected part each, none tiny, none twice (paper 6.1, post-processing).
+
+A mask is a bounding box and the values inside it, as everywhere; the whole volume is never filled.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..components import bounding_box, connected_parts
+from ..volume import slices
+from .mask_set import Bools, Box
+
+Found = tuple[Box, Bools]
+
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+"""Ones of every byte, for NumPy below 2."""
+
+
+def part_at_seed(found: Found, axis: int, index: int) -> Found | None:
+    """The largest of the connected parts that show on the seed slice, in its tight box.
+
+    Args:
+        found: what was carried through the volume.
+        axis: across which the slices lie, 0, 1 or 2 for z, y or x.
+        index: of the seed slice in the volume.
+
+    Returns:
+        None: nothing shows on the seed slice.
+    """
+    (start, _), mask = found
+    numbers, parts = connected_parts(mask)
+    place = index - start[axis]
+    if not 0 <= place < mask.shape[axis]:
+        return None
+    on_seed = np.unique(numbers.take(place, axis=axis))
+    candidates = [int(number) for number in on_seed if number]
+    if not candidates:
+        return None
+    largest = max(candidates, key=lambda number: parts[number - 1].voxels)
+    box = parts[largest - 1].box
+    low, high = (tuple(a + b for a, b in zip(start, corner, strict=True)) for corner in box)
+    return ((low[0], low[1], low[2]), (high[0], high[1], high[2])), numbers[slices(box)] == largest
+
+
+def tight(found: Found) -> Found | None:
+    """A mask in the smallest box around it; None: it is empty."""
+    (start, _), mask = found
+    box = bounding_box(mask)
+    if box is None:
+        return None
+    low, high = (tuple(a + b for a, b in zip(start, corner, strict=True)) for corner in box)
+    return ((low[0], low[1], low[2]), (high[0], high[1], high[2])), mask[slices(box)]
+
+
+class Packed(NamedTuple):
+    """A mask as bits that lie alike in all masks of a volume: every row along x starts at a multiple of eight voxels."""
+
+    start: tuple[int, int, int]
+    """z, y, and x in bytes."""
+    rows: NDArray[np.uint8]
+    """[z, y, x in bytes], first voxel in the highest bit."""
+    voxels: int
+
+    @classmethod
+    def of(cls, found: Found) -> "Packed":
+        """Pack a mask."""
+        ((z, y, x), _), mask = found
+        shifted = np.pad(mask, ((0, 0), (0, 0), (x % 8, 0)))
+        return cls((z, y, x // 8), np.packbits(shifted, axis=-1), int(np.count_nonzero(mask)))
+
+    def iou(self, other: "Packed") -> float:
+        """Intersection over union; only bytes inside both boxes are looked at."""
+        low = np.maximum(self.start, other.start)
+        high = np.minimum(np.add(self.start, self.rows.shape), np.add(other.start, other.rows.shape))
+        if (low >= high).any():
+            return 0.0
+        one, two = (
+            mask.rows[tuple(slice(a, b) for a, b in zip(low - mask.start, high - mask.start, strict=True))] for mask in (self, other)
+        )
+        common = _count(one & two)
+        return common / (self.voxels + other.voxels - common)
+
+
+def _count(bits: NDArray[np.uint8]) -> int:
+    """Ones among all bits."""
+    counts = np.bitwise_count(bits) if hasattr(np, "bitwise_count") else _ONES[bits]
+    return int(counts.sum(dtype=np.int64))
+
+
+def distinct(masks: Sequence[Found], most_iou: float, seed: int = 0, keep: Literal["random", "larger"] = "random") -> list[int]:
+    """Which masks stay when of every two that overlap too much one goes.
+
+    Masks are visited in an order drawn by chance, or from large to small, and stay unless one that stayed overlaps them too much.
+
+    Args:
+        masks: of one volume, none empty.
+        most_iou: largest intersection over union two masks that stay may have.
+        seed: of the order; the same seed gives the same choice.
+        keep: random, as the paper has it, or larger, as the released code has it.
+
+    Returns:
+        Their numbers, ascending.
+    """
+    packed = [Packed.of(mask) for mask in masks]
+    boxes = np.array([(*start, *stop) for (start, stop), _ in masks], np.int64).reshape(-1, 6)
+    voxels = np.array([mask.voxels for mask in packed], np.int64)
+    if keep == "random":
+        order = np.random.default_rng(seed).permutation(len(masks))
+    else:
+        order = np.argsort(-voxels, kind="stable")
+    stayed: list[int] = []
+    for number in order.tolist():
+        rivals = _could_overlap(number, np.array(stayed, np.int64), boxes, voxels, most_iou)
+        if all(packed[number].iou(packed[rival]) <= most_iou for rival in rivals):
+            stayed.append(number)
+    return sorted(stayed)
+
+
+def _could_overlap(
+    number: int, others: NDArray[np.int64], boxes: NDArray[np.int64], voxels: NDArray[np.int64], most_iou: float
+) -> list[int]:
+    """Those of the others whose boxes and sizes allow an IoU above the limit.
+
+    IoU > t needs more than t / (1 + t) of the voxels of both in common. No more can be in common than the boxes share, or the smaller has.
+    """
+    low = np.maximum(boxes[number, :3], boxes[others, :3])
+    high = np.minimum(boxes[number, 3:], boxes[others, 3:])
+    shared = np.maximum(high - low, 0).prod(axis=1)
+    most_common = np.minimum(shared, np.minimum(voxels[number], voxels[others]))
+    needed = most_iou / (1 + most_iou) * (voxels[number] + voxels[others])
+    return others[most_common > needed - 1e-6].tolist()
