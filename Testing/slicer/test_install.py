@@ -462,7 +462,8 @@ def test_offline_folder_with_real_pip(python: Python, readiness: Any, slicer: Sl
 
     def pip_install(arguments: list[str]) -> None:
         command = [sys.executable, "-m", "pip", "--python", str(python.program), "install", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONUTF8": "1"}
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment)
         print(done.stdout + done.stderr)
         done.check_returncode()
 
