@@ -442,3 +442,74 @@ def test_the_self_test_passes(clinic):
 
     test = MASSSlicer.MASSSlicerTest()
     test.runTest()
+
+
+def test_series_of_the_dicom_database(clinic, tmp_path):
+    """Chosen in a window, read from their files, result to a folder."""
+    import SimpleITK as sitk
+    from MASSSlicerLib import scene
+
+    from mass_core import Volume
+
+    clinic.admit()
+    clinic.choose_reference()
+    clinic.ui.addDicomButton.click()
+    assert clinic.bench.shown[-1][0] == "info" and "no CT, MR or PET" in clinic.bench.shown[-1][1]
+    patient = clinic.volume(1, "patient")
+    scene.write_volume(patient, tmp_path / "patient.nrrd")
+    image, files = sitk.ReadImage(str(tmp_path / "patient.nrrd")), []
+    for number in range(image.GetDepth()):
+        plane = image[:, :, number]
+        plane = sitk.JoinSeries([plane], image.GetOrigin()[2] + number * image.GetSpacing()[2], image.GetSpacing()[2])
+        tags = {"0008|0060": "CT", "0020|000e": "1.2.3", "0008|0018": f"1.2.3.{number}", "0020|0013": str(number + 1)}
+        place = plane.TransformIndexToPhysicalPoint((0, 0, 0))
+        tags |= {"0020|0032": "\\".join(map(str, place)), "0020|0037": "1\\0\\0\\0\\1\\0"}
+        for tag, value in tags.items():
+            plane.SetMetaData(tag, value)
+        files.append(tmp_path / "dicom" / f"{number}.dcm")
+        files[-1].parent.mkdir(exist_ok=True)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()  # one series, not one for each file
+        writer.SetFileName(str(files[-1]))
+        writer.Execute(plane)
+    clinic.slicer.dicomDatabase.content = {"Jane": {"1.2": {"1.2.3": [str(file) for file in files]}}}
+
+    def tick(dialog):
+        import qt
+
+        table = next(child for child in dialog.children() if isinstance(child, qt.QTableWidget))
+        assert table.item(0, 0).text() == "Jane"
+        table.item(0, 0).setCheckState(qt.Qt.Checked)
+        return True
+
+    clinic.bench.answer("dialog", tick)
+    clinic.ui.addDicomButton.click()
+    assert list(clinic.parameters.targetFiles) == ["dicom:1.2.3"]
+    clinic.ui.toFilesCheck.click()
+    clinic.ui.formatCombo.currentText = ".nii.gz"
+    (tmp_path / "results").mkdir()
+    clinic.ui.outputFolderEdit.currentPath = str(tmp_path / "results")
+    clinic.press(clinic.ui.segmentButton)
+    assert clinic.results()[0][1] == "done", clinic.results()
+    (found,) = (tmp_path / "results").glob("*.nii.gz")
+    assert Volume.read(found).geometry.shape_zyx == image.GetSize()[::-1]
+
+
+def test_two_runs_at_once_are_refused(clinic):
+    from mass_core.errors import InputError
+
+    clinic.ready("target")
+    clinic.ui.segmentButton.click()
+    with pytest.raises(InputError, match="A run is on"):
+        clinic.widget.logic.segment([], [clinic.targets[0]])
+    assert not clinic.ui.segmentButton.enabled
+    clinic.ui.cancelButton.click()
+
+
+def test_the_check_of_the_packages_really_imports_them(clinic):
+    """And Install… has nothing to do where all is there."""
+    clinic.ui.installButton.click()
+    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None, seconds=60)
+    assert clinic.window.status.readiness.ready
+    assert clinic.ui.statusLabel.text.startswith("PyTorch ")
+    assert clinic.bench.shown[-1] == ("info", "Everything that is needed is installed.")
