@@ -12,10 +12,10 @@ import torch
 
 from .appearance import Appearance, read_appearance
 from .checkpoint import Model, choose_device, load_model
-from .cli.outputs import all_or_none, check_free, folders_ready, plan
 from .config import Recipe, recipe, to_dict
 from .errors import InputError, OutputError
 from .machine import Peak
+from .outputs import all_or_none, check_free, folders_ready, plan
 from .params import Encode, Load, Look, Reference, Segment, read
 from .protocol import Request
 from .scans import Scans, state_of

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from .appearance import Appearance
@@ -76,7 +77,7 @@ class _Reference:
 
     def place(self, value: int) -> Place:
         """Where in the scan this label lies."""
-        start, inner = self.boxes[value][0], np.argwhere(self._mask(value)).mean(axis=0)
+        start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
         return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
     def _mask(self, value: int) -> np.ndarray:

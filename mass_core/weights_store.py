@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .atomic import write_bytes
 from .download import Received, fetch, sha256
@@ -27,6 +27,8 @@ class Remote:
 
     url: str
     licence: str
+    use: Literal["segment", "masks"] = "segment"
+    """What they serve: our own network, or another one that makes masks."""
     about: str
     sha256: str | None = None
     """None: not known beforehand; the server's own checksum is taken, and recorded."""
@@ -47,6 +49,7 @@ REMOTE: dict[str, Remote] = {
         f"sam2.1_hiera_{size}": Remote(
             url=f"https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_{size}.pt",
             licence="Apache-2.0",
+            use="masks",
             about=f"SAM2.1 of Meta, {size}: makes masks with `mass masks --method sam2`",
             sha256=checksum,
         )
@@ -85,6 +88,18 @@ def home() -> Path:
 def folder() -> Path:
     """Where downloads go, and files placed by hand."""
     return home() / "weights"
+
+
+def make_folder(place: Path) -> None:
+    """Make a folder of `home`, if it is not there.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {place}: {error.strerror}.", "Set MASS_HOME to a folder you may write to.") from error
 
 
 def entries() -> list[Entry]:
@@ -141,12 +156,7 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
     target = folder() / remote.file
     if target.is_file():
         return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot make the folder {target.parent}: {error.strerror}.", "Set MASS_HOME to a folder you may write to."
-        ) from error
+    make_folder(target.parent)
     received = fetch(remote.url, target, expected=remote.sha256, progress=progress, cancelled=cancelled)
     write_bytes(_record_path(target), json.dumps(_record(remote, received), indent=1).encode())
     return target

@@ -16,7 +16,7 @@ from mass_core.errors import MassError
 from .downloading import Download
 from .parameters import MASSSlicerParameterNode
 from .status import StatusPanel
-from .weights import consent_text, listed
+from .weights import Weights, browsed, consent_text, listed
 
 _DEVICE = "MASSSlicer/device"
 
@@ -61,29 +61,35 @@ class AdvancedPanel:
         own = parameters is not None and parameters.ownSettings
         for widget in self._own:
             widget.enabled = own
-        entry = self._entry()
-        self._ui.downloadButton.enabled = self._download is not None or any(e.path is None for e in weights_store.entries())
+        chosen = self._chosen()
+        self._ui.downloadButton.enabled = self._download is not None or any(weights.path is None for weights in listed())
         self._ui.downloadButton.text = _("Cancel download") if self._download is not None else _("Download…")
-        self._ui.removeWeightsButton.enabled = entry is not None and entry.where == "downloaded"
+        self._ui.removeWeightsButton.enabled = chosen is not None and chosen.where == "downloaded"
 
     def use_file(self, path: Path) -> None:
         """Use weights from anywhere on this computer."""
+        try:
+            browsed(path)
+        except MassError as error:
+            self._failed(error)
+            return
         self._parameters.weights = str(path)
         self._show_weights()
         self._changed()
 
-    def _entry(self) -> weights_store.Entry | None:
-        chosen = "" if self._parameters is None else self._parameters.weights
-        return next((entry for entry in weights_store.entries() if entry.name == chosen), None)
+    def _chosen(self) -> Weights | None:
+        """The weights in use, if they are known by name."""
+        name = "" if self._parameters is None else self._parameters.weights
+        return next((weights for weights in listed() if weights.name == name), None)
 
     def _show_weights(self) -> None:
         """Names of weights that are on this computer, and the file that was browsed to."""
         self._quiet = True
         combo, chosen = self._ui.weightsCombo, self._parameters.weights
         combo.clear()
-        for entry in weights_store.entries():
-            if entry.path is not None:
-                combo.addItem(_("{name} ({where})").format(name=entry.name, where=entry.where), entry.name)
+        for weights in listed():
+            if weights.path is not None:
+                combo.addItem(_("{name} ({where})").format(name=weights.name, where=weights.where), weights.name)
         if combo.findData(chosen) < 0:
             combo.addItem(Path(chosen).name, chosen)
         combo.currentIndex = combo.findData(chosen)
@@ -141,19 +147,17 @@ class AdvancedPanel:
         self._download = None
         if error is not None:
             self._failed(error)
-        elif self._parameters is not None and any(e.name == name and e.path for e in weights_store.entries()):
+        elif self._parameters is not None and any(weights.name == name and weights.path for weights in listed()):
             self._parameters.weights = name
             self._show_weights()
         self._changed()
 
     def _ask_remove(self) -> None:
-        entry = self._entry()
-        size = entry.path.stat().st_size / 1e6
-        if slicer.util.confirmYesNoDisplay(
-            _("Delete {file} ({size:.0f} MB) from this computer?").format(file=entry.path, size=size), windowTitle=_("MASS")
-        ):
+        chosen = self._chosen()
+        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=chosen.size)
+        if slicer.util.confirmYesNoDisplay(question, windowTitle=_("MASS")):
             try:
-                weights_store.remove(entry.name)
+                weights_store.remove(chosen.name)
             except (MassError, OSError) as error:
                 self._failed(error)
             self._parameters.weights = "small"

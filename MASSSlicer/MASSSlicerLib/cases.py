@@ -11,11 +11,12 @@ from pathlib import Path
 
 from mass_core.atomic import write_bytes
 from mass_core.errors import InputError
+from mass_core.outputs import IMAGE_ENDINGS, stem
 
 WAITING, RUNNING, DONE, SKIPPED, FAILED, STOPPED = "waiting", "running", "done", "skipped", "failed", "stopped"
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 SUMMARY = "MASS_summary.csv"
-_NOT_TARGETS = re.compile(r"(_seg|_mask|-label|_label\d+_prob)$|\.seg$", re.IGNORECASE)
+_NOT_TARGETS = re.compile(r"(_seg|_mask|-label|_label\d+_prob)$", re.IGNORECASE)
+"""How names of masks and results end."""
 
 
 @dataclass
@@ -58,7 +59,7 @@ def of_folder(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}.", "Choose a folder with scans.")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path.name)]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path)]
     if files:
         return files
     series = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(inner.is_file() for inner in path.iterdir())]
@@ -70,16 +71,12 @@ def of_folder(folder: Path) -> list[Path]:
     return series
 
 
-def is_image(name: str) -> bool:
+def is_image(path: Path) -> bool:
     """Whether a file is a scan by its name: an image format, and not a mask or a result."""
-    ending = next((ending for ending in IMAGE_ENDINGS if name.lower().endswith(ending)), None)
-    return ending is not None and not name.startswith(".") and not _NOT_TARGETS.search(name[: -len(ending)])
-
-
-def stem(path: Path) -> str:
-    """A file's name without its ending; a folder's name."""
-    ending = next((ending for ending in IMAGE_ENDINGS if path.name.lower().endswith(ending)), "")
-    return path.name[: len(path.name) - len(ending)]
+    name = path.name.lower()
+    return (
+        name.endswith(IMAGE_ENDINGS) and not name.startswith(".") and not name.endswith(".seg.nrrd") and not _NOT_TARGETS.search(stem(path))
+    )
 
 
 def output_paths(cases: Sequence[Case], folder: Path, ending: str) -> list[Path]:

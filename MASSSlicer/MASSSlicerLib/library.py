@@ -12,7 +12,6 @@ from slicer.i18n import tr as _
 from mass_core.errors import MassError
 
 from . import tasks
-from .logic import MASSSlicerLogic
 from .run import Run
 from .tasks import SavedTask
 
@@ -26,7 +25,6 @@ class LibraryPanel:
         ui: the window's parts by name.
         use: called with the file of the task to segment with.
         last_run: the latest run, whose task can be saved.
-        logic: saves it.
         failed: shows an error.
     """
 
@@ -35,10 +33,9 @@ class LibraryPanel:
         ui: object,
         use: Callable[[Path], None],
         last_run: Callable[[], Run | None],
-        logic: MASSSlicerLogic,
         failed: Callable[[Exception], None],
     ) -> None:
-        self._ui, self._use, self._last_run, self._logic, self._failed = ui, use, last_run, logic, failed
+        self._ui, self._use, self._last_run, self._failed = ui, use, last_run, failed
         self._tasks: list[SavedTask] = []
         ui.tasksTable.connect("itemSelectionChanged()", self.update)
         ui.tasksTable.connect("cellDoubleClicked(int,int)", lambda row, column: self.use_selected())

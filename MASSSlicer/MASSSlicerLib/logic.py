@@ -20,9 +20,10 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from mass_core.errors import InputError, MassError
+from mass_core.outputs import stem
 
 from . import scene
-from .cases import Case, stem
+from .cases import Case
 from .engine import Engine
 from .exports import Exports
 from .order import Destination, Progress, Reference, Settings
@@ -94,6 +95,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             cases=[_case(target) for target in targets],
             settings=settings,
             destination=destination,
+            log=self._note,
             changing=changing,
             changed=changed,
             progressed=progressed,
@@ -131,18 +133,6 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             if time.monotonic() > until:
                 run.cancel()
                 raise InputError(_("The run took longer than {seconds:.0f} s.").format(seconds=seconds), _("Allow more time."))
-
-    def save_task(self, run: Run, path: Path) -> None:
-        """Keep what the references of a run taught, for later and for others; no image is in it.
-
-        Raises:
-            MassError: if the run has none, or the file cannot be written.
-        """
-        if run.task_file is None or not run.task_file.is_file():
-            raise InputError(_("There is nothing to save yet."), _("Segment a target first."))
-        from mass_core.atomic import write_bytes
-
-        write_bytes(path, run.task_file.read_bytes())
 
     def forget_scene(self) -> None:
         """The scene is closed: stop, and delete the files made of it."""

@@ -9,6 +9,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.errors import MassError
+
 from . import cases as c
 from . import scene
 from .cases import Case
@@ -91,7 +93,7 @@ class ResultsPanel:
         volume, segmentation = self._nodes()
         try:
             scene.save_segments(segmentation, case.segment_ids, volume, path)
-        except Exception as error:  # noqa: BLE001  # shown to the user
+        except (MassError, OSError) as error:
             self._failed(error)
 
     def _nodes(self) -> tuple[slicer.vtkMRMLNode | None, slicer.vtkMRMLNode | None]:

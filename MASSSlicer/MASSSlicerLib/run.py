@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 
 from mass_core.client import Call, Client
 from mass_core.errors import InputError, MassError
+from mass_core.protocol import error_of, failure
 
 from . import cases as c
 from . import dicom, scene, sequences
@@ -47,6 +48,7 @@ class Run:
         cases: targets in order; their status is kept here.
         settings: how to segment.
         destination: where results go.
+        log: gets the traceback of what is the program's own fault.
         changing: called with an existing segmentation before segments are added to it: the moment to save a state for undo.
         changed: called with a case whenever something about it changed.
         progressed: called with a `Progress`.
@@ -62,6 +64,7 @@ class Run:
         cases: Sequence[Case],
         settings: Settings,
         destination: Destination,
+        log: Callable[[str], None] = lambda text: None,
         changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
         changed: Callable[[Case], None] = lambda case: None,
         progressed: Callable[[Progress], None] = lambda progress: None,
@@ -77,6 +80,7 @@ class Run:
         self.active = False
         self._client, self._exports = client, exports
         self._references = () if isinstance(task, Path) else tuple(task)
+        self._log = log
         self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
         self._call: Call | None = None
         self._outputs: dict[int, Path] = {}
@@ -172,7 +176,7 @@ class Run:
                     continue
                 return
             except Exception as error:  # noqa: BLE001  # whatever happens to one target, the others get their turn
-                self._fail(case, _told(error))
+                self._fail(case, error_of(failure(error)))
 
     def _begun(self, case: Case) -> bool:
         """Send a target to the worker; False: it is done already."""
@@ -223,7 +227,7 @@ class Run:
             self._set(case, c.DONE)
             self._summarise()
         except Exception as error:  # noqa: BLE001  # whatever happens to one target, the others get their turn
-            self._fail(case, _told(error))
+            self._fail(case, error_of(failure(error)))
         finally:
             label_file.unlink(missing_ok=True)
         self._next()
@@ -313,6 +317,8 @@ class Run:
         return sum(known) / len(known) if known else guess_s
 
     def _fail(self, case: Case, error: MassError) -> None:
+        if details := getattr(error, "details", ""):
+            self._log(details)
         self._set(case, c.FAILED, str(error))
         self._summarise()
 
@@ -339,9 +345,3 @@ class Run:
         if any(case.status != c.STOPPED for case in self.cases):
             self._summarise()
         self._finished(error)
-
-
-def _told(error: Exception) -> MassError:
-    """An error of this program, in words."""
-    known = isinstance(error, MassError)
-    return error if known else MassError(_("Something unexpected went wrong ({error}).").format(error=repr(error)), _("Please report it."))

@@ -137,10 +137,10 @@ def write_masks(
     return paths, warnings
 
 
-def looks(segmentation: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> dict[str, Look]:
+def looks(segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str]) -> dict[str, Look]:
     """Names, colours and terminology of segments by their ID."""
-    segments = {segment_id: segmentation.GetSegmentation().GetSegment(segment_id) for segment_id in segment_ids}
-    return {i: Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology() or "") for i, segment in segments.items()}
+    known = {segment_id: segmentation.GetSegmentation().GetSegment(segment_id) for segment_id in ids}
+    return {i: Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology() or "") for i, segment in known.items()}
 
 
 def segment_ids(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:

@@ -12,7 +12,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from mass_core.errors import Cancelled, MassError
-from mass_core.protocol import VERSION
 
 from . import install
 from .engine import worker_environment
@@ -72,9 +71,11 @@ class StatusPanel:
         process.start(program, arguments)
         self._show()
 
-    def ask_worker(self) -> None:
-        """Which devices there are and how much memory of them is free, from a worker that runs."""
-        self._logic.engine.client.request("hello", {"version": VERSION}, done=self._heard)
+    def show_worker(self) -> None:
+        """Which devices there are and how much memory of them is free: the worker that started has told."""
+        self._devices = self._logic.engine.client.worker["devices"]
+        self.devices_changed(self._devices)
+        self._show()
 
     def close(self) -> None:
         """The window goes: nobody waits for the check any more."""
@@ -99,11 +100,6 @@ class StatusPanel:
     def _not_started(self, process: qt.QProcess) -> None:
         if self._probe is process and process.state() == qt.QProcess.NotRunning:
             self._checked(process, -1, lambda: None)
-
-    def _heard(self, reply: dict[str, Any]) -> None:
-        self._devices = reply["result"]["devices"]
-        self.devices_changed(self._devices)
-        self._show()
 
     def _show(self) -> None:
         """What is there, in a line or two."""

@@ -9,8 +9,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.errors import MassError
+from mass_core.outputs import stem
+
 from . import dicom, sequences
-from .cases import Case, of_folder, stem
+from .cases import Case, of_folder
 from .parameters import MASSSlicerParameterNode
 
 
@@ -80,7 +83,7 @@ class TargetsPanel:
         """Add every scan in a folder."""
         try:
             self.add_files([str(path) for path in of_folder(folder)])
-        except Exception as error:  # noqa: BLE001  # shown to the user
+        except (MassError, OSError) as error:
             self._failed(error)
 
     def _ask_folder(self) -> None:

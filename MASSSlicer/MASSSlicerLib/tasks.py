@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mass_core.atomic import write_bytes
-from mass_core.errors import InputError, OutputError, WeightsError
-from mass_core.weights_store import home
+from mass_core.errors import InputError, WeightsError
+from mass_core.weights_store import home, make_folder
 
 ENDING = ".masstask"
 _LONGEST_HEADER = 16 << 20
@@ -69,12 +69,7 @@ def add(source: Path, name: str) -> SavedTask:
     """
     read(source)
     target = _free(name)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot make the folder {target.parent}: {error.strerror}.", "Set MASS_HOME to a folder you may write to."
-        ) from error
+    make_folder(target.parent)
     write_bytes(target, source.read_bytes())
     return read(target)
 

@@ -1,4 +1,4 @@
-"""Weights as the window shows them: which there are, what a download means before it begins, and the commands that do it.
+"""Weights as the window shows them: which there are, and what a download means before it begins.
 
 Downloads lie in the user's own folder (`mass_core.weights_store`), so they outlive updates of Slicer and of the extension.
 """
@@ -35,22 +35,18 @@ class Weights:
     host: str = ""
     """Where they would be downloaded from."""
 
-    @property
-    def removable(self) -> bool:
-        """Whether the user downloaded them."""
-        return self.where == "downloaded"
-
 
 def listed() -> list[Weights]:
-    """All weights known by name: bundled, downloaded, available."""
-    return [_described(entry) for entry in weights_store.entries()]
+    """All weights of our network known by name: bundled, downloaded, available."""
+    remote = weights_store.REMOTE
+    return [_described(entry) for entry in weights_store.entries() if entry.name not in remote or remote[entry.name].use == "segment"]
 
 
 def browsed(path: str | Path) -> Weights:
     """A file the user chose; it stays where it is.
 
     Raises:
-        WeightsError: if it cannot be a weights file. Whether it is whole, `verify_command` tells.
+        WeightsError: if it cannot be a weights file. Whether it is whole, its first run tells.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,27 +76,6 @@ def consent_text(weights: Weights) -> str:
 def download_command(name: str) -> list[str]:
     """Prints JSON lines: `progress`, then `result` or `failed`. Ended early, it goes on where it was the next time."""
     return mass_command("weights", "download", name, "--json")
-
-
-def verify_command(weights: Weights) -> list[str]:
-    """Reads the whole file as a run would and compares the checksum of a download; a JSON line `result` or `failed`."""
-    return mass_command("weights", "verify", str(weights.path or weights.name), "--json")
-
-
-def remove(name: str) -> Path:
-    """Delete downloaded weights and tell which file that was.
-
-    Raises:
-        InputError: if nothing of this name was downloaded.
-    """
-    return weights_store.remove(name)
-
-
-def folder() -> Path:
-    """Where downloads lie, made if it is not there yet: a weights file put into it by hand is listed, too."""
-    place = weights_store.folder()
-    place.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 def _described(entry: weights_store.Entry) -> Weights:

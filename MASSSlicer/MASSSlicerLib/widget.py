@@ -11,9 +11,10 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from mass_core.errors import MassError
+from mass_core.protocol import error_of, failure
 
+from . import cases as c
 from .advanced import AdvancedPanel
-from .cases import Case
 from .dicom_dialog import choose_series
 from .drawing import Drawing
 from .library import LibraryPanel
@@ -27,6 +28,7 @@ from .status import StatusPanel
 from .targets import TargetsPanel
 
 _BAR = 1000
+_COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("were done before")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
 
 
 class Window(VTKObservationMixin):
@@ -52,11 +54,12 @@ class Window(VTKObservationMixin):
         for combo, words in ((ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)):
             combo.addItems(list(words))
         self.status = StatusPanel(ui, logic, self.show_error)
+        self.status.changed = self.update
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
         self.targets = TargetsPanel(ui, self.update, self.show_error)
         self.results = ResultsPanel(ui, self.references.add_reference, self.show_error)
-        self.library = LibraryPanel(ui, self._use_task, lambda: self.run, logic, self.show_error)
+        self.library = LibraryPanel(ui, self._use_task, lambda: self.run, self.show_error)
         self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.cancelButton.connect("clicked()", self.cancel)
@@ -114,7 +117,7 @@ class Window(VTKObservationMixin):
                 settings=settings_of(parameters, self.advanced.device),
                 destination=destination_of(parameters),
                 changing=self.drawing.save_for_undo,
-                changed=self._on_case,
+                changed=self.results.update,
                 progressed=self._on_progress,
                 finished=self._on_finished,
             )
@@ -122,7 +125,7 @@ class Window(VTKObservationMixin):
             self.show_error(error)
             return
         self.results.begin(self.run.cases)
-        self._show_running()
+        self._show_begun()
 
     def cancel(self) -> None:
         """Stop the run; done within two seconds."""
@@ -135,7 +138,7 @@ class Window(VTKObservationMixin):
         except MassError as error:
             self.show_error(error)
             return
-        self._show_running()
+        self._show_begun()
 
     def why_not(self) -> str:
         """Why a run cannot begin; empty: it can."""
@@ -174,13 +177,9 @@ class Window(VTKObservationMixin):
 
     def show_error(self, error: Exception) -> None:
         """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
-        if isinstance(error, MassError):
-            slicer.util.errorDisplay(error.message + (f"\n\n{error.cure}" if error.cure else ""), windowTitle=_("MASS"))
-        else:
-            self.logic.log.append(repr(error))
-            slicer.util.errorDisplay(
-                _("Something unexpected went wrong; the scene is as it was."), windowTitle=_("MASS"), detailedText=repr(error)
-            )
+        told = error_of(failure(error))
+        text = told.message + (f"\n\n{told.cure}" if told.cure else "")
+        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(told, "details", ""))
 
     def _show_scene(self) -> None:
         """Connect to the parameters of the scene."""
@@ -232,10 +231,7 @@ class Window(VTKObservationMixin):
     def _worker_started(self, again: bool) -> None:
         if again:
             self.ui.messageLabel.text = _("The worker was started anew. The scene is as it was.")
-        self.status.ask_worker()
-
-    def _on_case(self, case: Case) -> None:
-        self.results.update(case)
+        self.status.show_worker()
 
     def _on_progress(self, progress: Progress) -> None:
         self.ui.progressBar.value = int(_BAR * progress.fraction)
@@ -251,9 +247,9 @@ class Window(VTKObservationMixin):
         if error is not None:
             self.show_error(error)
 
-    def _show_running(self) -> None:
-        self.ui.messageLabel.text = ""
-        self.ui.progressBar.value = 0
+    def _show_begun(self) -> None:
+        """A run is on, unless there was nothing to do: then it is over by now."""
+        self._show_idle("" if self.logic.busy else _summary(self.run))
         self.update()
 
     def _show_idle(self, message: str) -> None:
@@ -268,9 +264,6 @@ def _summary(run: Run) -> str:
     parts = [f"{count} {word}" for count, word in counts if count]
     where = _(" (on {device})").format(device=run.device) if run.device else ""
     return " ".join([", ".join(parts) + where + ".", *run.warnings])
-
-
-_COUNTED = (("done", _("done")), ("skipped", _("were done before")), ("failed", _("failed")), ("stopped", _("stopped")))
 
 
 def _duration(seconds: float) -> str:

@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sam2 import sam2_video_predictor
-from sam2.build_sam import build_sam2_video_predictor
 
 from mass_core.checkpoint import choose_device
 from mass_core.machine import Peak
-from mass_core.masks.batch import Batch
-from mass_core.masks.frames import Frames
-from mass_core.masks.propagate import Seed, propagate
-from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, build
+from mass_core.masks.propagate import Seed
+from mass_core.masks.sam2_backend import Sam2
+from Testing.core.random_sam2 import by_stock, in_lock_step, random_network, stock_predictor
 
 
 class Counted:
@@ -58,56 +55,6 @@ class Counted:
         return f"| {name} | {self.encoded} | {self.tracked} | {self.calls} | {self.seconds:.1f} s | {memory} |"
 
 
-class Film:
-    """Slices as the package's predictor takes them."""
-
-    def __init__(self, ours: Sam2, images: np.ndarray) -> None:
-        self._ours, self._images = ours, images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self._ours.picture(self._images[index])[0]
-
-
-def stock(predictor: Any, ours: Sam2, images: np.ndarray, seeds: list[Seed]) -> np.ndarray:
-    """Masks [seeds,n,h,w] as the package makes them: slice by slice of the seeds, a state for each direction."""
-    sam2_video_predictor.load_video_frames = lambda **_: (Film(ours, images), *images.shape[1:3])
-    masks = np.zeros((len(seeds), *images.shape[:3]), bool)
-    for at in sorted({seed.at for seed in seeds}):
-        numbers = [number for number, seed in enumerate(seeds) if seed.at == at]
-        for reverse in (False, True):
-            with ours.computing():
-                state = predictor.init_state("in memory")
-                for number in numbers:
-                    predictor.add_new_mask(state, at, number, seeds[number].mask)
-                for index, _, logits in predictor.propagate_in_video(state, reverse=reverse):
-                    masks[numbers, index] = (logits[:, 0] > 0).cpu().numpy()
-    return masks
-
-
-def ours_in_lock_step(ours: Sam2, images: np.ndarray, seeds: list[Seed], objects: int) -> np.ndarray:
-    """Masks [seeds,n,h,w] as we make them."""
-    masks = np.zeros((len(seeds), *images.shape[:3]), bool)
-    tracker = Sam2Tracker(ours, Frames(images, ours.look, ours.slices_in_memory()))
-    for number, ((start, stop), mask) in propagate(tracker, seeds, len(images), Batch(objects)):
-        masks[number][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
-    return masks
-
-
-def random_network(configuration: str, image_size: int, device: torch.device) -> Any:
-    """Random weights whose masks are as sure as trained ones', and never vanish."""
-    torch.manual_seed(0)
-    network = build(configuration, image_size)
-    with torch.no_grad():
-        for head in network.sam_mask_decoder.output_hypernetworks_mlps:
-            head.layers[-1].weight *= 50
-            head.layers[-1].bias *= 50
-        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 10
-    return network.to(device)
-
-
 def scene(slices: int, size: int, places: list[int], objects: int) -> tuple[np.ndarray, list[Seed]]:
     """Noise with drifting balls, and the balls as seeds."""
     generator = np.random.default_rng(0)
@@ -134,19 +81,16 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
     device = choose_device(options.device)
-    network = random_network(options.configuration, options.image_size, device)
+    network = random_network(options.configuration, options.image_size).to(device)
     ours = Sam2(network, getattr(torch, options.precision))
-    predictor = build_sam2_video_predictor(
-        options.configuration, None, device=str(device), hydra_overrides_extra=[f"++model.image_size={options.image_size}"]
-    )
-    predictor.load_state_dict(network.state_dict())
+    predictor = stock_predictor(network, options.configuration, options.image_size)
     places = np.linspace(0, options.slices - 1, options.seeds + 2).astype(int)[1:-1].tolist()
     images, seeds = scene(options.slices, options.size, places, options.objects)
     theirs, mine = Counted(), Counted()
     with mine.watch(network):
-        ours_masks = ours_in_lock_step(ours, images, seeds, options.together)
+        ours_masks, _ = in_lock_step(ours, images, seeds, options.together)
     with theirs.watch(predictor):
-        stock_masks = stock(predictor, ours, images, seeds)
+        stock_masks = by_stock(predictor, ours, images, seeds)
     for number, seed in enumerate(seeds):  # the package shows a seed through its low resolution, we as it was given
         stock_masks[number, seed.at] = ours_masks[number, seed.at]
     print("| | slices encoded | slices tracked | calls | time | peak memory |\n|---|--:|--:|--:|--:|--:|")

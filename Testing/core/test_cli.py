@@ -16,9 +16,9 @@ import pytest
 from mass_core import phantoms
 from mass_core.cli import build_parser, main
 from mass_core.cli.options import chosen_recipe, use_ema
-from mass_core.cli.outputs import Job, plan, stem
 from mass_core.config import RELEASED_SWITCHES, Recipe
 from mass_core.errors import InputError, OutputError
+from mass_core.outputs import Job, plan, stem
 from mass_core.picture import Image
 from mass_core.task import Task
 from mass_core.volume import Volume

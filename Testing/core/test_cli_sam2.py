@@ -125,7 +125,8 @@ def test_what_is_missing_is_told_before_anything_is_computed(scans: Path, capsys
     assert "Add --labels DIR" in capsys.readouterr().err
     assert mass("masks", scans / "images", "--method", "labels", "--labels", scans / "none", "--output", scans / "out") == 2
     assert "There is no folder" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "sam2", None)
+    for missing in ("sam2", "sam2.build_sam"):
+        monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "mass_core.masks.sam2_backend", raising=False)
     assert run(scans) == 2
     assert "docs/masks.md" in capsys.readouterr().err and not (scans / "masks").exists()
@@ -142,13 +143,9 @@ def test_the_real_network_goes_the_whole_way(scans: Path, monkeypatch: pytest.Mo
     import torch
 
     from mass_core.masks import sam2_backend
+    from Testing.core.random_sam2 import random_network
 
-    torch.manual_seed(0)
-    network = sam2_backend.build("configs/sam2.1/sam2.1_hiera_t.yaml", 128)
-    with torch.no_grad():
-        for head in network.sam_mask_decoder.output_hypernetworks_mlps:
-            head.layers[-1].weight *= 50
-            head.layers[-1].bias *= 50
+    network = random_network("configs/sam2.1/sam2.1_hiera_t.yaml", 128)
     torch.save({"model": network.state_dict()}, scans / "tiny.pt")
     monkeypatch.setattr(sam2_backend, "build", functools.partial(sam2_backend.build, image_size=128))
     part = Volume(scene()[:8], GEOMETRY.cropped(((0, 0, 0), (8, 40, 48))))

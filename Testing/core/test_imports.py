@@ -24,7 +24,18 @@ NEVER = ["training", "Testing", "MASSSlicer"]
 LAYERS = {
     "stdlib": [
         *("mass_core", "__main__", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
-        *("released_keys", "weights_store", "download", "protocol", "client", "subprocess_transport", "params", "machine", "worker"),
+        *(
+            "released_keys",
+            "weights_store",
+            "download",
+            "outputs",
+            "protocol",
+            "client",
+            "subprocess_transport",
+            "params",
+            "machine",
+            "worker",
+        ),
     ],
     "numeric": [
         *("volume", "image_files", "nifti_floats", "scans", "appearance", "resample", "intensity", "components", "preprocess", "reference"),

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mass_core.masks.merge import Found, Packed, distinct, part_at_seed, tight
+from mass_core.masks.merge import Found, Packed, distinct, part_at_seed
 
 
 def block(start: tuple, stop: tuple) -> Found:
@@ -47,7 +47,6 @@ def test_nothing_on_the_seed_slice_is_no_mask() -> None:
     whole = ((0, 0, 0), mask.shape)
     assert part_at_seed((whole, mask), 0, 8) is None
     assert part_at_seed((whole, mask), 0, 20) is None
-    assert tight((whole, np.zeros_like(mask))) is None
 
 
 def test_parts_touch_through_faces_only() -> None:
@@ -55,12 +54,6 @@ def test_parts_touch_through_faces_only() -> None:
     mask[0, 0, 0] = mask[1, 1, 1] = True
     found = part_at_seed((((0, 0, 0), (2, 2, 2)), mask), 0, 0)
     assert found is not None and found[0] == ((0, 0, 0), (1, 1, 1))
-
-
-def test_boxes_become_tight() -> None:
-    mask = np.zeros((4, 5, 6), bool)
-    mask[1:3, 2, 3:5] = True
-    assert tight((((10, 10, 10), (14, 15, 16)), mask))[0] == ((11, 12, 13), (13, 13, 15))
 
 
 @pytest.mark.parametrize("old_numpy", [False, True])

@@ -9,16 +9,14 @@ import pytest
 pytest.importorskip("sam2", reason="SAM2 is not installed: see docs/masks.md")
 
 import torch  # noqa: E402
-from sam2 import sam2_video_predictor  # noqa: E402
-from sam2.build_sam import build_sam2_video_predictor  # noqa: E402
 
 from mass_core.errors import WeightsError  # noqa: E402
-from mass_core.masks.batch import Batch  # noqa: E402
 from mass_core.masks.channels import Profile, one_range  # noqa: E402
 from mass_core.masks.frames import Frames  # noqa: E402
 from mass_core.masks.plane_masks import GridConfig, PlaneMasker  # noqa: E402
-from mass_core.masks.propagate import Seed, propagate  # noqa: E402
-from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, _configuration, build, load_sam2  # noqa: E402
+from mass_core.masks.propagate import Seed  # noqa: E402
+from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, _configuration, load_sam2  # noqa: E402
+from Testing.core.random_sam2 import by_stock, in_lock_step, random_network, stock_predictor  # noqa: E402
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SIZE, COUNT, SHAPE = 128, 20, (96, 112)
@@ -26,16 +24,8 @@ SIZE, COUNT, SHAPE = 128, 20, (96, 112)
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """SAM2.1 tiny with random weights; the last layer of its mask heads amplified, so that logits are as large as trained ones'."""
-    torch.manual_seed(0)
-    made = build(TINY, SIZE)
-    with torch.no_grad():
-        for head in made.sam_mask_decoder.output_hypernetworks_mlps:
-            head.layers[-1].weight *= 50
-            head.layers[-1].bias *= 50
-        # Objects are never taken for vanished, so that tracks are long.
-        made.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 10
-    return made
+    """SAM2.1 tiny."""
+    return random_network(TINY, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -61,47 +51,10 @@ def seeds_of(images: np.ndarray, at: int) -> list[Seed]:
     return [Seed(at, images[at, ..., 0] > 120), Seed(at, (images[at, ..., 1] > 80) & (images[at, ..., 0] < 70)), Seed(at, chance)]
 
 
-class Film:
-    """Slices as the package's predictor takes them, without JPEG."""
-
-    def __init__(self, ours: Sam2, images: np.ndarray) -> None:
-        self.ours, self.images = ours, images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.ours.picture(self.images[index])[0]
-
-
 @pytest.fixture(scope="module")
 def predictor(network: Any) -> Any:
     """The package's video predictor with the same weights."""
-    stock = build_sam2_video_predictor(TINY, None, device="cpu", hydra_overrides_extra=[f"++model.image_size={SIZE}"])
-    stock.load_state_dict(network.state_dict())
-    return stock
-
-
-def tracked_by(predictor: Any, ours: Sam2, images: np.ndarray, seeds: list[Seed], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Masks [seeds, n, h, w] of the package's predictor; each direction with a state of its own; the seeds are of one slice."""
-    film = Film(ours, images)
-    monkeypatch.setattr(sam2_video_predictor, "load_video_frames", lambda **_: (film, *SHAPE))
-    masks = np.zeros((len(seeds), len(images), *SHAPE), bool)
-    for reverse in (False, True):
-        state = predictor.init_state("in memory")
-        for number, (at, mask) in enumerate(seeds):
-            predictor.add_new_mask(state, at, number, mask)
-        for index, numbers, logits in predictor.propagate_in_video(state, reverse=reverse):
-            masks[numbers, index] = (logits[:, 0] > 0).numpy()
-    return masks
-
-
-def followed(ours: Sam2, images: np.ndarray, seeds: list[Seed], batch: int = 100) -> tuple[np.ndarray, Frames]:
-    frames = Frames(images, ours.look)
-    masks = np.zeros((len(seeds), len(images), *SHAPE), bool)
-    for number, ((start, stop), mask) in propagate(Sam2Tracker(ours, frames), seeds, len(images), Batch(batch)):
-        masks[number][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
-    return masks, frames
+    return stock_predictor(network, TINY, SIZE)
 
 
 def until_empty(masks: np.ndarray, at: int) -> np.ndarray:
@@ -117,19 +70,17 @@ def until_empty(masks: np.ndarray, at: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [COUNT, 9])
-def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(
-    network: Any, predictor: Any, images: np.ndarray, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(network: Any, predictor: Any, images: np.ndarray, count: int) -> None:
     """All objects of three seed slices together, against one by one; films longer and shorter than what the network remembers."""
     ours, images = Sam2(network), images[:count]
     places = (0, count // 2, count - 1) if count == COUNT else (2, 7)
     seeds = [seed for at in places for seed in seeds_of(images, at)]
-    masks, frames = followed(ours, images, seeds)
+    masks, frames = in_lock_step(ours, images, seeds, 100)
+    expected = by_stock(predictor, ours, images, seeds)
     compared = differing = 0
     for first, at in zip(range(0, len(seeds), 3), places, strict=True):
-        expected = tracked_by(predictor, ours, images, seeds[first : first + 3], monkeypatch)
         for number in range(3):
-            wanted = until_empty(expected[number], at)
+            wanted = until_empty(expected[first + number], at)
             wanted[at] = seeds[first + number].mask
             differing += np.count_nonzero(masks[first + number] != wanted)
             compared += int(wanted.any(axis=(1, 2)).sum())
@@ -150,7 +101,7 @@ def test_pictures_are_stretched_and_standardised(network: Any) -> None:
 
 def test_batches_do_not_change_the_masks(network: Any, images: np.ndarray) -> None:
     seeds = [seed for at in (1, 5) for seed in seeds_of(images, at)]
-    together, one_by_one = (followed(Sam2(network), images[:8], seeds, batch)[0] for batch in (100, 1))
+    together, one_by_one = (in_lock_step(Sam2(network), images[:8], seeds, batch)[0] for batch in (100, 1))
     assert np.count_nonzero(together != one_by_one) <= 2e-6 * together.size
 
 

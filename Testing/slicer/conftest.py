@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,24 @@ def ball(request: pytest.FixtureRequest) -> tuple[Any, Any, str]:
     segment = segmentation.GetSegmentation().AddEmptySegment("ball", "ball", [1, 0, 0])
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segment, volume)
     return volume, segmentation, segment
+
+
+@pytest.fixture
+def nodes(host: Host) -> Any:
+    """Makes nodes with known places."""
+    from Testing.slicer.scene_nodes import Nodes
+
+    return Nodes()
+
+
+@pytest.fixture
+def clinic(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The module's window, with hands that click."""
+    from Testing.slicer.clinic import Clinic
+
+    monkeypatch.setenv("MASS_HOME", str(tmp_path / "home é"))
+    bench.application.testing = True
+    return Clinic(bench)
 
 
 @functools.cache

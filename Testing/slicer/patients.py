@@ -1,5 +1,7 @@
 """Phantoms in Slicer's scene: scans as volume nodes, structures as drawn segments."""
 
+import functools
+
 import numpy as np
 import slicer
 
@@ -11,8 +13,9 @@ SHAPE_ZYX, SPACING_ZYX = (38, 48, 56), (8.0, 6.4, 6.4)
 """Coarse, so that a run takes seconds."""
 
 
+@functools.cache
 def people(count):
-    """Scan and label map of some people."""
+    """Scan and label map of some people; not to be changed."""
     return [subject(seed, "ct", shape_zyx=SHAPE_ZYX, spacing_zyx=SPACING_ZYX) for seed in range(count)]
 
 

@@ -49,7 +49,7 @@ class Study:
         self.slicer, self.module, self.scene, self.Run = slicer, order, scene, Run
         self.client, self.people, self.patients = client, people, patients
         self.exports = Exports()
-        self.told, self.progress, self.ends = [], [], []
+        self.told, self.progress, self.ends, self.log = [], [], [], []
 
     def volume(self, number, name="scan"):
         return self.patients.scan(self.people[number][0], name)
@@ -75,6 +75,7 @@ class Study:
             task=task,
             cases=cases,
             changed=lambda case: self.told.append((case.name, case.status)),
+            log=self.log.append,
             progressed=self.progress.append,
             finished=self.ends.append,
             **options,
@@ -362,7 +363,8 @@ def test_a_defect_costs_one_target_only(study, monkeypatch):
     monkeypatch.setattr(scene, "place_result", lambda volume, *a, **k: 1 / 0 if volume.GetName() == "first" else original(volume, *a, **k))
     run = study.run([study.reference()], [study.case(study.volume(n, name)) for n, name in ((1, "first"), (2, "second"))])
     assert [case.status for case in run.cases] == ["failed", "done"]
-    assert "unexpected" in run.cases[0].message and "ZeroDivisionError" in run.cases[0].message
+    assert "defect" in run.cases[0].message and "ZeroDivisionError" in run.cases[0].message
+    assert "Traceback" in "".join(study.log)
 
 
 def test_the_reference_as_a_target_is_told(study):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .outputs import all_or_none, check_free, folders_ready
+from ..outputs import all_or_none, check_free, folders_ready
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
+from ..outputs import check_free, folders_ready
 from .options import add_preparation, add_references, add_weights, chosen_recipe, load
-from .outputs import check_free, folders_ready
 
 if TYPE_CHECKING:
     from ..segmenter import Segmenter

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
+from ..outputs import folders_ready
 from .options import DEVICES
-from .outputs import folders_ready
 from .scans import Outcome, Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Recipe, to_dict
 from ..errors import GeometryError, InputError
-from .outputs import folders_ready
+from ..outputs import folders_ready
 from .scans import Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..config import Recipe
 from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
+from ..outputs import IMAGE_ENDINGS, stem
 from .options import chosen_recipe
-from .outputs import IMAGE_ENDINGS, stem
 from .terminal import Output
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MassError
 from ..failures import as_mass_error
+from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from .encode import check_references, encoded
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
-from .outputs import Job, all_or_none, check_free, folders_ready, plan
 
 if TYPE_CHECKING:
     from ..segmenter import Segmentation, Segmenter

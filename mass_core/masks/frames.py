@@ -1,10 +1,10 @@
 """A scan's slices as a network sees them."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError
+from ..recent import Recent
 from .channels import Bytes
 
 
@@ -24,8 +24,7 @@ class Frames:
         self.computed = 0
         """How often features were computed."""
         self._look = look
-        self._most = most
-        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept: Recent[Any] = Recent(len(images) if most is None else max(most, 1))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,11 +36,9 @@ class Frames:
 
     def __getitem__(self, index: int) -> Any:
         """Features of a slice."""
-        if index not in self._kept:
+        features = self._kept.get(str(index))
+        if features is None:
             features = self._look(self.images[index])
             self.computed += 1
-            if self._most is not None and len(self._kept) >= max(self._most, 1):
-                self._kept.popitem(last=False)
-            self._kept[index] = features
-        self._kept.move_to_end(index)
-        return self._kept[index]
+            self._kept.put(str(index), features, 1)
+        return features

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import bounding_box, connected_parts
+from ..components import connected_parts
 from ..volume import slices
 from .mask_set import Bools, Box
 
@@ -43,16 +43,6 @@ def part_at_seed(found: Found, axis: int, index: int) -> Found | None:
     box = parts[largest - 1].box
     low, high = (tuple(a + b for a, b in zip(start, corner, strict=True)) for corner in box)
     return ((low[0], low[1], low[2]), (high[0], high[1], high[2])), numbers[slices(box)] == largest
-
-
-def tight(found: Found) -> Found | None:
-    """A mask in the smallest box around it; None: it is empty."""
-    (start, _), mask = found
-    box = bounding_box(mask)
-    if box is None:
-        return None
-    low, high = (tuple(a + b for a, b in zip(start, corner, strict=True)) for corner in box)
-    return ((low[0], low[1], low[2]), (high[0], high[1], high[2])), mask[slices(box)]
 
 
 class Packed(NamedTuple):

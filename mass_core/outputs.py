@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, OutputError
+from .errors import InputError, OutputError
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")

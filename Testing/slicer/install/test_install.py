@@ -1,237 +1,21 @@
-"""Packages and weights: the probe against really broken packages in processes of their own; plans and installations with small stand-ins
-for the parts of Slicer that differ between its versions."""
+"""Plans and installations, with small stand-ins for the parts of Slicer that differ between its versions."""
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import venv
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mass_core import __version__
-from mass_core.errors import Cancelled, InputError, MassError, WeightsError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Slicer(ModuleType):
-    """The little of Slicer that an installation touches."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__("slicer")
-        self.kept: dict[str, str] = {}
-        settings = SimpleNamespace(value=self.kept.get, setValue=self.kept.__setitem__, remove=lambda key: self.kept.pop(key, None))
-        self.app = SimpleNamespace(slicerHome=str(home), testingEnabled=lambda: False, userSettings=lambda: settings)
-        self.installed: list[list[str]] = []
-        self.uninstalled: list[list[str]] = []
-        self.util = ModuleType("slicer.util")
-        self.util.pip_install = self.installed.append
-        self.util.pip_uninstall = self.uninstalled.append
-        self.i18n = ModuleType("slicer.i18n")
-        self.i18n.tr = lambda text, *context: text
-
-
-@pytest.fixture
-def slicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slicer]:
-    """Slicer 5.10, without the PyTorch extension and without PythonSlicer."""
-    made = Slicer(tmp_path / "Slicer")
-    for name in [name for name in sys.modules if name.split(".")[0] in ("slicer", "MASSSlicerLib")]:
-        monkeypatch.delitem(sys.modules, name)
-    for module in (made, made.util, made.i18n):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.syspath_prepend(str(REPOSITORY / "MASSSlicer"))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.delenv("MASS_PYTHON", raising=False)
-    yield made
-    for name in [name for name in sys.modules if name.split(".")[0] == "MASSSlicerLib"]:
-        del sys.modules[name]
-
-
-@pytest.fixture
-def install(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.install")
-
-
-@pytest.fixture
-def readiness(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.readiness")
-
-
-@pytest.fixture
-def weights(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.weights")
-
-
-class Python:
-    """A Python whose packages are Slicer's own and safetensors; what a test adds lies among them."""
-
-    def __init__(self, folder: Path, install: Any, readiness: Any) -> None:
-        venv.create(folder, symlinks=os.name != "nt", with_pip=False)
-        self.program = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        self.site = next(folder.rglob("site-packages"))
-        self.install, self.readiness = install, readiness
-        others = Path(importlib.import_module("numpy").__file__).parents[1]
-        for path in others.iterdir():
-            if path.name.lower().split("-")[0].split(".")[0] in ("numpy", "scipy", "simpleitk", "safetensors"):
-                (self.site / path.name).symlink_to(path)
-
-    def add(self, name: str, code: str, *, recorded: tuple[str, ...] = (), place: Path | None = None) -> None:
-        """A package, and the records pip would leave of it."""
-        folder = (place or self.site) / name
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text(code)
-        for version in recorded:
-            records = folder.parent / f"{name}-{version}.dist-info"
-            records.mkdir()
-            (records / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-
-    def probe(self, **environment: str) -> Any:
-        """Run the probe and read it."""
-        command = self.install.probe_command(str(self.program))
-        variables = {**os.environ, "PYTHONPATH": "", **environment}
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=120)
-        return self.readiness.read_probe(done.stdout, done.returncode, done.stderr)
-
-
-@pytest.fixture
-def python(install: Any, readiness: Any, tmp_path: Path) -> Python:
-    try:
-        return Python(tmp_path / "Pythón with späces", install, readiness)
-    except OSError as error:
-        pytest.skip(f"this computer makes no symbolic links: {error}")
-
-
-COMPUTES = """
-from types import SimpleNamespace
-__version__ = "2.6.0"
-print("a banner")
-version = SimpleNamespace(cuda=None)
-cuda = SimpleNamespace(is_available=lambda: False)
-class ones:
-    def __init__(self, n): pass
-    def __add__(self, other): return self
-    def numpy(self): return [2.0, 2.0]
-"""
-"""A torch that passes its own check; the network cannot be built with it."""
-
-
-def test_probe_of_what_works(install: Any, readiness: Any) -> None:
-    """The packages these tests run with."""
-    done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=120)
-    found = readiness.read_probe(done.stdout, done.returncode)
-    assert found.ready and found.missing == () and found.broken is None and found.replace == ()
-    assert found.torch == importlib.import_module("torch").__version__
-    assert __version__ in found.details and str(REPOSITORY / "mass_core") in found.details
-
-
-def test_torchvision_of_another_torch_is_told_but_no_obstacle(install: Any, readiness: Any, tmp_path: Path) -> None:
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision/__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = install.probe_command(sys.executable)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-    found = readiness.read_probe(done.stdout, done.returncode)
-    assert found.ready and "torchvision does not fit" in found.broken and "nms" in found.broken
-    assert str(tmp_path) in found.broken and found.replace == (), "it lies outside Slicer: not ours to remove"
-
-
-def test_torch_is_missing(python: Python) -> None:
-    found = python.probe()
-    assert not found.ready and found.torch is None and found.missing == ("torch",) and found.broken is None and found.replace == ()
-
-
-def test_safetensors_is_missing_too(python: Python) -> None:
-    for path in python.site.glob("safetensors*"):
-        path.unlink()
-    assert python.probe().missing == ("safetensors", "torch")
-
-
-@pytest.mark.parametrize(
-    ("code", "recorded", "told"),
-    [
-        ("", ("2.6.0",), "Only a part of torch is installed"),
-        (COMPUTES, (), "the record of it is missing"),
-        (COMPUTES, ("2.5.1", "2.6.0"), r"Several versions of torch lie on top of each other \(2.5.1, 2.6.0\)"),
-        (COMPUTES, ("2.5.1+cu121",), r"Several versions of torch .*2.5.1\+cu121, 2.6.0"),
-        (COMPUTES.replace("2.6.0", "2.1.2"), ("2.1.2",), "PyTorch 2.1.2 is too old"),
-        (COMPUTES.replace("return [2.0, 2.0]", 'raise RuntimeError("Numpy is not available")'), ("2.6.0",), "built for another NumPy"),
-        ('raise OSError("[WinError 126] module not found: fbgemm.dll")', ("2.6.0",), "library of torch is missing.*fbgemm.*Visual C"),
-        ("import typing_extensions_of_torch", ("2.6.0",), "torch does not load .*typing_extensions_of_torch"),
-        ("import os; os._exit(7)", ("2.6.0",), r"Loading torch ends Python \(exit code 7\)"),
-        ("import sys; sys.stdout.write('{half a line'); raise ImportError('cannot')", ("2.6.0",), "torch does not load .*cannot"),
-    ],
-)
-def test_broken_torch_is_told_and_replaced(code: str, recorded: tuple[str, ...], told: str, python: Python) -> None:
-    python.add("torch", code, recorded=recorded)
-    found = python.probe()
-    assert not found.ready and found.missing == ()
-    with pytest.raises(AssertionError, match=told):
-        raise AssertionError(found.broken)
-    assert found.broken.endswith("Install… replaces it.") and found.replace == ("torch",)
-
-
-def test_torch_without_its_init_file(python: Python) -> None:
-    """Python imports the bare folder without complaint."""
-    (python.site / "torch/lib").mkdir(parents=True)
-    found = python.probe()
-    assert "Only a part of torch is installed" in found.broken and found.replace == ("torch",) and found.missing == ()
-
-
-def test_torchvision_goes_with_a_broken_torch(python: Python) -> None:
-    python.add("torch", "")
-    python.add("torchvision", "import torch; torch.__version__")
-    found = python.probe()
-    assert "torch is installed" in found.broken and found.replace == ("torch", "torchvision")
-
-
-def test_broken_torch_outside_slicer_is_left_alone(python: Python, tmp_path: Path) -> None:
-    python.add("torch", "", place=tmp_path / "elsewhere")
-    found = python.probe(PYTHONPATH=str(tmp_path / "elsewhere"))
-    assert found.replace == () and str(tmp_path / "elsewhere") in found.broken and "PYTHONPATH" in found.broken
-
-
-def test_slicers_own_package_broken(python: Python) -> None:
-    (python.site / "SimpleITK").unlink()
-    python.add("SimpleITK", "raise ImportError('undefined symbol')")
-    found = python.probe()
-    assert "SimpleITK does not load" in found.broken and "reinstall Slicer" in found.broken and "SimpleITK" not in found.replace
-
-
-def test_probe_that_did_not_run(readiness: Any) -> None:
-    found = readiness.read_probe("", 127, "no such file")
-    assert not found.ready and "exit code 127" in found.broken and found.details == "no such file"
-
-
-def lines(readiness: Any, **torch: Any) -> str:
-    """A probe on a computer with a GPU."""
-    found: list[dict[str, Any]] = [{"site": "/s", "gpu": "NVIDIA RTX 4090"}, {"importing": "torch", "site": "/s", "recorded": ["2.6.0"]}]
-    found += [{"package": name, "version": "1.0"} for name in (*readiness.SLICERS_OWN, "safetensors", readiness.ENGINE)]
-    found += [{"package": "torch", "version": "2.6.0", "cuda": None, "cuda_error": "", "cuda_works": False, **torch}]
-    return "\n".join(readiness.MARK + json.dumps(values) for values in found)
-
-
-@pytest.mark.parametrize(
-    ("torch", "note", "replace"),
-    [
-        ({"cuda": "12.6", "cuda_works": True}, "", ()),
-        ({}, "RTX 4090 is not used: this PyTorch is for the processor only", ("torch",)),
-        ({"cuda": "12.6"}, "driver is too old for this PyTorch (CUDA 12.6)", ()),
-        ({"cuda": "12.6", "cuda_error": "no kernel image is available"}, "no kernel image is available", ()),
-    ],
-)
-def test_unused_graphics_card(torch: dict[str, Any], note: str, replace: tuple[str, ...], readiness: Any) -> None:
-    found = readiness.read_probe(lines(readiness, **torch), 0)
-    assert found.ready and found.broken is None and found.replace == replace
-    assert note in found.device_note and bool(note) == bool(found.device_note)
+from mass_core.errors import Cancelled, MassError, WeightsError
+from Testing.slicer.install.stand_ins import Python, Slicer, lines
 
 
 def ready(readiness: Any, **values: Any) -> Any:
@@ -503,37 +287,24 @@ def test_python_slicer(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_weights_are_listed_with_what_consent_needs(weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_HOME", str(tmp_path))
     known = {entry.name: entry for entry in weights.listed()}
-    assert known["small"].where == "bundled" and known["small"].size == "10 MB" and not known["small"].removable
+    assert known["small"].where == "bundled" and known["small"].size == "10 MB"
     base = known["mass_base"]
     text = weights.consent_text(base)
     assert base.where == "available" and base.host == "huggingface.co" and base.licence == "MIT"
     assert all(words in text for words in ("0.5 to 1 GB", "huggingface.co", "Licence: MIT", str(tmp_path / "weights"), "nothing is sent"))
-    (weights.folder() / "mass_base.pth").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mass_base.pth").write_bytes(b"x" * 2_000_000)
     there = next(entry for entry in weights.listed() if entry.name == "mass_base")
-    assert there.removable and there.size == "2 MB"
-    assert weights.remove("mass_base") == tmp_path / "weights/mass_base.pth"
-    with pytest.raises(InputError):
-        weights.remove("mass_base")
+    assert there.where == "downloaded" and there.size == "2 MB"
+    assert not any("sam2" in name for name in known), "they make masks, and segment nothing here"
 
 
-def test_browsed_weights_are_verified_where_they_are(
-    weights: Any, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_browsed_weights_stay_where_they_are(weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_PYTHON", sys.executable)
     path = tmp_path / "wéights of Dr. X.safetensors"
-    shutil.copy(tiny_weights, path)
+    path.write_bytes(b"x" * 3_000_000)
     chosen = weights.browsed(path)
-    assert (chosen.where, chosen.path, chosen.removable) == ("file", path, False)
-
-    def verified() -> dict[str, Any]:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8"}
-        command = weights.verify_command(chosen)
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, check=False, timeout=120)
-        return json.loads(done.stdout.splitlines()[-1])
-
-    assert verified()["event"] == "result"
-    path.write_bytes(path.read_bytes()[:-100])
-    assert verified()["event"] == "failed"
+    assert (chosen.where, chosen.path, chosen.size) == ("file", path, "3 MB")
     for wrong in (tmp_path / "nothing.pth", tmp_path):
         with pytest.raises(WeightsError, match="is not a file"):
             weights.browsed(wrong)
