@@ -7,6 +7,10 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from .colors import distinct
+from .components import label_boxes
+from .volume import Box, Volume
+
 _TERMINOLOGY = "TerminologyEntry:"
 
 
@@ -50,6 +54,39 @@ def appearance_of(fields: Mapping[str, str]) -> dict[int, Appearance]:
             terminology = next((tag.removeprefix(_TERMINOLOGY) for tag in tags if tag.startswith(_TERMINOLOGY)), "")
             found[int(value)] = Appearance(name=name, color=_color(fields.get(f"{segment}Color", "")), terminology=terminology)
     return found
+
+
+def write_labels(labels: Volume, looks: Mapping[int, Appearance], path: Path) -> None:
+    """Write a label map; a .seg.nrrd also says how its labels are called and shown.
+
+    Raises:
+        OutputError: when that is not possible; nothing is left behind then.
+    """
+    named = path.name.lower().endswith(".seg.nrrd")
+    labels.write(path, fields_of(looks, label_boxes(labels.array)) if named else {})
+
+
+def fields_of(looks: Mapping[int, Appearance], boxes: Mapping[int, Box]) -> dict[str, str]:
+    """Header fields that make a label map a segmentation of 3D Slicer; labels without a box, that is without voxels, are left out."""
+    fields = {
+        "Segmentation_SourceRepresentation": "Binary labelmap",
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for number, (value, look) in enumerate((value, look) for value, look in looks.items() if value in boxes):
+        (z0, y0, x0), (z1, y1, x1) = boxes[value]
+        tags = [f"{_TERMINOLOGY}{look.terminology}"] if look.terminology else []
+        values = {
+            "ID": f"Segment_{value}",
+            "Name": look.name,
+            "Color": " ".join(f"{channel:.6g}" for channel in look.color or distinct(number)),
+            "Extent": f"{x0} {x1 - 1} {y0} {y1 - 1} {z0} {z1 - 1}",
+            "LabelValue": str(value),
+            "Layer": "0",
+            "Tags": "".join(f"{tag}|" for tag in [*tags, "Segmentation.Status:inprogress"]),
+        }
+        fields |= {f"Segment{number}_{name}": text for name, text in values.items()}
+    return fields
 
 
 def _color(text: str) -> tuple[float, float, float] | None:

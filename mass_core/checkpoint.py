@@ -145,14 +145,14 @@ def choose_device(name: str = "auto") -> torch.device:
         raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
     if device.type == "cuda" and not cuda:
         raise DeviceError(
-            f"{name} was asked for, but PyTorch finds no CUDA device.", "Use --device auto, or install a CUDA build of PyTorch."
+            f"{name} was asked for, but PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch."
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another."
         )
     if device.type == "mps" and not mps:
-        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Use --device auto.")
+        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
     return device
 
 

@@ -31,7 +31,11 @@ class WeightsError(MassError):
 
 
 class DeviceError(MassError):
-    """The device asked for is absent or its memory does not suffice."""
+    """The device asked for is absent, or cannot do what it was asked for."""
+
+
+class MemoryShort(DeviceError):
+    """The memory of the device, or of the computer, does not suffice."""
 
 
 class OutputError(MassError):

@@ -2,7 +2,7 @@
 
 import errno
 
-from .errors import DeviceError, MassError, OutputError
+from .errors import MassError, MemoryShort, OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -27,12 +27,12 @@ def as_mass_error(error: BaseException) -> MassError | None:
     return None
 
 
-def out_of_memory(error: BaseException) -> DeviceError:
+def out_of_memory(error: BaseException) -> MemoryShort:
     """Memory did not suffice, with the first line of what was reported."""
     reason = (str(error).strip().splitlines() or ["no memory left"])[0]
-    return DeviceError(
+    return MemoryShort(
         f"The memory does not suffice: {reason}",
-        "Close other programs, crop the scan, choose a coarser --spacing or fewer labels at a time (--classes-per-pass), or --device cpu.",
+        "Close other programs, crop the scan, or take a smaller window, fewer labels at a time or the processor (device cpu).",
     )
 
 

@@ -70,7 +70,8 @@ def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
     if taken and not overwrite:
         shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
         raise OutputError(
-            f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.", "Add --overwrite or choose another name."
+            f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.",
+            "Choose another name, or add --overwrite.",
         )
 
 

@@ -70,6 +70,16 @@ class Encode(Load):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Where the voxels of a result shall lie, in LPS mm."""
+
+    spacing_xyz: tuple[float, float, float]
+    origin_xyz: tuple[float, float, float]
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+    """Row by row, as in SimpleITK."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segment(Encode):
     """Of `segment`."""
 
@@ -79,6 +89,10 @@ class Segment(Encode):
     task: str | None = None
     """A task file, instead of references."""
     probabilities: bool = False
+    crop: bool = False
+    """The output holds the box around what was found only."""
+    grid: Grid | None = None
+    """The output's voxels are the target's, but are said to lie here."""
 
 
 Kind = TypeVar("Kind")

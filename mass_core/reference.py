@@ -230,6 +230,8 @@ def _check_overlap(image: Volume, labels: Volume) -> tuple[str, ...]:
             f"The mask does not lie on its image: the image is {image.geometry.describe()}, the mask {labels.geometry.describe()}.",
             "Check that they belong together, and that the mask was saved with its position.",
         )
+    if image.geometry.contains(labels.geometry):
+        return ()  # a cut-out: all around it is background
     if image.geometry.shares_lattice(labels.geometry):
         return ("The mask covers another part of the patient than its image; voxels were matched by position.",)
     return ("The mask has another grid than its image and was resampled by position.",)

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .appearance import Appearance, read_appearance
+from .appearance import Appearance, read_appearance, write_labels
 from .checkpoint import Model, choose_device, load_model
+from .components import bounding_box
 from .config import Recipe, recipe, to_dict
 from .errors import InputError, OutputError
 from .machine import Peak
@@ -21,7 +22,7 @@ from .protocol import Request
 from .scans import Scans, state_of
 from .segmenter import Segmentation, Segmenter
 from .task import Task
-from .volume import Volume
+from .volume import Geometry, Volume
 from .weights_store import locate
 
 _LABEL = ("value", "name", "color", "terminology", "kept")
@@ -124,7 +125,7 @@ class Service:
                 target = self._scans.read(files.target, order.frame)
             found = _found(segmenter, target, task, order, run)
             with run.stage("write"):
-                _write(found, files.output, maps, run)
+                _write(_placed(found.labels, order), found.probabilities or {}, files.output, maps, task, run)
         labels = [{**{name: getattr(label, name) for name in _LABEL}, "ml": found.volumes_ml[label.value]} for label in task.labels]
         return {
             "output": str(files.output),
@@ -218,12 +219,21 @@ def _found(segmenter: Segmenter, target: Volume, task: Task, order: Segment, run
     return found
 
 
-def _write(found: Segmentation, output: Path, maps: dict[int, Path], run: _Run) -> None:
+def _placed(labels: Volume, order: Segment) -> Volume:
+    """A result as much of it, and where, as the order wants it."""
+    if order.grid is not None:
+        labels = Volume(labels.array, Geometry(shape_zyx=labels.geometry.shape_zyx, **vars(order.grid)))
+    if order.crop:
+        labels = labels.cropped(bounding_box(labels.array > 0) or ((0, 0, 0), (1, 1, 1)))
+    return labels
+
+
+def _write(labels: Volume, probabilities: Mapping[int, Volume], output: Path, maps: dict[int, Path], task: Task, run: _Run) -> None:
     """All files of an order, or none."""
     with all_or_none([*maps.values(), output]) as place:
-        for value, volume in (found.probabilities or {}).items():
+        for value, volume in probabilities.items():
             volume.write(place[maps[value]])
-        found.labels.write(place[output])
+        write_labels(labels, task.looks, place[output])
         run.job.check()  # the last moment at which nothing has been left behind
 
 

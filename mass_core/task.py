@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save
 from torch import Tensor
 
+from .appearance import Appearance
 from .atomic import write_bytes
 from .config import Modality, Recipe, Triple, from_dict, to_dict
 from .errors import InputError, OutputError, WeightsError
@@ -94,6 +95,11 @@ class Task:
         """Tokens [1,K,queries+1,C] of some labels, ready for the network."""
         chosen = [self.labels[index].tokens for index in indices]
         return tuple(torch.stack(stage)[None] for stage in zip(*chosen, strict=True))
+
+    @property
+    def looks(self) -> dict[int, Appearance]:
+        """How each label is called and shown."""
+        return {x.value: Appearance(name=x.name, color=x.color, terminology=x.terminology) for x in self.labels}
 
     def only(self, values: Sequence[int]) -> "Task":
         """The task with some of its labels.

@@ -4,6 +4,7 @@ Arrays are ordered z, y, x. World coordinates are LPS millimetres, as in DICOM a
 file, image_files.py and resample.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ class Geometry:
         reach = (np.abs(offset - np.round(offset)) + drift) * self.spacing_xyz
         return bool(reach.max() <= tolerance_mm)
 
+    def contains(self, other: "Geometry") -> bool:
+        """Whether `other` is a cut-out of this grid: all of its voxels are voxels of this one."""
+        start = np.round((np.linalg.inv(self.affine) @ other.affine)[:3, 3])
+        return self.shares_lattice(other) and bool(np.all(start >= 0) and np.all(start + other.shape_zyx[::-1] <= self.shape_zyx[::-1]))
+
     def aligned(self, other: "Geometry") -> bool:
         """Whether the voxel axes of both point the same ways."""
         return bool(np.allclose(self.direction, other.direction, atol=1e-4))
@@ -147,13 +153,20 @@ class Volume:
         """
         return cls.from_sitk(read_image(Path(path), frame))
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
         """Write .nii, .nii.gz, .nrrd, .mha or .mhd; a file of that name is replaced at once when the new one is complete.
+
+        Args:
+            path: Of the file.
+            fields: Further header fields, for formats that have room for them (NRRD).
 
         Raises:
             OutputError: when that is not possible; nothing is left behind then.
         """
-        write_image(self.to_sitk(), Path(path))
+        image = self.to_sitk()
+        for name, text in (fields or {}).items():
+            image.SetMetaData(name, text)
+        write_image(image, Path(path))
 
     @classmethod
     def from_sitk(cls, image: sitk.Image) -> "Volume":

@@ -23,7 +23,7 @@ NEVER = ["training", "Testing", "MASSSlicer"]
 
 LAYERS = {
     "stdlib": [
-        *("mass_core", "__main__", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
+        *("mass_core", "__main__", "colors", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
         *(
             "released_keys",
             "weights_store",

@@ -205,6 +205,14 @@ def test_cut_out_mask_is_matched_by_position():
     assert np.array_equal(found.masks, wanted.masks)
     assert np.array_equal(found.image, wanted.image)
     assert not any("mask" in warning for warning in wanted.warnings)
+    assert found.warnings == wanted.warnings, "there is nothing to warn of"
+
+
+def test_a_mask_that_reaches_beyond_its_image_is_matched_by_position():
+    whole = placed(marked((40, 50, 60), (1, 20, 25, 20, 26, 30, 37)))
+    image = scan().cropped(((5, 10, 15), (40, 50, 60)))
+    (found,) = prepare_reference(image, whole, [1], SMALL)
+    assert found.masks.sum() == (whole.array == 1).sum()
     assert "matched by position" in found.warnings[0]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mass_core.appearance import Appearance
+from mass_core.appearance import Appearance, read_appearance
 from mass_core.checkpoint import load_model
+from mass_core.components import bounding_box
 from mass_core.errors import DeviceError, InputError, MassError, OutputError, WeightsError
 from mass_core.segmenter import Segmenter
 from mass_core.task import Task
-from mass_core.volume import Volume
+from mass_core.volume import Geometry, Volume
 from Testing.core.worker_process import LONG, Files, Recorder, scan
 
 # What it answers
@@ -69,6 +70,38 @@ def test_references_at_once_give_the_same_as_a_task(worker: Recorder, files: Fil
     a, b = (worker.ask("segment", p)["result"] for p in (files.segment("a.nrrd", task=str(files.task)), files.segment("b.nrrd")))
     assert np.array_equal(Volume.read(a["output"]).array, Volume.read(b["output"]).array)
     assert a["labels"] == b["labels"]
+
+
+def test_a_part_of_the_result_lies_where_the_whole_has_it(worker: Recorder, tmp_path: Path) -> None:
+    files = Files(tmp_path / "balls", "small")
+    worker.ask("encode", files.encode())
+    whole, part = (
+        Volume.read(worker.ask("segment", files.segment(name, task=str(files.task), crop=crop))["result"]["output"])
+        for name, crop in (("whole.nrrd", False), ("part.nrrd", True))
+    )
+    box = bounding_box(whole.array > 0)
+    assert box is not None and part.array.size < whole.array.size
+    assert np.array_equal(part.array, whole.cropped(box).array) and part.geometry.matches(whole.geometry.cropped(box))
+
+
+def test_the_result_lies_where_it_is_said_to(worker: Recorder, files: Files) -> None:
+    worker.ask("encode", files.encode())
+    grid = {"spacing_xyz": [1, 2, 3], "origin_xyz": [7, 8, 9.5], "direction": [0, 1, 0, -1, 0, 0, 0, 0, 1]}
+    output = worker.ask("segment", files.segment(task=str(files.task), grid=grid))["result"]["output"]
+    plain = worker.ask("segment", files.segment("plain.nrrd", task=str(files.task)))["result"]["output"]
+    found = Volume.read(output)
+    assert np.array_equal(found.array, Volume.read(plain).array)
+    assert found.geometry == Geometry(shape_zyx=found.array.shape, **{name: tuple(map(float, values)) for name, values in grid.items()})
+    with pytest.raises(InputError, match=r"params: grid: origin_xyz is \[1\]"):
+        worker.ask("segment", files.segment("no.nrrd", task=str(files.task), grid={**grid, "origin_xyz": [1]}))
+
+
+def test_a_segmentation_file_tells_names_and_colours(worker: Recorder, files: Files) -> None:
+    worker.ask("encode", files.encode(appearance={"1": {"name": "Kügelchen", "color": [1, 0.5, 0], "terminology": "T~1"}}))
+    output = worker.ask("segment", files.segment("found.seg.nrrd", task=str(files.task)))["result"]["output"]
+    found = read_appearance(output)
+    assert found[1] == Appearance(name="Kügelchen", color=(1.0, 0.5, 0.0), terminology="T~1")
+    assert found[2].name == "label 2" and found[2].color is not None and found[2].color != found[1].color
 
 
 def test_labels_can_be_chosen(worker: Recorder, files: Files) -> None:

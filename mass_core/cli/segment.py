@@ -128,12 +128,14 @@ def _one(arguments: argparse.Namespace, job: Job, tools: _Tools) -> None:
 
 def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmentation", task: "Task") -> None:
     """All files of a job, or none."""
+    from ..appearance import write_labels
+
     files = [*maps.values(), job.output] + ([job.picture] if job.picture is not None else [])
     with all_or_none(files) as place:
         for number, path in maps.items():
             if result.probabilities is not None:
                 result.probabilities[number].write(place[path])
-        result.labels.write(place[job.output])
+        write_labels(result.labels, task.looks, place[job.output])
         if job.picture is not None:
             from ..picture import draw
 
