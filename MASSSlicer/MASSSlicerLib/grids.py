@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
 import vtk
@@ -43,10 +45,33 @@ def within(target: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLS
 def for_file(volume: slicer.vtkMRMLScalarVolumeNode) -> vtk.vtkMatrix4x4:
     """Where voxels lie in the world, with axes at right angles, which image files demand.
 
-    A sheared grid gets the nearest rotation (polar decomposition) and keeps its voxel sizes; the way back does not need it.
+    A sheared grid gets the nearest rotation and keeps its voxel sizes; the way back does not need it.
     """
-    world = between(volume, None) @ ijk_to_ras(volume)
-    spacing = np.linalg.norm(world[:3, :3], axis=0)
-    u, _scale, vt = np.linalg.svd(world[:3, :3] / spacing)
-    world[:3, :3] = (u @ vt) * spacing
-    return slicer.util.vtkMatrixFromArray(world)
+    return slicer.util.vtkMatrixFromArray(_right_angled(between(volume, None) @ ijk_to_ras(volume)))
+
+
+def moved(geometry: vtk.vtkMatrix4x4, start_zyx: Sequence[int]) -> vtk.vtkMatrix4x4:
+    """The same grid counted from another voxel."""
+    matrix = slicer.util.arrayFromVTKMatrix(geometry)
+    matrix[:3, 3] += matrix[:3, :3] @ np.asarray(start_zyx)[::-1]
+    return slicer.util.vtkMatrixFromArray(matrix)
+
+
+def own(volume: slicer.vtkMRMLScalarVolumeNode) -> dict[str, list[float]]:
+    """Where the volume's own file has its voxels, parent transforms left out, as the worker wants it: LPS, mm."""
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ _right_angled(ijk_to_ras(volume))
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    return {
+        "spacing_xyz": spacing.tolist(),
+        "origin_xyz": matrix[:3, 3].tolist(),
+        "direction": (matrix[:3, :3] / spacing).ravel().tolist(),
+    }
+
+
+def _right_angled(matrix: np.ndarray) -> np.ndarray:
+    """The grid of the nearest rotation (polar decomposition) with the same voxel sizes, 4x4."""
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    u, _scale, vt = np.linalg.svd(matrix[:3, :3] / spacing)
+    result = matrix.copy()
+    result[:3, :3] = (u @ vt) * spacing
+    return result

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
@@ -31,6 +32,8 @@ from .parameters import MASSSlicerParameterNode
 from .run import Run
 
 _LOG_LINES = 2000
+_SURFACE_MS = 50
+"""Before a surface is made: results are drawn in the slices first."""
 
 
 class MASSSlicerLogic(ScriptedLoadableModuleLogic):
@@ -43,6 +46,8 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         self.worker_started: Callable[[bool], None] = lambda again: None
         self._engine: Engine | None = None
         self._run: Run | None = None
+        self._flat: list[str] = []
+        """Segmentations that wait for their surface."""
 
     def getParameterNode(self) -> MASSSlicerParameterNode:
         """The parameters of this scene."""
@@ -99,7 +104,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             changing=changing,
             changed=changed,
             progressed=progressed,
-            finished=finished,
+            finished=lambda error: self._ended(finished, error),
         )
         self._run = run
         run.start()
@@ -137,6 +142,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
     def forget_scene(self) -> None:
         """The scene is closed: stop, and delete the files made of it."""
         self.cancel()
+        self._flat.clear()
         self.exports.close()
 
     def close(self) -> None:
@@ -146,6 +152,21 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             self._engine.close()
             self._engine = None
         self.exports.close()
+
+    def _ended(self, finished: Callable[[MassError | None], None], error: MassError | None) -> None:
+        self._flat += self._run.flat
+        self._run.flat.clear()
+        finished(error)
+        qt.QTimer.singleShot(_SURFACE_MS, self._make_surface)
+
+    def _make_surface(self) -> None:
+        """Give one new segmentation its surface, and come back for the next, unless a run is on: that has precedence."""
+        if self.busy or not self._flat:
+            return
+        node = slicer.mrmlScene.GetNodeByID(self._flat.pop(0))
+        if node is not None:
+            node.CreateClosedSurfaceRepresentation()
+        qt.QTimer.singleShot(_SURFACE_MS, self._make_surface)
 
     def _check_idle(self) -> None:
         if self.busy:

@@ -14,12 +14,13 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.atomic import write_bytes
 from mass_core.client import Call, Client
-from mass_core.errors import InputError, MassError
+from mass_core.errors import InputError, MassError, MemoryShort
 from mass_core.protocol import error_of, failure
 
 from . import cases as c
-from . import dicom, scene, sequences
+from . import dicom, grids, scene, sequences
 from .cases import Case
 from .exports import Exports
 from .order import Destination, Progress, Reference, Settings
@@ -78,6 +79,10 @@ class Run:
         self.warnings: tuple[str, ...] = ()
         self.device = ""
         self.active = False
+        self.flat: list[str] = []
+        """IDs of new segmentations that are to get the surface their references have: that takes Slicer seconds, so not during the run."""
+        self.memory_short = False
+        """Whether something failed for want of memory."""
         self._client, self._exports = client, exports
         self._references = () if isinstance(task, Path) else tuple(task)
         self._log = log
@@ -111,6 +116,7 @@ class Run:
         Raises:
             MassError: as `start`.
         """
+        self.memory_short = False
         for case in self.cases:
             if not case.over:
                 case.reset()
@@ -186,8 +192,9 @@ class Run:
             self._set(case, c.SKIPPED, _("Its result exists."))
             return False
         target = self._file_of(case)
-        label_file = self._exports.new(".nrrd")
+        label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
         params = {**self.settings.params(), "task": str(self.task_file), "target": str(target), "output": str(label_file)}
+        params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
         self._set(case, c.RUNNING)
 
@@ -234,38 +241,36 @@ class Run:
 
     def _keep(self, case: Case, label_file: Path) -> None:
         """Into the scene or into a file."""
-        if case.frame is not None:
-            with sequences.frame_volume(self._volume(case), case.frame) as frame:
-                self._keep_for(case, label_file, frame)
-        else:
-            self._keep_for(case, label_file, self._volume(case) if case.volume_id else None)
-
-    def _keep_for(self, case: Case, label_file: Path, volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
-        """The same for a volume of the scene, or (None) a file."""
         output = self._outputs.get(id(case))
         if output is not None:
-            scene.save_result(label_file, self.found, output, volume)
+            write_bytes(output, label_file.read_bytes())
             case.output = output
-            return
-        if case.frame is not None:
-            self._keep_frame(case, label_file, volume)
-            return
+        elif case.frame is not None:
+            self._keep_frame(case, label_file)
+        else:
+            self._keep_volume(case, label_file)
+
+    def _keep_volume(self, case: Case, label_file: Path) -> None:
+        """Into the scene, beside the target."""
         into = self.destination.into
         if into is not None and into.GetScene() is None:
             raise InputError(_("The segmentation for the results was removed."), _("Choose another one, and segment this target again."))
         if into is not None:
             self._changing(into)
-        volume = volume or self._load(case)
+        volume = self._volume(case) if case.volume_id else self._load(case)
         case.volume_id = volume.GetID()
         name = self.destination.name.replace("{target}", case.name)
-        placed = scene.place_result(volume, label_file, self.found, into=into, name=name, surface=self._surface)
+        placed = scene.place_result(volume, label_file, self.found, into=into, name=name)
         case.segmentation_id, case.segment_ids = placed.segmentation.GetID(), placed.segment_ids
+        if self._surface and into is None:
+            self.flat.append(case.segmentation_id)
 
-    def _keep_frame(self, case: Case, label_file: Path, frame: slicer.vtkMRMLScalarVolumeNode) -> None:
+    def _keep_frame(self, case: Case, label_file: Path) -> None:
         """Into the sequence of results beside that of the volume."""
         shown = self._volume(case)
         name = self.destination.name.replace("{target}", shown.GetName())
-        placed = scene.place_result(frame, label_file, self.found, name=name, surface=self._surface)
+        with sequences.frame_volume(shown, case.frame) as frame:
+            placed = scene.place_result(frame, label_file, self.found, name=name, surface=self._surface)
         case.segment_ids = placed.segment_ids
         case.segmentation_id = sequences.add_frame(shown, case.frame, placed.segmentation, name)
 
@@ -319,6 +324,7 @@ class Run:
     def _fail(self, case: Case, error: MassError) -> None:
         if details := getattr(error, "details", ""):
             self._log(details)
+        self.memory_short |= isinstance(error, MemoryShort)
         self._set(case, c.FAILED, str(error))
         self._summarise()
 
@@ -339,6 +345,7 @@ class Run:
         if not self.active:
             return
         self.active = False
+        self.memory_short |= isinstance(error, MemoryShort)
         for case in self.cases:
             if case.status in (c.RUNNING, c.WAITING):
                 self._set(case, c.STOPPED)

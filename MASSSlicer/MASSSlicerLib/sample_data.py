@@ -10,9 +10,9 @@ import slicer
 FOLDER = Path(__file__).resolve().parents[1] / "Resources/SampleData"
 FILES = {
     "phantom_reference.nrrd": "SHA256:08438234afbcf7a4f9690da0f32e7a14231760c73317b9b8c9cf85aa99fd2a95",
-    "phantom_reference_liver.seg.nrrd": "SHA256:32b5f192a3e0adc490121e9ef72673434afd3e318b568ba52028bd30ea2824eb",
+    "phantom_reference_liver.seg.nrrd": "SHA256:fbf4b3e3f4dcabd6bf4b92d063f6f56d441b1f87db521c94911ff9f156fcf2e0",
     "phantom_target.nrrd": "SHA256:fe56951e121602bc4c03d83ea6f3d10c1de9d6e0ba4b84e920b2a89311b6ecfd",
-    "phantom_target_liver.seg.nrrd": "SHA256:5b374ddaaba5500ae503e1e16f9b3eb049e28909eed97e11658018c4fcbe121c",
+    "phantom_target_liver.seg.nrrd": "SHA256:74d5998b9d7006972add28e6f10774d0b973f6d4f995342957fef51e46d7a111",
 }
 """Files and their checksums, as Slicer's module Sample Data verifies them."""
 NAME = "MASS phantoms"

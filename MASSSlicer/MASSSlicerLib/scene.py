@@ -7,7 +7,6 @@ its linear parent transforms included, because that is what the network must kno
 
 from __future__ import annotations
 
-import colorsys
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
+from mass_core.colors import distinct
 from mass_core.errors import GeometryError, InputError, OutputError
 
 from . import grids, segments
@@ -105,7 +105,7 @@ def write_volume(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
 def write_masks(
     volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, values: Mapping[str, int], path: Path
 ) -> tuple[list[Path], list[str]]:
-    """Write segments as label maps on the grid of a volume.
+    """Write segments as label maps on the grid of a volume, as much of it as they need.
 
     Args:
         volume: the scan they were drawn on.
@@ -121,19 +121,19 @@ def write_masks(
         OutputError: if a file cannot be written.
     """
     check_volume(volume)
-    maps: list[np.ndarray] = []
+    groups: list[dict[int, segments.Cut]] = []
     warnings = []
     for segment_id, value in values.items():
-        mask = segments.mask(volume, segmentation, segment_id)
-        warnings += segments.cut_off(volume, segmentation, segment_id, mask)
-        free = next((labels for labels in maps if not labels[mask].any()), None)
+        cut, notes = segments.cut_out(volume, segmentation, segment_id)
+        warnings += notes
+        free = next((group for group in groups if not any(cut.overlaps(other) for other in group.values())), None)
         if free is None:
-            free = np.zeros(mask.shape, np.uint16)
-            maps.append(free)
-        free[mask] = value
-    paths = [path.with_name(f"{path.stem}{number or ''}{path.suffix}") for number in range(len(maps))]
-    for labels, place in zip(maps, paths, strict=True):
-        _write(_label_node(labels, grids.for_file(volume)), place)
+            groups.append(free := {})
+        free[value] = cut
+    paths = [path.with_name(f"{path.stem}{number or ''}{path.suffix}") for number in range(len(groups))]
+    for group, place in zip(groups, paths, strict=True):
+        start, labels = _joined(group, volume)
+        _write(_label_node(labels, grids.moved(grids.for_file(volume), start)), place)
     return paths, warnings
 
 
@@ -162,22 +162,25 @@ def place_result(
 
     Args:
         target: the volume that was segmented.
-        label_file: the worker's result, voxel for voxel on the target's grid.
+        label_file: the worker's result, voxel for voxel on the target's grid, or a part of it.
         found: look by label; a label without voxels gives no segment.
         into: existing segmentation that gets the segments; None: a new one, in the target's place.
         name: of a new segmentation.
         surface: also give a new segmentation its surface for 3D views.
 
     Raises:
-        GeometryError: if the file is not of the target's grid, or `into` lies under a non-linear transform.
+        InputError: if the file cannot be read.
+        GeometryError: if it is not of the target's grid, or `into` lies under a non-linear transform.
     """
-    labels = slicer.util.arrayFromVolume(_read_label_node(label_file, target))
+    node = _read_label_node(label_file)
+    start = _start(node, target)
+    labels = slicer.util.arrayFromVolume(node)
     with slicer.util.RenderBlocker():
         segmentation = into or _new_segmentation(target, name)
-        geometry = grids.within(target, segmentation)
+        geometry = slicer.util.vtkMatrixFromArray(grids.within(target, segmentation))
         ids = []
         for value, look in found.items():
-            image = _cropped_mask(labels, value, geometry)
+            image = _mask_of(labels, value, start, geometry)
             if image is not None:
                 ids.append(_add_segment(segmentation, image, look))
         if surface and into is None and ids:
@@ -185,29 +188,16 @@ def place_result(
     return Placed(segmentation, tuple(ids))
 
 
-def save_result(label_file: Path, found: Mapping[int, Look], path: Path, target: slicer.vtkMRMLScalarVolumeNode | None = None) -> None:
-    """Turn the worker's label map into a file of its own.
-
-    Args:
-        label_file: on any grid.
-        found: look by label.
-        path: .seg.nrrd also carries names, colours and terminology; other endings give a compressed label map.
-        target: volume of the scene that was segmented; the file then lies where that volume's own file does, without its parent transforms.
-
-    Raises:
-        GeometryError: if the result is not of the target's grid.
-        OutputError: if it cannot be written.
-    """
-    node = _read_label_node(label_file, target)
-    if target is not None:
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(target)))
-    _write_complete(node, found, path)
-
-
 def save_segments(
     segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str], volume: slicer.vtkMRMLScalarVolumeNode, path: Path
 ) -> None:
-    """Write segments, corrections included, as a file on the volume's grid; endings as in `save_result`.
+    """Write segments, corrections included, as a file on the volume's grid, where the volume's own file lies.
+
+    Args:
+        segmentation: any geometry, any parent transform.
+        ids: of the segments; those that were removed are left out.
+        volume: the scan they belong to.
+        path: .seg.nrrd also carries names, colours and terminology; other endings give a compressed label map.
 
     Raises:
         InputError: if there is nothing to write.
@@ -219,7 +209,8 @@ def save_segments(
         raise InputError(_("There is nothing to write."), _("The segments of this result were removed."))
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint16)
     for value, segment_id in enumerate(shown, 1):
-        labels[segments.mask(volume, segmentation, segment_id)] = value
+        cut, _notes = segments.cut_out(volume, segmentation, segment_id)
+        labels[cut.part][cut.mask] = value
     node = _label_node(labels, slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
     _write_complete(node, dict(enumerate(shown.values(), 1)), path)
 
@@ -231,7 +222,7 @@ def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
         InputError: if Slicer cannot.
     """
     try:
-        return slicer.util.loadVolume(str(path))
+        return slicer.util.loadVolume(str(path), {"singleFile": True})
     except RuntimeError as error:
         raise InputError(_("Slicer could not load {path}.").format(path=path), _("Have results written as files.")) from error
 
@@ -253,12 +244,12 @@ def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int
 
 def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, Look], path: Path) -> None:
     """Write a .seg.nrrd by way of a scene of its own, so that the user's is not touched."""
-    array, geometry = slicer.util.arrayFromVolume(labels), grids.ijk_to_ras(labels)
+    array, geometry = slicer.util.arrayFromVolume(labels), slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(labels))
     private = slicer.vtkMRMLScene()
     segmentation = private.AddNewNodeByClass("vtkMRMLSegmentationNode")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(labels)
     for value, look in found.items():
-        image = _cropped_mask(array, value, geometry)
+        image = _mask_of(array, value, (0, 0, 0), geometry)
         if image is not None:
             _add_segment(segmentation, image, look)
     storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -284,66 +275,78 @@ def _unwritable(path: Path) -> OutputError:
     )
 
 
+def _joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarray]:
+    """Segments that do not overlap as one label map of the box around them, and the first voxel of that box."""
+    # A file of a single slice would not be taken for a volume, hence two at least.
+    whole = np.array(volume.GetImageData().GetDimensions()[::-1])
+    start = np.minimum(np.min([cut.start_zyx for cut in group.values()], axis=0), whole - 2)
+    stop = np.maximum(np.max([np.add(cut.start_zyx, cut.mask.shape) for cut in group.values()], axis=0), start + 2)
+    labels = np.zeros(stop - start, np.uint8 if max(group) < 256 else np.uint16)
+    for value, cut in group.items():
+        part = tuple(slice(a, a + n) for a, n in zip(cut.start_zyx - start, cut.mask.shape, strict=True))
+        labels[part][cut.mask] = value
+    return start, labels
+
+
 def _label_node(labels: np.ndarray, geometry: vtk.vtkMatrix4x4) -> slicer.vtkMRMLLabelMapVolumeNode:
-    narrow = labels.astype(np.uint8) if labels.max() < 256 else labels
+    """A label map outside the scene, uint8 if the values allow."""
+    narrow = labels.astype(np.uint8) if labels.dtype != np.uint8 and labels.max() < 256 else labels
+    image = vtk.vtkImageData()
+    image.SetDimensions(narrow.shape[::-1])
+    kind = vtk.VTK_UNSIGNED_CHAR if narrow.dtype == np.uint8 else vtk.VTK_UNSIGNED_SHORT
+    image.GetPointData().SetScalars(numpy_to_vtk(narrow.reshape(-1), deep=True, array_type=kind))
     node = slicer.vtkMRMLLabelMapVolumeNode()
-    node.SetAndObserveImageData(_image(narrow, vtk.vtkImageData()))
+    node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(geometry)
     return node
 
 
-def _image(array: np.ndarray, image: vtk.vtkImageData) -> vtk.vtkImageData:
-    """An image that holds a copy of an array [z,y,x]."""
-    depth, height, width = array.shape
-    image.SetExtent(0, width - 1, 0, height - 1, 0, depth - 1)
-    kind = vtk.VTK_UNSIGNED_CHAR if array.dtype == np.uint8 else vtk.VTK_UNSIGNED_SHORT
-    image.GetPointData().SetScalars(numpy_to_vtk(array.reshape(-1), deep=True, array_type=kind))
-    return image
-
-
-def _read_label_node(path: Path, target: slicer.vtkMRMLScalarVolumeNode | None) -> slicer.vtkMRMLLabelMapVolumeNode:
+def _read_label_node(path: Path) -> slicer.vtkMRMLLabelMapVolumeNode:
     """The worker's label map.
 
     Raises:
         InputError: if it cannot be read.
-        GeometryError: if it does not lie on the grid that was sent out: the volume was changed meanwhile.
     """
     node = slicer.vtkMRMLLabelMapVolumeNode()
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     # Voxels must stay in the order they were sent out in, whatever hand the grid is of.
     storage.SetForceRightHandedIJKCoordinateSystem(False)
+    storage.SetSingleFile(True)  # else the numbered files beside a flat one are taken for further slices of it
     if not storage.ReadData(node) or node.GetImageData() is None:
         raise InputError(_("The result {path} could not be read.").format(path=path), _("Run it again."))
-    if target is not None and not _on_grid(node, target):
+    return node
+
+
+def _start(labels: slicer.vtkMRMLLabelMapVolumeNode, target: slicer.vtkMRMLScalarVolumeNode) -> tuple[int, int, int]:
+    """The target's voxel z, y, x at which a label map begins.
+
+    Raises:
+        GeometryError: if it does not lie on the grid that was sent out: the volume was changed meanwhile.
+    """
+    sent, found = slicer.util.arrayFromVTKMatrix(grids.for_file(target)), grids.ijk_to_ras(labels)
+    first = np.rint((np.linalg.inv(sent) @ found)[:3, 3]).astype(int)
+    expected = slicer.util.arrayFromVTKMatrix(grids.moved(slicer.util.vtkMatrixFromArray(sent), first[::-1]))
+    room = np.subtract(target.GetImageData().GetDimensions(), first + labels.GetImageData().GetDimensions())
+    if first.min() < 0 or room.min() < 0 or not np.allclose(found, expected, rtol=0, atol=1e-3 * min(target.GetSpacing())):
         raise GeometryError(
             _("The volume “{name}” was changed or moved while it was being segmented.").format(name=target.GetName()),
             _("Segment it again."),
         )
-    return node
+    x, y, z = first.tolist()
+    return z, y, x
 
 
-def _on_grid(labels: slicer.vtkMRMLLabelMapVolumeNode, target: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    if labels.GetImageData().GetDimensions() != target.GetImageData().GetDimensions():
-        return False
-    sent = slicer.util.arrayFromVTKMatrix(grids.for_file(target))
-    return np.allclose(grids.ijk_to_ras(labels), sent, rtol=0, atol=1e-3 * min(target.GetSpacing()))
-
-
-def _cropped_mask(labels: np.ndarray, value: int, geometry: np.ndarray) -> slicer.vtkOrientedImageData | None:
+def _mask_of(
+    labels: np.ndarray, value: int, start_zyx: tuple[int, int, int], geometry: vtk.vtkMatrix4x4
+) -> slicer.vtkOrientedImageData | None:
     """One label as an image of its bounding box only; None: it has no voxel."""
     mask = labels == value
-    planes = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not planes[0].size:
+    box = segments.tight(mask)
+    if box is None:
         return None
-    (z0, z1), (y0, y1), (x0, x1) = ((int(where[0]), int(where[-1])) for where in planes)
-    # With a margin: resampled onto another grid, voxels at the very edge of an image are lost to rounding.
-    inner = np.pad(mask[z0 : z1 + 1, y0 : y1 + 1, x0 : x1 + 1].astype(np.uint8), 1)
-    image = slicer.vtkOrientedImageData()
-    _image(inner, image)
-    image.SetExtent(x0 - 1, x1 + 1, y0 - 1, y1 + 1, z0 - 1, z1 + 1)
-    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(geometry))
-    return image
+    z, y, x = (first + part.start for first, part in zip(start_zyx, box, strict=True))
+    return segments.mask_image(mask[box], (z, y, x), geometry)
 
 
 def _new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
@@ -371,7 +374,7 @@ def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtk
     taken = {inner.GetNthSegment(number).GetName() for number in range(inner.GetNumberOfSegments())}
     names = (look.name, *(f"{look.name} ({number})" for number in range(2, len(taken) + 3)))
     name = next(candidate for candidate in names if candidate not in taken)
-    color = look.color or _next_color(segmentation)
+    color = look.color or distinct(inner.GetNumberOfSegments())
     segment_id = segmentation.AddSegmentFromBinaryLabelmapRepresentation(image, name, color)
     segment = inner.GetSegment(segment_id)
     if look.terminology:
@@ -379,9 +382,3 @@ def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtk
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     logic.SetSegmentStatus(segment, logic.InProgress)
     return segment_id
-
-
-def _next_color(segmentation: slicer.vtkMRMLSegmentationNode) -> tuple[float, float, float]:
-    """Distinct hues one after the other, a golden-ratio step apart."""
-    hue = (0.11 + 0.618034 * segmentation.GetSegmentation().GetNumberOfSegments()) % 1
-    return colorsys.hsv_to_rgb(hue, 0.6, 0.9)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from mass_core.errors import InputError
 
@@ -16,8 +18,35 @@ _OUTSIDE_TOLD = 0.02
 """Share of a segment outside its volume from which the user is told."""
 
 
-def mask(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> np.ndarray:
-    """The segment on the volume's grid, bool [z,y,x]; transforms of both are honoured.
+@dataclass(frozen=True)
+class Cut:
+    """A segment at a volume's voxels, as much of the grid as it needs."""
+
+    start_zyx: tuple[int, int, int]
+    """First voxel of the part."""
+    mask: np.ndarray
+    """bool [z,y,x] of the part."""
+
+    @property
+    def part(self) -> tuple[slice, slice, slice]:
+        """Where it lies in an array of the whole grid."""
+        z, y, x = (slice(a, a + n) for a, n in zip(self.start_zyx, self.mask.shape, strict=True))
+        return z, y, x
+
+    def overlaps(self, other: Cut) -> bool:
+        """Whether both have a voxel in common."""
+        low = np.maximum(self.start_zyx, other.start_zyx)
+        high = np.minimum(np.add(self.start_zyx, self.mask.shape), np.add(other.start_zyx, other.mask.shape))
+        if (low >= high).any():
+            return False
+        mine, theirs = (
+            cut.mask[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, cut.start_zyx, strict=True))] for cut in (self, other)
+        )
+        return bool((mine & theirs).any())
+
+
+def cut_out(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[Cut, list[str]]:
+    """A segment on the volume's grid, transforms of both honoured; and a warning if part of it lies outside the volume.
 
     Raises:
         InputError: if it is missing, empty or lies outside the volume.
@@ -26,82 +55,147 @@ def mask(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSeg
     segment = None if segmentation is None else segmentation.GetSegmentation().GetSegment(segment_id)
     if segment is None:
         raise InputError(_("A reference segment does not exist any more."), _("Choose the segments of the reference again."))
-    if _own_mm3(segmentation, segment_id) == 0:
+    drawn = _drawn(segmentation, segment_id)
+    if drawn is None:
         raise InputError(_("The segment “{name}” is empty.").format(name=segment.GetName()), _("Draw it first, or choose another segment."))
-    found = _resampled(volume, segmentation, segment_id)
-    if not found.any():
+    found = _resampled(volume, segmentation, drawn)
+    if found is None:
         raise InputError(
             _("The segment “{name}” lies outside the volume “{volume}”.").format(name=segment.GetName(), volume=volume.GetName()),
             _("Choose the volume it was drawn on."),
         )
-    return found
+    return found, _outside(volume, segmentation, segment.GetName(), np.count_nonzero(found.mask), drawn)
 
 
-def _resampled(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> np.ndarray:
-    """The segment at the volume's voxels, bool [z,y,x].
+@dataclass(frozen=True)
+class _Drawn:
+    """A segment as it was drawn."""
 
-    Not by Slicer's export: with segmentation and volume under two different transforms it was seen to put segments in the wrong place
-    (5.12), and it leaves display nodes behind. Here the segment's grid is expressed in the volume's coordinates, then resampled.
-
-    Raises:
-        GeometryError: if a non-linear transform lies between them.
-    """
-    moved, value = _drawn(segmentation, segment_id)
-    own = vtk.vtkMatrix4x4()
-    moved.GetImageToWorldMatrix(own)
-    place = grids.between(segmentation, volume) @ slicer.util.arrayFromVTKMatrix(own)
-    moved.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(place))
-    grid, found = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
-    grid.SetDimensions(volume.GetImageData().GetDimensions())
-    grid.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
-    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(moved, grid, found)
-    return vtk_to_numpy(found.GetPointData().GetScalars()).reshape(found.GetDimensions()[::-1]) == value
+    image: slicer.vtkOrientedImageData
+    """Its voxels and no more, 1 inside."""
+    mm3: float | None
+    """Its volume; None: it was drawn as a surface."""
 
 
-def _drawn(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[slicer.vtkOrientedImageData, int]:
-    """The image a segment is drawn in, sharing the node's voxels, and the value that means it; a surface is turned into voxels first."""
+def _drawn(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> _Drawn | None:
+    """A segment in voxels of its own; a surface is turned into voxels first. None: there is nothing of it."""
     inner = segmentation.GetSegmentation()
-    if segmentation.GetBinaryLabelmapInternalRepresentation(segment_id) is None:
+    surface = segmentation.GetBinaryLabelmapInternalRepresentation(segment_id) is None
+    if surface:
+        if segmentation.GetClosedSurfaceInternalRepresentation(segment_id) is None:
+            return None
         converted = slicer.vtkSegmentation()
         converted.DeepCopy(inner)
         converted.CreateRepresentation("Binary labelmap")
         inner = converted
+    shared = inner.GetSegmentRepresentation(segment_id, "Binary labelmap")
+    scalars = shared.GetPointData().GetScalars()
+    if scalars is None:
+        return None
+    # Segments that do not overlap share an image, each with a value of its own.
+    mask = vtk_to_numpy(scalars).reshape(shared.GetDimensions()[::-1]) == inner.GetSegment(segment_id).GetLabelValue()
+    box = tight(mask)
+    if box is None:
+        return None
+    geometry = vtk.vtkMatrix4x4()
+    shared.GetImageToWorldMatrix(geometry)
+    x0, _x1, y0, _y1, z0, _z1 = shared.GetExtent()
+    start = tuple(first + part.start for first, part in zip((z0, y0, x0), box, strict=True))
+    image = mask_image(mask[box], start, geometry)
+    return _Drawn(image, None if surface else np.count_nonzero(mask[box]) * float(np.prod(shared.GetSpacing())))
+
+
+def tight(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """The smallest box around a mask [z,y,x]; None: it has no voxel."""
+    planes = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not planes[0].size:
+        return None
+    z, y, x = (slice(int(where[0]), int(where[-1]) + 1) for where in planes)
+    return z, y, x
+
+
+def mask_image(mask: np.ndarray, start_zyx: tuple[int, int, int], geometry: vtk.vtkMatrix4x4) -> slicer.vtkOrientedImageData:
+    """A mask as an image of the grid it is part of.
+
+    Args:
+        mask: [z,y,x].
+        start_zyx: its first voxel in the grid.
+        geometry: of the whole grid, from voxels to coordinates.
+    """
+    # With a margin: resampled onto another grid, voxels at the very edge of an image are lost to rounding.
+    padded = np.pad(mask.astype(np.uint8), 1)
+    depth, height, width = padded.shape
+    z, y, x = (first - 1 for first in start_zyx)
     image = slicer.vtkOrientedImageData()
-    image.ShallowCopy(inner.GetSegmentRepresentation(segment_id, "Binary labelmap"))
-    return image, inner.GetSegment(segment_id).GetLabelValue()
+    image.SetExtent(x, x + width - 1, y, y + height - 1, z, z + depth - 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(padded.reshape(-1), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
+    image.SetGeometryFromImageToWorldMatrix(geometry)
+    return image
 
 
-def cut_off(
-    volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, found: np.ndarray
+def _resampled(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, drawn: _Drawn) -> Cut | None:
+    """The segment at the volume's voxels; None: it has none of them.
+
+    Not by Slicer's export: with segmentation and volume under two different transforms it was seen to put segments in the wrong place
+    (5.12), and it leaves display nodes behind. Here the segment's grid is expressed in the volume's coordinates, then resampled, and
+    only where the segment is.
+
+    Raises:
+        GeometryError: if a non-linear transform lies between them.
+    """
+    moved = drawn.image
+    own = vtk.vtkMatrix4x4()
+    moved.GetImageToWorldMatrix(own)
+    place = grids.between(segmentation, volume) @ slicer.util.arrayFromVTKMatrix(own)
+    moved.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(place))
+    reach = _reach(volume, moved, place)
+    if reach is None:
+        return None
+    grid, found = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    grid.SetExtent(*reach)
+    grid.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(moved, grid, found)
+    mask = vtk_to_numpy(found.GetPointData().GetScalars()).reshape(found.GetDimensions()[::-1]) > 0
+    box = tight(mask)
+    if box is None:
+        return None
+    z, y, x = (first + part.start for first, part in zip(reach[4::-2], box, strict=True))
+    return Cut((z, y, x), mask[box])
+
+
+def _reach(volume: slicer.vtkMRMLScalarVolumeNode, image: slicer.vtkOrientedImageData, place: np.ndarray) -> list[int] | None:
+    """The volume's voxels an image reaches, as an extent of VTK (x, y, z, first and last); None: none.
+
+    Args:
+        volume: the grid.
+        image: anywhere.
+        place: from the image's voxels to the volume's coordinates, 4x4.
+    """
+    low, high = np.reshape(image.GetExtent(), (3, 2)).T.astype(float)
+    ends = np.stack([low - 0.5, high + 0.5])
+    corners = np.stack(np.meshgrid(*ends.T, [1.0], indexing="ij"), axis=-1).reshape(-1, 4)
+    voxels = (corners @ (np.linalg.inv(grids.ijk_to_ras(volume)) @ place).T)[:, :3]
+    first = np.maximum(np.floor(voxels.min(axis=0)), 0).astype(int)
+    last = np.minimum(np.ceil(voxels.max(axis=0)), np.subtract(volume.GetImageData().GetDimensions(), 1)).astype(int)
+    return None if (first > last).any() else np.stack([first, last], axis=1).ravel().tolist()
+
+
+def _outside(
+    volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, name: str, voxels: int, drawn: _Drawn
 ) -> list[str]:
     """A warning if part of a segment lies outside the volume.
 
     Compared in volume, for the segment's own grid may be finer or coarser. Where the two do not share a transform, volumes may differ
     and nothing is said.
     """
-    own = _own_mm3(segmentation, segment_id)
-    if not own or volume.GetParentTransformNode() is not segmentation.GetParentTransformNode():
+    if drawn.mm3 is None or volume.GetParentTransformNode() is not segmentation.GetParentTransformNode():
         return []
     voxel = float(np.prod(volume.GetSpacing()))
-    outside = 1 - np.count_nonzero(found) * voxel / own
-    if outside < max(_OUTSIDE_TOLD, 2 * voxel / own):
+    share = 1 - voxels * voxel / drawn.mm3
+    if share < max(_OUTSIDE_TOLD, 2 * voxel / drawn.mm3):
         return []
-    name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
     return [
         _("{share:.0%} of the segment “{name}” lies outside the volume “{volume}” and is not used.").format(
-            share=outside, name=name, volume=volume.GetName()
+            share=share, name=name, volume=volume.GetName()
         )
     ]
-
-
-def _own_mm3(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> float | None:
-    """Volume of a segment as it was drawn, whatever lies around; None: it was not drawn in voxels."""
-    image = segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
-    if image is None:
-        return None if segmentation.GetClosedSurfaceInternalRepresentation(segment_id) is not None else 0.0
-    scalars = image.GetPointData().GetScalars()
-    if scalars is None:
-        return 0.0
-    # Segments that do not overlap share an image, each with a value of its own.
-    value = segmentation.GetSegmentation().GetSegment(segment_id).GetLabelValue()
-    return np.count_nonzero(vtk_to_numpy(scalars) == value) * float(np.prod(image.GetSpacing()))

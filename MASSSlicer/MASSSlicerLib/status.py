@@ -71,6 +71,11 @@ class StatusPanel:
         process.start(program, arguments)
         self._show()
 
+    @property
+    def gpu(self) -> bool:
+        """Whether the worker has told of a device other than the processor."""
+        return any(device["name"] != "cpu" for device in self._devices)
+
     def show_worker(self) -> None:
         """Which devices there are and how much memory of them is free: the worker that started has told."""
         self._devices = self._logic.engine.client.worker["devices"]
@@ -116,7 +121,7 @@ class StatusPanel:
         if install.restart_pending():
             lines.append(_("Restart Slicer to finish the installation."))
         lines += [_device_line(device) for device in self._devices]
-        if self._devices and all(device["name"] == "cpu" for device in self._devices):
+        if self._devices and not self.gpu:
             lines.append(_("No GPU is used: large scans take minutes."))
         self._ui.statusLabel.text = "\n".join(lines)
 

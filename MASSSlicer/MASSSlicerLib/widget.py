@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import qt
@@ -244,8 +245,17 @@ class Window(VTKObservationMixin):
         self.references.refresh()
         self.targets.refresh()
         self.update()
-        if error is not None:
+        if run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu":
+            self._offer_processor(run)
+        elif error is not None:
             self.show_error(error)
+
+    def _offer_processor(self, run: Run) -> None:
+        """The graphics card's memory did not suffice: with the user's consent the processor does the rest."""
+        text = _("The memory of the graphics card does not suffice.\n\nGo on with the processor? It takes longer; what is done stays.")
+        if slicer.util.confirmYesNoDisplay(text, windowTitle=_("MASS")):
+            run.settings = replace(run.settings, device="cpu")
+            self.resume()
 
     def _show_begun(self) -> None:
         """A run is on, unless there was nothing to do: then it is over by now."""

@@ -83,8 +83,10 @@ def usable(bench):
 
     slicer.mrmlScene.Clear(0)
     widget = bench.module("MASSSlicer")
-    reference, drawn = patient("reference", 0, (76, 96, 112), (4.0, 3.2, 3.2))
-    target, _ = patient("target", 1, (76, 96, 112), (4.0, 3.2, 3.2))
+    from MASSSlicerLib import scene
+
+    reference, drawn = patients.large(0, "reference")
+    target, _ = patients.large(1, "target")
     bench.process_events()
     row = widget.window.references.rows[0]
     row.volume.setCurrentNode(reference)
@@ -99,9 +101,10 @@ def usable(bench):
             bench.wait_until(lambda: not widget.logic.busy, seconds=600)
         print(f"\n{run} run: {time.monotonic() - began:.2f} s; longest hold-up of the window {latency.worst_ms:.0f} ms")
         worst.append(latency.worst_ms)
-        mask = patients.mask_of(drawn, "liver", reference)
-        mask[mask.nonzero()[0][:100]] = 0
-        patients.redraw(drawn, reference, mask, "liver")
+        (segment_id,) = scene.segment_ids(drawn)
+        mask = patients.mask_of(drawn, segment_id, reference)
+        mask[mask.nonzero()[0][:20]] = 0
+        patients.redraw(drawn, reference, mask, segment_id)
     widget.ui.segmentButton.click()
     bench.wait_until(lambda: widget.ui.progressBar.value > 200, seconds=60)
     began = time.monotonic()

@@ -83,6 +83,26 @@ def clinic(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
     return Clinic(bench)
 
 
+@pytest.fixture(scope="session")
+def worker_client() -> Iterator[Any]:
+    """To a real worker, the same for all tests of a process."""
+    from mass_core.subprocess_transport import LocalClient
+
+    client = LocalClient()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def study(host: Host, worker_client: Any) -> Iterator[Any]:
+    """A scene with people in it, and a way to run."""
+    from Testing.slicer.study import Study
+
+    made = Study(worker_client)
+    yield made
+    made.exports.close()
+
+
 @functools.cache
 def _why_no_slicer() -> str:
     """Why slicer-core cannot be used; empty: it can."""

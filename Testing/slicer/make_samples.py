@@ -4,13 +4,13 @@ Two people of `mass_core.phantoms` with the liver marked, in voxels coarse enoug
 """
 
 import sys
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from mass_core import Volume
+from mass_core.appearance import Appearance, write_labels
 from mass_core.phantoms import LABELS, subject
 
 PEOPLE = {"reference": 0, "target": 1}
@@ -26,19 +26,12 @@ TERMINOLOGY = (
 
 def main(folder: Path) -> None:
     """Write the four files and print their checksums."""
-    from Testing.slicer.testbench.host import Host
-
-    host = Host(Path(tempfile.mkdtemp()))
-    from MASSSlicerLib import scene
-
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed in PEOPLE.items():
         image, labels = subject(seed, "ct", shape_zyx=SHAPE_ZYX, spacing_zyx=SPACING_ZYX)
         Volume(np.rint(image.array).astype(np.int16), image.geometry).write(folder / f"phantom_{name}.nrrd")
-        mask = host.folder / "mask.nrrd"
-        Volume((labels.array == LIVER).astype(np.uint8), labels.geometry).write(mask)
-        scene.save_result(mask, {1: scene.Look("liver", COLOR, TERMINOLOGY)}, folder / f"phantom_{name}_liver.seg.nrrd")
-    host.close()
+        mask = Volume((labels.array == LIVER).astype(np.uint8), labels.geometry)
+        write_labels(mask, {1: Appearance(name="liver", color=COLOR, terminology=TERMINOLOGY)}, folder / f"phantom_{name}_liver.seg.nrrd")
     for path in sorted(folder.iterdir()):
         sys.stdout.write(f'"{path.name}": "SHA256:{sha256(path.read_bytes()).hexdigest()}",  {path.stat().st_size} bytes\n')
 

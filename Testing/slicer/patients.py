@@ -11,6 +11,8 @@ from mass_core.phantoms import subject
 LIVER, SPLEEN = 1, 2
 SHAPE_ZYX, SPACING_ZYX = (38, 48, 56), (8.0, 6.4, 6.4)
 """Coarse, so that a run takes seconds."""
+FINER_ZYX = (8, 10, 9)
+"""Voxels of a large scan for each of these."""
 
 
 @functools.cache
@@ -26,6 +28,26 @@ def scan(image: Volume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     lps_to_ras = np.diag([-1.0, -1, 1, 1])
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(lps_to_ras @ image.geometry.affine))
     return node
+
+
+def large(number, name):
+    """A person in voxels as small as scanners make them, 304 x 480 x 504 of them: volume node, and segmentation with the liver."""
+    from MASSSlicerLib import segments
+
+    image, labels = people(number + 1)[number]
+    fine, liver = image.array.astype(np.int16), labels.array == LIVER
+    for axis, times in enumerate(FINER_ZYX):
+        fine, liver = (np.repeat(array, times, axis) for array in (fine, liver))
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(volume, fine)
+    grid = slicer.util.vtkMatrixFromArray(
+        np.diag([-1.0, -1, 1, 1]) @ image.geometry.affine @ np.diag([*(1 / np.array(FINER_ZYX[::-1])), 1])
+    )
+    volume.SetIJKToRASMatrix(grid)
+    drawn, box = drawing(volume), segments.tight(liver)
+    part = segments.mask_image(liver[box], tuple(side.start for side in box), grid)
+    drawn.AddSegmentFromBinaryLabelmapRepresentation(part, "liver", (1, 0, 0))
+    return volume, drawn
 
 
 def drawing(volume, name="drawn"):

@@ -12,7 +12,7 @@ MODULE = Path(__file__).resolve().parents[2] / "MASSSlicer"
 FILES = sorted(MODULE.rglob("*.py"))
 IMAGES = {"grids.py", "scene.py", "segments.py", "selftest.py"}
 """Files that touch voxels."""
-OURS = {"errors", "outputs", "protocol", "client", "config", "weights_store", "download", "progress", "atomic"}
+OURS = {"colors", "errors", "outputs", "protocol", "client", "config", "weights_store", "download", "progress", "atomic"}
 """Of mass_core: what needs the standard library only."""
 ALONE = {"probe.py"}
 """Run by another Python as a script of its own."""

@@ -11,100 +11,9 @@ import pytest
 
 from mass_core import Volume
 from mass_core.errors import InputError
-from mass_core.subprocess_transport import LocalClient
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
-from Testing.slicer import patients
 from Testing.slicer.patients import LIVER, SPACING_ZYX, SPLEEN
-
-
-@pytest.fixture(scope="module")
-def client():
-    client = LocalClient()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def people():
-    return patients.people(3)
-
-
-@pytest.fixture
-def study(host, client, people):
-    made = Study(client, people)
-    yield made
-    made.exports.close()
-
-
-class Study:
-    """A scene with people in it, and a way to run."""
-
-    def __init__(self, client, people):
-        import slicer
-        from MASSSlicerLib import order, scene
-        from MASSSlicerLib.exports import Exports
-        from MASSSlicerLib.run import Run
-
-        self.slicer, self.module, self.scene, self.Run = slicer, order, scene, Run
-        self.client, self.people, self.patients = client, people, patients
-        self.exports = Exports()
-        self.told, self.progress, self.ends, self.log = [], [], [], []
-
-    def volume(self, number, name="scan"):
-        return self.patients.scan(self.people[number][0], name)
-
-    def reference(self, number=0, *more):
-        """A person with the liver drawn, and whatever else."""
-        volume = self.volume(number, "reference")
-        drawn = self.patients.drawing(volume)
-        self.draw(drawn, volume, number, LIVER, "liver", (0.9, 0.5, 0.4))
-        for value, name in more:
-            self.draw(drawn, volume, number, value, name)
-        return self.module.Reference(volume, drawn)
-
-    def draw(self, segmentation, volume, number, value, name, color=None):
-        return self.patients.draw(segmentation, volume, self.people[number][1].array == value, name, color)
-
-    def begin(self, task, cases, **options):
-        options.setdefault("settings", self.module.Settings(device="cpu"))
-        options.setdefault("destination", self.module.Destination())
-        run = self.Run(
-            self.client,
-            self.exports,
-            task=task,
-            cases=cases,
-            changed=lambda case: self.told.append((case.name, case.status)),
-            log=self.log.append,
-            progressed=self.progress.append,
-            finished=self.ends.append,
-            **options,
-        )
-        run.start()
-        return run
-
-    def wait(self, run, seconds=120, until=lambda: False):
-        stop = time.monotonic() + seconds
-        while run.active and not until():
-            self.client.pump()
-            assert time.monotonic() < stop, "the run takes too long"
-
-    def run(self, task, cases, **options):
-        run = self.begin(task, cases, **options)
-        self.wait(run)
-        return run
-
-    def case(self, volume):
-        from MASSSlicerLib.cases import Case
-
-        return Case(volume.GetName(), volume_id=volume.GetID())
-
-    def mask(self, case, volume):
-        node = self.slicer.mrmlScene.GetNodeByID(case.segmentation_id)
-        return self.patients.mask_of(node, case.segment_ids[0], volume)
-
-    def dice(self, case, volume, number):
-        return self.patients.dice(self.mask(case, volume), self.people[number][1].array == LIVER)
 
 
 def test_one_reference_segments_another_person(study):
@@ -338,22 +247,22 @@ def test_every_frame_of_a_sequence(study):
 
 def test_a_full_disk_is_told_and_costs_that_target_only(study, tmp_path, monkeypatch):
     """The table cannot be written either; the run goes on and says so once."""
-    from MASSSlicerLib import cases, scene
+    from MASSSlicerLib import cases, run
 
     from mass_core.errors import OutputError
 
     def full(*arguments):
         raise OutputError("The disk is full.", "Free some space.")
 
-    original = scene.save_result
+    original = run.write_bytes
     monkeypatch.setattr(cases, "write_summary", full)
-    monkeypatch.setattr(scene, "save_result", lambda *arguments: full() if "first" in str(arguments[2]) else original(*arguments))
+    monkeypatch.setattr(run, "write_bytes", lambda path, data: full() if "first" in path.name else original(path, data))
     destination = study.module.Destination(folder=tmp_path)
-    run = study.run(
+    ended = study.run(
         [study.reference()], [study.case(study.volume(n, name)) for n, name in ((1, "first"), (2, "second"))], destination=destination
     )
-    assert [case.status for case in run.cases] == ["failed", "done"]
-    assert run.warnings.count("The disk is full.\nFree some space.") == 1
+    assert [case.status for case in ended.cases] == ["failed", "done"]
+    assert ended.warnings.count("The disk is full.\nFree some space.") == 1
 
 
 def test_a_defect_costs_one_target_only(study, monkeypatch):

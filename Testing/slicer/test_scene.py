@@ -122,18 +122,57 @@ def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
     assert nodes.slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
-@pytest.mark.parametrize("ending", [".seg.nrrd", ".nii.gz", ".nrrd"])
-def test_saved_results_lie_where_the_volume_file_lies(nodes, tmp_path, ending):
-    """In the coordinates of the volume itself: whoever loads both files sees them on top of each other."""
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
     from MASSSlicerLib import scene
     from MASSSlicerLib.scene import Look
 
-    volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
+    volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
-    labels = answer(tmp_path / "sent.nrrd", tmp_path, block())
+    whole = Volume.read(answer(tmp_path / "sent.nrrd", tmp_path, block()))
+    whole.cropped(((1, 2, 3), (4, 6, 9))).write(tmp_path / "part.nrrd")
+    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: Look("liver")})
+    np.testing.assert_array_equal(nodes.mask(placed.segmentation, placed.segment_ids[0], volume), block())
+
+
+def test_where_nothing_was_found_there_is_no_segment(nodes, tmp_path):
+    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import Look
+
+    volume = nodes.volume(GRIDS["oblique"])
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    whole = Volume.read(answer(tmp_path / "sent.nrrd", tmp_path, np.zeros(SHAPE)))
+    whole.cropped(((0, 0, 0), (1, 1, 1))).write(tmp_path / "part.nrrd")
+    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: Look("liver")})
+    assert placed.segment_ids == () and placed.segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_volume_tells_where_its_own_file_lies(nodes, tmp_path, grid):
+    """Without its parent transforms: whoever loads the scan's file and the result sees them on top of each other."""
+    from MASSSlicerLib import grids, scene
+
+    volume = nodes.volume(GRIDS[grid], TRANSFORMS["turn"])
+    told = grids.own(volume)
+    volume.SetAndObserveTransformNodeID(None)
+    scene.write_volume(volume, tmp_path / "own.nrrd")
+    geometry = Volume.read(tmp_path / "own.nrrd").geometry
+    for name, values in told.items():
+        np.testing.assert_allclose(getattr(geometry, name), values, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".nii.gz", ".nrrd"])
+def test_segments_are_saved_where_the_volume_file_lies(nodes, tmp_path, ending):
+    from MASSSlicerLib import scene
+
+    volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
+    drawn = nodes.segmentation(volume, block())
+    drawn.GetSegmentation().GetSegment("liver").SetName("Leber é")
+    drawn.GetSegmentation().GetSegment("liver").SetColor(0.25, 0.5, 0.75)
     path = tmp_path / f"saved{ending}"
-    scene.save_result(labels, {1: Look("Leber é", (0.25, 0.5, 0.75), "code")}, path, volume)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["result.nrrd", f"saved{ending}", "sent.nrrd"])
+    scene.save_segments(drawn, ("liver",), volume, path)
+    assert [p.name for p in tmp_path.iterdir()] == [f"saved{ending}"]
     volume.SetAndObserveTransformNodeID(None)
     if ending == ".seg.nrrd":
         loaded = nodes.slicer.util.loadSegmentation(str(path))
@@ -147,6 +186,31 @@ def test_saved_results_lie_where_the_volume_file_lies(nodes, tmp_path, ending):
         np.testing.assert_array_equal(saved.array, block())
         np.testing.assert_allclose(saved.geometry.origin_xyz, own.geometry.origin_xyz, atol=1e-4)
         np.testing.assert_allclose(saved.geometry.direction, own.geometry.direction, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_slicer_reads_the_segmentation_files_the_worker_writes(nodes, tmp_path, grid):
+    from mass_core.appearance import Appearance, write_labels
+
+    volume = nodes.volume(GRIDS[grid])
+    nodes.slicer.util.saveNode(volume, str(tmp_path / "own.nrrd"))
+    labels = np.where(block(), 7, 0).astype(np.uint8)
+    labels[6, 8, 10] = 3
+    looks = {
+        3: Appearance(name="Leber é", color=(0.25, 0.5, 0.75), terminology="code~meaning"),
+        7: Appearance(name="x"),
+        9: Appearance(name="no"),
+    }
+    write_labels(Volume(labels, Volume.read(tmp_path / "own.nrrd").geometry), looks, tmp_path / "found.seg.nrrd")
+    loaded = nodes.slicer.util.loadSegmentation(str(tmp_path / "found.seg.nrrd"))
+    inner = loaded.GetSegmentation()
+    first, second = (inner.GetNthSegment(number) for number in range(inner.GetNumberOfSegments()))
+    assert (first.GetName(), second.GetName()) == ("Leber é", "x") and first.GetTerminology() == "code~meaning"
+    np.testing.assert_allclose(first.GetColor(), (0.25, 0.5, 0.75), atol=1e-3)
+    logic = nodes.slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.GetSegmentStatus(second) == logic.InProgress
+    np.testing.assert_array_equal(nodes.mask(loaded, inner.GetNthSegmentID(0), volume), labels == 3)
+    np.testing.assert_array_equal(nodes.mask(loaded, inner.GetNthSegmentID(1), volume), labels == 7)
 
 
 def test_corrections_are_saved_too(nodes, tmp_path):

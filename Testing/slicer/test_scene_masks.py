@@ -8,6 +8,28 @@ from mass_core.errors import InputError
 from Testing.slicer.scene_nodes import SHAPE, TRANSFORMS, affine, block, rotation
 
 
+def on_grid(mask, scan):
+    """A mask's file, a part of its scan's grid, on all of it."""
+    part, whole = Volume.read(mask), Volume.read(scan).geometry
+    assert whole.contains(part.geometry)
+    start = np.rint((np.linalg.inv(whole.affine) @ part.geometry.affine)[:3, 3]).astype(int)[::-1]
+    labels = np.zeros(whole.shape_zyx, part.array.dtype)
+    labels[tuple(slice(a, a + n) for a, n in zip(start, part.array.shape, strict=True))] = part.array
+    return labels
+
+
+def test_a_segment_of_one_voxel_at_the_far_corner(nodes, tmp_path):
+    """Its file holds two voxels along each axis at least, all of them the scan's."""
+    from MASSSlicerLib import scene
+
+    volume = nodes.volume(TRANSFORMS["turn"])
+    corner = np.zeros(SHAPE, bool)
+    corner[-1, -1, -1] = True
+    (path,), _ = scene.write_masks(volume, nodes.segmentation(volume, corner), {"liver": 5}, tmp_path / "mask.nrrd")
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    np.testing.assert_array_equal(on_grid(path, tmp_path / "sent.nrrd"), corner * 5)
+
+
 def test_masks_follow_the_segmentation_whatever_its_grid(nodes, tmp_path):
     """Drawn on a finer scan that shows a part only, and under another transform than the volume."""
     from MASSSlicerLib import scene
@@ -18,10 +40,10 @@ def test_masks_follow_the_segmentation_whatever_its_grid(nodes, tmp_path):
     drawn[2:14, 2:14, 6:10] = True
     # 0.5 mm voxels: x from 1.75 + 0.5*(6-0.5) = 4.5 to 6.5, y and z from 2.5 to 8.5; centres of 2 mm voxels inside: x 6, y and z 4, 6, 8.
     (path,), warnings = scene.write_masks(coarse, nodes.segmentation(fine, drawn), {"liver": 3}, tmp_path / "mask.nrrd")
-    labels = Volume.read(path).array
+    scene.write_volume(coarse, tmp_path / "sent.nrrd")
     expected = np.zeros((6, 6, 6), int)
     expected[2:5, 2:5, 3] = 3
-    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(on_grid(path, tmp_path / "sent.nrrd"), expected)
     assert warnings == []
 
 
@@ -37,7 +59,8 @@ def test_masks_lie_where_they_are_seen_whatever_transforms_there_are(nodes, tmp_
     )
     expected = nodes.mask(segmentation, "liver", volume)
     (path,), _ = scene.write_masks(volume, segmentation, {"liver": 1}, tmp_path / "mask.nrrd")
-    found = Volume.read(path).array > 0
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    found = on_grid(path, tmp_path / "sent.nrrd") > 0
     assert expected.sum() > 100
     # Voxels whose centre lies on the border of two voxels may go either way.
     assert np.count_nonzero(found != expected) <= 0.005 * expected.sum()
@@ -53,7 +76,8 @@ def test_overlapping_segments_go_to_files_of_their_own(nodes, tmp_path):
     paths, _ = scene.write_masks(
         volume, nodes.segmentation(volume, whole, part, beside), {"liver": 1, "spleen": 2, "kidney": 3}, tmp_path / "mask.nrrd"
     )
-    first, second = (Volume.read(path).array for path in paths)
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    first, second = (on_grid(path, tmp_path / "sent.nrrd") for path in paths)
     np.testing.assert_array_equal(first == 1, whole)
     np.testing.assert_array_equal(first == 3, beside)
     np.testing.assert_array_equal(second == 2, part)
@@ -98,5 +122,6 @@ def test_a_segment_that_is_only_a_surface_serves_too(nodes, tmp_path):
     drawn.SetSourceRepresentationToClosedSurface()
     drawn.GetSegmentation().RemoveRepresentation("Binary labelmap")
     (path,), _ = scene.write_masks(volume, drawn, {"liver": 1}, tmp_path / "mask.nrrd")
-    found = Volume.read(path).array > 0
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    found = on_grid(path, tmp_path / "sent.nrrd") > 0
     assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.9

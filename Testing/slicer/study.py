@@ -1,0 +1,76 @@
+"""Runs without a window: people in Slicer's scene, and a way to segment them."""
+
+import time
+
+from Testing.slicer import patients
+from Testing.slicer.patients import LIVER
+
+
+class Study:
+    """A scene with people in it, and a way to run."""
+
+    def __init__(self, client):
+        import slicer
+        from MASSSlicerLib import order, scene
+        from MASSSlicerLib.exports import Exports
+        from MASSSlicerLib.run import Run
+
+        self.slicer, self.module, self.scene, self.Run = slicer, order, scene, Run
+        self.client, self.people, self.patients = client, patients.people(3), patients
+        self.exports = Exports()
+        self.told, self.progress, self.ends, self.log = [], [], [], []
+
+    def volume(self, number, name="scan"):
+        return self.patients.scan(self.people[number][0], name)
+
+    def reference(self, number=0, *more):
+        """A person with the liver drawn, and whatever else."""
+        volume = self.volume(number, "reference")
+        drawn = self.patients.drawing(volume)
+        self.draw(drawn, volume, number, LIVER, "liver", (0.9, 0.5, 0.4))
+        for value, name in more:
+            self.draw(drawn, volume, number, value, name)
+        return self.module.Reference(volume, drawn)
+
+    def draw(self, segmentation, volume, number, value, name, color=None):
+        return self.patients.draw(segmentation, volume, self.people[number][1].array == value, name, color)
+
+    def begin(self, task, cases, **options):
+        options.setdefault("settings", self.module.Settings(device="cpu"))
+        options.setdefault("destination", self.module.Destination())
+        run = self.Run(
+            self.client,
+            self.exports,
+            task=task,
+            cases=cases,
+            changed=lambda case: self.told.append((case.name, case.status)),
+            log=self.log.append,
+            progressed=self.progress.append,
+            finished=self.ends.append,
+            **options,
+        )
+        run.start()
+        return run
+
+    def wait(self, run, seconds=120, until=lambda: False):
+        stop = time.monotonic() + seconds
+        while run.active and not until():
+            self.client.pump()
+            assert time.monotonic() < stop, "the run takes too long"
+
+    def run(self, task, cases, **options):
+        run = self.begin(task, cases, **options)
+        self.wait(run)
+        return run
+
+    def case(self, volume):
+        from MASSSlicerLib.cases import Case
+
+        return Case(volume.GetName(), volume_id=volume.GetID())
+
+    def mask(self, case, volume):
+        node = self.slicer.mrmlScene.GetNodeByID(case.segmentation_id)
+        return self.patients.mask_of(node, case.segment_ids[0], volume)
+
+    def dice(self, case, volume, number):
+        return self.patients.dice(self.mask(case, volume), self.people[number][1].array == LIVER)
