@@ -70,6 +70,7 @@ LAYERS = {
         "sweep",
         "merge",
         "segmenter",
+        "evaluation",
         "service",
         "masks.plane_masks",
         "masks.from_slices",
