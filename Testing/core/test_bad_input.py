@@ -321,7 +321,7 @@ def test_out_of_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("mass_core.segmenter.sweep", full)
     message = refused()
-    assert "memory does not suffice: CUDA out of memory" in message and "--device cpu" in message
+    assert "memory does not suffice: CUDA out of memory" in message and "device cpu" in message
 
 
 def test_out_of_memory_anywhere(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
