@@ -35,6 +35,7 @@ LAYERS = {
             "params",
             "machine",
             "worker",
+            "dataset_kinds",
         ),
     ],
     "numeric": [
@@ -45,6 +46,7 @@ LAYERS = {
             "picture",
             "phantoms",
             "dataset",
+            "dataset_cases",
             "masks",
             "masks.mask_set",
             "masks.merge_tree",

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import InputError
 from ..outputs import folders_ready
 from .options import DEVICES
-from .scans import Outcome, Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
+from .scans import Outcome, Scan, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
     from ..masks.from_slices import SliceConfig
@@ -77,7 +77,7 @@ def _add_sam2(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the masks of every scan."""
-    scans = _sharded(find_scans(arguments.images), arguments.shard)
+    scans = _sharded(given_scans(arguments), arguments.shard)
     if arguments.grid and min(arguments.grid) <= 0:
         raise InputError(f"The spacing is {arguments.grid} mm.", "All three must be above zero.")
     if arguments.labels is not None and not arguments.labels.is_dir():
@@ -103,7 +103,7 @@ def _worker(arguments: argparse.Namespace) -> Callable[[Scan], None]:
     def work(scan: Scan) -> None:
         began = time.monotonic()
         masks, warnings = make(scan)
-        if arguments.labels is not None:
+        if arguments.labels is not None or arguments.method == "labels":
             masks = _joined(masks, scan, arguments)
         masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, made_by=f"mass {__version__}")
         masks.write(_file(scan, arguments))
@@ -139,27 +139,26 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
     """With the labels of the scan's label map."""
     from ..masks.labels_backend import with_labels
-    from ..volume import Volume
 
-    path = scan_named(scan.name, arguments.labels)
-    if path is None:
-        raise InputError(f"There is no label map of {scan.name} in {arguments.labels}.", "Name it like the scan, or leave the scan out.")
-    return with_labels(masks, Volume.read(path), arguments.min_voxels or 1)
+    labels = scan.read_labels(arguments.labels)
+    if labels is None:
+        where = arguments.labels or arguments.dataset_kind
+        raise InputError(f"There is no label map of {scan.name} in {where}.", "Name it like the scan, or leave the scan out.")
+    return with_labels(masks, labels, arguments.min_voxels or 1)
 
 
 def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
     """Masks of intensities as stored."""
     from ..masks.generator import masks_as_stored
-    from ..volume import Volume
 
     recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
-    return lambda scan: masks_as_stored(Volume.read(scan.path), recipe, maker, arguments.seed, spacing_zyx)
+    return lambda scan: masks_as_stored(scan.read(), recipe, maker, arguments.seed, spacing_zyx)
 
 
 def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     """No masks but those of the label maps."""
-    if arguments.labels is None:
-        raise InputError("Nothing says where the label maps are.", "Add --labels DIR.")
+    if arguments.labels is None and arguments.dataset_kind is None:
+        raise InputError("Nothing says where the label maps are.", "Add --labels DIR, or --dataset-kind KIND.")
     return _as_stored(arguments, lambda part, modality, seed: ([], {})), {"min_voxels": arguments.min_voxels or 1}
 
 
@@ -170,7 +169,6 @@ def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     except ModuleNotFoundError as error:
         raise InputError("Making masks needs scikit-image, which is not installed.", "Run: pip install 'mass-core[masks]'") from error
     from ..masks.generator import masks_of
-    from ..volume import Volume
 
     given = {"masks": arguments.max_masks, "min_voxels": arguments.min_voxels}
     config = SlicConfig(**{name: value for name, value in given.items() if value is not None})
@@ -178,7 +176,7 @@ def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
     def make(scan: Scan) -> tuple["MaskSet", Sequence[str]]:
         masks, record = masks_of(
-            Volume.read(scan.path),
+            scan.read(),
             recipe,
             lambda array, spacing, seed: generate(array, spacing, None, config, seed),
             arguments.seed,

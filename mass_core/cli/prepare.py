@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ..config import Recipe, to_dict
 from ..errors import GeometryError, InputError
 from ..outputs import folders_ready
-from .scans import Scan, add_scans, find_scans, scan_named, scan_recipe, work_through
+from .scans import Scan, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..preprocess import Prepared
+    from ..volume import Volume
 
 
 def add_parser(subparsers: Any) -> None:
@@ -48,7 +49,9 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shares (default: %(default)s)")
     group.add_argument(
-        "--patient", default="(.*)", metavar="REGEX", help="finds the patient in a case's name as its first group (default: the whole name)"
+        "--patient",
+        metavar="REGEX",
+        help="finds the patient in a case's name as its first group (default: the whole name, or what the kind of dataset says)",
     )
     parser.set_defaults(run=run)
 
@@ -65,19 +68,19 @@ class _Plan:
     min_voxels: int
     patients: dict[str, str]
 
-    def sources(self, scan: Scan) -> tuple[Path | None, Path | None]:
-        """Mask set and label map of a scan."""
+    def mask_file(self, scan: Scan) -> Path | None:
+        """Mask set of a scan; None: it has none."""
         from ..masks.mask_set import SUFFIX
 
         masks = self.masks / f"{scan.name}{SUFFIX}" if self.masks else None
-        labels = scan_named(scan.name, self.labels) if self.labels else None
-        return masks if masks is not None and masks.exists() else None, labels
+        return masks if masks is not None and masks.exists() else None
 
     def settings(self, scan: Scan) -> str:
         """Fingerprint of the files and settings a case is made from."""
-        files = [path for path in (scan.path, *self.sources(scan)) if path is not None]
+        files = [scan.path, *filter(None, [self.mask_file(scan)]), *scan.label_files(self.labels)]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name]])
+        told = scan.case.fingerprint if scan.case else []
+        text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name], *told])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -85,12 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepare every scan and write the dataset."""
     from ..dataset import Dataset, finished_case
 
-    scans = find_scans(arguments.images)
+    scans = given_scans(arguments)
     splits, names = _given_splits(arguments.split)
     if splits:
         scans = _listed(scans, splits, arguments)
     plan = _plan(arguments, scans)
-    splits = _splits(arguments, splits, plan.patients)
+    scans = _with_something_to_learn(plan, scans, arguments)
+    splits = _splits(arguments, splits, scans, plan.patients)
 
     def is_done(scan: Scan) -> bool:
         return finished_case(plan.folder, scan.name, plan.settings(scan)) is not None
@@ -104,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             name=arguments.name or plan.folder.resolve().name,
             cases=tuple(cases),
             splits={split: tuple(name for name in members if name in present) for split, members in splits.items()},
-            label_names=names,
+            label_names=names or _names_of_kind(scans, arguments.labels),
             recipe=to_dict(plan.recipe),
         )
         dataset.write()
@@ -116,7 +120,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     for folder in (arguments.masks, arguments.labels):
         if folder is not None and not folder.is_dir():
             raise InputError(f"There is no folder {folder}.", "Check the spelling.")
-    if arguments.masks is None and arguments.labels is None:
+    if arguments.masks is None and arguments.labels is None and arguments.dataset_kind is None:
         raise InputError("There is nothing to learn from.", "Add --masks DIR, --labels DIR or both.")
     return _Plan(
         recipe=_with_spacing(scan_recipe(arguments), arguments.grid),
@@ -126,6 +130,26 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
         min_voxels=arguments.min_voxels,
         patients=_patients(scans, arguments.patient),
     )
+
+
+def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
+    """Of a public dataset, which withholds labels of some scans, those with masks or labels; says aloud what is left out."""
+    if arguments.dataset_kind is None:
+        return scans
+    kept = [scan for scan in scans if plan.mask_file(scan) or scan.label_files(plan.labels)]
+    if not kept:
+        raise InputError(f"None of the {len(scans)} scans has a label map or masks.", "Add --masks DIR, or fetch the label maps.")
+    if len(kept) < len(scans):
+        arguments.terminal.warn(f"{len(scans) - len(kept)} scans have neither a label map nor masks and are left out.")
+    if bare := [scan for scan in kept if not scan.label_files(plan.labels)]:
+        arguments.terminal.warn(f"{len(bare)} scans have masks but no label map, such as {bare[0].name}.")
+    return kept
+
+
+def _names_of_kind(scans: Sequence[Scan], labels: Path | None) -> dict[int, str]:
+    """Label names of a public dataset, unless other label maps take the place of its own."""
+    case = scans[0].case
+    return dict(case.label_names) if case and labels is None else {}
 
 
 def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:
@@ -141,8 +165,10 @@ def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:
     return replace(recipe, spacing_zyx=(z, y, x))
 
 
-def _patients(scans: Sequence[Scan], pattern: str) -> dict[str, str]:
+def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
     """Patient of each case."""
+    if pattern is None:
+        return {scan.name: scan.case.patient if scan.case else scan.name for scan in scans}
     try:
         finder = re.compile(pattern)
     except re.error as error:
@@ -190,13 +216,22 @@ def _listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], argument
     return found
 
 
-def _splits(arguments: argparse.Namespace, given: Mapping[str, Sequence[str]], patients: dict[str, str]) -> dict[str, tuple[str, ...]]:
+def _splits(
+    arguments: argparse.Namespace, given: Mapping[str, Sequence[str]], scans: Sequence[Scan], patients: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
     """Splits for the scans at hand, checked for leaks before anything is made."""
     from ..dataset import check_splits, split_by_patient
 
-    if not given:
+    patients = {scan.name: patients[scan.name] for scan in scans}
+    cases = [scan.case for scan in scans if scan.case]
+    if given:
+        splits = {split: tuple(name for name in members if name in patients) for split, members in given.items()}
+    elif cases:
+        from ..dataset_cases import official_splits
+
+        splits = official_splits(cases, patients, arguments.shares, arguments.seed)
+    else:
         return split_by_patient(patients, arguments.shares, arguments.seed)
-    splits = {split: tuple(name for name in members if name in patients) for split, members in given.items()}
     check_splits(splits, patients)
     return splits
 
@@ -208,16 +243,16 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     from ..masks.regrid import regrid
     from ..preprocess import prepare
     from ..resample import orient
-    from ..volume import Volume
 
-    masks_path, labels_path = plan.sources(scan)
-    if masks_path is None and labels_path is None:
+    masks_path = plan.mask_file(scan)
+    label_map = scan.read_labels(plan.labels)
+    if masks_path is None and label_map is None:
         raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
-    volume = Volume.read(scan.path)
+    volume = scan.read()
     spacing = plan.recipe.spacing_zyx or orient(volume, plan.recipe.orientation).geometry.spacing_zyx
     prepared = prepare(volume, plan.recipe, spacing)
     grid = prepared.record.working
-    labels = _labels(labels_path, prepared) if labels_path else None
+    labels = None if label_map is None else _labels(scan.label_files(plan.labels)[0], label_map, prepared)
     masks = None
     if masks_path:
         masks = regrid(MaskSet.read(masks_path), grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, plan.min_voxels)
@@ -238,14 +273,12 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         terminal.warn(warning)
 
 
-def _labels(path: Path, prepared: "Prepared") -> "np.ndarray":
+def _labels(path: Path, labels: "Volume", prepared: "Prepared") -> "np.ndarray":
     """A label map on the prepared image's grid, uint8 or uint16."""
     import numpy as np
 
     from ..resample import resample
-    from ..volume import Volume
 
-    labels = Volume.read(path)
     if not labels.geometry.overlaps(prepared.record.target):
         raise GeometryError(f"The label map {path} does not lie where its image lies.", "Check that both belong to the same scan.")
     low, high = float(labels.array.min()), float(labels.array.max())

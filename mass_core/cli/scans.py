@@ -5,13 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import Recipe
+from ..dataset_kinds import KINDS
 from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
 from ..outputs import IMAGE_ENDINGS, stem
 from .options import chosen_recipe
 from .terminal import Output
+
+if TYPE_CHECKING:
+    from ..dataset_cases import DatasetCase
+    from ..volume import Volume
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,29 @@ class Scan:
 
     name: str
     path: Path
+    case: "DatasetCase | None" = None
+    """What a kind of public dataset tells about it."""
+
+    def read(self) -> "Volume":
+        """The scan, as `Volume.read` and with the faults of its dataset mended."""
+        from ..volume import Volume
+
+        return self.case.read() if self.case else Volume.read(self.path)
+
+    def label_files(self, folder: Path | None) -> tuple[Path, ...]:
+        """The label map named like the scan in a folder, or the one its dataset has; empty: none."""
+        if folder is not None:
+            return tuple(filter(None, [scan_named(self.name, folder)]))
+        return self.case.labels if self.case else ()
+
+    def read_labels(self, folder: Path | None) -> "Volume | None":
+        """That label map; None: there is none."""
+        from ..volume import Volume
+
+        if folder is None:
+            return self.case.read_labels() if self.case else None
+        read = self.case.mended if self.case else Volume.read
+        return next(map(read, self.label_files(folder)), None)
 
 
 @dataclass(frozen=True)
@@ -45,6 +74,9 @@ class Outcome:
 def add_scans(parser: argparse.ArgumentParser) -> None:
     """The scans, and how they are read."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, folders of scans, DICOM folders")
+    parser.add_argument(
+        "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
+    )
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
     group.add_argument("--orientation", choices=("RAS", "none"))
@@ -58,6 +90,22 @@ def scan_recipe(arguments: argparse.Namespace) -> Recipe:
     return chosen_recipe(arguments, Recipe(), name=None)
 
 
+def given_scans(arguments: argparse.Namespace) -> list[Scan]:
+    """The scans the command line names; what is odd about a public dataset is said aloud.
+
+    Raises:
+        InputError: as `find_scans` and `find_cases`.
+    """
+    if arguments.dataset_kind is None:
+        return find_scans(arguments.images)
+    from ..dataset_cases import find_cases
+
+    cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
+    for warning in warnings:
+        arguments.terminal.warn(warning)
+    return _distinct(Scan(case.name, case.image, case) for case in cases)
+
+
 def find_scans(paths: Iterable[Path]) -> list[Scan]:
     """The scans that files and folders stand for.
 
@@ -69,14 +117,19 @@ def find_scans(paths: Iterable[Path]) -> list[Scan]:
     scans = [scan for path in paths for scan in _scans_at(path)]
     if not scans:
         raise InputError("There are no scans in the folders given.", f"Endings of images are {', '.join(IMAGE_ENDINGS)}.")
-    first: dict[str, Path] = {}
+    return _distinct(scans)
+
+
+def _distinct(scans: Iterable[Scan]) -> list[Scan]:
+    """The scans sorted by name; two of one name are refused."""
+    first: dict[str, Scan] = {}
     for scan in scans:
-        other = first.setdefault(scan.name, scan.path)
-        if other is not scan.path:
+        other = first.setdefault(scan.name, scan)
+        if other is not scan:
             raise InputError(
-                f"{other} and {scan.path} would both be called {scan.name}.", "Rename one, or write them to different folders."
+                f"{other.path} and {scan.path} would both be called {scan.name}.", "Rename one, or write them to different folders."
             )
-    return sorted(scans, key=lambda scan: scan.name)
+    return sorted(first.values(), key=lambda scan: scan.name)
 
 
 def _scans_at(path: Path) -> list[Scan]:
