@@ -11,6 +11,7 @@ import pytest
 import mass_core
 from mass_core.cli import build_parser
 from mass_core.config import RELEASED_SWITCHES, ModelConfig, Recipe
+from mass_core.dataset_kinds import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), *sorted((REPOSITORY / "mass_core").rglob("*.md"))]
@@ -60,3 +61,8 @@ def test_every_setting_is_explained() -> None:
 def test_every_mend_has_its_row() -> None:
     preprocessing = (REPOSITORY / "docs" / "preprocessing.md").read_text(encoding="utf-8")
     assert [name for name in RELEASED_SWITCHES if f"| `{name}` |" not in preprocessing] == []
+
+
+def test_every_kind_of_dataset_has_its_row() -> None:
+    datasets = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert [name for name in KINDS if f"\n| `{name}` |" not in datasets] == []
