@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mass_core.errors import InputError
-from mass_core.masks.channels import LINEAR_HU, PROFILES, Profile, one_range, profile, three_channels, window
+from mass_core.masks.channels import LINEAR_HU, PROFILES, Profile, one_range, profile, three_channels, window, with_channels
 from mass_core.masks.slices import seed_axes, seed_slices
 
 
@@ -47,6 +47,18 @@ def test_quantiles_that_coincide_show_what_lies_above() -> None:
 def test_ablation_strategies_repeat_one_range() -> None:
     linear = dataclasses.replace(PROFILES["abdomen_ct"], channels=one_range(LINEAR_HU))
     seen = three_channels(np.array([[[-400.0, 550.0, 1500.0]]]), linear)
+    assert seen[0, 0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+def test_strategies_of_the_ablation_change_nothing_but_the_channels() -> None:
+    """Linear is the paper's range for CT; MR has no fixed one, and takes all there is."""
+    ct, mr = PROFILES["chest_ct"], PROFILES["brain_mr"]
+    assert with_channels(ct, "three") is ct
+    assert with_channels(ct, "linear") == dataclasses.replace(ct, channels=((-400, 1500),) * 3)
+    assert with_channels(ct, "single") == dataclasses.replace(ct, channels=((-1350, 150),) * 3)
+    assert with_channels(mr, "single") == dataclasses.replace(mr, channels=((5, 95),) * 3)
+    suv = with_channels(PROFILES["pet_suv"], "linear")
+    seen = three_channels(np.array([[[2.0, 7.0, 12.0]]]), suv)
     assert seen[0, 0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
 
 

@@ -137,6 +137,17 @@ def test_a_wrong_profile_is_told(scans: Path, seer: list[Seer], capsys: pytest.C
     assert "is for CT, the scan is MR" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("strategy", ["three", "linear", "single"])
+def test_channels_are_those_asked_for(scans: Path, seer: list[Seer], strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three ranges show a grey value differently, one range alike."""
+    pictures = []
+    monkeypatch.setattr(Seer, "look", lambda self, image: pictures.append(image) or image[..., 0])
+    assert run(scans, "--channels", strategy, images="images/a.nii.gz") == 0
+    colours = np.unique(np.stack(pictures).reshape(-1, 3), axis=0)
+    assert np.any(colours != colours[:, :1]) == (strategy == "three") and len(colours) > 2
+    assert MaskSet.read(scans / "masks" / "a.masks").meta["settings"]["channels"] == strategy
+
+
 def test_the_real_network_goes_the_whole_way(scans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Random weights of SAM2.1 tiny at 128 pixels, from a file, on a scan of few slices."""
     pytest.importorskip("sam2", reason="SAM2 is not installed: see docs/masks.md")

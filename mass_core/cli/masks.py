@@ -64,6 +64,12 @@ def add_parser(subparsers: Any) -> None:
 def _add_sam2(group: Any) -> None:
     group.add_argument("--weights", default="sam2.1_hiera_large", metavar="W", help="file or downloaded name (default: %(default)s)")
     group.add_argument("--profile", default="auto", metavar="NAME", help="channels and thresholds by kind of scan (default: by modality)")
+    group.add_argument(
+        "--channels",
+        default="three",
+        choices=("three", "linear", "single"),
+        help="three: the profile's; of the paper's ablation, linear: one wide range, single: the profile's first (default: %(default)s)",
+    )
     group.add_argument("--interval", type=float, metavar="MM", help="between seed slices (default: the profile's, 15)")
     group.add_argument("--all-axes", action="store_true", help="slices across all axes, for scans with cubic voxels")
     group.add_argument("--points-per-side", type=int, default=32, metavar="N", help="of a slice and of each crop (default: %(default)s)")
@@ -192,7 +198,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     from dataclasses import replace
 
     from ..components import body_mask
-    from ..masks.channels import profile
+    from ..masks.channels import profile, with_channels
     from ..masks.from_slices import SliceConfig, masks_by_slices
     from ..masks.plane_masks import GridConfig
     from ..progress import Steps
@@ -211,7 +217,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             part.array,
             part.geometry.spacing_zyx,
             body_mask(part.array, modality, recipe),
-            replace(profile(arguments.profile, modality), **changes),
+            replace(with_channels(profile(arguments.profile, modality), arguments.channels), **changes),
             network,
             config=config,
             seed=seed,
@@ -220,7 +226,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         columns = ("predicted_iou", "stability", "axis", "slice")
         return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
 
-    settings = {"weights": str(arguments.weights), "profile": arguments.profile, **changes, **asdict(config)}
+    settings = {"weights": str(arguments.weights), "profile": arguments.profile, "channels": arguments.channels, **changes, **asdict(config)}
     return _as_stored(arguments, maker), settings
 
 

@@ -3,7 +3,7 @@
 CT is seen through three windows of Hounsfield units, MR and PET through three ranges of quantiles (paper, supplement 6.1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -117,7 +117,7 @@ PROFILES |= {
 
 _DEFAULTS: dict[Modality, str] = {"ct": "abdomen_ct", "mr": "abdomen_mr", "pet": "whole_body_pet"}
 LINEAR_HU: Range = (-400.0, 1500.0)
-"""The one range of the paper's ablation."""
+"""The one range of the paper's ablation, for CT; for MR and PET, which have no fixed range, from the lowest to the highest value."""
 
 
 def profile(name: str, modality: Modality) -> Profile:
@@ -137,6 +137,22 @@ def profile(name: str, modality: Modality) -> Profile:
             "Choose another profile, or say what the scan is with --modality.",
         )
     return found
+
+
+def with_channels(profile: Profile, strategy: Literal["three", "linear", "single"]) -> Profile:
+    """A profile with the channels of another strategy of the paper's ablation (its Table 5).
+
+    Args:
+        profile: the kind of scan.
+        strategy: three: the profile's own; linear: one wide range; single: the profile's first channel alone.
+    """
+    if strategy == "single":
+        return replace(profile, channels=one_range(profile.channels[0]))
+    if strategy == "linear" and profile.modality == "ct":
+        return replace(profile, channels=one_range(LINEAR_HU), unit="intensity")
+    if strategy == "linear":
+        return replace(profile, channels=one_range((0.0, 100.0)), unit="percent")
+    return profile
 
 
 def one_range(limits: Range) -> tuple[Range, Range, Range]:
