@@ -7,7 +7,7 @@ import pytest
 
 from mass_core.errors import InputError
 from mass_core.masks.channels import LINEAR_HU, PROFILES, Profile, one_range, profile, three_channels, window, with_channels
-from mass_core.masks.slices import seed_axes, seed_slices
+from mass_core.masks.slices import by_bisection, seed_axes, seed_slices
 
 
 def test_abdomen_windows_are_the_papers() -> None:
@@ -144,3 +144,9 @@ def test_a_least_number_of_seeds() -> None:
 def test_intervals_of_nothing_are_refused() -> None:
     with pytest.raises(InputError, match="above zero"):
         seed_slices([True], 1.0, 0)
+
+
+def test_bisection_goes_from_the_middle_outwards_and_leaves_nothing_out() -> None:
+    assert by_bisection(7) == [[3], [1, 5], [0, 2, 4, 6]]
+    assert by_bisection(2) == [[1], [0]] and by_bisection(1) == [[0]] and by_bisection(0) == []
+    assert all(sorted(sum(by_bisection(count), [])) == list(range(count)) for count in range(40))

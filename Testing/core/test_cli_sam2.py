@@ -144,7 +144,7 @@ def test_channels_are_those_asked_for(scans: Path, seer: list[Seer], strategy: s
     monkeypatch.setattr(Seer, "look", lambda self, image: pictures.append(image) or image[..., 0])
     assert run(scans, "--channels", strategy, images="images/a.nii.gz") == 0
     colours = np.unique(np.stack(pictures).reshape(-1, 3), axis=0)
-    assert np.any(colours != colours[:, :1]) == (strategy == "three") and len(colours) > 2
+    assert np.any(colours != colours[:, :1]) == (strategy == "three") and len(colours) > 1
     assert MaskSet.read(scans / "masks" / "a.masks").meta["settings"]["channels"] == strategy
 
 

@@ -49,10 +49,14 @@ class Seer:
 
 
 class Follower:
+    followed = 0
+    """Objects, by all there are."""
+
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
 
     def start(self, slices: Sequence[int], masks: np.ndarray) -> list:
+        Follower.followed += len(slices)
         return [int(self.frames[index][mask].max()) for index, mask in zip(slices, masks, strict=True)]
 
     def step(self, slices: Sequence[int], memories: Sequence) -> tuple[np.ndarray, list]:
@@ -135,6 +139,37 @@ def test_a_seed_decides_among_doubles_and_repeats() -> None:
     assert [(m.axis, m.slice, m.found[0]) for m in one] == [(m.axis, m.slice, m.found[0]) for m in few], "nor does the batch decide"
     choices = {tuple(m.slice for m in masks_by_slices(scene(), SPACING, BODY, PROFILE, Seer(), config=CONFIG, seed=s)) for s in range(8)}
     assert len(choices) > 1
+
+
+def test_what_is_covered_is_not_followed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The middle seed slice shows background, rod and ball; each is followed from there only, instead of from all slices that show it."""
+    array = scene()
+    array[:, 25:][array[:, 25:] == 200] = 40
+    array[array == 250] = 40
+    steps: list[float] = []
+    counts, results = [], []
+    for skip in (False, True):
+        monkeypatch.setattr(Follower, "followed", 0)
+        config = dataclasses.replace(CONFIG, skip_covered=skip)
+        heard = Steps(lambda stage, fraction, eta: steps.append(fraction) if stage == "3D masks" else None)
+        results.append([drawn(m) for m in masks_by_slices(array, SPACING, BODY, PROFILE, Seer(), config=config, steps=heard)])
+        counts.append(Follower.followed)
+        assert steps == sorted(steps)
+        steps.clear()
+    shown = [{40.0, 150.0, 200.0} & set(np.unique(array[place])) for place in range(1, SHAPE[0], 4)]
+    assert counts == [sum(map(len, shown)), 3] and counts[0] > 12
+    for masks in results:
+        assert len(masks) == 3 and all(sum(np.array_equal(mask, array == value) for mask in masks) == 1 for value in (40, 150, 200))
+
+
+def test_what_no_object_covers_is_followed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second block of the ball's value begins where the ball ends."""
+    monkeypatch.setattr(Follower, "followed", 0)
+    array = scene()
+    array[array == 250] = 40
+    array[16:18, 30:36, 38:44] = 200
+    masks_by_slices(array, SPACING, BODY, PROFILE, Seer(), config=dataclasses.replace(CONFIG, skip_covered=True))
+    assert Follower.followed == 4, "slice 13 shows background, rod and ball, slice 9 the ball again, slice 17 the block"
 
 
 def test_progress_is_told_and_the_run_can_be_stopped() -> None:

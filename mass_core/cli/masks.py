@@ -77,6 +77,7 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--min-pixels", type=int, metavar="N", help="smallest 2D mask (default: the profile's)")
     group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
     group.add_argument("--objects", type=int, default=64, metavar="N", help="followed together at most (default: %(default)s)")
+    group.add_argument("--skip-covered", action="store_true", help="do not follow what covers an object followed before: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
     group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
 
@@ -204,7 +205,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     from ..progress import Steps
 
     grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers)
-    config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects)
+    config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects, skip_covered=arguments.skip_covered)
     network, recipe = _loaded(arguments, config), scan_recipe(arguments)
     given = {
         "interval_mm": arguments.interval,
@@ -226,7 +227,13 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         columns = ("predicted_iou", "stability", "axis", "slice")
         return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
 
-    settings = {"weights": str(arguments.weights), "profile": arguments.profile, "channels": arguments.channels, **changes, **asdict(config)}
+    settings = {
+        "weights": str(arguments.weights),
+        "profile": arguments.profile,
+        "channels": arguments.channels,
+        **changes,
+        **asdict(config),
+    }
     return _as_stored(arguments, maker), settings
 
 

@@ -17,10 +17,10 @@ from .batch import Batch
 from .channels import Profile, three_channels
 from .frames import Frames
 from .mask_set import Bools
-from .merge import Found, distinct, part_at_seed
+from .merge import Found, cross_section, distinct, part_at_seed, uncovered
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
 from .propagate import Seed, Tracker, propagate
-from .slices import seed_axes, seed_slices
+from .slices import by_bisection, seed_axes, seed_slices
 
 
 class Network(Promptable, Protocol):
@@ -42,6 +42,13 @@ class SliceConfig:
     """Cut slices across all three axes, not just where pixels are finest."""
     objects: int = 64
     """Carried through the volume at a time; halved when memory does not suffice."""
+    skip_covered: bool = False
+    """Do not carry a 2D mask that overlaps what an object carried before shows on its slice more than duplicates may. Seed slices are then
+    taken by bisection."""
+
+
+Start = tuple[int, PlaneMask]
+"""A 2D mask, preceded by the number of its slice."""
 
 
 class SliceMask(NamedTuple):
@@ -89,11 +96,17 @@ def masks_by_slices(
         frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
         planes = np.moveaxis(body, axis, 0)
         places = seed_slices(np.asarray(planes.any(axis=(1, 2))), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
-        starts: list[tuple[int, PlaneMask]] = []
+        starts: list[list[Start]] = []
         for done, place in enumerate(places):
             _tell(steps, "2D masks", done, len(places))
-            starts += [(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])]
-        masks += _carried(starts, frames, axis, profile, network.tracker(frames), batch, steps=steps)
+            starts.append([(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])])
+        rounds = by_bisection(len(places)) if config.skip_covered else [list(range(len(places)))]
+        journey = _Journey(frames, axis, profile, network.tracker(frames), batch, steps, total=sum(map(len, starts)))
+        found: list[SliceMask] = []
+        for numbers in rounds:
+            known = [mask.found for mask in masks + found] if config.skip_covered else []
+            found += journey.carried([start for number in numbers for start in journey.worth_it(starts[number], known)])
+        masks += sorted(found, key=lambda mask: mask.slice)
     kept = distinct([mask.found for mask in masks], profile.duplicate_iou, seed, profile.keep)
     return [masks[number] for number in kept]
 
@@ -110,26 +123,50 @@ def seconds_per_slice(network: Promptable, config: GridConfig) -> float:
     return pictures * (looked - began + asked * config.points_per_side**2)
 
 
-def _carried(
-    starts: list[tuple[int, PlaneMask]],
-    frames: Frames,
-    axis: int,
-    profile: Profile,
-    tracker: Tracker,
-    batch: Batch,
-    *,
-    steps: Steps | None,
-) -> list[SliceMask]:
-    """What becomes of 2D masks in the volume; parts that are too small are dropped."""
-    carried: dict[int, SliceMask] = {}
-    seeds = [Seed(place, mask.mask) for place, mask in starts]
-    for done, (number, found) in enumerate(propagate(tracker, seeds, len(frames), batch)):
-        _tell(steps, "3D masks", done, len(seeds))
-        place, mask = starts[number]
-        part = part_at_seed(_as_zyx(found, axis), axis, place)
-        if part is not None and np.count_nonzero(part[1]) >= profile.min_voxels:
-            carried[number] = SliceMask(part, mask.predicted_iou, mask.stability, axis, place)
-    return [carried[number] for number in sorted(carried)]
+@dataclass
+class _Journey:
+    """The way of 2D masks through the volume, across one axis."""
+
+    frames: Frames
+    axis: int
+    profile: Profile
+    tracker: Tracker
+    batch: Batch
+    steps: Steps | None
+    total: int
+    """2D masks there are."""
+    done: int = 0
+    """Of them, carried or left out."""
+
+    def carried(self, starts: list[Start]) -> list[SliceMask]:
+        """What becomes of 2D masks in the volume, in their order; parts that are too small are dropped."""
+        carried: dict[int, SliceMask] = {}
+        seeds = [Seed(place, mask.mask) for place, mask in starts]
+        for number, found in propagate(self.tracker, seeds, len(self.frames), self.batch):
+            _tell(self.steps, "3D masks", self.done, self.total)
+            self.done += 1
+            place, mask = starts[number]
+            part = part_at_seed(_as_zyx(found, self.axis), self.axis, place)
+            if part is not None and np.count_nonzero(part[1]) >= self.profile.min_voxels:
+                carried[number] = SliceMask(part, mask.predicted_iou, mask.stability, self.axis, place)
+        return [carried[number] for number in sorted(carried)]
+
+    def worth_it(self, starts: list[Start], known: list[Found]) -> list[Start]:
+        """Those 2D masks of a slice that no known object covers there already."""
+        if not starts or not known:
+            return starts
+        shown = [cross_section(found, self.axis, starts[0][0]) for found in known]
+        planes = [_as_zyx(_plane(place, mask.mask), self.axis) for place, mask in starts]
+        worth = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
+        self.done += len(starts) - len(worth)
+        return [starts[number] for number in worth]
+
+
+def _plane(place: int, mask: Bools) -> Found:
+    """A 2D mask as a mask one slice thick, in its tight box: slice, row, column."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return ((place, top, left), (place + 1, bottom, right)), mask[None, top:bottom, left:right]
 
 
 def _as_zyx(found: Found, axis: int) -> Found:

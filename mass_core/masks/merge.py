@@ -94,19 +94,53 @@ def distinct(masks: Sequence[Found], most_iou: float, seed: int = 0, keep: Liter
     Returns:
         Their numbers, ascending.
     """
-    packed = [Packed.of(mask) for mask in masks]
-    boxes = np.array([(*start, *stop) for (start, stop), _ in masks], np.int64).reshape(-1, 6)
-    voxels = np.array([mask.voxels for mask in packed], np.int64)
+    table = _Table(masks)
     if keep == "random":
         order = np.random.default_rng(seed).permutation(len(masks))
     else:
-        order = np.argsort(-voxels, kind="stable")
+        order = np.argsort(-table.voxels, kind="stable")
     stayed: list[int] = []
     for number in order.tolist():
-        rivals = _could_overlap(number, np.array(stayed, np.int64), boxes, voxels, most_iou)
-        if all(packed[number].iou(packed[rival]) <= most_iou for rival in rivals):
+        if not table.overlaps(number, np.array(stayed, np.int64), most_iou):
             stayed.append(number)
     return sorted(stayed)
+
+
+def uncovered(masks: Sequence[Found], others: Sequence[Found], most_iou: float) -> list[int]:
+    """Which masks none of some others overlaps too much: their numbers, ascending. None of either is empty."""
+    table, rivals = _Table([*masks, *others]), np.arange(len(masks), len(masks) + len(others))
+    return [number for number in range(len(masks)) if not table.overlaps(number, rivals, most_iou)]
+
+
+def cross_section(found: Found, axis: int, index: int) -> Found | None:
+    """What a mask shows on one slice of the volume, one voxel thick; None: nothing.
+
+    Args:
+        found: the mask.
+        axis: across which the slice lies.
+        index: of the slice in the volume.
+    """
+    (start, stop), mask = found
+    if not start[axis] <= index < stop[axis]:
+        return None
+    plane = mask.take([index - start[axis]], axis=axis)
+    low, high = list(start), list(stop)
+    low[axis], high[axis] = index, index + 1
+    return (((low[0], low[1], low[2]), (high[0], high[1], high[2])), plane) if plane.any() else None
+
+
+class _Table:
+    """Masks of a volume, ready to be compared."""
+
+    def __init__(self, masks: Sequence[Found]) -> None:
+        self.packed = [Packed.of(mask) for mask in masks]
+        self.boxes = np.array([(*start, *stop) for (start, stop), _ in masks], np.int64).reshape(-1, 6)
+        self.voxels = np.array([mask.voxels for mask in self.packed], np.int64)
+
+    def overlaps(self, number: int, others: NDArray[np.int64], most_iou: float) -> bool:
+        """Whether a mask overlaps one of the others too much."""
+        rivals = _could_overlap(number, others, self.boxes, self.voxels, most_iou)
+        return any(self.packed[number].iou(self.packed[rival]) > most_iou for rival in rivals)
 
 
 def _could_overlap(

@@ -60,3 +60,13 @@ def seed_slices(occupied: Sequence[bool] | NDArray[np.bool_], spacing_mm: float,
     if len(seeds) >= at_least:
         return seeds
     return sorted(set(np.linspace(first, last, min(at_least, last - first + 1)).round().astype(int).tolist()))
+
+
+def by_bisection(count: int) -> list[list[int]]:
+    """Numbers 0 to count - 1 in rounds: the middle one, the middles of both halves, of the quarters, and so on."""
+    rounds, spans = [], [(0, count)]
+    while spans := [(start, stop) for start, stop in spans if start < stop]:
+        middles = [(start + stop) // 2 for start, stop in spans]
+        rounds.append(middles)
+        spans = [half for (start, stop), middle in zip(spans, middles, strict=True) for half in ((start, middle), (middle + 1, stop))]
+    return rounds
