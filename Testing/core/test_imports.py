@@ -74,6 +74,7 @@ LAYERS = {
         "segmenter",
         "evaluation",
         "service",
+        "masks.small_regions",
         "masks.plane_masks",
         "masks.from_slices",
     ],

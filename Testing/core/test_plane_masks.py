@@ -105,6 +105,19 @@ def test_untrusted_unstable_small_and_outside_masks_go() -> None:
     assert values_of(PlaneMasker(Oracle({1: 0.39}, {2: 0.5}), limits, COARSE)(image, body), image) == [1, 2, 3]
 
 
+def test_holes_and_specks_go_before_anything_is_judged() -> None:
+    """A hole of one pixel in object 1 is filled; the speck of its value, one pixel elsewhere, no longer stretches its box."""
+    image = picture(OBJECTS)
+    image[10, 10], image[62, 62] = 9, 1
+    config = dataclasses.replace(COARSE, points_per_side=16, small_regions=1)
+    masks = PlaneMasker(Oracle({0: 0.1}), PROFILE, config)(image, BODY)
+    whole = image[..., 0] == 1
+    whole[10, 10], whole[62, 62] = True, False
+    assert sum(np.array_equal(mask.mask, whole) for mask in masks) == 1 and len(masks) == 4
+    plain = PlaneMasker(Oracle({0: 0.1}), PROFILE, dataclasses.replace(config, small_regions=0))(image, BODY)
+    assert not any(np.array_equal(mask.mask, whole) for mask in plain)
+
+
 def test_crops_find_what_the_coarse_grid_misses_and_nothing_twice() -> None:
     """A dot of 3 x 3 pixels lies between the 4 x 4 points of the slice, not between those of its crops."""
     image = picture({1: np.s_[4:28, 4:28], 2: np.s_[46:49, 46:49]})
@@ -214,7 +227,7 @@ def test_other_failures_are_not_taken_for_want_of_memory() -> None:
         Batch(0)
 
 
-@pytest.mark.parametrize("wrong", [{"points_per_side": 0}, {"crop_layers": -1}, {"box_iou": 0}, {"crop_overlap": 2}])
+@pytest.mark.parametrize("wrong", [{"points_per_side": 0}, {"crop_layers": -1}, {"small_regions": -1}, {"box_iou": 0}, {"crop_overlap": 2}])
 def test_settings_that_cannot_work_are_refused(wrong: dict) -> None:
     with pytest.raises(InputError):
         GridConfig(**wrong)

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("sam2", reason="SAM2 is not installed: see docs/masks.md")
 
 import torch  # noqa: E402
+from scipy import ndimage  # noqa: E402
 
-from mass_core.errors import WeightsError  # noqa: E402
+from mass_core.errors import InputError, WeightsError  # noqa: E402
 from mass_core.masks.channels import Profile, one_range  # noqa: E402
 from mass_core.masks.frames import Frames  # noqa: E402
 from mass_core.masks.plane_masks import GridConfig, PlaneMasker  # noqa: E402
@@ -42,6 +43,15 @@ def images() -> np.ndarray:
     return np.stack(slices).astype(np.uint8)
 
 
+def regions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the package's CUDA extension would answer: number and size of the region that each pixel of [N,1,h,w] belongs to."""
+    numbers, areas = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, np.int32)
+    for index, (plane,) in enumerate(mask.numpy()):
+        numbers[index, 0], _ = ndimage.label(plane, np.ones((3, 3)))
+        areas[index, 0] = np.where(plane, np.bincount(numbers[index, 0].ravel())[numbers[index, 0]], 0)
+    return torch.from_numpy(numbers), torch.from_numpy(areas)
+
+
 def seeds_of(images: np.ndarray, at: int) -> list[Seed]:
     """The two objects, and one that is there by chance."""
     generator = np.random.default_rng(at)
@@ -69,10 +79,14 @@ def until_empty(masks: np.ndarray, at: int) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("count", [COUNT, 9])
-def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(network: Any, predictor: Any, images: np.ndarray, count: int) -> None:
+@pytest.mark.parametrize(("count", "holes"), [(COUNT, 8), (9, 8), (9, 0)])
+def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(
+    network: Any, predictor: Any, images: np.ndarray, count: int, holes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All objects of three seed slices together, against one by one; films longer and shorter than what the network remembers."""
-    ours, images = Sam2(network), images[:count]
+    monkeypatch.setattr("sam2.utils.misc.get_connected_components", regions)
+    monkeypatch.setattr(predictor, "fill_hole_area", holes)
+    ours, images = Sam2(network, fill_holes=holes), images[:count]
     places = (0, count // 2, count - 1) if count == COUNT else (2, 7)
     seeds = [seed for at in places for seed in seeds_of(images, at)]
     masks, frames = in_lock_step(ours, images, seeds, 100)
@@ -89,6 +103,15 @@ def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(network: Any, p
     # in single precision 7.
     assert differing <= 2e-6 * masks.size
     assert compared > 5 * len(seeds), f"tracks are too short to show much: {compared} slices"
+
+
+def test_small_holes_are_filled_in_objects_that_are_followed(network: Any, images: np.ndarray) -> None:
+    """The same way with and without; what is remembered of an object is not filled, so that only voxels are gained."""
+    seeds = seeds_of(images, 3)
+    plain, filled = (in_lock_step(Sam2(network, fill_holes=holes), images[:6], seeds, 100)[0] for holes in (0, 8))
+    assert not (plain & ~filled).any() and 0 < (filled & ~plain).sum() < 0.2 * plain.sum()
+    with pytest.raises(InputError, match="Give 0"):
+        Sam2(network, fill_holes=-1)
 
 
 def test_pictures_are_stretched_and_standardised(network: Any) -> None:

@@ -75,6 +75,8 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--points-per-side", type=int, default=32, metavar="N", help="of a slice and of each crop (default: %(default)s)")
     group.add_argument("--crop-layers", type=int, default=2, metavar="N", help="0, 1, 2: 1, 5, 21 pictures a slice (default: %(default)s)")
     group.add_argument("--min-pixels", type=int, metavar="N", help="smallest 2D mask (default: the profile's)")
+    group.add_argument("--small-regions", type=int, default=0, metavar="N", help="fill holes and remove specks of 2D masks, up to N pixels")
+    group.add_argument("--fill-holes", type=int, default=8, metavar="N", help="of objects followed, up to N pixels (default: %(default)s)")
     group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
     group.add_argument("--objects", type=int, default=64, metavar="N", help="followed together at most (default: %(default)s)")
     group.add_argument("--skip-covered", action="store_true", help="do not follow what covers an object followed before: faster")
@@ -204,7 +206,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     from ..masks.plane_masks import GridConfig
     from ..progress import Steps
 
-    grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers)
+    grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers, small_regions=arguments.small_regions)
     config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects, skip_covered=arguments.skip_covered)
     network, recipe = _loaded(arguments, config), scan_recipe(arguments)
     given = {
@@ -227,13 +229,8 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         columns = ("predicted_iou", "stability", "axis", "slice")
         return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
 
-    settings = {
-        "weights": str(arguments.weights),
-        "profile": arguments.profile,
-        "channels": arguments.channels,
-        **changes,
-        **asdict(config),
-    }
+    asked = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
+    settings = {"weights": str(arguments.weights), **asked, **changes, **asdict(config)}
     return _as_stored(arguments, maker), settings
 
 
@@ -248,7 +245,7 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
     device = arguments.device
     if device == "auto" and "LOCAL_RANK" in os.environ:
         device = _device_of_rank(int(os.environ["LOCAL_RANK"]))
-    network = load_sam2(arguments.weights, device, arguments.precision)
+    network = load_sam2(arguments.weights, device, arguments.precision, arguments.fill_holes)
     seconds = seconds_per_slice(network, config.grid)
     if seconds > _PATIENCE_S:
         arguments.terminal.warn(

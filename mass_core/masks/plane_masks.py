@@ -18,8 +18,12 @@ from torch.nn import functional
 from ..errors import InputError
 from .batch import Batch
 from .channels import Bytes, Profile
+from .small_regions import without_small_regions
 
 Bools = NDArray[np.bool_]
+
+_SURE = 10.0
+"""Logit of holes that are filled, as in the package sam2."""
 
 
 class Promptable(Protocol):
@@ -54,6 +58,8 @@ class GridConfig:
     """Of n crops a side, neighbours share this many nths of the side (1.0 is what the released code calls a ratio of 0.5)."""
     stability_offset: float = 1.0
     """How far the threshold on logits is moved to see whether a mask is stable."""
+    small_regions: int = 0
+    """Holes and specks of at most this many pixels of the network's masks are filled and removed before anything is judged."""
     box_iou: float = 0.5
     """Of two masks whose bounding boxes overlap more, the less trusted goes; between crops, the one of the larger crop."""
     edge_share: float = 0.04
@@ -63,10 +69,11 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.points_per_side < 1 or self.points_per_batch < 1 or self.crop_layers < 0:
+        if self.points_per_side < 1 or self.points_per_batch < 1 or min(self.crop_layers, self.small_regions) < 0:
             raise InputError(
-                f"points_per_side {self.points_per_side}, points_per_batch {self.points_per_batch}, crop_layers {self.crop_layers}.",
-                "Points must be at least 1, layers at least 0.",
+                f"points_per_side {self.points_per_side}, points_per_batch {self.points_per_batch}, crop_layers {self.crop_layers}, "
+                f"small_regions {self.small_regions}.",
+                "Points must be at least 1, layers and regions at least 0.",
             )
         if not (0 <= self.crop_overlap <= 1 and 0 < self.box_iou <= 1 and 0 <= self.body_share <= 1):
             raise InputError(
@@ -163,7 +170,8 @@ class PlaneMasker:
     def _sifted(self, logits: Tensor, scores: Tensor, crop: Crop, shape: tuple[int, int]) -> "_Seen":
         logits, scores = logits.flatten(0, 1), scores.flatten()
         trusted = scores >= self._profile.min_predicted_iou
-        logits, scores = logits[trusted], scores[trusted]
+        area = self._config.small_regions
+        logits, scores = without_small_regions(logits[trusted], area, area, _SURE), scores[trusted]
         steady = stability(logits, self._config.stability_offset)
         stable = steady >= self._profile.min_stability
         logits, scores, steady = logits[stable], scores[stable], steady[stable]

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..checkpoint import choose_device
-from ..errors import WeightsError
+from ..errors import InputError, WeightsError
 from ..weights_store import locate
 from .channels import Bytes
 from .frames import Frames
 from .mask_set import Bools
+from .small_regions import without_small_regions
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the photographs the network was trained with, per channel, brightest 1."""
@@ -32,6 +33,10 @@ _SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
 """Letter of the configuration by first width and number of blocks of the image encoder."""
 _AS_PREDICTORS = ("++model.binarize_mask_from_pts_for_mem_enc=true",)
 """What the package's video predictor changes in the configuration it ships."""
+_FILL_HOLES = 8
+"""Pixels of the network's masks, a quarter of its picture wide: what the package fills if its CUDA extension is there."""
+_BARELY = 0.1
+"""Logit of those pixels."""
 _AGAIN = "Get it again: mass weights download sam2.1_hiera_large."
 
 
@@ -66,11 +71,18 @@ class Sam2:
     Args:
         network: a `SAM2Base`, evaluating.
         dtype: of what it computes; bfloat16 needs a GPU that has it.
+        fill_holes: holes of at most this many pixels of the network's masks are filled in objects that are followed; 0: none.
+
+    Raises:
+        InputError: for holes of less than no pixels.
     """
 
-    def __init__(self, network: Any, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, network: Any, dtype: torch.dtype = torch.float32, fill_holes: int = _FILL_HOLES) -> None:
+        if fill_holes < 0:
+            raise InputError(f"Holes of at most {fill_holes} pixels are to be filled.", "Give 0 to fill none, or more.")
         self.network = network
         self.dtype = dtype
+        self.fill_holes = fill_holes
         self.device = next(network.parameters()).device
         self.place: tuple[Tensor, ...] = ()
         """Encodings of position [1,C,a,b] beside the maps; the same for every picture."""
@@ -205,7 +217,8 @@ class Sam2Tracker:
                 num_frames=len(self._frames),
                 **self._film(slices),
             )
-            logits = functional.interpolate(seen["pred_masks"], size=self._frames.shape, mode="bilinear", align_corners=False)
+            coarse = without_small_regions(seen["pred_masks"][:, 0], self._sam2.fill_holes, 0, _BARELY)[:, None]
+            logits = functional.interpolate(coarse, size=self._frames.shape, mode="bilinear", align_corners=False)
         glances = _glances(seen["maskmem_features"], seen["obj_ptr"])
         return (logits[:, 0] > 0).cpu().numpy(), [self._later(memory, glance) for memory, glance in zip(memories, glances, strict=True)]
 
@@ -249,13 +262,14 @@ def _glances(maps: Tensor, pointers: Tensor) -> list[_Glance]:
     return [_Glance(halved[n : n + 1], pointers[n : n + 1]) for n in range(len(pointers))]
 
 
-def load_sam2(weights: str | Path, device: str = "auto", precision: str = "auto") -> Sam2:
+def load_sam2(weights: str | Path, device: str = "auto", precision: str = "auto", fill_holes: int = _FILL_HOLES) -> Sam2:
     """SAM2 with weights of Meta's, 2.0 or 2.1, of any size: which, is read off the tensors.
 
     Args:
         weights: a file, or the name of downloaded weights.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, float32 or bfloat16; auto is bfloat16 on CUDA devices that have it.
+        fill_holes: see `Sam2`.
 
     Raises:
         WeightsError: if they are missing, damaged or something else.
@@ -269,7 +283,7 @@ def load_sam2(weights: str | Path, device: str = "auto", precision: str = "auto"
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit SAM2: {len(missing)} tensors are missing, {len(unexpected)} are too many.", _AGAIN)
     half = chosen.type == "cuda" and torch.cuda.is_bf16_supported() if precision == "auto" else precision == "bfloat16"
-    return Sam2(network.to(chosen), torch.bfloat16 if half else torch.float32)
+    return Sam2(network.to(chosen), torch.bfloat16 if half else torch.float32, fill_holes)
 
 
 def build(configuration: str, image_size: int = 1024) -> Any:
