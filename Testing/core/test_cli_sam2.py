@@ -137,6 +137,18 @@ def test_a_wrong_profile_is_told(scans: Path, seer: list[Seer], capsys: pytest.C
     assert "is for CT, the scan is MR" in capsys.readouterr().err
 
 
+def test_long_work_is_told_once_before_it_begins(
+    scans: Path, seer: list[Seer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Six seed slices of 20 minutes are two hours; what takes minutes is not worth a word."""
+    monkeypatch.setattr("mass_core.masks.from_slices.seconds_per_slice", lambda *_: 1200.0)
+    assert run(scans) == 0
+    warned = capsys.readouterr().err
+    assert warned.count("take about 2.0 h: 6 seed slices of 20.0 min.") == 1 and "--crop-layers 0" in warned
+    monkeypatch.setattr("mass_core.masks.from_slices.seconds_per_slice", lambda *_: 10.0)
+    assert run(scans, "--overwrite") == 0 and "seed slices" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("strategy", ["three", "linear", "single"])
 def test_channels_are_those_asked_for(scans: Path, seer: list[Seer], strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three ranges show a grey value differently, one range alike."""

@@ -1,6 +1,7 @@
 """The five stages together, with a network that sees objects by their grey value and follows them by it."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +13,11 @@ from mass_core.config import Recipe
 from mass_core.errors import Cancelled, GeometryError, InputError
 from mass_core.masks.channels import Profile, one_range
 from mass_core.masks.frames import Frames
-from mass_core.masks.from_slices import SliceConfig, SliceMask, masks_by_slices, seconds_per_slice
+from mass_core.masks.from_slices import SliceConfig, SliceMask, masks_by_slices
 from mass_core.masks.generator import masks_as_stored
 from mass_core.masks.labels_backend import label_masks, with_labels
 from mass_core.masks.mask_set import MaskSet
-from mass_core.masks.plane_masks import GridConfig
+from mass_core.masks.plane_masks import GridConfig, PlaneMasker
 from mass_core.progress import Steps
 from mass_core.volume import Geometry, Volume
 
@@ -188,10 +189,31 @@ def test_one_slice_is_enough() -> None:
     assert masks and all(mask.found[1].shape[0] == 1 for mask in masks)
 
 
-def test_time_is_estimated_before_it_is_spent() -> None:
-    seconds = seconds_per_slice(Seer(), GridConfig(points_per_side=4, crop_layers=0))
-    more = seconds_per_slice(Seer(), GridConfig(points_per_side=64, crop_layers=2))
-    assert 0 < seconds < more
+class Slow(Seer):
+    """Takes 20 ms to look and 1 ms for each point, longer the first time."""
+
+    def look(self, image: np.ndarray) -> np.ndarray:
+        time.sleep(0.02 if self.looks else 0.5)
+        return super().look(image)
+
+    def propose(self, features: np.ndarray, points: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(0.001 * len(points))
+        return super().propose(features, points)
+
+
+@pytest.mark.parametrize(("per_side", "layers"), [(16, 0), (8, 1)])
+def test_time_is_estimated_before_it_is_spent(per_side: int, layers: int) -> None:
+    """Within a factor of two of what the slice then takes, and of what is known of its parts."""
+    config, heard = GridConfig(points_per_side=per_side, crop_layers=layers), []
+    masks_by_slices(scene(), SPACING, BODY, PROFILE, Slow(), config=SliceConfig(grid=config), forewarn=lambda *told: heard.append(told))
+    ((seconds, slices),) = heard
+    assert slices == 6
+    image, slow = np.repeat(scene()[13, ..., None], 3, axis=-1).astype(np.uint8), Slow()
+    slow.look(image)
+    began = time.perf_counter()
+    PlaneMasker(slow, PROFILE, config)(image, BODY[0])
+    assert 0.5 < seconds / (time.perf_counter() - began) < 2
+    assert seconds > (1 + 4 * layers) * (0.02 + 0.001 * per_side**2)
 
 
 def test_the_body_is_found_plane_by_plane_to_the_ends_of_the_scan() -> None:

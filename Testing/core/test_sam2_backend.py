@@ -11,7 +11,7 @@ pytest.importorskip("sam2", reason="SAM2 is not installed: see docs/masks.md")
 import torch  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
-from mass_core.errors import InputError, WeightsError  # noqa: E402
+from mass_core.errors import DeviceError, InputError, WeightsError  # noqa: E402
 from mass_core.masks.channels import Profile, one_range  # noqa: E402
 from mass_core.masks.frames import Frames  # noqa: E402
 from mass_core.masks.plane_masks import GridConfig, PlaneMasker  # noqa: E402
@@ -112,6 +112,28 @@ def test_small_holes_are_filled_in_objects_that_are_followed(network: Any, image
     assert not (plain & ~filled).any() and 0 < (filled & ~plain).sum() < 0.2 * plain.sum()
     with pytest.raises(InputError, match="Give 0"):
         Sam2(network, fill_holes=-1)
+
+
+def test_compiled_parts_make_the_same_masks(images: np.ndarray) -> None:
+    """Traced by PyTorch's compiler but run as they are: the switch reaches both parts, for any number of objects and memories."""
+    from torch._dynamo.testing import CompileCounter
+
+    plain, compiled = Sam2(random_network(TINY, SIZE)), Sam2(random_network(TINY, SIZE))
+    counter = CompileCounter()
+    compiled.compile(counter)
+    seeds = [seed for at in (1, 3) for seed in seeds_of(images, at)]
+    expected, _ = in_lock_step(plain, images[:6], seeds, 4)
+    assert counter.frame_count == 0
+    found, _ = in_lock_step(compiled, images[:6], seeds, 4)
+    assert 2 <= counter.frame_count <= 8, "graphs of the image encoder and of the attention, not one for each step"
+    assert np.count_nonzero(found != expected) <= 2e-6 * found.size
+    assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_compiling_without_a_compiler_is_refused(network: Any) -> None:
+    with pytest.raises(DeviceError, match="needs a CUDA device and Triton; the device is cpu"):
+        Sam2(network).compile()
 
 
 def test_pictures_are_stretched_and_standardised(network: Any) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
 """Makes the masks of a scan, and tells what the user should know."""
 
-_PATIENCE_S = 60.0
-"""A seed slice that takes longer is worth a word before it begins."""
+_PATIENCE_S = 1200.0
+"""2D masks of a scan that take longer are worth a word before they are begun."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -82,6 +82,7 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--skip-covered", action="store_true", help="do not follow what covers an object followed before: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
     group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    group.add_argument("--compile", action="store_true", help="compile SAM2 first: minutes once, then faster; needs CUDA and Triton")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -214,6 +215,11 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},
     }
     changes = {name: value for name, value in given.items() if value is not None}
+    told: list[float] = []
+
+    def forewarn(seconds: float, slices: int) -> None:
+        told.append(seconds)
+        _forewarn(seconds, slices, arguments.terminal)
 
     def maker(part: Any, modality: Any, seed: int) -> tuple[list[Any], dict[str, list[Any]]]:
         masks = masks_by_slices(
@@ -225,6 +231,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             config=config,
             seed=seed,
             steps=Steps(arguments.terminal.progress),
+            forewarn=None if told else forewarn,
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
         return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
@@ -240,19 +247,23 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
         from ..masks.sam2_backend import load_sam2
     except ModuleNotFoundError as error:
         raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "docs/masks.md tells how to install it.") from error
-    from ..masks.from_slices import seconds_per_slice
-
     device = arguments.device
     if device == "auto" and "LOCAL_RANK" in os.environ:
         device = _device_of_rank(int(os.environ["LOCAL_RANK"]))
     network = load_sam2(arguments.weights, device, arguments.precision, arguments.fill_holes)
-    seconds = seconds_per_slice(network, config.grid)
-    if seconds > _PATIENCE_S:
-        arguments.terminal.warn(
-            f"On this device the 2D masks of a seed slice take about {seconds / 60:.0f} min. --crop-layers 0 and fewer --points-per-side "
-            "are faster, --method slic needs no GPU."
-        )
+    if arguments.compile:
+        network.compile()
     return network
+
+
+def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
+    """A word about the time the first scan takes, where that is long."""
+    if seconds * slices > _PATIENCE_S:
+        terminal.warn(
+            f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "
+            f"{seconds / 60:.1f} min. Following them through the volume comes on top. --crop-layers 0 and fewer --points-per-side are "
+            "faster, --method slic needs no GPU."
+        )
 
 
 def _device_of_rank(rank: int) -> str:

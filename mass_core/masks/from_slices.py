@@ -4,8 +4,10 @@ Three channels (`channels`), seed slices (`slices`), 2D masks on them (`plane_ma
 (`merge`). The network comes as a protocol; SAM2 is one (`sam2_backend`).
 """
 
+import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,13 +16,16 @@ from numpy.typing import NDArray
 from ..config import Triple
 from ..progress import Steps
 from .batch import Batch
-from .channels import Profile, three_channels
+from .channels import Bytes, Profile, three_channels
 from .frames import Frames
 from .mask_set import Bools
 from .merge import Found, cross_section, distinct, part_at_seed, uncovered
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
 from .propagate import Seed, Tracker, propagate
 from .slices import by_bisection, seed_axes, seed_slices
+
+_QUICK_S = 0.01
+"""A point that takes less is answered by a device that works on many at once."""
 
 
 class Network(Promptable, Protocol):
@@ -72,6 +77,7 @@ def masks_by_slices(
     config: SliceConfig | None = None,
     seed: int = 0,
     steps: Steps | None = None,
+    forewarn: Callable[[float, int], None] | None = None,
 ) -> list[SliceMask]:
     """The masks of one scan.
 
@@ -84,43 +90,72 @@ def masks_by_slices(
         config: see `SliceConfig`.
         seed: of the choice among duplicates.
         steps: hears of progress, and may cancel.
+        forewarn: hears, before the work begins, about how many seconds the 2D masks of a seed slice take, and how many there are.
 
     Returns:
         Connected masks in their tight boxes, by axis and seed slice.
     """
     config = config or SliceConfig()
     images = three_channels(array, profile, body)
+    places = {axis: _places(body, axis, spacing_zyx, profile) for axis in seed_axes(spacing_zyx, all_axes=config.all_axes)}
+    if forewarn is not None:
+        _foretell(forewarn, images, places, profile, network, config.grid)
     batch, masker = Batch(config.objects), PlaneMasker(network, profile, config.grid)
     masks: list[SliceMask] = []
-    for axis in seed_axes(spacing_zyx, all_axes=config.all_axes):
+    for axis in places:
         frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
         planes = np.moveaxis(body, axis, 0)
-        places = seed_slices(np.asarray(planes.any(axis=(1, 2))), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
         starts: list[list[Start]] = []
-        for done, place in enumerate(places):
-            _tell(steps, "2D masks", done, len(places))
+        for done, place in enumerate(places[axis]):
+            _tell(steps, "2D masks", done, len(places[axis]))
             starts.append([(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])])
-        rounds = by_bisection(len(places)) if config.skip_covered else [list(range(len(places)))]
         journey = _Journey(frames, axis, profile, network.tracker(frames), batch, steps, total=sum(map(len, starts)))
-        found: list[SliceMask] = []
-        for numbers in rounds:
-            known = [mask.found for mask in masks + found] if config.skip_covered else []
-            found += journey.carried([start for number in numbers for start in journey.worth_it(starts[number], known)])
-        masks += sorted(found, key=lambda mask: mask.slice)
+        masks += journey.made(starts, [mask.found for mask in masks] if config.skip_covered else None)
     kept = distinct([mask.found for mask in masks], profile.duplicate_iou, seed, profile.keep)
     return [masks[number] for number in kept]
 
 
-def seconds_per_slice(network: Promptable, config: GridConfig) -> float:
-    """About how long the 2D masks of a seed slice take, from one look and a few points."""
+def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, config: GridConfig) -> float:
+    """About how long the 2D masks of a seed slice take, measured with few points on one picture [h,w,3], after a first time for warmth."""
+    body = np.ones(image.shape[:2], bool)
+    network.look(image)
     began = time.perf_counter()
-    features = network.look(np.zeros((64, 64, 3), np.uint8))
-    looked = time.perf_counter()
-    few = 4
-    network.propose(features, np.full((few, 2), 0.5, np.float32))
-    asked = (time.perf_counter() - looked) / few
+    features = network.look(image)
+    looked = time.perf_counter() - began
+
+    def asked(per_side: int) -> float:
+        masker = PlaneMasker(network, profile, replace(config, points_per_side=per_side, crop_layers=0))
+        masker(image, body, features)
+        began = time.perf_counter()
+        masker(image, body, features)
+        return (time.perf_counter() - began) / per_side**2
+
+    # Devices that are quick answer many points at once about as fast as few: only these are asked as many as in earnest.
+    each = asked(2)
+    if each < _QUICK_S:
+        each = asked(min(config.points_per_side, max(2, math.isqrt(config.points_per_batch))))
     pictures = sum(4**layer for layer in range(config.crop_layers + 1))
-    return pictures * (looked - began + asked * config.points_per_side**2)
+    return pictures * (looked + each * config.points_per_side**2)
+
+
+def _places(body: Bools, axis: int, spacing_zyx: Triple, profile: Profile) -> list[int]:
+    """The seed slices across an axis."""
+    occupied = np.moveaxis(body, axis, 0).any(axis=(1, 2))
+    return seed_slices(np.asarray(occupied), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
+
+
+def _foretell(
+    forewarn: Callable[[float, int], None],
+    images: Bytes,
+    places: dict[int, list[int]],
+    profile: Profile,
+    network: Promptable,
+    config: GridConfig,
+) -> None:
+    axis, found = next(iter(places.items()))
+    if found:
+        middle = np.moveaxis(images, axis, 0)[found[len(found) // 2]]
+        forewarn(seconds_per_slice(network, middle, profile, config), sum(map(len, places.values())))
 
 
 @dataclass
@@ -137,6 +172,21 @@ class _Journey:
     """2D masks there are."""
     done: int = 0
     """Of them, carried or left out."""
+
+    def made(self, starts: list[list[Start]], known: list[Found] | None) -> list[SliceMask]:
+        """The 3D masks of 2D masks, given slice by slice, in their order.
+
+        Args:
+            starts: the 2D masks.
+            known: objects that are there already; None: every 2D mask is carried, whatever is known.
+        """
+        if known is None:
+            return self.carried(sum(starts, []))
+        found: list[SliceMask] = []
+        for numbers in by_bisection(len(starts)):
+            before = known + [mask.found for mask in found]
+            found += self.carried([start for number in numbers for start in self.worth_it(starts[number], before)])
+        return sorted(found, key=lambda mask: mask.slice)
 
     def carried(self, starts: list[Start]) -> list[SliceMask]:
         """What becomes of 2D masks in the volume, in their order; parts that are too small are dropped."""

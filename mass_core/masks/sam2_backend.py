@@ -9,6 +9,7 @@ and the last few slices, as many as the network can look at.
 
 import pickle
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..checkpoint import choose_device
-from ..errors import InputError, WeightsError
+from ..errors import DeviceError, InputError, WeightsError
 from ..weights_store import locate
 from .channels import Bytes
 from .frames import Frames
@@ -134,6 +135,25 @@ class Sam2:
         side = self.network.image_size
         numbers = (side // 4) ** 2 * 32 + (side // 8) ** 2 * 64 + (side // 16) ** 2 * 256
         return max(1, int(0.4 * torch.cuda.mem_get_info(self.device)[0]) // (numbers * self.dtype.itemsize))
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the two parts that take most of the time, the image encoder and the attention to memories, at their first use.
+
+        Args:
+            backend: of `torch.compile`.
+
+        Raises:
+            DeviceError: if what the default backend needs is not there, a CUDA device and Triton.
+        """
+        if backend == "inductor" and (self.device.type != "cuda" or find_spec("triton") is None):
+            raise DeviceError(
+                f"Compiling SAM2 needs a CUDA device and Triton; the device is {self.device}, "
+                f"Triton is {'there' if find_spec('triton') else 'not installed'}.",
+                "Leave out --compile.",
+            )
+        self.network.image_encoder.compile(backend=backend)
+        # The number of objects and of what is remembered of them changes from step to step.
+        self.network.memory_attention.compile(backend=backend, dynamic=True)
 
     def computing(self) -> Any:
         """Without gradients, in the precision chosen."""
