@@ -177,5 +177,11 @@ def test_the_real_network_goes_the_whole_way(scans: Path, monkeypatch: pytest.Mo
     assert run(scans, *more, images="few.nii.gz") == 0
     masks = MaskSet.read(scans / "masks" / "few.masks")
     assert masks.shape_zyx == (8, 40, 48) and masks.meta["settings"]["weights"] == str(scans / "tiny.pt")
+    assert masks.meta["settings"]["fill_holes"] == 8 and masks.meta["settings"]["grid"]["small_regions"] == 0
+    if not torch.cuda.is_available():
+        assert run(scans, *more, "--compile", "--overwrite", images="few.nii.gz") == 2
+        assert "needs a CUDA device and Triton" in capsys.readouterr().err
+    assert run(scans, *more, "--fill-holes", -1, "--overwrite", images="few.nii.gz") == 2
+    assert "Give 0 to fill none" in capsys.readouterr().err
     assert run(scans, "--weights", "sam2.1_hiera_large", "--overwrite", images="few.nii.gz") == 2
     assert "mass weights download sam2.1_hiera_large" in capsys.readouterr().err

@@ -114,6 +114,14 @@ def test_small_holes_are_filled_in_objects_that_are_followed(network: Any, image
         Sam2(network, fill_holes=-1)
 
 
+def test_as_many_features_are_kept_as_memory_holds(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 128 pixels: 32 x 32 x 32, 16 x 16 x 64 and 8 x 8 x 256 numbers of four bytes a slice; two fifths of the memory."""
+    a_slice = 4 * (32**3 + 16 * 16 * 64 + 8 * 8 * 256)
+    for free, most in ((10 * a_slice, 4), (0, 1), (None, None)):
+        monkeypatch.setattr("mass_core.masks.sam2_backend.free_memory", lambda free=free: free)
+        assert Sam2(network).slices_in_memory() == most
+
+
 def test_compiled_parts_make_the_same_masks(images: np.ndarray) -> None:
     """Traced by PyTorch's compiler but run as they are: the switch reaches both parts, for any number of objects and memories."""
     from torch._dynamo.testing import CompileCounter

@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +221,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         told.append(seconds)
         _forewarn(seconds, slices, arguments.terminal)
 
-    def maker(part: Any, modality: Any, seed: int) -> tuple[list[Any], dict[str, list[Any]]]:
+    def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, list[Any]]]:
         masks = masks_by_slices(
             part.array,
             part.geometry.spacing_zyx,
@@ -234,7 +234,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             forewarn=None if told else forewarn,
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
-        return [mask.found for mask in masks], {name: [getattr(mask, name) for mask in masks] for name in columns}
+        return (mask.found for mask in masks), {name: [getattr(mask, name) for mask in masks] for name in columns}
 
     asked = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
     settings = {"weights": str(arguments.weights), **asked, **changes, **asdict(config)}

@@ -157,16 +157,21 @@ def work_through(
 ) -> Outcome:
     """Do the work for every scan that is not done yet; a bad scan among several is reported and the others go on.
 
+    Whether a scan is done is asked again right before its turn: another process may work on the same folder.
+
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
     waiting = [scan for scan in scans if not is_done(scan)]
-    failed, begin = 0, time.monotonic()
+    done, failed, begin = 0, 0, time.monotonic()
     for number, scan in enumerate(waiting):
         left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
         terminal.progress(stage, number / len(waiting), left)
+        if is_done(scan):
+            continue
         try:
             work(scan)
+            done += 1
         except (MassError, RuntimeError, MemoryError, OSError) as error:
             known = as_mass_error(error)
             if known is None or len(scans) == 1 or isinstance(known, OutputError):
@@ -174,4 +179,4 @@ def work_through(
             terminal.failed(known, target=str(scan.path))
             failed += 1
     terminal.progress(stage, 1.0, 0.0)
-    return Outcome(done=len(waiting) - failed, present=len(scans) - len(waiting), failed=failed)
+    return Outcome(done=done, present=len(scans) - done - failed, failed=failed)

@@ -18,7 +18,7 @@ from ..progress import Steps
 from .batch import Batch
 from .channels import Bytes, Profile, three_channels
 from .frames import Frames
-from .mask_set import Bools
+from .mask_set import Bools, Box
 from .merge import Found, cross_section, distinct, part_at_seed, uncovered
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
 from .propagate import Seed, Tracker, propagate
@@ -59,12 +59,20 @@ Start = tuple[int, PlaneMask]
 class SliceMask(NamedTuple):
     """A 3D mask and where it comes from."""
 
-    found: Found
+    box: Box
+    bits: NDArray[np.uint8]
+    """The values inside the box, eight in a byte: thousands of masks are held at once."""
     predicted_iou: float
     """Of the 2D mask it began as, as are the next three."""
     stability: float
     axis: int
     slice: int
+
+    @property
+    def found(self) -> Found:
+        """The mask as a bounding box and the values inside it."""
+        shape = np.subtract(self.box[1], self.box[0])
+        return self.box, np.unpackbits(self.bits, count=int(shape.prod())).reshape(shape).view(bool)
 
 
 def masks_by_slices(
@@ -110,8 +118,8 @@ def masks_by_slices(
             _tell(steps, "2D masks", done, len(places[axis]))
             starts.append([(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])])
         journey = _Journey(frames, axis, profile, network.tracker(frames), batch, steps, total=sum(map(len, starts)))
-        masks += journey.made(starts, [mask.found for mask in masks] if config.skip_covered else None)
-    kept = distinct([mask.found for mask in masks], profile.duplicate_iou, seed, profile.keep)
+        masks += journey.made(starts, masks if config.skip_covered else None)
+    kept = distinct((mask.found for mask in masks), profile.duplicate_iou, seed, profile.keep)
     return [masks[number] for number in kept]
 
 
@@ -173,7 +181,7 @@ class _Journey:
     done: int = 0
     """Of them, carried or left out."""
 
-    def made(self, starts: list[list[Start]], known: list[Found] | None) -> list[SliceMask]:
+    def made(self, starts: list[list[Start]], known: list[SliceMask] | None) -> list[SliceMask]:
         """The 3D masks of 2D masks, given slice by slice, in their order.
 
         Args:
@@ -184,7 +192,7 @@ class _Journey:
             return self.carried(sum(starts, []))
         found: list[SliceMask] = []
         for numbers in by_bisection(len(starts)):
-            before = known + [mask.found for mask in found]
+            before = known + found
             found += self.carried([start for number in numbers for start in self.worth_it(starts[number], before)])
         return sorted(found, key=lambda mask: mask.slice)
 
@@ -198,15 +206,17 @@ class _Journey:
             place, mask = starts[number]
             part = part_at_seed(_as_zyx(found, self.axis), self.axis, place)
             if part is not None and np.count_nonzero(part[1]) >= self.profile.min_voxels:
-                carried[number] = SliceMask(part, mask.predicted_iou, mask.stability, self.axis, place)
+                carried[number] = SliceMask(part[0], np.packbits(part[1]), mask.predicted_iou, mask.stability, self.axis, place)
         return [carried[number] for number in sorted(carried)]
 
-    def worth_it(self, starts: list[Start], known: list[Found]) -> list[Start]:
+    def worth_it(self, starts: list[Start], known: list[SliceMask]) -> list[Start]:
         """Those 2D masks of a slice that no known object covers there already."""
         if not starts or not known:
             return starts
-        shown = [cross_section(found, self.axis, starts[0][0]) for found in known]
-        planes = [_as_zyx(_plane(place, mask.mask), self.axis) for place, mask in starts]
+        here = starts[0][0]
+        there = (mask.found for mask in known if mask.box[0][self.axis] <= here < mask.box[1][self.axis])
+        shown = [cross_section(found, self.axis, here) for found in there]
+        planes = [_as_zyx(_plane(here, mask.mask), self.axis) for _, mask in starts]
         worth = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
         self.done += len(starts) - len(worth)
         return [starts[number] for number in worth]

@@ -7,7 +7,7 @@ along x filled up to whole bytes.
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,17 +51,22 @@ class MaskSet:
     """Whatever JSON can hold: where the grid lies (`origin_xyz`, `direction`), how the masks were made, their scores."""
 
     @classmethod
-    def of(cls, masks: Sequence[tuple[Box, Bools]], shape_zyx: Shape, spacing_zyx: Triple, meta: dict[str, Any] | None = None) -> "MaskSet":
-        """Pack masks given as bounding box and values inside it."""
-        boxes = np.array([(*start, *stop) for (start, stop), _ in masks], np.int32).reshape(len(masks), 6)
-        packed = [np.packbits(mask, axis=-1).ravel() for _, mask in masks]
+    def of(cls, masks: Iterable[tuple[Box, Bools]], shape_zyx: Shape, spacing_zyx: Triple, meta: dict[str, Any] | None = None) -> "MaskSet":
+        """Pack masks given as bounding box and values inside it, one after the other."""
+        boxes: list[tuple[int, ...]] = []
+        voxels: list[int] = []
+        packed = [np.zeros(0, np.uint8)]
+        for (start, stop), mask in masks:
+            boxes.append((*start, *stop))
+            voxels.append(int(np.count_nonzero(mask)))
+            packed.append(np.packbits(mask, axis=-1).ravel())
         return cls(
             shape_zyx=shape_zyx,
             spacing_zyx=spacing_zyx,
-            boxes_zyx=boxes,
-            voxels=np.array([np.count_nonzero(mask) for _, mask in masks], np.uint64),
-            offsets=np.concatenate([[0], np.cumsum([len(p) for p in packed])]).astype(np.uint64),
-            payload=np.concatenate([np.zeros(0, np.uint8), *packed]),
+            boxes_zyx=np.array(boxes, np.int32).reshape(len(boxes), 6),
+            voxels=np.array(voxels, np.uint64),
+            offsets=np.cumsum([len(bits) for bits in packed]).astype(np.uint64),
+            payload=np.concatenate(packed),
             meta=meta or {},
         )
 

@@ -3,7 +3,7 @@
 A mask is a bounding box and the values inside it, as everywhere; the whole volume is never filled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -80,13 +80,13 @@ def _count(bits: NDArray[np.uint8]) -> int:
     return int(counts.sum(dtype=np.int64))
 
 
-def distinct(masks: Sequence[Found], most_iou: float, seed: int = 0, keep: Literal["random", "larger"] = "random") -> list[int]:
+def distinct(masks: Iterable[Found], most_iou: float, seed: int = 0, keep: Literal["random", "larger"] = "random") -> list[int]:
     """Which masks stay when of every two that overlap too much one goes.
 
     Masks are visited in an order drawn by chance, or from large to small, and stay unless one that stayed overlaps them too much.
 
     Args:
-        masks: of one volume, none empty.
+        masks: of one volume, none empty; gone through once.
         most_iou: largest intersection over union two masks that stay may have.
         seed: of the order; the same seed gives the same choice.
         keep: random, as the paper has it, or larger, as the released code has it.
@@ -96,7 +96,7 @@ def distinct(masks: Sequence[Found], most_iou: float, seed: int = 0, keep: Liter
     """
     table = _Table(masks)
     if keep == "random":
-        order = np.random.default_rng(seed).permutation(len(masks))
+        order = np.random.default_rng(seed).permutation(len(table.packed))
     else:
         order = np.argsort(-table.voxels, kind="stable")
     stayed: list[int] = []
@@ -106,7 +106,7 @@ def distinct(masks: Sequence[Found], most_iou: float, seed: int = 0, keep: Liter
     return sorted(stayed)
 
 
-def uncovered(masks: Sequence[Found], others: Sequence[Found], most_iou: float) -> list[int]:
+def uncovered(masks: list[Found], others: list[Found], most_iou: float) -> list[int]:
     """Which masks none of some others overlaps too much: their numbers, ascending. None of either is empty."""
     table, rivals = _Table([*masks, *others]), np.arange(len(masks), len(masks) + len(others))
     return [number for number in range(len(masks)) if not table.overlaps(number, rivals, most_iou)]
@@ -132,9 +132,13 @@ def cross_section(found: Found, axis: int, index: int) -> Found | None:
 class _Table:
     """Masks of a volume, ready to be compared."""
 
-    def __init__(self, masks: Sequence[Found]) -> None:
-        self.packed = [Packed.of(mask) for mask in masks]
-        self.boxes = np.array([(*start, *stop) for (start, stop), _ in masks], np.int64).reshape(-1, 6)
+    def __init__(self, masks: Iterable[Found]) -> None:
+        self.packed: list[Packed] = []
+        corners: list[tuple[int, ...]] = []
+        for found in masks:  # one at a time: they come out of less memory than they fill
+            self.packed.append(Packed.of(found))
+            corners.append((*found[0][0], *found[0][1]))
+        self.boxes = np.array(corners, np.int64).reshape(-1, 6)
         self.voxels = np.array([mask.voxels for mask in self.packed], np.int64)
 
     def overlaps(self, number: int, others: NDArray[np.int64], most_iou: float) -> bool:

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ..checkpoint import choose_device
 from ..errors import DeviceError, InputError, WeightsError
+from ..machine import free_memory
 from ..weights_store import locate
 from .channels import Bytes
 from .frames import Frames
@@ -129,12 +130,13 @@ class Sam2:
         return Sam2Tracker(self, frames)
 
     def slices_in_memory(self) -> int | None:
-        """Slices whose features fit into 40 % of the free memory of a GPU; None: no need to count, it is not a GPU's."""
-        if self.device.type != "cuda":
+        """Slices whose features fit into 40 % of the free memory; None: the system does not tell how much that is."""
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_memory()
+        if free is None:
             return None
         side = self.network.image_size
         numbers = (side // 4) ** 2 * 32 + (side // 8) ** 2 * 64 + (side // 16) ** 2 * 256
-        return max(1, int(0.4 * torch.cuda.mem_get_info(self.device)[0]) // (numbers * self.dtype.itemsize))
+        return max(1, int(0.4 * free) // (numbers * self.dtype.itemsize))
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile the two parts that take most of the time, the image encoder and the attention to memories, at their first use.
