@@ -4,6 +4,7 @@ Forbidden libraries are poisoned in a fresh interpreter (`sys.modules[name] = No
 is imported there.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -166,6 +167,39 @@ def test_help_is_quick() -> None:
 
 
 def test_training_is_ours() -> None:
-    """SAM2 installs a top-level package of this name."""
+    """SAM2 installs a top-level package of this name. Under pytest-xdist this runs in a worker."""
     assert training.__file__ is not None
     assert Path(training.__file__).resolve().parent == REPOSITORY / "training"
+
+
+@pytest.fixture
+def other_training(tmp_path: Path) -> dict[str, str]:
+    """An environment with a package `training` that is not ours; it comes before whatever is installed."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").write_text("raise SystemExit('this is not our training')")
+    return {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", "import training"],
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "training.pretrain", "--help"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses", "1", "Testing/core/test_imports.py::test_training_is_ours"],
+    ],
+    ids=["import", "torchrun", "xdist"],
+)
+def test_training_is_ours_in_every_process(command: list[str], other_training: dict[str, str]) -> None:
+    """From the repository ours wins over one that is installed, in processes that others start too."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=REPOSITORY, env=other_training, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and "not our training" not in done.stdout + done.stderr, done.stderr
+
+
+def test_a_training_that_is_not_ours_would_be_noticed(tmp_path: Path, other_training: dict[str, str]) -> None:
+    """From elsewhere the other one wins: what the tests above rule out can happen."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import training"], cwd=tmp_path, env=other_training, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "not our training" in done.stderr

@@ -2,7 +2,6 @@
 
 import pytest
 
-import training
 from mass_core.errors import InputError
 from training import recipes
 from training.config import OptimConfig, as_json, changed
@@ -62,10 +61,3 @@ def test_views_grow_to_the_window_of_the_recipe():
     config = changed(recipes.smoke(), ["steps=100", "early_window=16", "early_share=0.4"])
     assert [window_at(step, config) for step in (0, 39, 40, 99)] == [16, 16, 32, 32]
     assert window_at(0, recipes.smoke()) == 32
-
-
-def test_this_training_is_ours_and_not_another_package():
-    """SAM2's package installs a top-level `training` too."""
-    from pathlib import Path
-
-    assert Path(training.__file__).resolve().parents[1] == Path(__file__).resolve().parents[2]
