@@ -82,8 +82,10 @@ def main() -> None:
     options = parser.parse_args()
     device = choose_device(options.device)
     network = random_network(options.configuration, options.image_size).to(device)
-    ours = Sam2(network, getattr(torch, options.precision))
+    # The package fills holes with its CUDA extension only; so that both do the same, neither does.
+    ours = Sam2(network, getattr(torch, options.precision), fill_holes=0)
     predictor = stock_predictor(network, options.configuration, options.image_size)
+    predictor.fill_hole_area = 0
     places = np.linspace(0, options.slices - 1, options.seeds + 2).astype(int)[1:-1].tolist()
     images, seeds = scene(options.slices, options.size, places, options.objects)
     theirs, mine = Counted(), Counted()

@@ -79,7 +79,7 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--fill-holes", type=int, default=8, metavar="N", help="of objects followed, up to N pixels (default: %(default)s)")
     group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
     group.add_argument("--objects", type=int, default=64, metavar="N", help="followed together at most (default: %(default)s)")
-    group.add_argument("--skip-covered", action="store_true", help="do not follow what covers an object followed before: faster")
+    group.add_argument("--skip-covered", action="store_true", help="do not follow again what an object followed before covers: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
     group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     group.add_argument("--compile", action="store_true", help="compile SAM2 first: minutes once, then faster; needs CUDA and Triton")
