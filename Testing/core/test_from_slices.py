@@ -205,7 +205,13 @@ class Slow(Seer):
 def test_time_is_estimated_before_it_is_spent(per_side: int, layers: int) -> None:
     """Within a factor of two of what the slice then takes, and of what is known of its parts."""
     config, heard = GridConfig(points_per_side=per_side, crop_layers=layers), []
-    masks_by_slices(scene(), SPACING, BODY, PROFILE, Slow(), config=SliceConfig(grid=config), forewarn=lambda *told: heard.append(told))
+
+    def enough(*told: float) -> None:
+        heard.append(told)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        masks_by_slices(scene(), SPACING, BODY, PROFILE, Slow(), config=SliceConfig(grid=config), forewarn=enough)
     ((seconds, slices),) = heard
     assert slices == 6
     image, slow = np.repeat(scene()[13, ..., None], 3, axis=-1).astype(np.uint8), Slow()
