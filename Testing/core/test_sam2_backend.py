@@ -129,10 +129,11 @@ def test_compiled_parts_make_the_same_masks(images: np.ndarray) -> None:
     plain, compiled = Sam2(random_network(TINY, SIZE)), Sam2(random_network(TINY, SIZE))
     counter = CompileCounter()
     compiled.compile(counter)
-    seeds = [seed for at in (1, 3) for seed in seeds_of(images, at)]
-    expected, _ = in_lock_step(plain, images[:6], seeds, 4)
-    assert counter.frame_count == 0
-    found, _ = in_lock_step(compiled, images[:6], seeds, 4)
+    seeds = seeds_of(images, 2)
+    assert counter.frame_count == 1, "the encoder, at once"
+    expected, _ = in_lock_step(plain, images[:5], seeds, 2)
+    assert counter.frame_count == 1
+    found, _ = in_lock_step(compiled, images[:5], seeds, 2)
     assert 2 <= counter.frame_count <= 8, "graphs of the image encoder and of the attention, not one for each step"
     assert np.count_nonzero(found != expected) <= 2e-6 * found.size
     assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
@@ -142,6 +143,15 @@ def test_compiled_parts_make_the_same_masks(images: np.ndarray) -> None:
 def test_compiling_without_a_compiler_is_refused(network: Any) -> None:
     with pytest.raises(DeviceError, match="needs a CUDA device and Triton; the device is cpu"):
         Sam2(network).compile()
+
+
+def test_a_compiler_that_fails_is_told_before_anything_is_computed() -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no C compiler was found")
+
+    with pytest.raises(DeviceError, match="no C compiler was found") as caught:
+        Sam2(random_network(TINY, SIZE)).compile(broken)
+    assert caught.value.cure == "Leave out --compile."
 
 
 def test_pictures_are_stretched_and_standardised(network: Any) -> None:

@@ -8,7 +8,7 @@ and the last few slices, as many as the network can look at.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ..checkpoint import choose_device
 from ..errors import DeviceError, InputError, WeightsError
+from ..failures import is_out_of_memory
 from ..machine import free_memory
 from ..weights_store import locate
 from .channels import Bytes
@@ -138,24 +139,32 @@ class Sam2:
         numbers = (side // 4) ** 2 * 32 + (side // 8) ** 2 * 64 + (side // 16) ** 2 * 256
         return max(1, int(0.4 * free) // (numbers * self.dtype.itemsize))
 
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile the two parts that take most of the time, the image encoder and the attention to memories, at their first use.
+    def compile(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile the two parts that take most of the time: the image encoder now, the attention to memories at its first use.
 
         Args:
             backend: of `torch.compile`.
 
         Raises:
-            DeviceError: if what the default backend needs is not there, a CUDA device and Triton.
+            DeviceError: if what the default backend needs is not there, a CUDA device and Triton, or it fails.
         """
-        if backend == "inductor" and (self.device.type != "cuda" or find_spec("triton") is None):
+        triton = find_spec("triton") is not None
+        if backend == "inductor" and not (self.device.type == "cuda" and triton):
             raise DeviceError(
-                f"Compiling SAM2 needs a CUDA device and Triton; the device is {self.device}, "
-                f"Triton is {'there' if find_spec('triton') else 'not installed'}.",
+                f"Compiling SAM2 needs a CUDA device and Triton; the device is {self.device}, Triton is "
+                f"{'' if triton else 'not '}installed.",
                 "Leave out --compile.",
             )
         self.network.image_encoder.compile(backend=backend)
         # The number of objects and of what is remembered of them changes from step to step.
         self.network.memory_attention.compile(backend=backend, dynamic=True)
+        try:
+            self.look(np.zeros((8, 8, 3), np.uint8))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split("\n")[:2])
+            raise DeviceError(f"SAM2 could not be compiled: {reason}", "Leave out --compile.") from error
 
     def computing(self) -> Any:
         """Without gradients, in the precision chosen."""
