@@ -79,11 +79,12 @@ def test_masks_lie_on_the_scans_own_voxels_and_tell_where_they_come_from(scans: 
 
 def test_shards_share_the_work(scans: Path, seer: list[Seer], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(scans, "--shard", "2/3") == 0
-    assert [path.name for path in (scans / "masks").iterdir()] == ["b.masks"]
+    assert sorted(path.name for path in (scans / "masks").iterdir()) == ["b.masks", "summary_2of3.csv"]
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(scans) == 0
-    assert sorted(path.name for path in (scans / "masks").iterdir()) == ["a.masks", "b.masks", "c.masks"]
+    assert sorted(path.name for path in (scans / "masks").glob("*.masks")) == ["a.masks", "b.masks", "c.masks"]
+    assert (scans / "masks" / "summary_1of2.csv").exists()
     assert run(scans, "--shard", "1/1") == 0 and len(seer) == 3
     assert run(scans, "--shard", "1/1") == 0 and len(seer) == 3, "nothing is loaded where nothing is to be done"
 
@@ -117,7 +118,7 @@ def test_labels_alone_and_with_other_masks(scans: Path, seer: list[Seer]) -> Non
 def test_a_scan_without_label_map_is_told_and_the_others_go_on(scans: Path, capsys: pytest.CaptureFixture) -> None:
     (scans / "labels" / "b.nii.gz").unlink()
     assert mass("masks", scans / "images", "--method", "labels", "--labels", scans / "labels", "--output", scans / "out") == 3
-    assert "There is no label map of b" in capsys.readouterr().err and len(list((scans / "out").iterdir())) == 3
+    assert "There is no label map of b" in capsys.readouterr().err and len(list((scans / "out").glob("*.masks"))) == 3
 
 
 def test_what_is_missing_is_told_before_anything_is_computed(scans: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:

@@ -44,6 +44,7 @@ LAYERS = {
         *(
             "metrics",
             "place",
+            "panels",
             "picture",
             "phantoms",
             "dataset",
@@ -60,6 +61,9 @@ LAYERS = {
             "masks.frames",
             "masks.propagate",
             "masks.labels_backend",
+            "masks.statistics",
+            "masks.histogram",
+            "masks.sheet",
         ),
     ],
     "torch": [

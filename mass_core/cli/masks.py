@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import InputError
 from ..outputs import folders_ready
+from .mask_summary import Summary, add_summary
 from .options import DEVICES
 from .scans import Outcome, Scan, add_scans, given_scans, scan_recipe, work_through
 
@@ -56,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on (default: by rank under torchrun)")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
+    add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
     parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="at most this many masks a scan")
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
     parser.set_defaults(run=run)
@@ -87,25 +89,29 @@ def _add_sam2(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the masks of every scan."""
-    scans = _sharded(given_scans(arguments), arguments.shard)
+    number, count = _part(arguments.shard)
+    scans = given_scans(arguments)[number - 1 :: count]
     if arguments.grid and min(arguments.grid) <= 0:
         raise InputError(f"The spacing is {arguments.grid} mm.", "All three must be above zero.")
-    if arguments.labels is not None and not arguments.labels.is_dir():
-        raise InputError(f"There is no folder {arguments.labels}.", "Check the spelling.")
-
-    def is_done(scan: Scan) -> bool:
-        return not arguments.overwrite and _file(scan, arguments).exists()
-
-    with folders_ready([arguments.output / "x"]):
-        if all(map(is_done, scans)):  # no network is loaded for nothing
-            outcome = Outcome(done=0, present=len(scans), failed=0)
-        else:
-            outcome = work_through(scans, is_done, _worker(arguments), "masks", arguments.terminal)
+    for folder in (arguments.labels, arguments.compare):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"There is no folder {folder}.", "Check the spelling.")
+    summary = Summary(arguments, f"_{number}of{count}" if count > 1 else "")
+    waiting = {scan.name for scan in scans if arguments.overwrite or not _file(scan, arguments).exists()}
+    made = looked = Outcome(done=0, present=0, failed=0)
+    with folders_ready([arguments.output / "x"]), summary.kept(scans):
+        if len(waiting) < len(scans):
+            looked = work_through(scans, lambda scan: scan.name in waiting, summary.look, "summary", arguments.terminal)
+        if waiting:  # no network is loaded for nothing
+            work = summary.noting(_worker(arguments, summary))
+            made = work_through(scans, lambda scan: scan.name not in waiting, work, "masks", arguments.terminal)
+    summary.tell()
+    outcome = Outcome(done=made.done, present=looked.done, failed=made.failed + looked.failed)
     outcome.tell(arguments.terminal, arguments.output)
     return outcome.exit_code
 
 
-def _worker(arguments: argparse.Namespace) -> Callable[[Scan], None]:
+def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
     """Makes and writes the masks of a scan; what is missing for that is found now."""
     make, settings = {"slic": _slic, "sam2": _sam2, "labels": _labels}[arguments.method](arguments)
     terminal = arguments.terminal
@@ -115,12 +121,13 @@ def _worker(arguments: argparse.Namespace) -> Callable[[Scan], None]:
         masks, warnings = make(scan)
         if arguments.labels is not None or arguments.method == "labels":
             masks = _joined(masks, scan, arguments)
-        masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, made_by=f"mass {__version__}")
+        seconds = round(time.monotonic() - began, 2)
+        masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
         masks.write(_file(scan, arguments))
         for warning in warnings:
             terminal.warn(warning)
-        seconds = round(time.monotonic() - began, 2)
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
+        summary.add(scan, masks, "done")
 
     return work
 
@@ -131,15 +138,14 @@ def _file(scan: Scan, arguments: argparse.Namespace) -> Path:
     return Path(arguments.output) / f"{scan.name}{SUFFIX}"
 
 
-def _sharded(scans: list[Scan], shard: str | None) -> list[Scan]:
-    """The part of the scans that this process works on; the same part in every run."""
+def _part(shard: str | None) -> tuple[int, int]:
+    """The part of the scans that this process works on, from 1 on, and how many parts there are; the same in every run."""
     if shard is None:
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        return scans[rank::world]
+        return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
     first, slash, count = shard.partition("/")
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise InputError(f"The shard is {shard!r}.", "Give I/N with I from 1 to N, such as 1/8 to 8/8.")
-    return scans[int(first) - 1 :: int(count)]
+    return int(first), int(count)
 
 
 def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None:

@@ -62,16 +62,20 @@ class Packed(NamedTuple):
         return cls((z, y, x // 8), np.packbits(shifted, axis=-1), int(np.count_nonzero(mask)))
 
     def iou(self, other: "Packed") -> float:
-        """Intersection over union; only bytes inside both boxes are looked at."""
+        """Intersection over union."""
+        common = self.common(other)
+        return common / (self.voxels + other.voxels - common)
+
+    def common(self, other: "Packed") -> int:
+        """Voxels of both; only bytes inside both boxes are looked at."""
         low = np.maximum(self.start, other.start)
         high = np.minimum(np.add(self.start, self.rows.shape), np.add(other.start, other.rows.shape))
         if (low >= high).any():
-            return 0.0
+            return 0
         one, two = (
             mask.rows[tuple(slice(a, b) for a, b in zip(low - mask.start, high - mask.start, strict=True))] for mask in (self, other)
         )
-        common = _count(one & two)
-        return common / (self.voxels + other.voxels - common)
+        return _count(one & two)
 
 
 def _count(bits: NDArray[np.uint8]) -> int:

@@ -5,10 +5,24 @@ from numpy.typing import NDArray
 
 from ..config import Shape, Triple
 from ..errors import GeometryError
+from ..volume import Geometry
 from .mask_set import Bools, Box, MaskSet
 
 _TOLERANCE = 1e-3
 """Difference of direction cosines up to which axes count as parallel."""
+
+
+def grid_of(masks: MaskSet) -> Geometry:
+    """Where the voxels of a mask set lie.
+
+    Raises:
+        GeometryError: if its `meta` does not say so.
+    """
+    if not {"origin_xyz", "direction"} <= set(masks.meta):
+        raise GeometryError("The mask set does not say where its grid lies.", "Make the masks with `mass masks` from the image file.")
+    z, y, x = masks.spacing_zyx
+    x0, y0, z0 = masks.meta["origin_xyz"]
+    return Geometry(shape_zyx=masks.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=(x0, y0, z0), direction=tuple(masks.meta["direction"]))
 
 
 def regrid(
@@ -45,15 +59,13 @@ def _nearest(
     masks: MaskSet, shape_zyx: Shape, spacing_zyx: Triple, origin_xyz: Triple, direction: tuple[float, ...]
 ) -> list[NDArray[np.int64]]:
     """For each axis z, y, x: the old index nearest to each new one; it may lie outside the old grid."""
-    if not {"origin_xyz", "direction"} <= set(masks.meta):
-        raise GeometryError("The mask set does not say where its grid lies.", "Make the masks with `mass masks` from the image file.")
-    axes = np.reshape(direction, (3, 3))
-    if not np.allclose(axes, np.reshape(masks.meta["direction"], (3, 3)), atol=_TOLERANCE):
+    grid, axes = grid_of(masks), np.reshape(direction, (3, 3))
+    if not np.allclose(axes, np.reshape(grid.direction, (3, 3)), atol=_TOLERANCE):
         raise GeometryError(
             "The axes of the masks and of the image do not point the same ways.",
             "Use the same --orientation for `mass masks` and `mass prepare`.",
         )
-    offset_zyx = (axes.T @ np.subtract(origin_xyz, masks.meta["origin_xyz"]))[::-1]
+    offset_zyx = (axes.T @ np.subtract(origin_xyz, grid.origin_xyz))[::-1]
     places = [offset + np.arange(n) * new for offset, n, new in zip(offset_zyx, shape_zyx, spacing_zyx, strict=True)]
     return [np.floor(place / old + 0.5).astype(np.int64) for place, old in zip(places, masks.spacing_zyx, strict=True)]
 

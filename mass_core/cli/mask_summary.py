@@ -1,0 +1,186 @@
+"""What `mass masks` tells about mask sets: a table of the scans, on request pictures and a comparison with label maps."""
+
+import argparse
+import contextlib
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import write_bytes
+from ..errors import MassError
+from ..failures import as_mass_error
+from .scans import Scan, scan_named
+
+if TYPE_CHECKING:
+    from ..masks.mask_set import MaskSet
+    from ..masks.statistics import LabelScore
+
+_SCORES = ("best", "mean", "above_40")
+_NAMED = 3
+"""Scans without label map that are named."""
+
+
+def add_summary(group: Any) -> None:
+    """--picture, --compare."""
+    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of mask sets made before")
+    group.add_argument(
+        "--compare",
+        type=Path,
+        metavar="DIR",
+        help="label maps named like the scans: how near masks come to their labels (the paper's Table 4a), also into labels.csv",
+    )
+
+
+class Summary:
+    """The tables of a run: rows are added while it goes, files are written when it ends or is stopped.
+
+    Args:
+        arguments: of `mass masks`.
+        part: behind the files' names, so that parts of the work do not overwrite each other's.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, part: str = "") -> None:
+        self._output = Path(arguments.output)
+        self._part = part
+        self._picture, self._compare = arguments.picture, arguments.compare
+        self._terminal = arguments.terminal
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._scores: dict[str, list[LabelScore]] = {}
+
+    def look(self, scan: Scan) -> None:
+        """Add a scan whose mask set an earlier run made."""
+        from ..masks.mask_set import MaskSet
+
+        self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, ".masks")), "present"))(scan)
+
+    def add(self, scan: Scan, masks: "MaskSet", status: str) -> None:
+        """Add a mask set: draw it if there is no picture of it, compare it."""
+        self._rows[scan.name] = _row(scan, masks, status)
+        picture = self._file(scan, ".png")
+        if self._picture and (status == "done" or not picture.exists()):
+            from ..masks.sheet import draw_sheet
+            from ..volume import Volume
+
+            draw_sheet(picture, Volume.read(scan.path), masks, scan.name)
+        if self._compare is not None:
+            self._add_scores(scan, masks)
+
+    def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
+        """The same work; what fails gets its row too."""
+
+        def noted(scan: Scan) -> None:
+            try:
+                work(scan)
+            except (MassError, RuntimeError, MemoryError, OSError) as error:
+                known = as_mass_error(error)
+                row = self._rows.setdefault(scan.name, {"case": scan.name, "file": str(scan.path)})
+                row |= {"status": "failed", "reason": known.message if known is not None else str(error)}
+                raise
+
+        return noted
+
+    @contextlib.contextmanager
+    def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
+        """Write the tables at the end, and when the run is stopped before. A run that fails before there is any mask leaves none."""
+        ended = False
+        try:
+            yield
+            ended = True
+        finally:
+            if not ended:
+                self._add_unseen(scans)
+            if ended or any("masks" in row for row in self._rows.values()):
+                self._write()
+
+    def tell(self) -> None:
+        """Averages of the tables."""
+        rows = [row for row in self._rows.values() if "masks" in row]
+        if len(rows) > 1:
+            counts = [row["masks"] for row in rows]
+            mean = sum(counts) / len(counts)
+            text = f"{mean:.0f} masks a scan, {min(counts)} to {max(counts)}"
+            self._terminal.result(text, table="scans", scans=len(rows), mean=mean, least=min(counts), most=max(counts))
+        if self._compare is not None:
+            self._tell_scores(rows)
+
+    def _tell_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        missing = [row["case"] for row in rows if row["case"] not in self._scores and row["status"] != "failed"]
+        if missing:
+            named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+            self._terminal.warn(f"There is no label map in {self._compare} of {named}.")
+        by_label: dict[int, list[LabelScore]] = {}
+        for score in (score for scores in self._scores.values() for score in scores):
+            by_label.setdefault(score.label, []).append(score)
+        for label, scores in sorted(by_label.items()):
+            self._tell_means(f"label {label}", [vars(score) for score in scores], table="label", label=label)
+        compared = [row for row in rows if row["case"] in self._scores]
+        if compared:
+            self._tell_means("all labels", compared, table="labels")
+
+    def _tell_means(self, name: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
+        from ..masks.statistics import mean_known
+
+        means = {column: mean_known([row[column] for row in rows]) for column in _SCORES}
+        best, mean, above = ("-" if value is None else f"{100 * value:.1f} %" for value in means.values())
+        text = f"{name}: best Dice {best}, mean of overlapping masks {mean}, above 40 %: {above} ({len(rows)} scans)"
+        self._terminal.result(text, **values, scans=len(rows), **means)
+
+    def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
+        from ..masks.statistics import averages, label_scores
+        from ..volume import Volume
+
+        path = scan_named(scan.name, self._compare)
+        if path is None:
+            self._rows[scan.name]["reason"] = "no label map"
+            return
+        scores = label_scores(masks, Volume.read(path))
+        self._scores[scan.name] = scores
+        self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}
+
+    def _add_unseen(self, scans: Sequence[Scan]) -> None:
+        """Rows of mask sets that are there, but were not looked at before the run was stopped; they stay without comparison."""
+        from ..masks.mask_set import MaskSet
+
+        for scan in scans:
+            path = self._file(scan, ".masks")
+            if scan.name not in self._rows and path.exists():
+                with contextlib.suppress(MassError):
+                    self._rows[scan.name] = _row(scan, MaskSet.read(path), "present")
+
+    def _write(self) -> None:
+        columns = ["case", "file", "status", "reason", "masks", "seconds", *_quantile_columns()]
+        columns += ["labels", *_SCORES] if self._compare is not None else []
+        _write_table(self._output / f"summary{self._part}.csv", columns, [self._rows[name] for name in sorted(self._rows)])
+        if self._compare is not None:
+            rows = [{"case": name, **vars(score)} for name in sorted(self._scores) for score in self._scores[name]]
+            _write_table(self._output / f"labels{self._part}.csv", ["case", "label", "ml", "overlapping", *_SCORES], rows)
+
+    def _file(self, scan: Scan, ending: str) -> Path:
+        return self._output / f"{scan.name}{ending}"
+
+
+def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:
+    """What the table tells of a mask set, from the set alone."""
+    from ..masks.statistics import sizes
+
+    found = sizes(masks)
+    row = {"case": scan.name, "file": str(scan.path), "status": status, "masks": found.masks, "seconds": masks.meta.get("seconds")}
+    return row | dict(zip(_quantile_columns(), found.ml, strict=False))
+
+
+def _quantile_columns() -> list[str]:
+    from ..masks.statistics import QUANTILES
+
+    return [f"ml_p{100 * share:.0f}" for share in QUANTILES]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file; what a row does not know stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items() if value is not None})
+    write_bytes(path, text.getvalue().encode())
