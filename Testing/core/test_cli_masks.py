@@ -1,5 +1,6 @@
 """mass masks and mass prepare: scans to a dataset, resumed, with bad scans among them."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def made(scans: Path) -> Path:
     return scans / "masks"
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def prepare(scans: Path, made: Path, output: Path, *more: object) -> int:
     images, labels = scans / "images", scans / "labels"
     return mass("prepare", images, "--masks", made, "--labels", labels, "--output", output, "--modality", "ct", "--patient", "(.*)_", *more)
@@ -101,6 +107,9 @@ def test_a_bad_scan_is_reported_and_skipped(scans: Path, tmp_path: Path, capsys:
     assert [Path(line["target"]).name for line in failed] == ["bad.nii.gz"]
     assert {key: lines[-1][key] for key in ("done", "present", "failed")} == {"done": 1, "present": 0, "failed": 1}
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["p1_a.masks", "summary.csv"]
+    bad, fine = table(tmp_path / "m" / "summary.csv")
+    assert (bad["case"], bad["status"], bad["masks"], fine["status"], fine["masks"]) == ("bad", "failed", "", "done", "5")
+    assert failed[0]["message"] == bad["reason"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,98 @@ def test_inputs_are_checked_before_anything_is_made(scans: Path, tmp_path: Path)
     assert mass("masks", image, "--output", tmp_path / "m", "--spacing", 0, 1, 1) == 2
     assert mass("masks", image, "--output", tmp_path / "file" / "m") == 2
     assert not (tmp_path / "m").exists()
+
+
+def test_mask_sets_made_before_are_drawn_and_compared(made: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Nothing is made again; what the table tells of them comes from their own files. A case without label map has no scores."""
+    labels, before = tmp_path / "labels", {path.name: path.stat().st_mtime_ns for path in made.glob("*.masks")}
+    labels.mkdir()
+    for name in ("p1_a", "p10_a"):
+        (labels / f"{name}.nrrd").write_bytes((scans / "labels" / f"{name}.nrrd").read_bytes())
+    more = ("--modality", "ct", "--picture", "--compare", labels)
+    assert mass("--json", "masks", scans / "images", "--output", made, *more) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in made.glob("*.masks")} == before
+    rows = {row["case"]: row for row in table(made / "summary.csv")}
+    for name, row in rows.items():
+        masks = MaskSet.read(made / f"{name}.masks")
+        assert (row["status"], int(row["masks"]), float(row["seconds"])) == ("present", len(masks), masks.meta["seconds"])
+        assert float(row["ml_p50"]) == pytest.approx(np.median(masks.voxels) * 16e-3, rel=1e-4)
+        assert (made / f"{name}.png").stat().st_size > 10_000
+    assert {name: (row["labels"], row["reason"]) for name, row in rows.items()} == {
+        "p1_a": ("2", ""),
+        "p1_b": ("", "no label map"),
+        "p10_a": ("2", ""),
+    }
+    scores = table(made / "labels.csv")
+    assert [(row["case"], row["label"]) for row in scores] == [("p10_a", "1"), ("p10_a", "300"), ("p1_a", "1"), ("p1_a", "300")]
+    assert all(float(row["best"]) > 0.8 and 0 < float(row["mean"]) < float(row["best"]) for row in scores)
+    assert float(rows["p1_a"]["best"]) == pytest.approx(np.mean([float(row["best"]) for row in scores[2:]]), abs=1e-5)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = {line.get("label", line["table"]): line for line in lines if "table" in line}
+    assert set(told) == {"scans", "labels", 1, 300} and told["labels"]["scans"] == 2 and told["scans"]["scans"] == 3
+    assert told[300]["best"] == pytest.approx(np.mean([float(row["best"]) for row in scores[1::2]]), abs=1e-5)
+    assert [line["message"] for line in lines if line["event"] == "warning"] == [f"There is no label map in {labels} of p1_b."]
+
+
+def test_a_picture_that_exists_is_left_alone(made: Path, scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "p1_a.masks").write_bytes((made / "p1_a.masks").read_bytes())
+    (tmp_path / "p1_a.png").write_bytes(b"mine")
+    command = ("masks", scans / "images" / "p1_a.nii.gz", "--output", tmp_path, "--modality", "ct", "--max-masks", 20, "--picture")
+    assert mass(*command) == 0 and (tmp_path / "p1_a.png").read_bytes() == b"mine"
+    assert mass(*command, "--overwrite") == 0 and (tmp_path / "p1_a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stopped_run_leaves_its_table(scans: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One set of an earlier run, one made, then Ctrl-C: rows for both, and the next run has all three."""
+    from mass_core.masks import slic_backend
+
+    real, calls = slic_backend.generate, []
+
+    def stopped(*arguments: object) -> list:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(slic_backend, "generate", stopped)
+    (tmp_path / "p1_b.masks").write_bytes((made / "p1_b.masks").read_bytes())
+    command = ("masks", scans / "images", "--output", tmp_path, "--modality", "ct", "--max-masks", 20, "--compare", scans / "labels")
+    assert mass(*command) == 130
+    assert [(row["case"], row["status"]) for row in table(tmp_path / "summary.csv")] == [("p10_a", "done"), ("p1_b", "present")]
+    assert mass(*command) == 0
+    rows = table(tmp_path / "summary.csv")
+    assert [row["status"] for row in rows] == ["present", "done", "present"] and all(row["best"] and row["seconds"] for row in rows)
+
+
+def test_what_cannot_be_compared_fails_but_keeps_its_masks(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "labels").mkdir()
+    Volume(np.ones((4, 4, 4), np.uint8), Geometry(shape_zyx=(4, 4, 4), origin_xyz=(900.0, 0.0, 0.0))).write(
+        tmp_path / "labels" / "p1_a.nii"
+    )
+    command = ("--output", tmp_path / "m", "--modality", "ct", "--max-masks", 20, "--compare", tmp_path / "labels")
+    assert mass("masks", scans / "images" / "p1_a.nii.gz", *command) == 2
+    assert "lies elsewhere" in capsys.readouterr().err
+    (row,) = table(tmp_path / "m" / "summary.csv")
+    assert (row["status"], row["masks"], row["best"]) == ("failed", "20", "") and "lies elsewhere" in row["reason"]
+    (tmp_path / "m" / "p1_b.masks").write_bytes(b"MASSmask cut off")
+    assert mass("masks", scans / "images", *command) == 3
+    assert [row["status"] for row in table(tmp_path / "m" / "summary.csv")] == ["done", "failed", "failed"]
+    assert mass("masks", scans / "images", "--output", tmp_path / "n", "--compare", tmp_path / "none") == 2
+    assert "There is no folder" in capsys.readouterr().err
+
+
+def test_thin_scans_and_scans_without_masks(tmp_path: Path) -> None:
+    """One slice is no volume; two slices have a picture without the thin planes; a set of no masks has a row and a picture too."""
+    array = np.random.default_rng(0).normal(100, 10, (2, 40, 50)).astype(np.float32)
+    for slices in (1, 2):
+        Volume(array[:slices], Geometry(shape_zyx=(slices, 40, 50), spacing_xyz=(1.0, 1.0, 4.0))).write(tmp_path / f"s{slices}.nii")
+    command = ("--modality", "mr", "--body-crop", "none", "--picture", "--output")
+    assert mass("masks", tmp_path / "s1.nii", tmp_path / "s2.nii", *command, tmp_path / "m") == 3
+    one, two = table(tmp_path / "m" / "summary.csv")
+    assert "is flat" in one["reason"] and int(two["masks"]) > 0 and (tmp_path / "m" / "s2.png").exists()
+    assert mass("masks", tmp_path / "s2.nii", *command, tmp_path / "n", "--min-voxels", 10**6, "--compare", tmp_path) == 2
+    (none,) = table(tmp_path / "n" / "summary.csv")
+    assert (none["masks"], none["ml_p50"]) == ("0", "") and (tmp_path / "n" / "s2.png").exists()
 
 
 def test_image_masks_and_labels_end_on_one_grid(scans: Path, made: Path, tmp_path: Path) -> None:

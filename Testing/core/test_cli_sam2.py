@@ -65,7 +65,8 @@ def run(scans: Path, *more: object, images: str = "images") -> int:
 
 
 def test_masks_lie_on_the_scans_own_voxels_and_tell_where_they_come_from(scans: Path, seer: list[Seer]) -> None:
-    assert run(scans, images="images/a.nii.gz") == 0
+    assert run(scans, "--picture", images="images/a.nii.gz") == 0
+    assert (scans / "masks" / "a.png").read_bytes().startswith(b"\x89PNG")
     masks = MaskSet.read(scans / "masks" / "a.masks")
     assert masks.shape_zyx == GEOMETRY.shape_zyx and masks.spacing_zyx == GEOMETRY.spacing_zyx
     # Stored in LPS, the masks lie in RAS: first axis kept, the other two turned round.

@@ -45,7 +45,7 @@ _VIEWS = ("axial", "coronal", "sagittal")
 _TEXT: Ink = (205, 205, 205)
 
 
-class _Cut(NamedTuple):
+class Cut(NamedTuple):
     """A plane through scan and masks, as it is shown."""
 
     plane: Plane
@@ -94,11 +94,11 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
     axis, places = _seed_places(masks)
     order = np.argsort(-masks.voxels.astype(np.int64), kind="stable")
     thirds = np.array_split(order, 3) if len(order) >= _FEW else [order]
-    bands = [[_cut(scan, masks, axis, place, third) for place in places] for third in thirds]
+    bands = [[cut(scan, masks, axis, place, third) for place in places] for third in thirds]
     chosen = _disjoint(masks)
-    planes = [_cut(scan, masks, across, index, chosen) for across, index in enumerate(_middle(masks, chosen))]
-    planes.sort(key=lambda cut: cut.plane.axis)
-    grey = _grey([cut for cuts in bands for cut in cuts], masks)
+    planes = [cut(scan, masks, across, index, chosen) for across, index in enumerate(_middle(masks, chosen))]
+    planes.sort(key=lambda shown: shown.plane.axis)
+    grey = _grey([shown for cuts in bands for shown in cuts], masks)
     rows = [_slice_row(masks, cuts, third, (axis, places), grey) for cuts, third in zip(bands, thirds, strict=True)]
     rows = [rows[0], *(row._replace(bar=None) for row in rows[1:])]
     rows.append(_plane_row(planes, len(chosen), grey))
@@ -106,20 +106,19 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
 
 
 def _seed_places(masks: MaskSet) -> tuple[int, list[int]]:
-    """The axis to cut slices across, and four slices: where 2D masks began, else axial ones evenly spread over what the masks reach."""
+    """The axis to cut slices across, and up to four slices: of those where 2D masks began, else axial ones where the masks are."""
     seeds = _seeds(masks)
     if seeds:
         axis = Counter(across for across, _ in seeds).most_common(1)[0][0]
         places = sorted({place for across, place in seeds if across == axis})
-        low, high = 0, len(places)
+        weights = np.ones(len(places))
     else:
         axis = next(axis for axis in range(3) if _plane(masks, axis) is PLANES[0])
         places = list(range(masks.shape_zyx[axis]))
-        low, high = 0, len(places)
-        if len(masks):
-            low, high = int(masks.boxes_zyx[:, axis].min()), int(masks.boxes_zyx[:, 3 + axis].max())
-    middles = low + (np.arange(_COLUMNS) + 0.5) * (high - low) / _COLUMNS
-    return axis, [places[number] for number in sorted({int(middle) for middle in middles})]
+        weights = _reached(masks, axis) + 1e-6
+    share = np.cumsum(weights) / weights.sum()
+    middles = (np.arange(_COLUMNS) + 0.5) / _COLUMNS
+    return axis, [places[number] for number in sorted(set(np.searchsorted(share, middles - 1e-9).tolist()))]
 
 
 def _seeds(masks: MaskSet) -> list[tuple[int, int]]:
@@ -129,7 +128,7 @@ def _seeds(masks: MaskSet) -> list[tuple[int, int]]:
     return [(axis, place) for axis, place in pairs if axis is not None and place is not None and 0 <= place < masks.shape_zyx[axis]]
 
 
-def _cut(scan: Volume, masks: MaskSet, axis: int, index: int, order: NDArray[np.int64]) -> _Cut:
+def cut(scan: Volume, masks: MaskSet, axis: int, index: int, order: NDArray[np.int64]) -> Cut:
     """The plane at an index of an axis of the masks' grid; of masks that overlap the last in the order is on top."""
     start, stop = [0, 0, 0], list(masks.shape_zyx)
     start[axis], stop[axis] = index, index + 1
@@ -138,7 +137,7 @@ def _cut(scan: Volume, masks: MaskSet, axis: int, index: int, order: NDArray[np.
     values = orient(resample(scan, grid.cropped(box), fill=None))
     numbers = orient(Volume(_on_top(masks, box, order), grid.cropped(box)))
     plane = _plane(masks, axis)
-    return _Cut(plane, plane.edges(values.geometry.spacing_zyx), plane.cut(values.array, 0), plane.cut(numbers.array, 0))
+    return Cut(plane, plane.edges(values.geometry.spacing_zyx), plane.cut(values.array, 0), plane.cut(numbers.array, 0))
 
 
 def _plane(masks: MaskSet, axis: int) -> Plane:
@@ -177,27 +176,34 @@ def _disjoint(masks: MaskSet) -> NDArray[np.int64]:
     return np.array(chosen, np.int64)
 
 
+def _reached(masks: MaskSet, axis: int, some: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """How many of some masks, or of all, reach each slice across an axis."""
+    boxes = masks.boxes_zyx if some is None else masks.boxes_zyx[some]
+    steps = np.zeros(masks.shape_zyx[axis] + 1)
+    np.add.at(steps, boxes[:, axis], 1)
+    np.add.at(steps, boxes[:, 3 + axis], -1)
+    return np.cumsum(steps)[:-1]
+
+
 def _middle(masks: MaskSet, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
     """Along each axis the middle of the slices that the most of these masks reach."""
     found = []
-    for axis, count in enumerate(masks.shape_zyx):
-        reached = np.zeros(count, int)
-        for index in chosen.tolist():
-            reached[masks.boxes_zyx[index, axis] : masks.boxes_zyx[index, 3 + axis]] += 1
+    for axis in range(3):
+        reached = _reached(masks, axis, chosen)
         best = np.flatnonzero(reached == reached.max())
         found.append(int(best[len(best) // 2]))
     return found[0], found[1], found[2]
 
 
-def _grey(cuts: Sequence[_Cut], masks: MaskSet) -> tuple[float, float]:
+def _grey(cuts: Sequence[Cut], masks: MaskSet) -> tuple[float, float]:
     """Values shown black and white."""
-    values = np.concatenate([cut.values.ravel() for cut in cuts])
-    inside = np.concatenate([cut.values[cut.numbers > 0] for cut in cuts])
+    values = np.concatenate([shown.values.ravel() for shown in cuts])
+    inside = np.concatenate([shown.values[shown.numbers > 0] for shown in cuts])
     return grey_scale(values, inside, masks.meta.get("modality"))
 
 
 def _slice_row(
-    masks: MaskSet, cuts: Sequence[_Cut], shown: NDArray[np.int64], places: tuple[int, Sequence[int]], grey: tuple[float, float]
+    masks: MaskSet, cuts: Sequence[Cut], shown: NDArray[np.int64], places: tuple[int, Sequence[int]], grey: tuple[float, float]
 ) -> _Row:
     """The slices, filled with some of the masks."""
     axis, indices = places
@@ -205,11 +211,11 @@ def _slice_row(
     scale = min(((_WIDTH - GAP) / _COLUMNS - GAP) / width, _TALL_SLICE / height)
     view, began = _VIEWS[cuts[0].plane.axis], Counter(place for across, place in _seeds(masks) if across == axis)
     boxes, pictures, captions = masks.boxes_zyx[shown], [], []
-    for cut, place in zip(cuts, indices, strict=True):
+    for found, place in zip(cuts, indices, strict=True):
         here = int(((boxes[:, axis] <= place) & (boxes[:, 3 + axis] > place)).sum())
         captions.append(f"{view} {place}: {here} masks")
-        picture = in_grey(cut.values, size_of(cut.values, cut.edges, scale), grey)
-        pictures.append(panel(_filled(picture, cut.numbers), cut.plane.letters))
+        picture = in_grey(found.values, size_of(found.values, found.edges, scale), grey)
+        pictures.append(panel(_filled(picture, found.numbers), found.plane.letters))
     sizes = masks.voxels[shown] * voxel_ml(masks)
     heading = "Seed slices" if began else "Slices"
     if len(shown):
@@ -217,18 +223,18 @@ def _slice_row(
     return _Row(heading, pictures, captions, scale)
 
 
-def _plane_row(cuts: Sequence[_Cut], count: int, grey: tuple[float, float]) -> _Row:
+def _plane_row(cuts: Sequence[Cut], count: int, grey: tuple[float, float]) -> _Row:
     """Three planes with contours."""
-    heights, widths = zip(*(cut.size_mm() for cut in cuts), strict=True)
+    heights, widths = zip(*(found.size_mm() for found in cuts), strict=True)
     scale = min((_WIDTH - GAP * (len(cuts) + 1)) / sum(widths), _TALL_PLANE / max(heights))
     pictures, captions = [], []
-    for cut in cuts:
-        size = size_of(cut.values, cut.edges, scale)
+    for found in cuts:
+        size = size_of(found.values, found.edges, scale)
         if min(size) < _THIN:
             continue
-        inks = {number: _ink(number) for number in np.unique(cut.numbers).tolist() if number}
-        pictures.append(panel(outlined(in_grey(cut.values, size, grey), cut.numbers, inks), cut.plane.letters))
-        captions.append(_VIEWS[cut.plane.axis])
+        inks = {number: _ink(number) for number in np.unique(found.numbers).tolist() if number}
+        pictures.append(panel(outlined(in_grey(found.values, size, grey), found.numbers, inks), found.plane.letters))
+        captions.append(_VIEWS[found.plane.axis])
     return _Row(f"Planes: {count} large masks that do not overlap", pictures, captions, scale)
 
 
