@@ -23,7 +23,7 @@ def draw_histogram(ml: ArrayLike, width: int) -> Image.Image:
         width: of the picture in pixels.
     """
     volumes = np.asarray(ml, np.float64)
-    picture = Image.new("RGB", (width, _HEIGHT), BACKGROUND)
+    picture = Image.new("RGB", (width, _HEIGHT if volumes.size else 34), BACKGROUND)
     pen = ImageDraw.Draw(picture)
     if not volumes.size:
         pen.text((0, 17), "Sizes: there are no masks", fill=_TEXT, font=font(15), anchor="lm")

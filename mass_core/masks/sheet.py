@@ -98,11 +98,17 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
     chosen = _disjoint(masks)
     planes = [cut(scan, masks, across, index, chosen) for across, index in enumerate(_middle(masks, chosen))]
     planes.sort(key=lambda shown: shown.plane.axis)
-    grey = _grey([shown for cuts in bands for shown in cuts], masks)
+    inside = np.concatenate([shown.values[shown.numbers > 0] for cuts in bands for shown in cuts])
+    grey = grey_scale(scan.array, inside, masks.meta.get("modality"))
     rows = [_slice_row(masks, cuts, third, (axis, places), grey) for cuts, third in zip(bands, thirds, strict=True)]
     rows = [rows[0], *(row._replace(bar=None) for row in rows[1:])]
     rows.append(_plane_row(planes, len(chosen), grey))
-    return _page(f"{name}: {len(masks)} masks", _about(masks), rows, draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP))
+    return _page(
+        f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}",
+        _about(masks),
+        rows,
+        draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP),
+    )
 
 
 def _seed_places(masks: MaskSet) -> tuple[int, list[int]]:
@@ -195,13 +201,6 @@ def _middle(masks: MaskSet, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
     return found[0], found[1], found[2]
 
 
-def _grey(cuts: Sequence[Cut], masks: MaskSet) -> tuple[float, float]:
-    """Values shown black and white."""
-    values = np.concatenate([shown.values.ravel() for shown in cuts])
-    inside = np.concatenate([shown.values[shown.numbers > 0] for shown in cuts])
-    return grey_scale(values, inside, masks.meta.get("modality"))
-
-
 def _slice_row(
     masks: MaskSet, cuts: Sequence[Cut], shown: NDArray[np.int64], places: tuple[int, Sequence[int]], grey: tuple[float, float]
 ) -> _Row:
@@ -213,7 +212,7 @@ def _slice_row(
     boxes, pictures, captions = masks.boxes_zyx[shown], [], []
     for found, place in zip(cuts, indices, strict=True):
         here = int(((boxes[:, axis] <= place) & (boxes[:, 3 + axis] > place)).sum())
-        captions.append(f"{view} {place}: {here} masks")
+        captions.append(f"{view} {place}: {here} mask{'s' * (here != 1)}")
         picture = in_grey(found.values, size_of(found.values, found.edges, scale), grey)
         pictures.append(panel(_filled(picture, found.numbers), found.plane.letters))
     sizes = masks.voxels[shown] * voxel_ml(masks)
@@ -235,7 +234,7 @@ def _plane_row(cuts: Sequence[Cut], count: int, grey: tuple[float, float]) -> _R
         inks = {number: _ink(number) for number in np.unique(found.numbers).tolist() if number}
         pictures.append(panel(outlined(in_grey(found.values, size, grey), found.numbers, inks), found.plane.letters))
         captions.append(_VIEWS[found.plane.axis])
-    return _Row(f"Planes: {count} large masks that do not overlap", pictures, captions, scale)
+    return _Row("Planes" + f" with {count} masks that do not overlap" * bool(count), pictures, captions, scale)
 
 
 def _filled(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float32]:
