@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mass_core.errors import GeometryError, InputError
+from mass_core.masks.labels_backend import label_masks
 from mass_core.masks.mask_set import MaskSet
 from mass_core.masks.statistics import LabelScore, averages, label_scores, sizes
 from mass_core.metrics import dice
@@ -107,6 +108,21 @@ def test_what_lies_beyond_the_grid_of_the_masks_counts_as_missed() -> None:
     assert score.best == pytest.approx(2 * 5 / (5 + 10)) and score.ml == pytest.approx(0.1)
     (unseen,) = label_scores(mask_set([bar(4, 9)[:, :, :9]], part), Volume(bar(15, 18).astype(np.uint8), GRID))
     assert (unseen.best, unseen.overlapping, unseen.ml) == (0.0, 0, pytest.approx(0.03))
+
+
+def test_masks_of_a_label_are_that_label_where_voxels_meet_at_borders() -> None:
+    """The middle of the masks' grid lies right between two voxels of the label map; another label beyond the grid changes nothing there."""
+    edge, fine = 3.9059998989105225, 3.5180031311337827
+    labels = np.zeros((4, 128, 4), np.uint8)
+    labels[:, 60:64], labels[:, 125:] = 1, 2
+    whole = Volume(labels, Geometry(shape_zyx=labels.shape, spacing_xyz=(edge, edge, edge)))
+    turned = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+    place = (3 * edge, 399.3051282195708, 0.0)
+    grid = Geometry(shape_zyx=(4, 85, 4), spacing_xyz=(fine, fine, fine), origin_xyz=place, direction=turned)
+    masks, values = label_masks(whole, grid)
+    meta = {"origin_xyz": list(grid.origin_xyz), "direction": list(grid.direction)}
+    first, second = label_scores(MaskSet.of(masks, grid.shape_zyx, grid.spacing_zyx, meta), whole)
+    assert values == [1] and first.best == 1.0 and (second.best, second.overlapping) == (0.0, 0) and second.ml > 0
 
 
 def test_label_maps_that_cannot_be_compared() -> None:

@@ -51,9 +51,9 @@ class Summary:
 
     def look(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
-        from ..masks.mask_set import MaskSet
+        from ..masks.mask_set import SUFFIX, MaskSet
 
-        self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, ".masks")), "present"))(scan)
+        self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
 
     def add(self, scan: Scan, masks: "MaskSet", status: str) -> None:
         """Add a mask set: draw it if there is no picture of it, compare it."""
@@ -141,10 +141,10 @@ class Summary:
 
     def _add_unseen(self, scans: Sequence[Scan]) -> None:
         """Rows of mask sets that are there, but were not looked at before the run was stopped; they stay without comparison."""
-        from ..masks.mask_set import MaskSet
+        from ..masks.mask_set import SUFFIX, MaskSet
 
         for scan in scans:
-            path = self._file(scan, ".masks")
+            path = self._file(scan, SUFFIX)
             if scan.name not in self._rows and path.exists():
                 with contextlib.suppress(MassError):
                     self._rows[scan.name] = _row(scan, MaskSet.read(path), "present")

@@ -26,6 +26,7 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
         InputError: if there are no labels, or they are no integers.
         GeometryError: if the label map lies elsewhere.
     """
+    check_labels(labels, grid)
     moved, known = numbered(labels, grid)
     masks, kept = [], []
     for number, place in enumerate(ndimage.find_objects(moved), start=1):
@@ -37,35 +38,42 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
     return masks, kept
 
 
-def numbered(labels: Volume, grid: Geometry, must_share: Geometry | None = None) -> tuple[NDArray[np.int32], list[int]]:
-    """A label map on another grid, its labels numbered from 1 on: label maps may hold any integers.
-
-    Args:
-        labels: integers, 0 outside; on whatever grid.
-        grid: each voxel takes the label nearest to it in the patient.
-        must_share: what the label map must share space with; None: the grid.
-
-    Returns:
-        Numbers [z,y,x], and the label of each number.
+def check_labels(labels: Volume, grid: Geometry) -> None:
+    """Refuse what is no label map of the scan whose grid this is.
 
     Raises:
         InputError: if there are no labels, or they are no integers.
         GeometryError: if the label map lies elsewhere.
     """
-    array, place = labels.array, must_share or grid
+    array = labels.array
     if not np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, np.floor(array)):
         raise InputError("The label map holds fractions.", "Give whole numbers, one for each structure.")
     if array.min() < 0 or array.max() < 1:
         raise InputError(f"The label map holds values from {array.min():g} to {array.max():g}.", "Labels are 1 and above, 0 is outside.")
-    if not labels.geometry.overlaps(place):
+    if not labels.geometry.overlaps(grid):
         raise GeometryError(
-            f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {place.describe()}.",
+            f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {grid.describe()}.",
             "Give the label map that was drawn on this scan.",
         )
-    values, numbers = np.unique(array, return_inverse=True)
-    shifted = numbers.reshape(array.shape) + (1 if values[0] > 0 else 0)
-    moved = resample(Volume(shifted.astype(np.int32), labels.geometry), grid, "nearest").array
-    return moved, [int(value) for value in values if value > 0]
+
+
+def numbered(labels: Volume, grid: Geometry) -> tuple[NDArray[np.int32], list[int]]:
+    """A label map on another grid, its labels numbered from 1 on: label maps may hold any integers.
+
+    Args:
+        labels: integers, 0 outside; on whatever grid.
+        grid: each voxel takes the label nearest to it in the patient.
+
+    Returns:
+        Numbers [z,y,x], and the label of each number, also of those that no voxel of the grid has.
+    """
+    known = np.unique(labels.array)
+    known = known[known > 0]
+    moved = resample(labels, grid, "nearest").array
+    inside = moved > 0
+    numbers = np.zeros(moved.shape, np.int32)
+    numbers[inside] = np.searchsorted(known, moved[inside]) + 1
+    return numbers, [int(value) for value in known]
 
 
 def with_labels(masks: MaskSet, labels: Volume, min_voxels: int = 1) -> MaskSet:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import label_boxes
+from ..components import bounding_box, label_boxes
 from ..volume import Box, Geometry, Volume, slices
-from .labels_backend import numbered
+from .labels_backend import check_labels, numbered
 from .mask_set import MaskSet
 from .merge import Packed
 from .regrid import grid_of
@@ -81,17 +81,16 @@ def label_scores(masks: MaskSet, labels: Volume) -> list[LabelScore]:
         GeometryError: if the label map lies elsewhere, or the masks do not say where they lie.
     """
     grid = grid_of(masks)
-    around = _covering(grid, labels.geometry)
-    array, values = numbered(labels, grid.cropped(around), must_share=grid)
-    totals = np.bincount(array.ravel(), minlength=len(values) + 1)
-    (z, y, x), (z1, y1, x1) = (np.subtract(corner, around[0]) for corner in ((0, 0, 0), masks.shape_zyx))
-    inner = array[z:z1, y:y1, x:x1]
+    check_labels(labels, grid)
+    inner, values = numbered(labels, grid)
     boxes = label_boxes(inner)
     packed = {number: Packed.of((box, inner[slices(box)] == number)) for number, box in boxes.items()}
     common = _common(masks, boxes, packed)
-    ml = voxel_ml(masks)
-    none = np.zeros(len(masks), np.int64)
-    return [_score(value, int(totals[number]), common.get(number, none), masks.voxels, ml) for number, value in enumerate(values, start=1)]
+    totals = np.bincount(inner.ravel(), minlength=len(values) + 1) + _beyond(labels, grid, len(values))
+    ml, untouched = voxel_ml(masks), np.zeros(len(masks), np.int64)
+    return [
+        _score(value, int(totals[number]), common.get(number, untouched), masks.voxels, ml) for number, value in enumerate(values, start=1)
+    ]
 
 
 def averages(scores: Sequence[LabelScore]) -> tuple[float | None, float | None, float | None]:
@@ -107,13 +106,27 @@ def mean_known(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _covering(grid: Geometry, other: Geometry) -> Box:
+def _beyond(labels: Volume, grid: Geometry, count: int) -> NDArray[np.int64]:
+    """Voxels of each number of `numbered` that lie beyond the grid, on the grid continued."""
+    box = bounding_box(labels.array)
+    labelled = labels if box is None else labels.cropped(box)
+    low, high = _reach(labelled.geometry, grid)
+    if not low.any() and (high == grid.shape_zyx).all():
+        return np.zeros(count + 1, np.int64)
+    (z, y, x), (z1, y1, x1) = low.tolist(), high.tolist()
+    outer, _ = numbered(labelled, grid.cropped(((z, y, x), (z1, y1, x1))))
+    # The part on the grid is known: sampled from another corner, places right between two voxels may come out otherwise.
+    outer[tuple(slice(-a, -a + n) for a, n in zip(low.tolist(), grid.shape_zyx, strict=True))] = 0
+    return np.bincount(outer.ravel(), minlength=count + 1)
+
+
+def _reach(other: Geometry, grid: Geometry) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The box of voxels of the grid, continued, in which all of the grid and all of `other` lies."""
     matrix = np.linalg.inv(grid.affine)
     index = (other.corners_mm() @ matrix[:3, :3].T + matrix[:3, 3])[:, ::-1]
-    low = np.minimum(np.floor(index.min(axis=0) + 0.5), 0).astype(int).tolist()
-    high = np.maximum(np.ceil(index.max(axis=0) + 0.5), grid.shape_zyx).astype(int).tolist()
-    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+    low = np.minimum(np.floor(index.min(axis=0) + 0.5), 0).astype(np.int64)
+    high = np.maximum(np.ceil(index.max(axis=0) + 0.5), grid.shape_zyx).astype(np.int64)
+    return low, high
 
 
 def _common(masks: MaskSet, boxes: dict[int, Box], packed: dict[int, Packed]) -> dict[int, NDArray[np.int64]]:
