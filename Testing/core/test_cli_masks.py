@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +165,14 @@ def test_mask_sets_made_before_are_drawn_and_compared(made: Path, scans: Path, t
     assert [line["message"] for line in lines if line["event"] == "warning"] == [f"There is no label map in {labels} of p1_b."]
 
 
-def test_a_picture_that_exists_is_left_alone(made: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_picture_that_shows_these_masks_is_left_alone(made: Path, scans: Path, tmp_path: Path) -> None:
     (tmp_path / "p1_a.masks").write_bytes((made / "p1_a.masks").read_bytes())
     (tmp_path / "p1_a.png").write_bytes(b"mine")
     command = ("masks", scans / "images" / "p1_a.nii.gz", "--output", tmp_path, "--modality", "ct", "--max-masks", 20, "--picture")
     assert mass(*command) == 0 and (tmp_path / "p1_a.png").read_bytes() == b"mine"
-    assert mass(*command, "--overwrite") == 0 and (tmp_path / "p1_a.png").read_bytes().startswith(b"\x89PNG")
+    assert mass(*command[:-1], "--overwrite") == 0 and (tmp_path / "p1_a.png").read_bytes() == b"mine"
+    os.utime(tmp_path / "p1_a.png", ns=(0, 0))
+    assert mass(*command) == 0 and (tmp_path / "p1_a.png").read_bytes().startswith(b"\x89PNG"), "the masks are newer"
 
 
 def test_a_stopped_run_leaves_its_table(scans: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,14 +58,20 @@ class Summary:
     def add(self, scan: Scan, masks: "MaskSet", status: str) -> None:
         """Add a mask set: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status)
-        picture = self._file(scan, ".png")
-        if self._picture and (status == "done" or not picture.exists()):
+        if self._picture and not self._is_drawn(scan):
             from ..masks.sheet import draw_sheet
             from ..volume import Volume
 
-            draw_sheet(picture, Volume.read(scan.path), masks, scan.name)
+            draw_sheet(self._file(scan, ".png"), Volume.read(scan.path), masks, scan.name)
         if self._compare is not None:
             self._add_scores(scan, masks)
+
+    def _is_drawn(self, scan: Scan) -> bool:
+        """Whether there is a picture that is not older than the masks: these may have been made anew since."""
+        from ..masks.mask_set import SUFFIX
+
+        picture = self._file(scan, ".png")
+        return picture.exists() and picture.stat().st_mtime_ns >= self._file(scan, SUFFIX).stat().st_mtime_ns
 
     def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
         """The same work; what fails gets its row too."""
