@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import write_bytes
 from ..errors import MassError
 from ..failures import as_mass_error
-from .scans import Scan, scan_named
+from .scans import Scan
 
 if TYPE_CHECKING:
     from ..masks.mask_set import MaskSet
@@ -60,9 +60,8 @@ class Summary:
         self._rows[scan.name] = _row(scan, masks, status)
         if self._picture and not self._is_drawn(scan):
             from ..masks.sheet import draw_sheet
-            from ..volume import Volume
 
-            draw_sheet(self._file(scan, ".png"), Volume.read(scan.path), masks, scan.name)
+            draw_sheet(self._file(scan, ".png"), scan.read(), masks, scan.name)
         if self._compare is not None:
             self._add_scores(scan, masks)
 
@@ -135,13 +134,12 @@ class Summary:
 
     def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
         from ..masks.statistics import averages, label_scores
-        from ..volume import Volume
 
-        path = scan_named(scan.name, self._compare)
-        if path is None:
+        labels = scan.read_labels(self._compare)
+        if labels is None:
             self._rows[scan.name]["reason"] = "no label map"
             return
-        scores = label_scores(masks, Volume.read(path))
+        scores = label_scores(masks, labels)
         self._scores[scan.name] = scores
         self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}
 
