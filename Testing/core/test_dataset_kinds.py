@@ -71,7 +71,7 @@ def test_masks_are_named_like_the_prepared_cases(kind: str, tmp_path: Path) -> N
     labelled = {case.name for case in cases if case.labels}
     code = mass("masks", tmp_path, "--dataset-kind", kind, "--method", "labels", "--output", tmp_path / "masks", "--body-crop", "none")
     assert code == (0 if len(labelled) == len(cases) else 3)  # scans without a label map fail alone
-    assert {path.stem for path in (tmp_path / "masks").iterdir()} == labelled
+    assert {path.stem for path in (tmp_path / "masks").glob("*.masks")} == labelled
     dataset = prepare(tmp_path, kind, "--masks", tmp_path / "masks", "--min-voxels", 1)
     assert {case.name for case in dataset.cases} == labelled
     for case in dataset.cases:
