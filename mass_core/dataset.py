@@ -20,6 +20,7 @@ from .atomic import write_bytes
 from .config import Shape, Triple
 from .errors import InputError, OutputError
 from .masks.mask_set import MaskSet
+from .masks.released_masks import read_masks
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -60,6 +61,8 @@ class Dataset:
     """Names of the values in label maps."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """How the images were prepared: the fields of a `Recipe`."""
+    released: bool = False
+    """The files lie in the folder itself, as the released code has them (`released_layout`)."""
 
     def __post_init__(self) -> None:
         """Refuse splits that name strangers or share a patient."""
@@ -67,12 +70,16 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Dataset":
-        """Open a dataset; arrays are mapped into memory when asked for.
+        """Open a dataset, one of ours or one laid out as the released code does; arrays are mapped into memory when asked for.
 
         Raises:
             InputError: if it is missing, damaged, of a newer version, or its splits share a patient.
         """
+        from .released_layout import is_released, read_released
+
         folder = Path(folder)
+        if is_released(folder):
+            return read_released(folder)
         values = read_json(folder / "dataset.json", "Give a folder that `mass prepare` wrote.")
         if values.get("version", 0) > VERSION:
             raise InputError(f"{folder} has format version {values['version']}, this program reads up to {VERSION}.", "Update MASSSlicer.")
@@ -115,8 +122,8 @@ class Dataset:
         """Voxel edges of a case in mm."""
         return self.case(name).spacing_zyx
 
-    def image(self, name: str) -> NDArray[np.float16]:
-        """Normalised intensities [z,y,x], mapped into memory."""
+    def image(self, name: str) -> NDArray[np.floating]:
+        """Normalised intensities [z,y,x], mapped into memory: float16, of the released layout float32."""
         case = self.case(name)
         return self._mapped(case, case.image)
 
@@ -130,13 +137,14 @@ class Dataset:
         case = self.case(name)
         if case.masks is None:
             return MaskSet.of([], case.shape_zyx, case.spacing_zyx)
-        masks = MaskSet.read(case_folder(self.folder, name) / case.masks)
+        path = self._path(case, case.masks)
+        masks = read_masks(path, name, case.spacing_zyx) if self.released else MaskSet.read(path)
         if masks.shape_zyx != case.shape_zyx:
             raise InputError(f"The masks of {name} have the grid {masks.shape_zyx}, its image has {case.shape_zyx}.", _CURE)
         return masks
 
     def _mapped(self, case: Case, file: str) -> NDArray[Any]:
-        path = case_folder(self.folder, case.name) / file
+        path = self._path(case, file)
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -144,6 +152,9 @@ class Dataset:
         if array.shape != case.shape_zyx:
             raise InputError(f"{path} has shape {array.shape}, dataset.json says {case.shape_zyx}.", _CURE)
         return array
+
+    def _path(self, case: Case, file: str) -> Path:
+        return (self.folder if self.released else case_folder(self.folder, case.name)) / file
 
 
 def case_folder(folder: Path, name: str) -> Path:

@@ -89,9 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..dataset import Dataset, finished_case
 
     scans = given_scans(arguments)
-    splits, names = _given_splits(arguments.split)
+    splits, names = given_splits(arguments.split)
     if splits:
-        scans = _listed(scans, splits, arguments)
+        scans = listed(scans, splits, arguments)
     plan = _plan(arguments, scans)
     scans = _with_something_to_learn(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
@@ -184,7 +184,7 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
     return patients
 
 
-def _given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
+def given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
     """Splits and label names of a file; both empty without one."""
     from ..dataset import SPLITS, read_json
 
@@ -200,7 +200,7 @@ def _given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[i
     return {split: tuple(members) for split, members in splits.items()}, {int(value): str(name) for value, name in labels.items()}
 
 
-def _listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], arguments: argparse.Namespace) -> list[Scan]:
+def listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], arguments: argparse.Namespace) -> list[Scan]:
     """The scans the splits name; says aloud what has no counterpart."""
     wanted = {name for members in splits.values() for name in members}
     found = [scan for scan in scans if scan.name in wanted]

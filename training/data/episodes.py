@@ -68,7 +68,7 @@ class Batch:
 class _Scan:
     """What is looked up about a scan again and again."""
 
-    image: NDArray[np.float16]
+    image: NDArray[np.floating]
     masks: MaskSet
     spacing: Vector
 
@@ -192,7 +192,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         image = scan.image[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
         bits = scan.masks.rasterise(chosen, np.concatenate([start, stop]))
         affines[:, :, 3] -= start
-        return Episode(np.ascontiguousarray(image), bits.view(np.int32), affines.astype(np.float32), len(chosen))
+        return Episode(np.ascontiguousarray(image, np.float16), bits.view(np.int32), affines.astype(np.float32), len(chosen))
 
 
 def _open(dataset: Dataset, name: str) -> _Scan:

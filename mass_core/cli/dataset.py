@@ -1,0 +1,117 @@
+"""mass dataset: take over datasets of the released code, and write ours for it."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..outputs import folders_ready
+from .prepare import given_splits, listed
+from .scans import Scan, work_through
+
+if TYPE_CHECKING:
+    from ..dataset import Case
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
+    taken.add_argument("folder", type=Path, metavar="RELEASED")
+    taken.add_argument("--output", required=True, type=Path, metavar="DATASET")
+    taken.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
+    taken.add_argument(
+        "--spacing", nargs=3, type=float, default=(1.5, 1.5, 1.5), metavar=("X", "Y", "Z"), help="voxel size in mm (default: 1.5 1.5 1.5)"
+    )
+    taken.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of all scans (default: not known)")
+    taken.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}; others are left out (default: all train)',
+    )
+    given = _add(actions, "export", "<case>_image.npy, <case>_gt.npy and dataset.h5 from a dataset of ours", run_export)
+    given.add_argument("folder", type=Path, metavar="DATASET")
+    given.add_argument("--output", required=True, type=Path, metavar="RELEASED")
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Take over every case, then write the dataset."""
+    from .. import released_layout
+    from ..dataset import Dataset, finished_case
+
+    source, output, spacing = arguments.folder, arguments.output, tuple(arguments.spacing[::-1])
+    if not released_layout.is_released(source):
+        raise InputError(f"{source} holds neither {released_layout.MASKS} nor scans as <case>_image.npy.", "Give a released dataset.")
+    if min(spacing) <= 0:
+        raise InputError(f"The spacing is {arguments.spacing}.", "Give three numbers X Y Z above 0, in mm.")
+    if output.resolve() == source.resolve():
+        raise InputError(f"{output} is the released dataset itself.", "Choose another folder.")
+    scans = [Scan(name, source / f"{name}{released_layout.IMAGE}") for name in released_layout.case_names(source)]
+    splits, names = given_splits(arguments.split)
+    scans = listed(scans, splits, arguments) if splits else scans
+
+    def finished(scan: Scan) -> "Case | None":
+        settings = released_layout.import_settings(source, scan.name, spacing, arguments.modality)
+        return finished_case(output, scan.name, settings)
+
+    def take(scan: Scan) -> None:
+        released_layout.import_case(source, scan.name, output, spacing_zyx=spacing, modality=arguments.modality)
+
+    with folders_ready([output / "dataset.json"]):
+        outcome = work_through(scans, lambda scan: finished(scan) is not None, take, "import", arguments.terminal)
+        cases = tuple(case for scan in scans if (case := finished(scan)) is not None)
+        Dataset(
+            folder=output,
+            name=arguments.name or output.resolve().name,
+            cases=cases,
+            splits=_splits(splits, cases),
+            label_names=names,
+        ).write()
+    outcome.tell(arguments.terminal, output)
+    return outcome.exit_code
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Write every case, then the file of all masks."""
+    from .. import released_layout
+    from ..dataset import Dataset
+
+    dataset, output = Dataset.read(arguments.folder), arguments.output
+    if dataset.released:
+        raise InputError(f"{arguments.folder} is laid out as the released code does already.", "Copy the folder.")
+    released_layout.check_export(output)
+    scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
+    small = [case.name for case in dataset.cases if min(case.shape_zyx) < released_layout.TRAINING_EDGE]
+    if small:
+        arguments.terminal.warn(
+            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels: the released training refuses them."
+        )
+
+    def is_done(scan: Scan) -> bool:
+        return released_layout.is_exported(dataset, scan.name, output)
+
+    with folders_ready([output / released_layout.MASKS]):
+        outcome = work_through(
+            scans, is_done, lambda scan: released_layout.export_case(dataset, scan.name, output), "export", arguments.terminal
+        )
+        released_layout.join_masks(output, [scan.name for scan in scans if is_done(scan)])
+    outcome.tell(arguments.terminal, output)
+    return outcome.exit_code
+
+
+def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict[str, tuple[str, ...]]:
+    """The splits given, without cases that failed; all for training where none are given."""
+    names = [case.name for case in cases]
+    if not given:
+        return {"train": tuple(names)}
+    return {split: tuple(name for name in members if name in names) for split, members in given.items()}
+
+
+def _add(actions: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"Make {text}. What is finished is not made again.")
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+    return parser
