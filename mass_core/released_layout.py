@@ -101,11 +101,13 @@ def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = 
 
 
 def check_export(output: Path) -> None:
-    """Refuse to export into a folder that holds something else.
+    """Refuse to begin an export that could not end, or would replace something else.
 
     Raises:
+        InputError: if h5py is missing.
         OutputError: naming what is there.
     """
+    released_masks.library()
     if (output / "dataset.json").exists():
         raise OutputError(f"{output} is a dataset of ours.", "Choose another folder.")
     if (output / MASKS).exists() and not (output / _STATE).is_dir():

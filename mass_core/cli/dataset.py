@@ -87,7 +87,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     small = [case.name for case in dataset.cases if min(case.shape_zyx) < released_layout.TRAINING_EDGE]
     if small:
         arguments.terminal.warn(
-            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels: the released training refuses them."
+            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the least the released training takes."
         )
 
     def is_done(scan: Scan) -> bool:

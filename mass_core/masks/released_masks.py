@@ -93,6 +93,19 @@ def chunks_of(shape: Sequence[int]) -> tuple[int, ...]:
     return 1, depth, height, min(x, _CHUNK_BYTES // (depth * height))
 
 
+def library() -> Any:
+    """The package h5py, which nothing else needs.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("Masks in the released layout need h5py, which is not installed.", "Run `pip install h5py`.") from error
+    return h5py
+
+
 def _boxed(stack: Any) -> Iterator[tuple[Box, Bools]]:
     """Bounding box and values of every mask, one after the other."""
     step = min(stack.chunks[0], max(1, _CHUNK_BYTES // int(np.prod(stack.shape[1:])))) if stack.chunks else 1
@@ -117,7 +130,7 @@ def _stack(file: Any, case: str, path: Path) -> Any:
 def _opened(path: Path) -> Iterator[Any]:
     """A file to read from."""
     try:
-        with _h5py().File(path, "r") as file:
+        with library().File(path, "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         # What h5py raises for damage depends on where it lies.
@@ -129,18 +142,10 @@ def _new_file(path: Path) -> Iterator[Any]:
     """A file to write to, which gets its name at the end. What a killed run left is written over by the next."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        with _h5py().File(temporary, "w") as file:
+        with library().File(temporary, "w") as file:
             yield file
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error}.", "Check the free space and the rights of the folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("Masks in the released layout need h5py, which is not installed.", "Run `pip install h5py`.") from error
-    return h5py
