@@ -140,7 +140,7 @@ class Dataset:
         path = self._path(case, case.masks)
         masks = read_masks(path, name, case.spacing_zyx) if self.released else MaskSet.read(path)
         if masks.shape_zyx != case.shape_zyx:
-            raise InputError(f"The masks of {name} have the grid {masks.shape_zyx}, its image has {case.shape_zyx}.", _CURE)
+            raise InputError(f"The masks of {name} have the grid {masks.shape_zyx}, its image has {case.shape_zyx}.", self._cure)
         return masks
 
     def _mapped(self, case: Case, file: str) -> NDArray[Any]:
@@ -148,10 +148,15 @@ class Dataset:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {error}.", _CURE) from error
+            raise InputError(f"{path} cannot be read: {error}.", self._cure) from error
         if array.shape != case.shape_zyx:
-            raise InputError(f"{path} has shape {array.shape}, dataset.json says {case.shape_zyx}.", _CURE)
+            says = "its image has" if self.released else "dataset.json says"
+            raise InputError(f"{path} has shape {array.shape}, {says} {case.shape_zyx}.", self._cure)
         return array
+
+    @property
+    def _cure(self) -> str:
+        return "Copy the folder again, or export it again." if self.released else _CURE
 
     def _path(self, case: Case, file: str) -> Path:
         return (self.folder if self.released else case_folder(self.folder, case.name)) / file

@@ -29,7 +29,7 @@ _CURE = "Copy the folder again, or take over the cases that are whole with `mass
 
 def is_released(folder: Path) -> bool:
     """Whether a folder is laid out so, and not as one of our datasets."""
-    return not (folder / "dataset.json").exists() and ((folder / MASKS).exists() or next(folder.glob(f"*{IMAGE}"), None) is not None)
+    return not (folder / "dataset.json").exists() and ((folder / MASKS).exists() or next(folder.glob(f"[!.]*{IMAGE}"), None) is not None)
 
 
 def case_names(folder: Path) -> list[str]:
@@ -38,7 +38,7 @@ def case_names(folder: Path) -> list[str]:
     Raises:
         InputError: if the masks cannot be read, or h5py is missing.
     """
-    images = {path.name[: -len(IMAGE)] for path in folder.glob(f"*{IMAGE}")}
+    images = {path.name[: -len(IMAGE)] for path in folder.glob(f"[!.]*{IMAGE}")}
     return sorted(images.union(_with_masks(folder)))
 
 

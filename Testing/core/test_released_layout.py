@@ -372,3 +372,29 @@ def test_without_h5py_nothing_is_exported(
     monkeypatch.setitem(sys.modules, "h5py", None)
     assert mass("dataset", "export", ours, "--output", tmp_path / "released") == 2
     assert "pip install h5py" in capsys.readouterr().err and not (tmp_path / "released").exists()
+
+
+def test_hidden_files_are_no_cases(folder: Path) -> None:
+    """macOS leaves files such as ._a_image.npy on drives of other systems."""
+    (folder / "._a_image.npy").write_bytes(b"resource fork")
+    assert Dataset.read(folder).splits["train"] == ("a", "b", "c", "d")
+
+
+def test_a_full_disk_is_told_and_leaves_the_earlier_file(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    output = tmp_path / "released"
+    assert mass("dataset", "export", ours, "--output", output) == 0
+    before = (output / "dataset.h5").read_bytes()
+    np.save(ours / "cases" / "x" / "image.npy", np.zeros((9, 8, 11), np.float16))
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Group, "copy", full_disk)
+        assert mass("dataset", "export", ours, "--output", output) == 2
+    assert "cannot be copied" in capsys.readouterr().err and (output / "dataset.h5").read_bytes() == before
+    assert not list(output.glob("*.partial"))
+    assert mass("dataset", "export", ours, "--output", output) == 0
+    assert len(Dataset.read(output).masks("x")) == 2

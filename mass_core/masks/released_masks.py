@@ -78,7 +78,14 @@ def join(path: Path, parts: Mapping[str, Path]) -> None:
     with _new_file(path) as file:
         for case, part in parts.items():
             with _opened(part) as source:
-                source.copy(source[case], file, name=case)
+                masks = source[case]
+                try:
+                    source.copy(masks, file, name=case)
+                except (OSError, RuntimeError) as error:
+                    raise OutputError(
+                        f"The masks of {case} cannot be copied from {part} to {path}: {error}.",
+                        f"Check the free space; if there is enough, {part.name} is damaged: delete it and export again.",
+                    ) from error
 
 
 def chunks_of(shape: Sequence[int]) -> tuple[int, ...]:
@@ -145,7 +152,7 @@ def _new_file(path: Path) -> Iterator[Any]:
         with library().File(temporary, "w") as file:
             yield file
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise OutputError(f"Cannot write {path}: {error}.", "Check the free space and the rights of the folder.") from error
     finally:
         temporary.unlink(missing_ok=True)
