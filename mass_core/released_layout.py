@@ -23,7 +23,8 @@ TRAINING_EDGE = 128
 """Voxels a scan needs along every axis before the released training takes it."""
 _STATE = ".mass-export"
 """Folder of what an export has done so far."""
-_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+_RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+"""Right, anterior, superior, to which the released preparation turns scans, in LPS."""
 _CURE = "Copy the folder again, or take over the cases that are whole with `mass dataset import`."
 
 
@@ -184,7 +185,7 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
         shape_zyx=image.shape,
         spacing_zyx=spacing_zyx,
         origin_xyz=(0.0, 0.0, 0.0),
-        direction=_IDENTITY,
+        direction=_RAS,
         image=path.name,
         masks=MASKS if has_masks else None,
         labels=f"{name}{LABELS}" if (folder / f"{name}{LABELS}").exists() else None,
