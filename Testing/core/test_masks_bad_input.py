@@ -215,8 +215,8 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
     assert [path.name for path in (folder / "masks").iterdir()] == ["a.masks"]
     assert mass(*run) == 0
     assert "2 made, 1 there before" in capsys.readouterr().out
-    names = sorted(path.name for path in (folder / "masks").iterdir())
-    assert names == ["a.masks", "a_1.masks", "b.masks"]
+    *names, table = sorted(path.name for path in (folder / "masks").iterdir())
+    assert (names, table) == (["a.masks", "a_1.masks", "b.masks"], "summary.csv")
     assert [MaskSet.read(folder / "masks" / name).meta["source"] for name in names] == ["a.nii.gz", "a_1.nii.gz", "b.nii.gz"]
 
 
@@ -268,6 +268,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.masks"))}
 
 
+def results(folder: Path) -> dict[str, tuple]:
+    """All of the mask sets but the time they took."""
+    found = {path.name: MaskSet.read(path) for path in sorted(folder.glob("*.masks"))}
+    return {name: ({**m.meta, "seconds": 0}, m.boxes_zyx.tobytes(), m.payload.tobytes()) for name, m in found.items()}
+
+
 @pytest.mark.parametrize(("method", "at"), [("slic", 3), ("sam2", 2 * SHAPE[0] + 9)])
 def test_killed_in_mid_case_and_taken_up_again(scans: Path, method: str, at: int) -> None:
     """SIGKILL while the third case is made; the second run makes the rest, and all is as if nothing had happened."""
@@ -278,7 +284,7 @@ def test_killed_in_mid_case_and_taken_up_again(scans: Path, method: str, at: int
     done = contents(scans / "masks")
     assert list(done) == ["a.masks", "a_1.masks"]
     assert mass("masks", scans / "scans", "--output", scans / "masks", *COMMON, *METHODS[method]) == 0
-    assert contents(scans / "masks") == contents(scans / "at_once") and len(contents(scans / "masks")) == 6
+    assert results(scans / "masks") == results(scans / "at_once") and len(results(scans / "masks")) == 6
     assert {name: contents(scans / "masks")[name] for name in done} == done
 
 
@@ -291,5 +297,7 @@ def test_two_processes_on_one_folder(scans: Path) -> None:
     told = [process.communicate(timeout=120) for process in (one, two)]
     assert [process.returncode for process in (one, two)] == [0, 0], told
     assert "1 made, 5 there before" in told[0][0] and "6 made" in told[1][0]
-    assert contents(scans / "masks") == contents(scans / "alone")
-    assert len(list((scans / "masks").iterdir())) == 6, "nothing temporary is left"
+    assert results(scans / "masks") == results(scans / "alone")
+    names = {path.name for path in (scans / "masks").iterdir()}
+    assert names == {*results(scans / "alone"), "summary.csv"}, "nothing temporary is left"
+    assert len((scans / "masks" / "summary.csv").read_text().splitlines()) == 7, "a row for every scan, whoever made it"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import write_bytes
-from ..errors import MassError
+from ..errors import MassError, OutputError
 from ..failures import as_mass_error
 from .scans import Scan
 
@@ -48,6 +48,10 @@ class Summary:
         self._terminal = arguments.terminal
         self._rows: dict[str, dict[str, Any]] = {}
         self._scores: dict[str, list[LabelScore]] = {}
+
+    def has(self, scan: Scan) -> bool:
+        """Whether the scan has its row."""
+        return scan.name in self._rows
 
     def look(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
@@ -88,16 +92,20 @@ class Summary:
 
     @contextlib.contextmanager
     def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
-        """Write the tables at the end, and when the run is stopped before. A run that fails before there is any mask leaves none."""
-        ended = False
+        """Write the tables at the end, and when the run is stopped before.
+
+        A run that fails before there is any mask leaves none, nor does one that cannot write.
+        """
         try:
             yield
-            ended = True
-        finally:
-            if not ended:
-                self._add_unseen(scans)
-            if ended or any("masks" in row for row in self._rows.values()):
+        except OutputError:
+            raise
+        except BaseException:
+            self._add_unseen(scans)
+            if any("masks" in row for row in self._rows.values()):
                 self._write()
+            raise
+        self._write()
 
     def tell(self) -> None:
         """Averages of the tables."""

@@ -97,18 +97,32 @@ def run(arguments: argparse.Namespace) -> int:
         if folder is not None and not folder.is_dir():
             raise InputError(f"There is no folder {folder}.", "Check the spelling.")
     summary = Summary(arguments, f"_{number}of{count}" if count > 1 else "")
-    waiting = {scan.name for scan in scans if arguments.overwrite or not _file(scan, arguments).exists()}
-    made = looked = Outcome(done=0, present=0, failed=0)
+
+    def is_done(scan: Scan) -> bool:
+        return not arguments.overwrite and _file(scan, arguments).exists()
+
+    made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
-        if len(waiting) < len(scans):
-            looked = work_through(scans, lambda scan: scan.name in waiting, summary.look, "summary", arguments.terminal)
-        if waiting:  # no network is loaded for nothing
-            work = summary.noting(_worker(arguments, summary))
-            made = work_through(scans, lambda scan: scan.name not in waiting, work, "masks", arguments.terminal)
+        looked = [_look(scans, is_done, summary, arguments)]
+        if not all(map(is_done, scans)):  # no network is loaded for nothing
+            made = work_through(scans, is_done, summary.noting(_worker(arguments, summary)), "masks", arguments.terminal)
+            looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
     summary.tell()
-    outcome = Outcome(done=made.done, present=looked.done, failed=made.failed + looked.failed)
+    failed = made.failed + sum(part.failed for part in looked)
+    outcome = Outcome(done=made.done, present=sum(part.done for part in looked), failed=failed)
     outcome.tell(arguments.terminal, arguments.output)
     return outcome.exit_code
+
+
+def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
+    """Rows, and what else is wanted, of mask sets that are there and have no row yet."""
+
+    def is_passed_over(scan: Scan) -> bool:
+        return not is_done(scan) or summary.has(scan)
+
+    if all(map(is_passed_over, scans)):
+        return Outcome(done=0, present=0, failed=0)
+    return work_through(scans, is_passed_over, summary.look, "summary", arguments.terminal)
 
 
 def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
