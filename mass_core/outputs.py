@@ -37,6 +37,11 @@ def stem(path: Path) -> str:
     return name[: len(name) - len(ending)] if ending else name
 
 
+def amount(ml: float) -> str:
+    """Millilitres with three digits."""
+    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
+
+
 def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, picture: Path | None) -> list[Job]:
     """The jobs of a run.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MassError
 from ..failures import as_mass_error
-from ..outputs import Job, all_or_none, check_free, folders_ready, plan
+from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from .encode import check_references, encoded
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
@@ -146,14 +146,9 @@ def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmen
 
 def _summary(job: Job, result: "Segmentation", task: "Task", seconds: float) -> str:
     """One line for people."""
-    found = [f"{label.name} {_amount(result.volumes_ml[label.value])}" for label in task.labels]
+    found = [f"{label.name} {amount(result.volumes_ml[label.value])}" for label in task.labels]
     more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
     return f"{job.output}: {', '.join(found[:_NAMED] + more)} ({seconds:.1f} s)"
-
-
-def _amount(ml: float) -> str:
-    """Millilitres with three digits."""
-    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
 
 
 def _values(job: Job, result: "Segmentation", task: "Task", seconds: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
+from ..outputs import amount
 from ..panels import BACKGROUND, Ink, font
 from .statistics import QUANTILES
 
@@ -65,8 +66,3 @@ def _ticks(first: float, last: float) -> list[float]:
         if len(inside) >= 3:
             break
     return inside
-
-
-def amount(ml: float) -> str:
-    """Millilitres with three digits."""
-    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..config import Triple
+from ..outputs import amount
 from ..panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
 from ..resample import orient, resample
 from ..volume import Box, Volume
-from .histogram import amount, draw_histogram
+from .histogram import draw_histogram
 from .mask_set import MaskSet
 from .merge import Packed
 from .regrid import grid_of
