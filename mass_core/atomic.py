@@ -1,8 +1,10 @@
-"""Small files appear complete or not at all."""
+"""Files appear complete or not at all."""
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from .errors import OutputError
 
@@ -13,6 +15,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: if the folder is missing or may not be written to, or the disk is full.
     """
+    write_by(path, lambda file: file.write(data))
+
+
+def write_by(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """The same for what is too large to be held as bytes: `write` is handed the open file.
+
+    Raises:
+        OutputError: as above.
+    """
     try:
         handle, temporary = tempfile.mkstemp(prefix=".mass-", dir=path.parent)
     except OSError as error:
@@ -21,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            write(file)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
@@ -83,6 +83,8 @@ class RunConfig:
     steps: int
     batch_size: int
     """Samples of a step, of all processes together."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, one after the other: more need less memory and more time."""
     early_window: int = 0
     """Edge of the views in voxels while training begins; 0: the window of `preprocess` throughout. Small views cost little, and telling
     masks apart, which takes most steps, is learned on them as well."""
@@ -94,6 +96,8 @@ class RunConfig:
     workers: int = 2
     log_every: int = 20
     save_every: int = 500
+    keep_states: int = 2
+    """The last state files kept: the newest may be damaged by what ended the run."""
     compile: bool = False
     channels_last: bool = True
     dataset_weights: tuple[float, ...] = ()
@@ -103,6 +107,21 @@ class RunConfig:
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile")
+    )
+    """Settings a resumed run may change."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no run can have."""
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, as written to `config.json`."""
+        return asdict(self)
 
 
 def changed(config: Any, settings: Sequence[str]) -> Any:
@@ -142,6 +161,9 @@ def _parse(text: str, old: Any, setting: str) -> Any:
         raise InputError(f"The setting {setting!r} does not fit: the field holds {old!r}.", "Give a value of the same kind.") from error
 
 
-def as_json(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values, as written to `config.json`."""
-    return asdict(config)
+def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
+    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
+        return {key: text for found in inner for key, text in found.items()}
+    return {} if before == now else {name: f"{name} was {before!r}, now {now!r}"}

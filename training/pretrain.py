@@ -2,17 +2,15 @@
 
     python -m training.pretrain --recipe small --data DATASET [DATASET...] --output RUN [--set section.field=value]...
     torchrun --nproc-per-node 2 -m training.pretrain ...     two processes, each computing half of every batch
+    torchrun --max-restarts 3 ... --resume auto      start, or go on from the last state; a process that dies takes the run back to it
     python -m training.pretrain ... --resume            go on where the run in --output stopped
     python -m training.pretrain ... --minutes 10        stop, saved, after that time
 
 Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
-network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/last.pt and last.safetensors.
+network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/ and last.safetensors.
 """
 
 import argparse
-import copy
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,64 +22,81 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
 
-from mass_core.checkpoint import load_model, save_weights
-from mass_core.errors import InputError, MassError
-from mass_core.model import build_model
+from mass_core.errors import MassError
 
 from . import recipes
 from .augment import appearance
-from .config import RunConfig, as_json, changed
+from .config import RunConfig, changed
 from .data.episodes import Batch
 from .data.loader import batches
 from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
 from .losses import mask_loss
-from .muon import Muon
+from .run_folder import enter, publish
 from .schedule import ema_decay, learning_rate, window_at
+from .start import start
 from .state import State, update_average
+from .stopping import Signals
 from .views import cut_views
 
 
 def train(
-    config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: bool, minutes: float, init: str | None = None
+    config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
-    """Run the recipe from its start (random weights, or those of `init`), or from the last state, until its end or for `minutes`."""
-    state = _start(config, group.device, init)
-    if resume:
-        state.load(output / "state" / "last.pt", group.device)
-    if group.leads:
-        _open_run(config, output, resume)
+    """Run the recipe from its start (random weights, or those of `init`), or from the last state, until its end or a signal."""
+    state = start(config, group.device, init)
+    enter(config, output, state, group, resume)
     network = group.wrap(state.network)
     if config.compile:
         network = torch.compile(network)
     watch = FusionWatch(state.network.decoder.fusions)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    with Logbook(output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads) as log:
+    logbook = Logbook(output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads)
+    with Signals() as signals, logbook as log:
         mark = time.monotonic()
-        for batch in batches(config, data, state.step, group):
+        for parts in batches(config, data, state.step, group):
             arrived = time.monotonic()
-            values = step(config, state, network, watch, batch, group)
+            values = step(config, state, network, watch, parts, group)
             now = time.monotonic()
             log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
             mark = now
-            stopping = state.step == config.steps or (state.step % config.log_every == 0 and group.any(now > until))
+            stopping = state.step == config.steps or group.any(signals.asked or now > until)
             if group.leads and (stopping or state.step % config.save_every == 0):
-                state.save(output / "state" / "last.pt")
+                state.save(output / "state", config, group)
             if stopping:
                 break
     if group.leads:
-        _publish(config, data, output, state)
+        publish(config, data, output / "last.safetensors", state)
     return state
 
 
-def step(config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, group: Group) -> dict[str, Any]:
-    """One step of algorithm 1; returns what the log shows."""
-    device = group.device
-    generator = torch.Generator(device).manual_seed((config.seed * 1_000_003 + state.step) * group.size + group.rank)
-    images, masks = cut_views(batch, window_at(state.step, config), config.episodes, generator)
+def step(
+    config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, parts: Sequence[Batch], group: Group
+) -> dict[str, Any]:
+    """One step of algorithm 1, on this process's share of the batch; returns what the log shows."""
+    state.optimiser.zero_grad(set_to_none=True)
+    shown = []
+    for number, batch in enumerate(parts):
+        seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
+        with group.alone(network, last=number == len(parts) - 1):
+            loss, values = charge(config, state.step, network, watch, batch, seed)
+            (loss / len(parts)).backward()
+        shown.append(values)
+    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
+    _apply(config, state, bool(norm.isfinite()))
+    return {"norm": norm.detach()} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
+
+
+def charge(
+    config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a batch in step `at`, and values for the log."""
+    device = batch.image.device
+    torch.manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    images, masks = cut_views(batch, window_at(at, config), config.episodes, generator)
     images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
     shown = masks[:, 0].sum((2, 3, 4))
     shown = torch.where(shown < 8, 0, shown)
@@ -94,12 +109,8 @@ def step(config: RunConfig, state: State, network: Callable[..., Tensor], watch:
     fused = watch.take()
     if config.optim.deep_weight:
         loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], shown, config.optim.balance_power)
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
-    _apply(config, state, bool(norm.isfinite()))
     empty = (masks[:, 1].sum((2, 3, 4)) == 0).float().mean()
-    return {"loss": loss.detach(), "dice": dice, "norm": norm.detach(), "lost": (shown == 0).float().mean(), "empty": empty}
+    return loss, {"loss": loss.detach(), "dice": dice, "lost": (shown == 0).float().mean(), "empty": empty}
 
 
 def _attention(device: torch.device) -> AbstractContextManager[object]:
@@ -121,55 +132,8 @@ def _apply(config: RunConfig, state: State, finite: bool) -> None:
     state.step += 1
 
 
-def _start(config: RunConfig, device: torch.device, init: str | None) -> State:
-    torch.manual_seed(config.seed)
-    network = build_model(config.model).to(device).train()
-    if init:
-        model = load_model(init, str(device))
-        if model.config != config.model:
-            raise InputError(f"The weights {init} are of another network than the recipe's.", "Choose the recipe they were made with.")
-        network.load_state_dict(model.network.state_dict())
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
-    optim = config.optim
-    optimiser: AdamW
-    if optim.muon_ratio:
-        optimiser = Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
-    else:
-        optimiser = AdamW(network.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=device.type == "cuda")
-    return State(network, copy.deepcopy(network).requires_grad_(False), optimiser)
-
-
 def _mixed(config: RunConfig, device: torch.device) -> bool:
     return config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-
-
-def _open_run(config: RunConfig, output: Path, resume: bool) -> None:
-    """Make the run's folder.
-
-    Raises:
-        InputError: if it holds a run that shall not be resumed.
-    """
-    if not resume and (output / "state" / "last.pt").exists():
-        raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.json").write_text(json.dumps(as_json(config), indent=1), encoding="utf-8")
-
-
-def _publish(config: RunConfig, data: Sequence[Path], output: Path, state: State) -> None:
-    """Write the averaged weights as users load them."""
-    settings = as_json(config)
-    provenance = {"recipe": config.name, "steps": state.step, "commit": _commit(), "data": [path.name for path in data], "config": settings}
-    save_weights(output / "last.safetensors", state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
-
-
-def _commit() -> str:
-    """The commit the code is at, if it is a checkout."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,7 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
-    parser.add_argument("--resume", action="store_true", help="go on from the last state in --output")
+    parser.add_argument(
+        "--resume", nargs="?", const="last", default="", choices=("last", "auto"),
+        help="go on from the last state in --output; auto: start if there is none",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
     args = parser.parse_args(argv)
     try:

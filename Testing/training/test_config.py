@@ -4,7 +4,7 @@ import pytest
 
 from mass_core.errors import InputError
 from training import recipes
-from training.config import OptimConfig, as_json, changed
+from training.config import OptimConfig, changed
 from training.schedule import ema_decay, learning_rate, pose_strength, window_at
 
 
@@ -20,7 +20,7 @@ from training.schedule import ema_decay, learning_rate, pose_strength, window_at
     ],
 )
 def test_a_setting_changes_its_field_only(setting, path, value):
-    before, after = as_json(recipes.smoke()), as_json(changed(recipes.smoke(), [setting]))
+    before, after = recipes.smoke().as_json(), changed(recipes.smoke(), [setting]).as_json()
     for name in path[:-1]:
         before, after = before[name], after[name]
     assert after[path[-1]] == value

@@ -14,6 +14,7 @@ from training import pretrain, recipes
 from training.config import changed
 from training.data.loader import _Steps
 from training.distributed import Group
+from training.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
@@ -29,11 +30,11 @@ def test_two_processes_share_a_run_and_one_goes_on(blob_dataset, tmp_path):
         [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    state = torch.load(tmp_path / "state" / "last.pt", weights_only=True)
+    state = torch.load(saved(tmp_path / "state")[0], weights_only=True)
     assert state["step"] == 4 and all(value.isfinite().all() for value in state["network"].values())
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
     assert pretrain.main([*words[2:], "--resume", "--set", *TINY, "steps=6"]) == 0
-    assert torch.load(tmp_path / "state" / "last.pt", weights_only=True)["step"] == 6
+    assert torch.load(saved(tmp_path / "state")[0], weights_only=True)["step"] == 6
 
 
 def test_every_sample_of_a_step_is_computed_once():

@@ -1,0 +1,39 @@
+"""How a run starts: the network, its average and its optimiser."""
+
+import copy
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from mass_core.checkpoint import load_model
+from mass_core.errors import InputError
+from mass_core.model import MASS, build_model
+
+from .config import OptimConfig, RunConfig
+from .muon import Muon
+from .state import State
+
+
+def start(config: RunConfig, device: torch.device, init: str | None) -> State:
+    """Random weights of the run's seed, or those of `init`.
+
+    Raises:
+        InputError: if `init` is of another network.
+    """
+    torch.manual_seed(config.seed)
+    network = build_model(config.model).to(device).train()
+    if init:
+        model = load_model(init, str(device))
+        if model.config != config.model:
+            raise InputError(f"The weights {init} are of another network than the recipe's.", "Choose the recipe they were made with.")
+        network.load_state_dict(model.network.state_dict())
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
+    return State(network, copy.deepcopy(network).requires_grad_(False), _optimiser(network, config.optim))
+
+
+def _optimiser(network: MASS, optim: OptimConfig) -> Optimizer:
+    if optim.muon_ratio:
+        return Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
+    parameters = list(network.parameters())
+    return AdamW(parameters, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=parameters[0].is_cuda)
