@@ -8,6 +8,8 @@ from torch import Tensor
 from .config import AppearanceConfig
 
 _AXES = (2, 3, 4)
+WEAK = AppearanceConfig(multiply=(0.9, 1.1), add=0.1, gamma=(0.8, 1.2), contrast=(0.8, 1.2), blur_voxels=(0.8, 1.2), noise=0.02)
+"""Of reference views in the released code."""
 
 
 def appearance(images: Tensor, config: AppearanceConfig, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
@@ -32,6 +32,13 @@ class EpisodeConfig:
     """The same for the target view: windows that slide over a scan seldom sit on the structure."""
     absent_share: float = 0.1
     """Share of the slots given to masks the target view does not hold: windows without the structure exist."""
+    overlap: float = 0.0
+    """Above 0, views are laid as in the released code: the reference anywhere in the scan, the target so that crops 40 voxels wider than
+    the window share this much along every axis. 0: around the anchor mask."""
+    weak_reference: bool = False
+    """Reference views change less than target views, as in the released code: in place (`poses.weak`) and in intensity (`augment.WEAK`)."""
+    whole_slot: bool = False
+    """One mask of every task is replaced by the scan's whole extent, as in the released code."""
     far_share: float = 0.0
     """Share of the target views laid anywhere into the scan, as most windows of a whole scan are, instead of near the reference view."""
     pose_warmup: int = 1500
@@ -55,8 +62,13 @@ class AppearanceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, or Muon beside it, with warm-up and polynomial decay."""
+    """How the weights move, and what a prediction is charged."""
 
+    optimiser: Literal["adamw", "lamb"] = "adamw"
+    schedule: Literal["polynomial", "one_cycle"] = "polynomial"
+    """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
+    loss: Literal["dice", "tversky"] = "dice"
+    """dice: `losses.mask_loss`. tversky: `losses.tversky_loss`, the released code's."""
     learning_rate: float = 1e-3
     muon_ratio: float = 0.0
     """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""
@@ -71,6 +83,14 @@ class OptimConfig:
     """Weight of the loss inside the decoder (`training.deep`); the paper has none."""
     most_bad_steps: int = 50
     """Steps with non-finite gradients are skipped; the run stops after this many."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by."""
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise InputError(f"optim.{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
+        if self.optimiser == "lamb" and self.muon_ratio:
+            raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,29 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
     return loss, 1 - _mean(dice.detach(), present)
 
 
+def tversky_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The released code's loss: Tversky whose weight of what is found too much is its share of all errors, plus cross-entropy.
+
+    All masks count alike. One the target does not hold costs 1 whatever is found; only cross-entropy tells the network then.
+
+    Args:
+        logits: [B,K,D,H,W].
+        masks: [B,K,D,H,W], 0 or 1.
+
+    Returns:
+        The loss to minimise, and the mean soft Dice of masks present in the target, for the log.
+    """
+    logits, masks = logits.float(), masks.float()
+    probabilities = logits.sigmoid()
+    hit, extra, missed = (
+        product.sum(dim=(2, 3, 4)) for product in (probabilities * masks, probabilities * (1 - masks), (1 - probabilities) * masks)
+    )
+    share = (extra / (extra + missed + 1e-6)).clamp(0.2, 0.8)
+    tversky = hit / (hit + share * extra + (1 - share) * missed + 1e-6)
+    dice = 2 * hit / (2 * hit + extra + missed).clamp(min=1e-6)
+    return 1 - tversky.mean() + binary_cross_entropy_with_logits(logits, masks), _mean(dice.detach(), hit + missed > 0)
+
+
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     """Mean of `values` over `where`, zero if there are none."""
     return torch.where(where, values, 0).sum() / where.sum().clamp(min=1)

@@ -26,16 +26,16 @@ from torch.nn.utils import clip_grad_norm_
 from mass_core.errors import MassError
 
 from . import recipes
-from .augment import appearance
+from .augment import WEAK, appearance
 from .config import RunConfig, changed
 from .data.episodes import Batch
 from .data.loader import batches
 from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
-from .losses import mask_loss
+from .losses import mask_loss, tversky_loss
 from .run_folder import enter, publish
-from .schedule import ema_decay, learning_rate, window_at
+from .schedule import ema_decay, first_beta, learning_rate, window_at
 from .start import start
 from .state import State, update_average
 from .stopping import Signals
@@ -45,7 +45,7 @@ from .views import cut_views
 def train(
     config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
-    """Run the recipe from its start (random weights, or those of `init`), or from the last state, until its end or a signal."""
+    """Run the recipe from its start (random weights, or those of `init`) or from the last state, to its end, a signal or the last minute."""
     state = start(config, group.device, init)
     enter(config, output, state, group, resume)
     network = group.wrap(state.network)
@@ -97,7 +97,10 @@ def charge(
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     images, masks = cut_views(batch, window_at(at, config), config.episodes, generator)
-    images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
+    if config.episodes.weak_reference:
+        images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
+    else:
+        images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
     shown = masks[:, 0].sum((2, 3, 4))
     shown = torch.where(shown < 8, 0, shown)
     reference, target = images[:, 0], images[:, 1]
@@ -105,7 +108,10 @@ def charge(
         reference, target = (x.to(memory_format=torch.channels_last_3d) for x in (reference, target))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed(config, device)), _attention(device):
         logits = network(target, reference, masks[:, 0].float())
-    loss, dice = mask_loss(logits, masks[:, 1], shown, config.optim.balance_power)
+    if config.optim.loss == "tversky":
+        loss, dice = tversky_loss(logits, masks[:, 1])
+    else:
+        loss, dice = mask_loss(logits, masks[:, 1], shown, config.optim.balance_power)
     fused = watch.take()
     if config.optim.deep_weight:
         loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], shown, config.optim.balance_power)
@@ -123,6 +129,7 @@ def _apply(config: RunConfig, state: State, finite: bool) -> None:
     if finite:
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, config.steps, config.optim)
+            group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
         state.optimiser.step()
         update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
     else:
@@ -139,7 +146,7 @@ def _mixed(config: RunConfig, device: torch.device) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(prog="training.pretrain", description="Mask-guided self-supervised pretraining.")
-    parser.add_argument("--recipe", default="small", help="named configuration (small, smoke)")
+    parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders written by `mass prepare`")
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")

@@ -10,6 +10,7 @@ from mass_core.errors import InputError
 from mass_core.model import MASS, build_model
 
 from .config import OptimConfig, RunConfig
+from .lamb import Lamb
 from .muon import Muon
 from .state import State
 
@@ -36,4 +37,6 @@ def _optimiser(network: MASS, optim: OptimConfig) -> Optimizer:
     if optim.muon_ratio:
         return Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
     parameters = list(network.parameters())
+    if optim.optimiser == "lamb":
+        return Lamb(parameters, lr=optim.learning_rate, weight_decay=optim.weight_decay)
     return AdamW(parameters, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=parameters[0].is_cuda)

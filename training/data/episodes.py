@@ -20,7 +20,7 @@ from mass_core.masks.mask_set import MaskSet
 
 from ..config import EpisodeConfig
 from ..schedule import pose_strength
-from .poses import Pose, Vector, random_linear
+from .poses import Pose, Vector, overlapping, random_linear, weak
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,10 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         reference, target = self._poses(rng, scan, step)
         # All episodes of a batch hold the same number of masks.
         slots = int(np.random.default_rng((self.seed, 1, step)).choice(self.config.task_slots))
-        return self._cut(scan, self._masks(rng, scan, (reference, target), slots), (reference, target))
+        episode = self._cut(scan, self._masks(rng, scan, (reference, target), slots), (reference, target))
+        if self.config.whole_slot:
+            np.bitwise_or(episode.bits, np.left_shift(1, rng.integers(slots), dtype=np.int32), out=episode.bits)
+        return episode
 
     def _poses(self, rng: np.random.Generator, scan: _Scan, step: int) -> tuple[Pose, Pose]:
         """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere."""
@@ -160,9 +163,12 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         near = scan.centres_mm[anchor]
         anywhere = rng.uniform(0, np.array(scan.image.shape) * scan.spacing)
         around = anywhere if rng.random() < config.far_share * strength else near
+        middles, jitters = (near, around), (config.reference_jitter, config.target_jitter * strength)
+        if config.overlap:
+            middles, jitters = overlapping(rng, np.array(scan.image.shape) * scan.spacing, spacing, window, config.overlap), (0.0, 0.0)
         views = []
-        for middle, jitter in ((near, config.reference_jitter), (around, config.target_jitter * strength)):
-            linear = random_linear(rng, spacing, config, strength)
+        for middle, jitter, ranges in zip(middles, jitters, (weak(config) if config.weak_reference else config, config), strict=True):
+            linear = random_linear(rng, spacing, ranges, strength)
             views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), window))
         return views[0], views[1]
 

@@ -1,6 +1,6 @@
 """Where a view looks: a window of voxels laid into a scan by one affine in millimetres, so nothing is distorted by the scan's grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,29 @@ def random_linear(rng: np.random.Generator, spacing_mm: float, config: EpisodeCo
     shear = np.eye(3) + rng.uniform(-config.shear, config.shear, (3, 3)) * strength * (1 - np.eye(3))
     angles = np.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3) * strength)
     return rotation(angles) @ shear @ np.diag(scale) * spacing_mm
+
+
+def weak(config: EpisodeConfig) -> EpisodeConfig:
+    """For the reference views of the released code, which turn and scale in half of the cases and are never sheared."""
+    return replace(config, affine_probability=0.5, shear=0.0)
+
+
+def overlapping(rng: np.random.Generator, extent_mm: Vector, spacing_mm: float, window: int, overlap: float) -> tuple[Vector, Vector]:
+    """Centres [3] of two views laid as the released code lays them, see `EpisodeConfig.overlap`; in the middle where a scan is too small.
+
+    Args:
+        rng: the episode's own generator.
+        extent_mm: [3], of the scan.
+        spacing_mm: voxel size of the views.
+        window: edge of the views in voxels.
+        overlap: share of the wider crops both have in common.
+    """
+    crop = np.minimum((window + 40) * spacing_mm, extent_mm)
+    low, high = crop / 2, extent_mm - crop / 2
+    first = rng.uniform(low, high)
+    shift = (1 - overlap) * crop
+    second = rng.uniform(np.maximum(low, first - shift), np.minimum(high, first + shift))
+    return first, second
 
 
 def rotation(angles: Vector) -> Vector:
