@@ -118,6 +118,12 @@ class RunConfig:
     save_every: int = 500
     keep_states: int = 2
     """The last state files kept: the newest may be damaged by what ended the run."""
+    validate_every: int = 0
+    """Steps between validations on the labelled scans of the split `val`; 0: never."""
+    validate_cases: int = 8
+    """The first so many scans of each dataset."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard as well."""
     compile: bool = False
     channels_last: bool = True
     dataset_weights: tuple[float, ...] = ()
@@ -130,12 +136,13 @@ class RunConfig:
 
     FREE: ClassVar[frozenset[str]] = frozenset(
         ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile")
+        + ("validate_every", "validate_cases", "tensorboard")
     )
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
         """Refuse numbers no run can have."""
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -83,6 +84,14 @@ class Group:
         votes = torch.tensor(float(flag), device=self.device)
         dist.all_reduce(votes)
         return bool(votes > 0)
+
+    def gather(self, mine: list[Any]) -> list[Any]:
+        """What all processes have, in the order of their ranks; all must give theirs together."""
+        if self.size == 1:
+            return mine
+        every: list[list[Any]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(every, mine)
+        return [one for some in every for one in some]
 
     def leave(self) -> None:
         """Wait for the others, then part."""

@@ -9,15 +9,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from mass_core.errors import InputError
+
 
 class Logbook:
     """Collects values on the device and writes their means every few steps, so that logging never makes the device wait."""
 
-    def __init__(self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False) -> None:
-        """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing."""
+    def __init__(self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, board: bool = False) -> None:
+        """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing.
+
+        Raises:
+            InputError: if `board` asks for TensorBoard and it is not there.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
         self.bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2, disable=quiet)
+        self.board = _board(path.parent, start) if board and not quiet else None
         self.every = every
         self.waiting: dict[str, list[Any]] = {}
 
@@ -29,9 +36,16 @@ class Logbook:
         if step % self.every == 0:
             means = {name: _mean(kept) for name, kept in self.waiting.items()}
             self.waiting.clear()
-            self.file.write(json.dumps({"step": step, **means}) + "\n")
-            self.file.flush()
+            self.note(step, **means)
             self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
+
+    def note(self, step: int, **values: float) -> None:
+        """Write values that are no means."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            if self.board is not None:
+                self.board.add_scalar(name, value, step)
 
     def __enter__(self) -> "Logbook":
         return self
@@ -39,6 +53,17 @@ class Logbook:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.bar.close()
         self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def _board(folder: Path, start: int) -> Any:
+    """A writer of TensorBoard that takes back what was logged beyond the step a run resumes from."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("TensorBoard is not installed.", "Install tensorboard, or set tensorboard=false.") from error
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
 
 def _mean(values: list[Any]) -> float:

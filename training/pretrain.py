@@ -7,7 +7,8 @@
     python -m training.pretrain ... --minutes 10        stop, saved, after that time
 
 Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
-network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/ and last.safetensors.
+network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/,
+last.safetensors, best.safetensors (by validation) and curves.png.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from mass_core.errors import MassError
 from . import recipes
 from .augment import WEAK, appearance
 from .config import RunConfig, changed
+from .curves import draw
 from .data.episodes import Batch
 from .data.loader import batches
 from .deep import FusionWatch, deep_loss
@@ -39,21 +41,32 @@ from .schedule import ema_decay, first_beta, learning_rate, window_at
 from .start import start
 from .state import State, update_average
 from .stopping import Signals
+from .validation import labelled, validate
 from .views import cut_views
 
 
 def train(
     config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
-    """Run the recipe from its start (random weights, or those of `init`) or from the last state, to its end, a signal or the last minute."""
+    """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
     state = start(config, group.device, init)
     enter(config, output, state, group, resume)
+    judges, told = labelled(config, data) if config.validate_every else ([], [])
+    if group.leads:
+        sys.stderr.write("".join(f"{line}\n" for line in told))
     network = group.wrap(state.network)
     if config.compile:
         network = torch.compile(network)
     watch = FusionWatch(state.network.decoder.fusions)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook(output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads)
+    logbook = Logbook(
+        output / "log.jsonl",
+        start=state.step,
+        steps=config.steps,
+        every=config.log_every,
+        quiet=not group.leads,
+        board=config.tensorboard,
+    )
     with Signals() as signals, logbook as log:
         mark = time.monotonic()
         for parts in batches(config, data, state.step, group):
@@ -62,13 +75,23 @@ def train(
             now = time.monotonic()
             log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
             mark = now
-            stopping = state.step == config.steps or group.any(signals.asked or now > until)
+            ending = state.step == config.steps
+            if judges and (ending or state.step % config.validate_every == 0):
+                values = validate(config, judges, state, group)
+                log.note(state.step, **values)
+                if values["val_dice"] > state.best:
+                    state.best = values["val_dice"]
+                    if group.leads:
+                        publish(config, data, output / "best.safetensors", state)
+                mark = time.monotonic()
+            stopping = group.any(signals.asked or now > until) or ending
             if group.leads and (stopping or state.step % config.save_every == 0):
                 state.save(output / "state", config, group)
             if stopping:
                 break
     if group.leads:
         publish(config, data, output / "last.safetensors", state)
+        draw(output)
     return state
 
 

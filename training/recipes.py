@@ -14,6 +14,7 @@ def small() -> RunConfig:
         name="small",
         steps=12000,
         batch_size=8,
+        validate_every=2000,
         early_window=24,
         early_share=0.8,
         workers=0,
@@ -77,6 +78,7 @@ def paper() -> RunConfig:
         workers=8,
         precision="bfloat16",
         save_every=1000,
+        validate_every=5000,
         episodes=EpisodeConfig(task_slots=(13,), spacing_limits_mm=(1.5, 1.5), pose_warmup=0),
         optim=OptimConfig(optimiser="lamb", learning_rate=2e-3, weight_decay=1e-5, warmup_steps=0, balance_power=0.0),
     )
@@ -91,6 +93,7 @@ def released() -> RunConfig:
         workers=8,
         precision="bfloat16",
         save_every=1000,
+        validate_every=5000,
         episodes=EpisodeConfig(
             task_slots=(13,),
             spacing_limits_mm=(1.5, 1.5),

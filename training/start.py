@@ -30,7 +30,7 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
         network.load_state_dict(model.network.state_dict())
     if config.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
-    return State(network, copy.deepcopy(network).requires_grad_(False), _optimiser(network, config.optim))
+    return State(network, copy.deepcopy(network).requires_grad_(False).eval(), _optimiser(network, config.optim))
 
 
 def _optimiser(network: MASS, optim: OptimConfig) -> Optimizer:

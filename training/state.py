@@ -35,6 +35,8 @@ class State:
     optimiser: Optimizer
     step: int = 0
     bad_steps: int = 0
+    best: float = float("-inf")
+    """Highest `val_dice` so far."""
 
     def save(self, folder: Path, config: RunConfig, group: Group) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
@@ -51,6 +53,7 @@ class State:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "bad_steps": self.bad_steps,
+            "best": self.best,
         }
 
         def write(file: IO[bytes]) -> None:
@@ -95,7 +98,7 @@ class State:
             raise InputError(
                 f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
             ) from error
-        self.step, self.bad_steps = values["step"], values["bad_steps"]
+        self.step, self.bad_steps, self.best = values["step"], values["bad_steps"], values["best"]
         return [*told, f"Going on from step {self.step}."]
 
 
