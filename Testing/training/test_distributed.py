@@ -60,3 +60,26 @@ def test_one_process_needs_no_others(monkeypatch):
 
 def test_recipe_small_can_be_shared_by_two():
     assert Group(0, 2, CPU).share(changed(recipes.small(), []).batch_size) == 4
+
+
+def test_parts_of_a_step_are_the_shares_of_processes():
+    parts = list(_Steps(range(3, 4), 8, Group(1, 2, CPU), 2))
+    assert parts == [[28, 29], [30, 31]]
+    with pytest.raises(InputError, match="2 processes in 3 parts each"):
+        Group(0, 2, CPU).share(8, 3)
+
+
+def test_two_parts_give_the_gradients_of_two_processes(blob_dataset, tmp_path):
+    """After one step the optimiser's mean holds a tenth of the clipped gradient: equal up to rounding."""
+    words = ["-m", "training.pretrain", "--recipe", "smoke", "--data", str(blob_dataset), "--device", "cpu"]
+    settings = ["--set", *TINY, "steps=1", "batch_size=4"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [*torchrun, *words, "--output", str(tmp_path / "two"), *settings]
+    done = subprocess.run(both, cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert pretrain.main([*words[2:], "--output", str(tmp_path / "one"), *settings, "accumulate=2"]) == 0
+    two, one = (torch.load(saved(tmp_path / name / "state")[0], weights_only=True)["optimiser"]["state"] for name in ("two", "one"))
+    assert one.keys() == two.keys() and any(moments["exp_avg"].any() for moments in one.values())
+    for number, moments in one.items():
+        torch.testing.assert_close(moments["exp_avg"], two[number]["exp_avg"], atol=1e-6, rtol=1e-4)
