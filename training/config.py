@@ -124,6 +124,8 @@ class RunConfig:
     """The first so many scans of each dataset."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
+    recompute: bool = False
+    """Compute what happens inside residual blocks again for the gradients instead of keeping it: less memory, more time."""
     compile: bool = False
     channels_last: bool = True
     dataset_weights: tuple[float, ...] = ()
@@ -135,7 +137,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     FREE: ClassVar[frozenset[str]] = frozenset(
-        ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile")
+        ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile", "recompute")
         + ("validate_every", "validate_cases", "tensorboard")
     )
     """Settings a resumed run may change."""

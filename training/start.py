@@ -1,13 +1,16 @@
 """How a run starts: the network, its average and its optimiser."""
 
 import copy
+from functools import partial
 
 import torch
 from torch.optim import AdamW, Optimizer
+from torch.utils.checkpoint import checkpoint
 
 from mass_core.checkpoint import load_model
 from mass_core.errors import InputError
 from mass_core.model import MASS, build_model
+from mass_core.model.blocks import ResidualBlock
 
 from .config import OptimConfig, RunConfig
 from .lamb import Lamb
@@ -30,7 +33,17 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
         network.load_state_dict(model.network.state_dict())
     if config.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
-    return State(network, copy.deepcopy(network).requires_grad_(False).eval(), _optimiser(network, config.optim))
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    if config.recompute:
+        _recompute_blocks(network)
+    return State(network, average, _optimiser(network, config.optim))
+
+
+def _recompute_blocks(network: MASS) -> None:
+    """Keep only the inputs of residual blocks, which hold most of the memory, until their gradients are computed."""
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
 
 
 def _optimiser(network: MASS, optim: OptimConfig) -> Optimizer:
