@@ -126,7 +126,7 @@ def save_weights(
         "provenance": dict(provenance),
         "licence": licence,
     }
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
+    tensors = {name: value.detach().to("cpu", _kind(value, dtype)).contiguous() for name, value in network.state_dict().items()}
     write_bytes(Path(path), safetensors_bytes(tensors, {"mass": json.dumps(header)}))
 
 
@@ -180,7 +180,12 @@ def _fill(network: MASS, tensors: Mapping[str, Tensor], path: Path) -> None:
     if text:
         raise WeightsError(f"{path} does not fit the network: {text}.", "Choose weights of a MASS network.")
     # copies, so that the file behind memory-mapped tensors may change afterwards
-    network.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in tensors.items()}, assign=True)
+    network.load_state_dict({name: value.to(_kind(value, torch.float32), copy=True) for name, value in tensors.items()}, assign=True)
+
+
+def _kind(value: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """What a tensor is stored as when numbers have a precision: indices stay what they are."""
+    return dtype if value.is_floating_point() else value.dtype
 
 
 def _read_ours(path: Path) -> Checkpoint:

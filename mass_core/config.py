@@ -30,6 +30,7 @@ class ModelConfig:
     position_size: int = 128
     """Edge of the learned position volume in voxels: the largest reference crop."""
     encoder: str = "resunet"
+    """resunet, the released weights'; with MONAI also resnet50, resnet152 and swin (`model.backbones`)."""
     summary_token: int = 0
     """Token that sums up a class after each fusion: 0, the first learned query, in the released weights; -1, the foreground token. That
     one differs between classes from the first step on: a network learned to tell masks apart in half the steps."""

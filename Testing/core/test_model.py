@@ -211,8 +211,8 @@ def test_class_tokens(tiny_network: MASS) -> None:
 
 
 def test_unknown_encoder() -> None:
-    with pytest.raises(WeightsError, match="swin"):
-        build_model(ModelConfig(encoder="swin"))
+    with pytest.raises(WeightsError, match="crystal ball"):
+        build_model(ModelConfig(encoder="crystal ball"))
 
 
 def test_sizes_of_the_released_network() -> None:

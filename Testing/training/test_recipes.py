@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.checkpoint import load_model
 from mass_core.dataset import Dataset
 from mass_core.errors import InputError
 from training import pretrain, recipes
@@ -30,6 +31,13 @@ def test_two_steps_with_a_tiny_network(blob_dataset, tmp_path, recipe, settings)
     assert state["step"] == 2 and state["bad_steps"] == 0
     assert set(state["optimiser"]["state"][0]) == {"mean", "square"}, "LAMB's"
     assert all(np.isfinite(json.loads(line)["loss"]) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("encoder", ["resnet50", "swin"])
+def test_another_encoder_trains(blob_dataset, tmp_path, encoder):
+    words = ["--recipe", "smoke", "--data", str(blob_dataset), "--output", str(tmp_path), "--device", "cpu"]
+    assert pretrain.main([*words, "--set", *TINY, "model.channels=8,32,32", f"model.encoder={encoder}"]) == 0
+    assert load_model(tmp_path / "last.safetensors", "cpu").config.encoder == encoder
 
 
 def test_the_papers_numbers():
