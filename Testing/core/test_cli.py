@@ -1,5 +1,6 @@
 """The command `mass`: options, names of results, exit codes, JSON lines, Ctrl-C."""
 
+import functools
 import json
 import os
 import shutil
@@ -258,7 +259,16 @@ def test_ctrl_c_stops_a_run_between_windows(scans: Path, tiny_weights: Path, tmp
     arguments = ["segment", *common(scans, tiny_weights), "--target", str(scans / "target.nii.gz"), "--output-dir", str(out)]
     arguments += ["--spacing", "1", "1", "1", "--no-keep-largest"]  # some thousand windows
     command = [sys.executable, "-m", "mass_core", "--json", *arguments]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background of a script has Ctrl-C ignored, and so would the command.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,  # noqa: PLW1509
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:
