@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(prog="training.pretrain", description="Mask-guided self-supervised pretraining.")
     parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders written by `mass prepare`")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders, of `mass prepare` or of the released code")
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
     parser.add_argument("--device", default="auto")
