@@ -121,8 +121,8 @@ def learn(dataset: Dataset, segmenter: Segmenter, labels: Sequence[int], shots: 
     return tasks
 
 
-Judged = Callable[[int, int, str, Volume, Volume, NDArray[Any]], None]
-"""Hears shots, draw, case, its image, its true labels and the labels found."""
+Judged = Callable[[Sequence[Score], Volume, Volume, NDArray[Any]], None]
+"""Hears the scores of a case with one draw, its image, its true labels and the labels found."""
 
 
 def evaluate(
@@ -143,9 +143,10 @@ def evaluate(
         for shots, draws in tasks.items():
             for draw, task in enumerate(draws):
                 found = segmenter.segment(image, task).labels.array
-                scores += [_judge(shots, draw, name, label.value, truth, found) for label in task.labels]
+                some = [_judge(shots, draw, name, label.value, truth, found) for label in task.labels]
+                scores += some
                 if judged is not None:
-                    judged(shots, draw, name, image, truth, found)
+                    judged(some, image, truth, found)
         yield scores
 
 

@@ -1,6 +1,7 @@
 """Named runs: each function returns the whole configuration."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
@@ -86,25 +87,10 @@ def paper() -> RunConfig:
 
 def released() -> RunConfig:
     """The released code's run: four scans a step, as its single working process has them; one mask of the 13 is the whole scan."""
-    return RunConfig(
-        name="released",
-        steps=100_000,
-        batch_size=4,
-        workers=8,
-        precision="bfloat16",
-        save_every=1000,
-        validate_every=5000,
-        episodes=EpisodeConfig(
-            task_slots=(13,),
-            spacing_limits_mm=(1.5, 1.5),
-            overlap=0.67,
-            weak_reference=True,
-            whole_slot=True,
-            absent_share=0.0,
-            pose_warmup=0,
-        ),
-        optim=OptimConfig(optimiser="lamb", schedule="one_cycle", loss="tversky", learning_rate=2e-3, weight_decay=1e-5, ema_decay=0.99),
-    )
+    start = paper()
+    episodes = replace(start.episodes, overlap=0.67, weak_reference=True, whole_slot=True, absent_share=0.0)
+    optim = OptimConfig(optimiser="lamb", schedule="one_cycle", loss="tversky", learning_rate=2e-3, weight_decay=1e-5, ema_decay=0.99)
+    return replace(start, name="released", batch_size=4, episodes=episodes, optim=optim)
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"paper": paper, "released": released, "small": small, "smoke": smoke}

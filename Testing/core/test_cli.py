@@ -267,7 +267,7 @@ def test_ctrl_c_stops_a_run_between_windows(scans: Path, tiny_weights: Path, tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed,  # noqa: PLW1509
+        preexec_fn=heed,
     )
     assert process.stdout is not None
     try:

@@ -105,7 +105,7 @@ def test_references_of_draws_show_the_structure_and_differ(folder: Path) -> None
 
 def test_the_truth_scores_one_and_what_is_absent_is_told_apart(folder: Path) -> None:
     class Knowing:
-        """Finds what is there, shifted for the spleen, and a little spleen where none is."""
+        """Finds what is there, and a little spleen where none is."""
 
         def segment(self, image: Volume, task: Task):
             name = next(n for n in ("p4", "p5") if np.array_equal(dataset.image(n).astype(np.float32), image.array))

@@ -91,7 +91,7 @@ def _scores(
     from ..progress import Steps
 
     steps = Steps(arguments.terminal.progress)
-    worst = _Worst(arguments.pictures)
+    worst = _Worst(max(0, arguments.pictures))
     scores: list[Score] = []
     for number, some in enumerate(evaluate(dataset, segmenter, cases, tasks, worst.look), 1):
         scores += some
@@ -108,23 +108,16 @@ class _Worst:
         self._count = count
         self._kept: list[tuple[float, str, int, Any, Any]] = []
 
-    def look(self, shots: int, draw: int, case: str, image: Any, truth: Any, found: Any) -> None:
+    def look(self, scores: Sequence["Score"], image: Any, truth: Any, found: Any) -> None:
         """Keep what is worse than what is kept; of a scan and a structure the worst only."""
-        import numpy as np
-
-        from ..metrics import dice
-        from ..volume import Volume
-
-        for value in np.unique(truth.array[truth.array > 0]).tolist() if self._count else ():
-            a, b = truth.array == value, found == value
-            score = dice(a, b)
-            before = next((kept for kept in self._kept if kept[1:3] == (case, value)), None)
-            if before is not None and before[0] <= score:
+        for score in scores:
+            before = next((kept for kept in self._kept if kept[1:3] == (score.case, score.label)), None)
+            if score.dice is None or (before is not None and before[0] <= score.dice):
                 continue
-            # 1 agreed, 2 missed, 3 too much
-            errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype(np.uint8), truth.geometry)
-            kept = [one for one in self._kept if one is not before] + [(score, case, value, image, errors)]
-            self._kept = sorted(kept, key=lambda one: one[0])[: self._count]
+            rivals = [one for one in self._kept if one is not before]
+            if len(rivals) < self._count or score.dice < rivals[-1][0]:
+                kept = [*rivals, (score.dice, score.case, score.label, image, _errors(truth, found, score.label))]
+                self._kept = sorted(kept, key=lambda one: one[0])[: self._count]
 
     def draw(self, folder: Path, dataset: "Dataset") -> None:
         """Write the pictures."""
@@ -135,6 +128,14 @@ class _Worst:
         for place, (score, case, value, image, errors) in enumerate(self._kept, 1):
             label = dataset.label_names.get(value, f"label {value}").replace(" ", "_").replace("/", "_")
             draw(folder / f"worst{place}_{case}_{label}_{score:.2f}.png", image, errors, names=names, colors=colors, modality="mr")
+
+
+def _errors(truth: Any, found: Any, label: int) -> Any:
+    """Where a structure was found rightly (1), missed (2), found too much (3)."""
+    from ..volume import Volume
+
+    a, b = truth.array == label, found == label
+    return Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
 
 
 def _tell(arguments: argparse.Namespace, dataset: "Dataset", scores: list["Score"]) -> None:
