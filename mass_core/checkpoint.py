@@ -1,7 +1,7 @@
 """Weights: our safetensors files, and the released `.pth` checkpoints. Strict both ways; nothing in a file is ever executed.
 
 Ours hold the tensors under our names and one JSON header entry `mass` with format version, network and preprocessing configuration,
-provenance and licence (docs/formats.md).
+provenance and licence, and the classes of a fixed-class network (docs/formats.md).
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from .atomic import write_bytes
 from .config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from .errors import DeviceError, WeightsError
+from .errors import DeviceError, InputError, WeightsError
 from .model import MASS, build_model
 from .released_keys import our_key
+from .task import Task
 from .weights_store import locate
 
 FORMAT = 1
@@ -48,6 +49,8 @@ class Model:
     fingerprint: str
     """SHA-256 over names and values of the tensors: the same network has the same one in every file format."""
     device: torch.device
+    task: Task | None = None
+    """What a fixed-class network segments; None: references say it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +62,8 @@ class Checkpoint:
     recipe: Recipe
     provenance: dict[str, Any]
     licence: str
+    task: Task | None = None
+    """Of a fixed-class network; not yet bound to its fingerprint."""
 
 
 def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = None) -> Model:
@@ -79,6 +84,7 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
     with torch.device("meta"):
         network = build_model(checkpoint.config)
     _fill(network, checkpoint.tensors, path)
+    own = fingerprint(network)
     return Model(
         network=network.to(chosen).eval().requires_grad_(False),
         config=checkpoint.config,
@@ -86,8 +92,9 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         provenance=checkpoint.provenance,
         licence=checkpoint.licence,
         name=path.stem,
-        fingerprint=fingerprint(network),
+        fingerprint=own,
         device=chosen,
+        task=checkpoint.task and replace(checkpoint.task, fingerprint=own, weights=path.stem),
     )
 
 
@@ -105,8 +112,10 @@ def save_weights(
     network: torch.nn.Module,
     recipe: Recipe,
     provenance: Mapping[str, Any],
+    *,
     dtype: torch.dtype = torch.float32,
     licence: str = "",
+    task: Task | None = None,
 ) -> None:
     """Write a weights file of ours; it appears complete or not at all.
 
@@ -117,6 +126,7 @@ def save_weights(
         provenance: where the weights come from: recipe, data, steps, commit.
         dtype: of the stored numbers; float16 halves the file.
         licence: of the weights.
+        task: what a fixed-class network segments; its tokens are the network's own.
     """
     assert isinstance(network, MASS)
     header = {
@@ -126,6 +136,8 @@ def save_weights(
         "provenance": dict(provenance),
         "licence": licence,
     }
+    if task is not None:
+        header["task"] = task.header()
     tensors = {name: value.detach().to("cpu", _kind(value, dtype)).contiguous() for name, value in network.state_dict().items()}
     write_bytes(Path(path), safetensors_bytes(tensors, {"mass": json.dumps(header)}))
 
@@ -203,11 +215,24 @@ def _read_ours(path: Path) -> Checkpoint:
         raise WeightsError(f"{path} has format version {header['format']}, this program reads up to {FORMAT}.", "Update MASSSlicer.")
     try:
         config, recipe = from_dict(ModelConfig, header["model"]), from_dict(Recipe, header["preprocess"])
-    except (KeyError, TypeError) as error:
+        task = _stored_task(header.get("task"), config, tensors)
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"The header of {path} is incomplete: {error}.", _AGAIN) from error
+    except InputError as error:
+        raise WeightsError(f"{path}: {error.message}", error.cure) from error
     return Checkpoint(
-        tensors=tensors, config=config, recipe=recipe, provenance=header.get("provenance", {}), licence=header.get("licence", "")
+        tensors=tensors, config=config, recipe=recipe, provenance=header.get("provenance", {}), licence=header.get("licence", ""), task=task
     )
+
+
+def _stored_task(header: dict[str, Any] | None, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Task | None:
+    """What a fixed-class network segments, its tokens taken from the rows of the class-token buffers."""
+    if header is None:
+        if config.task_encoding:
+            return None
+        raise KeyError("task")
+    stages = [tensors[f"class_tokens{stage}"].float() for stage in range(config.stages)]
+    return Task.of_header(header, list(zip(*stages, strict=True)))
 
 
 def _read_released(path: Path, ema: bool | None) -> Checkpoint:

@@ -25,6 +25,8 @@ class ModelConfig:
     """Levels, counted from the deepest, at which task tokens and image features meet."""
     queries: int = 10
     """Learned task queries; the foreground token is added to them."""
+    task_encoding: bool = True
+    """False: a fixed-class network, which knows its classes by their stored tokens and takes no reference."""
     task_rows: int = 73
     """Rows of the class-token buffers of a fixed-class model."""
     position_size: int = 128

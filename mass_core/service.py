@@ -23,7 +23,7 @@ from .scans import Scans, state_of
 from .segmenter import Segmentation, Segmenter
 from .task import Task
 from .volume import Geometry, Volume
-from .weights_store import locate
+from .weights_store import locate, may_have_classes
 
 _LABEL = ("value", "name", "color", "terminology", "kept")
 """What is told of a label, whatever was done with it."""
@@ -106,18 +106,21 @@ class Service:
         }
 
     def _segment(self, order: Segment, run: "_Run") -> dict[str, Any]:
-        """A target and references, or a task file, to a label map."""
-        if (order.task is None) == (not order.references):
-            raise InputError("What to segment must be said once.", "Give either references or a task.")
+        """A target, and what says what to segment, to a label map."""
+        fixed = order.task is None and not order.references and may_have_classes(locate(order.weights))
+        if (order.task is not None) + bool(order.references) + fixed != 1:
+            raise _said_otherwise()
         (files,) = plan([Path(order.target)], Path(order.output), None, None)
         check_free([files.output], overwrite=order.overwrite)
-        if order.task is None:
+        if order.references:
             _check_references(order)
         with folders_ready([files.output]):
-            task = None if order.task is None else _stored(order.task, order.labels)
+            task = self._fixed(order, run) if fixed else None if order.task is None else Task.load(order.task)
             segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
             if task is None:
                 task = self._learned(order, segmenter, run)
+            elif order.labels:
+                task = task.only(order.labels)
             task.require(segmenter.model.fingerprint, segmenter.model.name)
             maps = {label.value: files.probability(label.value) for label in task.labels} if order.probabilities else {}
             check_free(maps.values(), overwrite=order.overwrite)
@@ -135,6 +138,13 @@ class Service:
             "warnings": found.warnings,
             "reused": run.reused,
         }
+
+    def _fixed(self, order: Load, run: "_Run") -> Task:
+        """What the weights segment without references."""
+        task = self._ready(order, run).task
+        if task is None:
+            raise _said_otherwise()
+        return task
 
     def _ready(self, order: Load, run: "_Run") -> Model:
         """The network asked for, read only if it is not the one at hand."""
@@ -246,10 +256,8 @@ def _check_references(order: Encode) -> None:
             raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
 
 
-def _stored(path: str, labels: list[int] | None) -> Task:
-    """A task file, or some of its labels."""
-    task = Task.load(path)
-    return task.only(labels) if labels else task
+def _said_otherwise() -> InputError:
+    return InputError("What to segment must be said once.", "Give either references or a task; finetuned weights know it themselves.")
 
 
 def _only(mask: Volume, reference: Reference) -> Volume:
@@ -284,4 +292,5 @@ def _facts(model: Model) -> dict[str, Any]:
         "recipe": to_dict(model.recipe),
         "licence": model.licence,
         "device": str(model.device),
+        "classes": [] if model.task is None else [{"value": x.value, "name": x.name, "color": x.color} for x in model.task.labels],
     }

@@ -139,10 +139,10 @@ class Task:
             for label in self.labels
             for stage, tokens in enumerate(label.tokens)
         }
-        write_bytes(path, save(tensors, {FORMAT: json.dumps(self._header())}))
+        write_bytes(path, save(tensors, {FORMAT: json.dumps(self.header())}))
         return path
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
         """Everything but the tokens, as JSON values."""
         plain = [field.name for field in fields(TaskLabel) if field.name not in ("tokens", "place")]
         labels = [{name: getattr(label, name) for name in plain} | {"place": _plain(label.place)} for label in self.labels]
@@ -174,31 +174,35 @@ class Task:
             raise InputError(f"{path} is no task file, or is damaged: {error}.", "Encode the references again with mass encode.") from error
         if text is None:
             raise InputError(f"{path} holds tensors, but no task.", "A task file is made with mass encode; weights go to --weights.")
-        return _rebuilt(path, json.loads(text), tensors)
+        header = json.loads(text)
+        try:
+            tokens = [_tokens(label["value"], tensors) for label in header.get("labels", ())]
+            return cls.of_header(header, tokens)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is an incomplete task file: {error}.", "Encode the references again with mass encode.") from error
 
+    @classmethod
+    def of_header(cls, header: dict[str, Any], tokens: Sequence[Tokens]) -> "Task":
+        """The task of a header and the tokens of its labels, in order.
 
-def _listing(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _rebuilt(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Task:
-    """The task of a file's header and tensors."""
-    if header.get("version") != VERSION:
-        raise InputError(
-            f"{path} is a task file of version {header.get('version')}; this MASSSlicer reads {VERSION}.", "Update MASSSlicer."
-        )
-    try:
-        labels = tuple(_label(values, tensors) for values in header["labels"])
-        return Task(
-            labels=labels,
+        Raises:
+            InputError: if the header has another version.
+            KeyError, TypeError, ValueError: if it is incomplete.
+        """
+        if header.get("version") != VERSION:
+            raise InputError(f"The task has version {header.get('version')}; this MASSSlicer reads {VERSION}.", "Update MASSSlicer.")
+        return cls(
+            labels=tuple(_label(values, own) for values, own in zip(header["labels"], tokens, strict=True)),
             fingerprint=header["fingerprint"],
             weights=header["weights"],
             recipe=from_dict(Recipe, header["recipe"]),
             modality=header["modality"],
             warnings=tuple(header["warnings"]),
         )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is an incomplete task file: {error}.", "Encode the references again with mass encode.") from error
+
+
+def _listing(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _plain(place: Place | None) -> dict[str, Any] | None:
@@ -206,10 +210,14 @@ def _plain(place: Place | None) -> dict[str, Any] | None:
     return None if place is None else asdict(place)
 
 
-def _label(values: dict[str, Any], tensors: dict[str, Tensor]) -> TaskLabel:
+def _tokens(value: int, tensors: dict[str, Tensor]) -> Tokens:
+    """Of one label, in a task file."""
+    return tuple(tensors[key] for key in sorted(key for key in tensors if key.startswith(f"label{value}.stage")))
+
+
+def _label(values: dict[str, Any], tokens: Tokens) -> TaskLabel:
     """One label of the header, with its tokens."""
-    stages = sorted(key for key in tensors if key.startswith(f"label{values['value']}.stage"))
     plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     place = plain.pop("place", None)  # tasks of earlier versions do not tell
     plain["place"] = None if place is None else Place(tuple(place["centre_mm"]), tuple(place["scan_mm"]))
-    return TaskLabel(**plain, tokens=tuple(tensors[key] for key in stages))
+    return TaskLabel(**plain, tokens=tokens)

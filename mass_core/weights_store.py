@@ -5,6 +5,7 @@ Standard library only: the program can say what there is without loading PyTorch
 
 import json
 import os
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .progress import Report
 
 BUNDLED = Path(__file__).parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
+_MOST_HEADER = 100_000_000
+"""Bytes; what the safetensors library allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,41 @@ def locate(weights: str | Path) -> Path:
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, not a weights file.", "Give the file in it.")
     raise WeightsError(f"There are no weights {str(weights)!r}.", f"Give a file, or one of the names known here: {names}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsClass:
+    """A structure that fixed-class weights segment without a reference."""
+
+    value: int
+    """Its number in label maps."""
+    name: str
+    color: tuple[float, float, float] | None
+    """Red, green, blue from 0 to 1."""
+
+
+def classes(path: Path) -> tuple[WeightsClass, ...]:
+    """The classes of a `.safetensors` of ours; empty where references say what to segment.
+
+    Raises:
+        WeightsError: if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MOST_HEADER:
+                raise ValueError("it does not begin with the length of a header")
+            header = json.loads(file.read(length))
+        task = json.loads(header["__metadata__"]["mass"]).get("task") or {"labels": ()}
+        found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
+        return tuple(WeightsClass(value=value, name=name, color=color and tuple(color)) for value, name, color in found)
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged or no weights file of ours: {error}.", "Choose weights written by MASSSlicer.") from error
+
+
+def may_have_classes(path: Path) -> bool:
+    """Whether weights may do without references; a `.pth` tells only when its tensors are read."""
+    return path.suffix != ".safetensors" or bool(classes(path))
 
 
 def download(name: str, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None) -> Path:

@@ -216,7 +216,7 @@ def test_json_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "event": "failed",
         "error": "InputError",
         "message": "What to segment must be said once.",
-        "cure": "Give either --reference IMAGE MASK or --task FILE.",
+        "cure": "Give either --reference IMAGE MASK or --task FILE; finetuned weights know it themselves.",
     }
 
 

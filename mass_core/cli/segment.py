@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, MassError
 from ..failures import as_mass_error
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
+from ..weights_store import locate, may_have_classes
 from .encode import check_references, encoded
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
@@ -24,7 +25,11 @@ _NAMED = 8
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("segment", help="segment new scans after one reference mask or several")
+    parser = subparsers.add_parser(
+        "segment",
+        help="segment new scans after one reference mask or several",
+        description="What to segment is said by references, by a task, or by weights that were finetuned to fixed classes.",
+    )
     add_weights(parser)
     add_references(parser)
     parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
@@ -43,10 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    if (arguments.task is None) == (not arguments.reference):
-        raise InputError("What to segment must be said once.", "Give either --reference IMAGE MASK or --task FILE.")
-    if arguments.task is None:
-        check_references(arguments)
+    _check_what(arguments)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
     check_free(files, overwrite=arguments.overwrite)
@@ -56,6 +58,26 @@ def run(arguments: argparse.Namespace) -> int:
             maps = [job.probability(value) for job in jobs for value in tools.mask_values.values()]
             check_free(maps, overwrite=arguments.overwrite)
         return _batch(arguments, jobs, tools)
+
+
+def _check_what(arguments: argparse.Namespace) -> None:
+    """Refuse to begin if nothing says what to segment, or two things do.
+
+    Raises:
+        InputError: saying what can say it.
+    """
+    # Only weights of ours tell their classes without PyTorch; of others the network is asked once it is read.
+    fixed = not (arguments.reference or arguments.task) and may_have_classes(locate(arguments.weights))
+    if bool(arguments.reference) + (arguments.task is not None) + fixed != 1:
+        raise _said_otherwise()
+    if arguments.reference:
+        check_references(arguments)
+
+
+def _said_otherwise() -> InputError:
+    return InputError(
+        "What to segment must be said once.", "Give either --reference IMAGE MASK or --task FILE; finetuned weights know it themselves."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +97,10 @@ def _made_ready(arguments: argparse.Namespace) -> _Tools:
 
     task = Task.load(arguments.task) if arguments.task is not None else None
     model = load(arguments)
+    if task is None and not arguments.reference:
+        task = model.task
+        if task is None:
+            raise _said_otherwise()
     if task is not None:
         task.require(model.fingerprint, model.name)
     base = model.recipe if task is None else task.recipe

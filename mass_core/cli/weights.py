@@ -50,6 +50,9 @@ def run_info(arguments: argparse.Namespace) -> int:
     model, recipe = to_dict(checkpoint.config), to_dict(checkpoint.recipe)
     count = sum(value.numel() for name, value in checkpoint.tensors.items() if not name.startswith("class_tokens"))
     lines = [f"{path}: {count:,} parameters, {path.stat().st_size / 1e6:.1f} MB, licence {checkpoint.licence or 'not stated'}"]
+    classes = [] if checkpoint.task is None else [{"value": x.value, "name": x.name, "color": x.color} for x in checkpoint.task.labels]
+    if classes:
+        lines += ["classes", *(f"  {one['value']}: {one['name']}" for one in classes)]
     for title, values in (("network", model), ("preprocessing", recipe), ("provenance", checkpoint.provenance)):
         lines += [title, *(f"  {name}: {value}" for name, value in values.items())]
     arguments.terminal.result(
@@ -60,6 +63,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         model=model,
         recipe=recipe,
         provenance=checkpoint.provenance,
+        classes=classes,
     )
     return 0
 
@@ -92,7 +96,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
         raise OutputError(f"{output} exists.", "Choose another name, or add --overwrite.")
     model = load_model(arguments.weights, "cpu", ema=arguments.ema)
     provenance = {**model.provenance, "converted_from": model.name}
-    save_weights(output, model.network, model.recipe, provenance, dtype=getattr(torch, arguments.dtype), licence=model.licence)
+    kind = getattr(torch, arguments.dtype)
+    save_weights(output, model.network, model.recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
     size = output.stat().st_size
     arguments.terminal.result(f"{output} ({size / 1e6:.1f} MB)", output=str(output), bytes=size)
     return 0

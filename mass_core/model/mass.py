@@ -1,6 +1,7 @@
 """The MASS network (paper figure 2): encoder E, task encoding T, decoder D."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ class MASS(nn.Module):
         fused = config.channels[::-1][: config.stages]
         self.config = config
         self.encoder = build_encoder(config)
+        encoded = fused if config.task_encoding else ()
         self.task_encoders = nn.ModuleList(
-            TaskEncoder(c, config.stride >> stage, config.queries, config.position_size) for stage, c in enumerate(fused)
+            TaskEncoder(c, config.stride >> stage, config.queries, config.position_size) for stage, c in enumerate(encoded)
         )
         self.decoder = Decoder(config.channels, config.stages, config.summary_token)
         self.classifier = Classifier(sum(fused), config.channels[0])
@@ -42,8 +44,10 @@ class MASS(nn.Module):
         """Task tokens of a reference crop and its masks in {0,1}; each mask is encoded on its own.
 
         Raises:
+            InputError: if the network has fixed classes.
             GeometryError: if an axis is no multiple of the stride or exceeds the learned positions.
         """
+        self.check_takes_references()
         self.check_reference_size(image_B1DHW.shape[2:])
         features = self.encode_image(image_B1DHW)
         return tuple(encoder(level, masks_BKDHW) for encoder, level in zip(self.task_encoders, features, strict=False))
@@ -70,6 +74,26 @@ class MASS(nn.Module):
         if unknown:
             raise InputError(f"The model stores {self.config.task_rows} classes, there is no class {unknown}.")
         return tuple(getattr(self, f"class_tokens{stage}")[list(rows)][None] for stage in range(self.config.stages))
+
+    def with_fixed_classes(self, tokens: Tokens) -> "MASS":
+        """A copy without task encoding that stores the tokens [1,K,queries+1,C] of its classes."""
+        network = MASS(replace(self.config, task_encoding=False, task_rows=tokens[0].shape[1]))
+        stored = {f"class_tokens{stage}": own[0] for stage, own in enumerate(tokens)}
+        kept = {name: value for name, value in self.state_dict().items() if not name.startswith(("task_encoders.", "class_tokens"))}
+        network.load_state_dict({**kept, **stored})
+        return network.to(next(self.parameters()).device).train(self.training)
+
+    def check_takes_references(self) -> None:
+        """Refuse to encode references with a network of fixed classes.
+
+        Raises:
+            InputError: saying what to do instead.
+        """
+        if not self.config.task_encoding:
+            raise InputError(
+                "These weights were finetuned to fixed classes; they cannot learn from references.",
+                "Segment without references, or choose the weights they were finetuned from.",
+            )
 
     def check_reference_size(self, size: Sequence[int]) -> None:
         """Refuse a reference crop [D,H,W] this network cannot encode.
