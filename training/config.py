@@ -68,7 +68,7 @@ class OptimConfig:
     schedule: Literal["polynomial", "one_cycle"] = "polynomial"
     """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
     loss: Literal["dice", "tversky"] = "dice"
-    """dice: `losses.mask_loss`. tversky: `losses.tversky_loss`, the released code's."""
+    """dice: `mass_core.losses.mask_loss`. tversky: `tversky_loss` there, the released code's."""
     learning_rate: float = 1e-3
     muon_ratio: float = 0.0
     """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""

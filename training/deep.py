@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, layer_norm
 
-from .losses import mask_loss
+from mass_core.losses import mask_loss
 
 _GAIN = 4.0
 """Largest logit, reached where features and summary point the same way."""

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import clip_grad_norm_
 
 from mass_core.errors import MassError
+from mass_core.losses import mask_loss, tversky_loss
 
 from . import recipes
 from .augment import WEAK, appearance
@@ -35,7 +36,6 @@ from .data.loader import batches
 from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
-from .losses import mask_loss, tversky_loss
 from .run_folder import enter, publish
 from .schedule import ema_decay, first_beta, learning_rate, window_at
 from .start import start

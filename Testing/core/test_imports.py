@@ -79,6 +79,7 @@ LAYERS = {
         "sweep",
         "merge",
         "segmenter",
+        "losses",
         "evaluation",
         "service",
         "masks.small_regions",

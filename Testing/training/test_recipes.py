@@ -14,7 +14,6 @@ from training.augment import WEAK
 from training.config import OptimConfig, changed
 from training.data.episodes import Episodes
 from training.data.poses import overlapping
-from training.losses import tversky_loss
 from training.schedule import first_beta, learning_rate
 from training.state import saved
 
@@ -76,31 +75,6 @@ def test_one_cycle_is_pytorchs():
         if step < 199:
             theirs.step()
     assert first_beta(7, 200, OptimConfig(), 0.9) == 0.9
-
-
-def test_tversky_by_hand():
-    """Half a mask found and twice as much beside it: the weight of what is too much is 2/3."""
-    masks = torch.zeros(1, 1, 4, 4, 4)
-    masks[..., :2] = 1
-    masks[..., 2:, :, :2] = 1
-    logits = torch.full_like(masks, -40.0)
-    logits[:, :, 0] = 40.0
-    hit, extra, missed = 8.0, 8.0, 24.0
-    share = extra / (extra + missed)
-    expected = 1 - hit / (hit + share * extra + (1 - share) * missed)
-    entropy = 40.0 * (extra + missed) / 64
-    loss, dice = tversky_loss(logits, masks)
-    torch.testing.assert_close(loss, torch.tensor(expected + entropy))
-    torch.testing.assert_close(dice, torch.tensor(2 * hit / (2 * hit + extra + missed)))
-
-
-def test_tversky_of_an_absent_mask_costs_one_and_teaches_by_entropy_only():
-    logits = torch.full((1, 1, 4, 4, 4), -2.0, requires_grad=True)
-    loss, _ = tversky_loss(logits, torch.zeros(1, 1, 4, 4, 4))
-    entropy = torch.nn.functional.softplus(torch.tensor(-2.0))
-    torch.testing.assert_close(loss.detach(), 1 + entropy)
-    loss.backward()
-    torch.testing.assert_close(logits.grad, torch.full_like(logits, float(torch.tensor(-2.0).sigmoid()) / 64))
 
 
 def test_overlapping_views_overlap():

@@ -1,11 +1,16 @@
 """What a prediction is charged for, per mask: Dice plus cross-entropy (paper equation 3), and false structures by their size."""
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-_dice = DiceLoss(reduction="none", smooth_nr=1.0, smooth_dr=1.0)
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from monai.losses import DiceLoss
 
 
 def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float) -> tuple[Tensor, Tensor]:
@@ -15,16 +20,19 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
         logits: [B,K,D,H,W].
         masks: [B,K,D,H,W], 0 or 1.
         shown: [B,K] voxels of each mask in the reference view; 0 where it lost the mask, so nothing can be asked.
-        balance_power: see `OptimConfig.balance_power`.
+        balance_power: positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy.
 
     Returns:
         The loss to minimise, and the mean soft Dice of masks present in the target, for the log.
+
+    Raises:
+        InputError: if MONAI is not installed.
     """
     logits, masks = logits.float(), masks.float()
     asked, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
     present = asked & (foreground > 0)
     probabilities = logits.sigmoid()
-    dice = _dice(probabilities, masks).flatten(1)
+    dice = _dice()(probabilities, masks).flatten(1)
     # A mask the target does not hold has no overlap to measure. What is found all the same is charged by its size beside the reference's:
     # cross-entropy, a mean over many voxels, hardly notices a false structure.
     found = probabilities.sum(dim=(2, 3, 4))
@@ -61,3 +69,13 @@ def tversky_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     """Mean of `values` over `where`, zero if there are none."""
     return torch.where(where, values, 0).sum() / where.sum().clamp(min=1)
+
+
+@cache
+def _dice() -> "DiceLoss":
+    """MONAI's loss, loaded when it is first needed: segmenting goes without it."""
+    try:
+        from monai.losses import DiceLoss
+    except ModuleNotFoundError as error:
+        raise InputError(f"Training and adapting need {error.name}.", "Run: pip install 'mass-core[train]'") from error
+    return DiceLoss(reduction="none", smooth_nr=1.0, smooth_dr=1.0)

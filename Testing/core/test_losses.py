@@ -1,0 +1,95 @@
+"""What a prediction is charged for, with answers one can check by eye."""
+
+import sys
+
+import pytest
+import torch
+
+from mass_core import losses
+from mass_core.errors import InputError
+from mass_core.losses import mask_loss, tversky_loss
+
+pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
+
+
+def masks():
+    mask = torch.zeros(1, 2, 8, 8, 8)
+    mask[0, 0, :4] = 1
+    return mask
+
+
+def test_perfect_prediction_costs_almost_nothing():
+    logits = (masks() * 2 - 1) * 20
+    loss, dice = mask_loss(logits, masks(), torch.full((1, 2), 256), 0.5)
+    assert loss < 1e-3 and dice > 0.999
+
+
+def test_empty_target_mask_still_asks_for_silence():
+    """The released loss gives an empty target no gradient at all; a false structure must cost something."""
+    logits = torch.zeros(1, 2, 8, 8, 8, requires_grad=True)
+    loss, _ = mask_loss(logits, masks(), torch.tensor([[0, 256]]), 0.5)
+    loss.backward()
+    assert logits.grad[0, 1].min() > 0
+    assert not logits.grad[0, 0].any()
+
+
+@pytest.mark.parametrize("found", [256, 2560])
+def test_a_false_structure_is_charged_by_its_size_beside_the_references(found):
+    """As many voxels as the reference shows cost one half, ten times as many 10/11; both more than the voxels' cross-entropy alone."""
+    logits = torch.full((1, 1, 32, 32, 32), -30.0)
+    logits.view(-1)[:found] = 1e-6
+    costs = [mask_loss(logits, torch.zeros_like(logits), torch.full((1, 1), float(shown)), 0.5)[0] for shown in (128, 1e12)]
+    torch.testing.assert_close(costs[0] - costs[1], torch.tensor(found / 2 / (found / 2 + 128)), atol=1e-4, rtol=0)
+
+
+def test_masks_the_reference_lost_are_not_charged():
+    wrong = (1 - masks() * 2) * 20
+    loss, _ = mask_loss(wrong, masks(), torch.zeros(1, 2), 0.5)
+    assert loss == 0
+
+
+@pytest.mark.parametrize("power, factor", [(0.0, 1.0), (0.5, 511**0.5), (1.0, 511.0)])
+def test_rare_foreground_weighs_by_the_balance(power, factor):
+    mask = torch.zeros(1, 1, 8, 8, 8)
+    mask[0, 0, 0, 0, 0] = 1
+    logits = torch.zeros_like(mask, requires_grad=True)
+    shown = torch.ones(1, 1)
+    mask_loss(logits, mask, shown, power)[0].backward()
+    with_dice = logits.grad[0, 0, 0, 0, 0]
+    plain = torch.zeros_like(mask, requires_grad=True)
+    mask_loss(plain, mask, shown, 0.0)[0].backward()
+    entropy = -0.5 / 512
+    torch.testing.assert_close(with_dice - plain.grad[0, 0, 0, 0, 0], torch.tensor((factor - 1) * entropy), atol=1e-6, rtol=1e-4)
+
+
+def test_tversky_by_hand():
+    """Half a mask found and twice as much beside it: the weight of what is too much is 2/3."""
+    masks = torch.zeros(1, 1, 4, 4, 4)
+    masks[..., :2] = 1
+    masks[..., 2:, :, :2] = 1
+    logits = torch.full_like(masks, -40.0)
+    logits[:, :, 0] = 40.0
+    hit, extra, missed = 8.0, 8.0, 24.0
+    share = extra / (extra + missed)
+    expected = 1 - hit / (hit + share * extra + (1 - share) * missed)
+    entropy = 40.0 * (extra + missed) / 64
+    loss, dice = tversky_loss(logits, masks)
+    torch.testing.assert_close(loss, torch.tensor(expected + entropy))
+    torch.testing.assert_close(dice, torch.tensor(2 * hit / (2 * hit + extra + missed)))
+
+
+def test_tversky_of_an_absent_mask_costs_one_and_teaches_by_entropy_only():
+    logits = torch.full((1, 1, 4, 4, 4), -2.0, requires_grad=True)
+    loss, _ = tversky_loss(logits, torch.zeros(1, 1, 4, 4, 4))
+    entropy = torch.nn.functional.softplus(torch.tensor(-2.0))
+    torch.testing.assert_close(loss.detach(), 1 + entropy)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, torch.full_like(logits, float(torch.tensor(-2.0).sigmoid()) / 64))
+
+
+def test_without_monai_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses._dice.cache_clear()
+    monkeypatch.setitem(sys.modules, "monai.losses", None)
+    with pytest.raises(InputError, match="need monai") as caught:
+        mask_loss(torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1), 0.5)
+    assert "mass-core[train]" in caught.value.cure
