@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 
+from .precision import Precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
@@ -86,9 +88,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by."""
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise InputError(f"optim.{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
+        _check_names(self, "optim.")
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
 
@@ -111,8 +111,8 @@ class RunConfig:
     early_share: float = 0.75
     """Share of the steps that use the early window."""
     seed: int = 42
-    precision: str = "auto"
-    """auto: bfloat16 on CUDA, float32 elsewhere."""
+    precision: Precision = "auto"
+    """auto: bfloat16 on CUDA, float32 elsewhere. float16 is for GPUs before NVIDIA's Ampere."""
     workers: int = 2
     log_every: int = 20
     save_every: int = 500
@@ -143,7 +143,8 @@ class RunConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers no run can have."""
+        """Refuse names nothing is known by, and numbers no run can have."""
+        _check_names(self)
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
@@ -151,6 +152,13 @@ class RunConfig:
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, as written to `config.json`."""
         return asdict(self)
+
+
+def _check_names(config: Any, section: str = "") -> None:
+    """Refuse values that are none of those a field may hold by its annotation."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            raise InputError(f"{section}{name} is {getattr(config, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
 
 
 def changed(config: Any, settings: Sequence[str]) -> Any:

@@ -28,7 +28,6 @@ from mass_core.errors import MassError
 from mass_core.losses import mask_loss, tversky_loss
 
 from . import recipes
-from .augment import WEAK, appearance
 from .config import RunConfig, changed
 from .curves import draw
 from .data.episodes import Batch
@@ -36,13 +35,14 @@ from .data.loader import batches
 from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
+from .precision import autocast
 from .run_folder import enter, publish
 from .schedule import ema_decay, first_beta, learning_rate, window_at
 from .start import start
 from .state import State, update_average
 from .stopping import Signals
 from .validation import labelled, validate
-from .views import cut_views
+from .views import augmented_views
 
 
 def train(
@@ -105,11 +105,9 @@ def step(
         seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
         with group.alone(network, last=number == len(parts) - 1):
             loss, values = charge(config, state.step, network, watch, batch, seed)
-            (loss / len(parts)).backward()
+            state.scaler.scale(loss / len(parts)).backward()
         shown.append(values)
-    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
-    _apply(config, state, bool(norm.isfinite()))
-    return {"norm": norm.detach()} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
+    return {"norm": advance(config, state)} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
 
 
 def charge(
@@ -119,17 +117,13 @@ def charge(
     device = batch.image.device
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    images, masks = cut_views(batch, window_at(at, config), config.episodes, generator)
-    if config.episodes.weak_reference:
-        images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
-    else:
-        images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
+    images, masks = augmented_views(batch, window_at(at, config), config, generator)
     shown = masks[:, 0].sum((2, 3, 4))
     shown = torch.where(shown < 8, 0, shown)
     reference, target = images[:, 0], images[:, 1]
     if config.channels_last:
         reference, target = (x.to(memory_format=torch.channels_last_3d) for x in (reference, target))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_mixed(config, device)), _attention(device):
+    with autocast(config.precision, device), _attention(device):
         logits = network(target, reference, masks[:, 0].float())
     if config.optim.loss == "tversky":
         loss, dice = tversky_loss(logits, masks[:, 1])
@@ -147,23 +141,28 @@ def _attention(device: torch.device) -> AbstractContextManager[object]:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-def _apply(config: RunConfig, state: State, finite: bool) -> None:
-    """Move the weights, or count a step that would have ruined them."""
-    if finite:
+def advance(config: RunConfig, state: State) -> Tensor:
+    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
+
+    Raises:
+        MassError: if there were too many such steps.
+    """
+    state.scaler.unscale_(state.optimiser)
+    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
+    if norm.isfinite():
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, config.steps, config.optim)
             group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
-        state.optimiser.step()
+        state.scaler.step(state.optimiser)
         update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
     else:
         state.bad_steps += 1
-        if state.bad_steps > config.optim.most_bad_steps:
+        # Above 1, the scale of float16 is still looking for its place: it halves with every such step, and the next may be a good one.
+        if state.bad_steps > config.optim.most_bad_steps and state.scaler.get_scale() <= 1:
             raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
+    state.scaler.update()
     state.step += 1
-
-
-def _mixed(config: RunConfig, device: torch.device) -> bool:
-    return config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    return norm.detach()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

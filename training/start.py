@@ -4,6 +4,7 @@ import copy
 from functools import partial
 
 import torch
+from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.checkpoint import checkpoint
 
@@ -15,6 +16,7 @@ from mass_core.model.blocks import ResidualBlock
 from .config import OptimConfig, RunConfig
 from .lamb import Lamb
 from .muon import Muon
+from .precision import scaler
 from .state import State
 
 
@@ -36,7 +38,7 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     average = copy.deepcopy(network).requires_grad_(False).eval()
     if config.recompute:
         _recompute_blocks(network)
-    return State(network, average, _optimiser(network, config.optim))
+    return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
 
 
 def _recompute_blocks(network: MASS) -> None:
@@ -46,7 +48,8 @@ def _recompute_blocks(network: MASS) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
 
 
-def _optimiser(network: MASS, optim: OptimConfig) -> Optimizer:
+def optimiser_of(network: nn.Module, optim: OptimConfig) -> Optimizer:
+    """The optimiser the settings ask for, of all parameters."""
     if optim.muon_ratio:
         return Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
     parameters = list(network.parameters())

@@ -7,12 +7,14 @@ included; the step restores them all, in every process.
 import os
 import pickle
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from mass_core.atomic import write_by
@@ -37,6 +39,8 @@ class State:
     bad_steps: int = 0
     best: float = float("-inf")
     """Highest `val_dice` so far."""
+    scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
+    """Of the losses, for float16."""
 
     def save(self, folder: Path, config: RunConfig, group: Group) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
@@ -54,6 +58,7 @@ class State:
             "step": self.step,
             "bad_steps": self.bad_steps,
             "best": self.best,
+            "scaler": self.scaler.state_dict(),
         }
 
         def write(file: IO[bytes]) -> None:
@@ -94,6 +99,7 @@ class State:
             self.network.load_state_dict(values["network"])
             self.average.load_state_dict(values["average"])
             self.optimiser.load_state_dict(values["optimiser"])
+            self.scaler.load_state_dict(values.get("scaler", {}))
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
