@@ -1,0 +1,208 @@
+"""Other ways to pretrain the same encoder, beside MASS: the paper's table 1 at a size two cores can do.
+
+    python -m Testing.benchmarks.pretraining_methods pretrain --method mae --steps 1500 --data DATASET [DATASET...] --output MAE.safetensors
+    python -m Testing.benchmarks.pretraining_methods compare --dataset LABELLED --weights NONE.safetensors MAE.safetensors ... --output DIR
+
+`pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` hides most blocks of a view and has them
+drawn again, `simclr` tells views of one scan from views of other scans, `none` draws random weights; of these only the encoder has
+learned, everything else is the recipe's random start. All see the same scans in the same order, in the same poses and intensities, with
+the same optimiser, rates and average. A run that was stopped goes on from its last state, in OUTPUT's name with `.run`, when called again.
+
+`compare` runs `mass evaluate` for every weights file, hands it what stands behind `--`, and prints all tables as one.
+"""
+
+import argparse
+import copy
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from monai.losses import ContrastiveLoss
+from monai.networks.blocks import UnetOutBlock, UnetrUpBlock
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from mass_core.errors import MassError
+from training import recipes
+from training.config import RunConfig, changed
+from training.data.loader import batches
+from training.distributed import Group
+from training.logbook import Logbook
+from training.precision import autocast, scaler
+from training.pretrain import advance, train
+from training.run_folder import enter, publish
+from training.schedule import window_at
+from training.start import optimiser_of, start
+from training.state import State
+from training.views import augmented_views
+
+HIDDEN = 0.75
+"""Share of the blocks a view loses (He et al. 2022, https://arxiv.org/abs/2111.06377)."""
+BLOCK = 4
+"""Edge of a block in voxels: 216 blocks in a view of 24 voxels, near the 196 patches of that paper's images."""
+TEMPERATURE = 0.1
+"""Of the contrast, as Chen et al. 2020 (https://arxiv.org/abs/2002.05709) found best for small batches."""
+PROJECTED = 64
+"""Numbers in which views are compared."""
+
+
+class Mae(nn.Module):
+    """Draws hidden blocks again, through the encoder and a light decoder.
+
+    Args:
+        encoder: of MASS.
+        channels: feature channels from full resolution to the deepest level.
+    """
+
+    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        pairs = zip(channels[::-1], channels[-2::-1], strict=False)
+        self.levels = nn.ModuleList(
+            UnetrUpBlock(3, deep, shallow, kernel_size=3, upsample_kernel_size=2, norm_name="instance") for deep, shallow in pairs
+        )
+        self.out = UnetOutBlock(3, channels[0], 1)
+
+    def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error in the hidden voxels of views [B,2,1,W,W,W]."""
+        images = views_B2.flatten(0, 1)
+        blocks = [side // BLOCK for side in images.shape[2:]]
+        drawn = torch.rand(len(images), 1, *blocks, generator=generator, device=images.device)
+        hidden = interpolate((drawn < HIDDEN).float(), size=images.shape[2:], mode="nearest")
+        x, *skips = self.encoder(images * (1 - hidden))
+        for level, skip in zip(self.levels, skips, strict=True):
+            x = level(x, skip)
+        return ((self.out(x).float() - images) ** 2 * hidden).sum() / hidden.sum()
+
+
+class SimClr(nn.Module):
+    """Brings the two views of a scan together and pushes those of different scans apart (NT-Xent), by their deepest features' mean.
+
+    Args:
+        encoder: of MASS.
+        channels: feature channels from full resolution to the deepest level.
+    """
+
+    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.project = nn.Sequential(nn.Linear(channels[-1], channels[-1]), nn.ReLU(), nn.Linear(channels[-1], PROJECTED))
+        self.loss = ContrastiveLoss(temperature=TEMPERATURE)
+
+    def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
+        """Loss of views [B,2,1,W,W,W]; draws nothing."""
+        deepest = self.encoder(views_B2.flatten(0, 1))[0].float().mean((2, 3, 4))
+        projected = self.project(deepest).float().unflatten(0, (-1, 2))
+        return self.loss(projected[:, 0], projected[:, 1])
+
+
+LEARNERS: dict[str, Callable[[nn.Module, Sequence[int]], nn.Module]] = {"mae": Mae, "simclr": SimClr}
+
+
+def configured(method: str, steps: int, settings: Sequence[str]) -> RunConfig:
+    """The recipe `small` with views of 24 voxels throughout and a state every 200 steps.
+
+    A view anywhere else in the scan, which teaches MASS silence, shows nothing the reference shows: the contrast goes without.
+    """
+    config = changed(recipes.small(), [f"steps={steps}", "early_share=1", "save_every=200", "validate_every=0", *settings])
+    if method == "simclr":
+        config = changed(config, ["episodes.far_share=0"])
+    return replace(config, name=f"{config.name} {method}")
+
+
+def pretrain(method: str, config: RunConfig, data: Sequence[Path], output: Path) -> None:
+    """Run to the end, or on from the last state, and write the weights."""
+    group, folder = Group(0, 1, torch.device("cpu")), output.with_suffix(".run")
+    if method == "mass":
+        train(config, data, folder, group, resume="auto", minutes=0)
+        shutil.copyfile(folder / "last.safetensors", output)
+        return
+    whole = start(config, group.device, None)
+    if method != "none":
+        learned = learn(LEARNERS[method], config, data, folder, group)
+        whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
+        whole.step = learned.step
+    publish(config, data, output, whole)
+
+
+def learn(
+    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, data: Sequence[Path], folder: Path, group: Group
+) -> State:
+    """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
+    network = learner(start(config, group.device, None).network.encoder, config.model.channels).train()
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    state = State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, group.device))
+    enter(config, folder, state, group, "auto")
+    with Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every) as log:
+        mark = time.monotonic()
+        for (batch,) in batches(config, data, state.step, group):
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+            views, _ = augmented_views(batch, window_at(state.step, config), config, generator)
+            state.optimiser.zero_grad(set_to_none=True)
+            with autocast(config.precision, group.device):
+                loss = network(views, generator)
+            state.scaler.scale(loss).backward()
+            norm = advance(config, state)
+            now = time.monotonic()
+            log.add(state.step, loss=loss.detach(), norm=norm, samples_per_s=config.batch_size / (now - mark))
+            mark = now
+            if state.step % config.save_every == 0 or state.step == config.steps:
+                state.save(folder / "state", config, group)
+    return state
+
+
+def compare(weights: Sequence[Path], dataset: Path, output: Path, more: Sequence[str]) -> str:
+    """Evaluate every weights file and return one table in Markdown: a row for each, the mean over structures in each column."""
+    found: dict[str, dict[tuple[int, str], list[float]]] = {}
+    for path in weights:
+        folder = output / path.stem
+        words = ["evaluate", "--weights", str(path), "--dataset", str(dataset), "--output", str(folder)]
+        subprocess.run([sys.executable, "-m", "mass_core", *words, *more], check=True)
+        means = found.setdefault(path.stem, {})
+        for row in json.loads((folder / "summary.json").read_text())["rows"]:
+            if row["scans"]:
+                means.setdefault((row["shots"], row.get("method", "in-context")), []).append(row["dice"])
+    columns = sorted({column for means in found.values() for column in means})
+    lines = [f"| pretraining | {' | '.join(f'{method}, {shots}-shot' for shots, method in columns)} |", "|---|" + "--:|" * len(columns)]
+    for name, means in found.items():
+        cells = [f"{sum(means[column]) / len(means[column]):.3f}" if column in means else "" for column in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("pretrain")
+    one.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
+    one.add_argument("--steps", type=int, default=1500)
+    one.add_argument("--data", nargs="+", type=Path, required=True)
+    one.add_argument("--output", type=Path, required=True)
+    one.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value")
+    all_of_them = commands.add_parser("compare")
+    all_of_them.add_argument("--weights", nargs="+", type=Path, required=True)
+    all_of_them.add_argument("--dataset", type=Path, required=True)
+    all_of_them.add_argument("--output", type=Path, required=True)
+    words = sys.argv[1:] if argv is None else list(argv)
+    words, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    args = parser.parse_args(words)
+    try:
+        if args.command == "pretrain":
+            pretrain(args.method, configured(args.method, args.steps, args.set), args.data, args.output)
+        else:
+            print(compare(args.weights, args.dataset, args.output, more))
+    except MassError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
