@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
@@ -161,13 +162,19 @@ def _check_names(config: Any, section: str = "") -> None:
             raise InputError(f"{section}{name} is {getattr(config, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
 
 
-def changed(config: Any, settings: Sequence[str]) -> Any:
+def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
     """`config` with every `section.field=value` applied, those of a section together: they may depend on one another.
+
+    Args:
+        config: a run, or one of its sections.
+        settings: values are written as the field's annotation wants them: `3,4` for a tuple, `none` where it may hold None.
+        section: whose fields these are, with a dot behind it, for messages.
 
     Raises:
         InputError: if a field does not exist or a value is not of its kind.
     """
     known = {field.name for field in fields(config)}
+    kinds = get_type_hints(type(config))
     inner: dict[str, list[str]] = {}
     values: dict[str, Any] = {}
     for setting in settings:
@@ -175,27 +182,57 @@ def changed(config: Any, settings: Sequence[str]) -> Any:
         head, _, rest = path.partition(".")
         if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
             raise InputError(
-                f"The setting {setting!r} names no field of {type(config).__name__}.", f"Known fields: {', '.join(sorted(known))}."
+                f"The setting {section + setting!r} names no field of {type(config).__name__}.",
+                f"Known fields: {', '.join(sorted(known))}.",
             )
         if rest:
             inner.setdefault(head, []).append(f"{rest}={text}")
         else:
-            values[head] = _parse(text, getattr(config, head), setting)
-    sections = {head: changed(getattr(config, head), some) for head, some in inner.items()}
+            values[head] = _parse(text, kinds[head], section + setting)
+    sections = {head: changed(getattr(config, head), some, f"{section}{head}.") for head, some in inner.items()}
     return replace(config, **values, **sections)
 
 
-def _parse(text: str, old: Any, setting: str) -> Any:
-    """`text` as a value of the same kind as `old`."""
+def _parse(text: str, kind: Any, setting: str) -> Any:
+    """`text` as a value of the kind a field is annotated with."""
     try:
-        if isinstance(old, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(old, tuple):
-            kind = type(old[0]) if old else float
-            return tuple(kind(part) for part in text.split(","))
-        return text if old is None else type(old)(text)
+        return _value(text, kind)
     except (KeyError, ValueError) as error:
-        raise InputError(f"The setting {setting!r} does not fit: the field holds {old!r}.", "Give a value of the same kind.") from error
+        raise InputError(f"The setting {setting!r} does not fit its field.", f"Give {_words(kind)}.") from error
+
+
+def _value(text: str, kind: Any) -> Any:
+    plain, optional = _plain(kind)
+    inner = get_args(plain)
+    if optional and text.lower() == "none":
+        return None
+    if get_origin(plain) is tuple:
+        parts = tuple(inner[0](part) for part in text.split(",")) if text else ()
+        if ... not in inner and len(parts) != len(inner):
+            raise ValueError(f"{len(parts)} values")
+        return parts
+    if get_origin(plain) is Literal:
+        return dict(zip(inner, inner, strict=True))[text]
+    return {"true": True, "false": False}[text.lower()] if plain is bool else plain(text)
+
+
+def _words(kind: Any) -> str:
+    """What may be given for a field, told."""
+    plain, optional = _plain(kind)
+    inner = get_args(plain)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if get_origin(plain) is tuple:
+        count = "" if ... in inner else f"{len(inner)} "
+        text = f"{count}{'whole ' if inner[0] is int else ''}numbers with commas between them"
+    else:
+        text = f"one of: {', '.join(inner)}" if inner else names[plain]
+    return f"{text}, or none" if optional else text
+
+
+def _plain(kind: Any) -> tuple[Any, bool]:
+    """A kind without None, and whether None was among it."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return next(option for option in options if option is not NoneType), NoneType in options
 
 
 def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:

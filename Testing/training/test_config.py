@@ -17,6 +17,8 @@ from training.schedule import ema_decay, learning_rate, pose_strength, window_at
         ("episodes.task_slots=3,4", ("episodes", "task_slots"), (3, 4)),
         ("model.channels=8,32,32,32", ("model", "channels"), (8, 32, 32, 32)),
         ("dataset_weights=1,2.5", ("dataset_weights",), (1.0, 2.5)),
+        ("preprocess.spacing_zyx=2,1.5,1", ("preprocess", "spacing_zyx"), (2.0, 1.5, 1.0)),
+        ("preprocess.interpolation=bspline", ("preprocess", "interpolation"), "bspline"),
     ],
 )
 def test_a_setting_changes_its_field_only(setting, path, value):
@@ -31,6 +33,31 @@ def test_a_setting_changes_its_field_only(setting, path, value):
 def test_mistyped_settings_are_refused(setting):
     with pytest.raises(InputError):
         changed(recipes.smoke(), [setting])
+
+
+def test_none_takes_a_value_away_and_nothing_empties_a_list():
+    """A spacing of None is chosen from the reference; recipe `small` weighs three datasets."""
+    assert changed(recipes.paper(), ["preprocess.spacing_zyx=none"]).preprocess.spacing_zyx is None
+    assert changed(recipes.small(), ["dataset_weights="]).dataset_weights == ()
+
+
+@pytest.mark.parametrize(
+    "setting, wanted",
+    [
+        ("preprocess.spacing_zyx=1.5", "3 numbers with commas between them, or none"),
+        ("preprocess.spacing_zyx=a,b,c", "3 numbers with commas between them, or none"),
+        ("preprocess.window_zyx=1.5,2,3", "3 whole numbers with commas between them"),
+        ("preprocess.orientation=LPS", "one of: RAS, none"),
+        ("episodes.task_slots=2,x", "whole numbers with commas between them"),
+        ("preprocess.overlap=half", "a number"),
+        ("steps=none", "a whole number"),
+        ("compile=2", "true or false"),
+    ],
+)
+def test_what_a_field_takes_is_told(setting, wanted):
+    with pytest.raises(InputError) as error:
+        changed(recipes.small(), [setting])
+    assert setting in str(error.value) and f"Give {wanted}." in str(error.value)
 
 
 def test_settings_that_depend_on_one_another_are_applied_together():
