@@ -8,13 +8,13 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .components import bounding_box
-from .config import Triple
+from .config import Modality, Triple
 from .dataset import Dataset
 from .errors import InputError
 from .metrics import dice, surface_distances
@@ -64,7 +64,7 @@ class Row:
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
-    """A case's normalised image and its label map.
+    """A case's normalised image, its modality said, and its label map.
 
     Raises:
         InputError: if the case has no label map.
@@ -74,19 +74,16 @@ def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
         raise InputError(f"The case {name} of {dataset.folder} has no labels.", "Prepare the dataset with --labels DIR.")
     x, y, z = case.spacing_zyx[::-1]
     grid = Geometry(shape_zyx=case.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=case.origin_xyz, direction=case.direction)
-    return Volume(dataset.image(name).astype(np.float32), grid), Volume(np.asarray(labels), grid)
+    modality = next((known for known in get_args(Modality) if known == case.modality), None)
+    return Volume(dataset.image(name).astype(np.float32), grid, modality), Volume(np.asarray(labels), grid)
 
 
 def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
-    """For images that are cropped and normalised already: clipping and scaling change nothing about those, and nothing is guessed.
-
-    Raises:
-        InputError: if the dataset mixes modalities.
-    """
-    modalities = sorted({case.modality for case in dataset.cases})
-    if len(modalities) != 1:
-        raise InputError(f"{dataset.folder} mixes {', '.join(modalities)}.", "Prepare a dataset for each modality.")
-    return segmenter.with_recipe(segmenter.recipe.changed(modality=modalities[0], body_crop="none"))
+    """For images of `scan`, which are cropped and normalised already: clipping and scaling change nothing about those, and none is
+    guessed: in a dataset of several modalities each has that of its case."""
+    modalities = {case.modality for case in dataset.cases}
+    modality = modalities.pop() if len(modalities) == 1 else "auto"
+    return segmenter.with_recipe(segmenter.recipe.changed(modality=modality, modality_once=True, body_crop="none"))
 
 
 def draw_references(dataset: Dataset, label: int, shots: int, draws: int, seed: int) -> list[tuple[str, ...]]:

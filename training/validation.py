@@ -30,19 +30,15 @@ class Labelled:
 
 
 def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], list[str]]:
-    """The datasets that can be judged, and what the user should be told about the others.
-
-    Raises:
-        InputError: if one mixes modalities.
-    """
+    """The datasets that can be judged, and what the user should be told about them and about the others."""
     sets, told = [], []
     for dataset in map(Dataset.read, data):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
         if not cases:
             told.append(f"{dataset.name} has no labelled scans in its split val.")
             continue
-        if len({case.modality for case in dataset.cases}) > 1:
-            raise InputError(f"{dataset.folder} mixes modalities; validation guesses none.", "Prepare a dataset for each modality.")
+        if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
+            told.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
         labels, unknown = _labels(dataset, cases)
         told += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
         if labels:
