@@ -42,8 +42,15 @@ def amount(ml: float) -> str:
     return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
 
 
-def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, picture: Path | None) -> list[Job]:
+def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, picture: Path | None, *, what: str = "seg") -> list[Job]:
     """The jobs of a run.
+
+    Args:
+        targets: scans.
+        output: file for the result of a single one.
+        folder: for the results of several, called `<target>_<what>.nii.gz`.
+        picture: file of a picture; with several targets one for each, its name behind that of the file.
+        what: the results are.
 
     Raises:
         InputError: if targets are missing, or their results would have the same name.
@@ -62,7 +69,7 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
         raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
-    return [_job_in(folder, target, picture, alone=len(targets) == 1) for target in _distinct(targets)]
+    return [_job_in(folder, target, picture, what, alone=len(targets) == 1) for target in _distinct(targets)]
 
 
 def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
@@ -121,10 +128,10 @@ def _parts(place: Path) -> list[Path]:
     return [*(p for p in beside if p.suffix in (".raw", ".zraw")), place]
 
 
-def _job_in(folder: Path, target: Path, picture: Path | None, *, alone: bool) -> Job:
+def _job_in(folder: Path, target: Path, picture: Path | None, what: str, *, alone: bool) -> Job:
     name = stem(target)
     own = picture if picture is None or alone else picture.with_name(f"{picture.stem}_{name}{picture.suffix}")
-    return Job(target, folder / f"{name}_seg.nii.gz", name, own)
+    return Job(target, folder / f"{name}_{what}.nii.gz", name, own)
 
 
 def _distinct(targets: Sequence[Path]) -> Sequence[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from .volume import Geometry, Volume
 
 if TYPE_CHECKING:
     from .checkpoint import Model
+
+Found = TypeVar("Found")
 
 _PREPARED_BYTES = 1 << 30
 """Of prepared targets kept for the next run."""
@@ -168,7 +170,7 @@ class Segmenter:
         steps = Steps(progress, cancelled)
         compute = self._compute(labels=len(task.labels))
         run = _Run(self, target, task, steps, maps=probabilities)
-        found, notes = _with_one_retry(run.found, compute)
+        found, notes = with_one_retry(run.found, compute)
         array, surplus = self._decided([group for group, _ in found], task, steps)
         labels = Volume(array, target.geometry)
         steps.stop_clock()
@@ -277,10 +279,8 @@ class _Run:
         return lambda done, count: self._steps.at("segment", before + own * done / count, total)
 
 
-def _with_one_retry(
-    found: Callable[[Compute], list[tuple[Group, Swept]]], compute: Compute
-) -> tuple[list[tuple[Group, Swept]], tuple[str, ...]]:
-    """Run; if memory does not suffice, run once more with the least it can do with.
+def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple[Found, tuple[str, ...]]:
+    """Run; if memory does not suffice, run once more with the least it can do with, and say so.
 
     Raises:
         DeviceError: if that does not suffice either.

@@ -13,6 +13,7 @@ from torch import Tensor
 from .blend import Best, Blend
 from .config import Recipe, Shape
 from .model import MASS
+from .volume import Box, slices
 from .windows import blend_weights, padded_shape, positions
 
 Tokens = tuple[Tensor, ...]
@@ -117,8 +118,7 @@ def sweep(
         step: called with the windows done and their number, between passes of the network.
     """
     shape = _shape(array_zyx)
-    padded = _pad(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
-    windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
+    padded = padded_to(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
     weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
     least = 0.0 if wanted.exact or wanted.maps else 0.02 * recipe.threshold
     blend = Blend((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
@@ -126,28 +126,56 @@ def sweep(
     best = Best(shape, wanted.depth, exact=wanted.exact)
     maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if wanted.maps else None
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
+
+    def probabilities(some: Sequence[Shape]) -> Tensor:
+        return _probabilities(network, padded, some, on_device, recipe.window_zyx, compute)
+
+    for label, box, values in blended(padded, recipe, blend, probabilities, batch=compute.batch, step=step):
+        best.put(label, box, values)
+        if maps is not None:
+            put(maps[label], box, values)
+    return Swept(best=best, maps=maps)
+
+
+def blended(
+    padded: Tensor,
+    recipe: Recipe,
+    blend: Blend,
+    look: Callable[[Sequence[Shape]], Tensor],
+    *,
+    batch: int,
+    step: Callable[[int, int], None],
+) -> Iterator[tuple[int, Box, np.ndarray]]:
+    """Go over a volume window by window; hands out what `blend` has finished as (channel, box, values float32).
+
+    Args:
+        padded: at least as large as the window.
+        recipe: window, overlap, and whether windows of a single value are left out: nothing is added there.
+        blend: where the windows are summed.
+        look: what the network says of some windows, given their first voxels: [windows,K,D,H,W].
+        batch: windows in one call of it.
+        step: called with the windows done and their number, between those calls.
+    """
+    windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
     done = 0
     for _, row in groupby(windows, key=lambda start: start[0]):
         plain, seen = _sorted_out(padded, list(row), recipe)
         for start in plain:
             blend.add_empty(start)
         done += len(plain)
-        for some in _batches(seen, compute.batch):
+        for some in _batches(seen, batch):
             step(done, len(windows))
-            for start, probabilities_KDHW in zip(
-                some, _probabilities(network, padded, some, on_device, recipe.window_zyx, compute), strict=True
-            ):
-                blend.add(start, probabilities_KDHW)
+            for start, values_KDHW in zip(some, look(some), strict=True):
+                blend.add(start, values_KDHW)
             done += len(some)
-        next_plane = windows[done][0] if done < len(windows) else padded.shape[0]
-        for label, box, values in blend.finish(next_plane):
-            best.put(label, box, values)
-            if maps is not None:
-                (z0, y0, x0), (z1, y1, x1) = box
-                view = maps[label][z0:z1, y0:y1, x0:x1]
-                view[...] = values[: view.shape[0], : view.shape[1], : view.shape[2]]
+        yield from blend.finish(windows[done][0] if done < len(windows) else padded.shape[0])
     step(len(windows), len(windows))
-    return Swept(best=best, maps=maps)
+
+
+def put(volume: np.ndarray, box: Box, values: np.ndarray) -> None:
+    """Write a box of a padded volume into the volume [z,y,x]; what lies behind its end is cut off."""
+    view = volume[slices(box)]
+    view[...] = values[: view.shape[0], : view.shape[1], : view.shape[2]]
 
 
 def split_passes(tokens: Tokens, classes_per_pass: int) -> list[Tokens]:
@@ -161,13 +189,18 @@ def _probabilities(
     network: MASS, volume: Tensor, windows: Sequence[Shape], passes: Sequence[Tokens], size: Shape, compute: Compute
 ) -> Tensor:
     """Probabilities float32 [windows,K,D,H,W]: each window is encoded once, then decoded for every pass."""
-    depth, height, width = size
-    batch_B1DHW = torch.stack([volume[z : z + depth, y : y + height, x : x + width] for z, y, x in windows])[:, None].to(compute.device)
+    batch_B1DHW = stacked(volume, windows, size).to(compute.device)
     count = len(windows)
     with torch.inference_mode(), compute.autocast():
         features = network.encode_image(batch_B1DHW)
         logits = [network.decode(features, tuple(stage.expand(count, -1, -1, -1) for stage in tokens)) for tokens in passes]
         return torch.cat([part.float().sigmoid_() for part in logits], dim=1)
+
+
+def stacked(volume: Tensor, windows: Sequence[Shape], size: Shape) -> Tensor:
+    """Windows [N,1,D,H,W] of a volume [z,y,x], given their first voxels and size."""
+    depth, height, width = size
+    return torch.stack([volume[z : z + depth, y : y + height, x : x + width] for z, y, x in windows])[:, None]
 
 
 def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe) -> tuple[list[Shape], list[Shape]]:
@@ -188,8 +221,8 @@ def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:
         yield windows[first : first + size]
 
 
-def _pad(volume: Tensor, shape_zyx: Shape) -> Tensor:
-    """Zeros at the end of the axes that are too short."""
+def padded_to(volume: Tensor, shape_zyx: Shape) -> Tensor:
+    """A volume with zeros at the end of the axes that are too short."""
     z, y, x = (size - have for size, have in zip(shape_zyx, volume.shape, strict=True))
     return F.pad(volume, (0, x, 0, y, 0, z)) if z or y or x else volume
 

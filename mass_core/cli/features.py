@@ -1,0 +1,135 @@
+"""mass features: what the network sees in scans, as colours."""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Triple
+from ..errors import MassError
+from ..failures import as_mass_error
+from ..outputs import Job, all_or_none, check_free, folders_ready, plan
+from ..progress import Steps
+from .options import add_preparation, add_weights, chosen_recipe, load
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..features import Basis, Painting, View
+    from ..segmenter import Segmenter
+    from ..volume import Volume
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser(
+        "features",
+        help="what the network sees in scans, as colours",
+        description="Three principal components of the decoder's output become red, green and blue. Scans of one call share their colours: "
+        "like tissue looks alike.",
+    )
+    add_weights(parser)
+    parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
+    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_features.nii.gz")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes, in grey and in colour")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_preparation(parser)
+    parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at every target, in colours common to all."""
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
+    files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
+    check_free(files, overwrite=arguments.overwrite)
+    with folders_ready(files):
+        from ..features import Basis
+        from ..segmenter import Segmenter
+
+        model = load(arguments)
+        segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
+        batch = _Batch(arguments, segmenter, alone=len(jobs) == 1)
+        samples = {job: found for job in jobs if (found := batch.tried(job, batch.sample)) is not None}
+        if samples:
+            basis = Basis.of(list(samples.values()))
+            for job in samples:
+                batch.tried(job, lambda one: batch.paint(one, basis))
+    return 3 if batch.failed else 0
+
+
+class _Batch:
+    """The targets of a run; a failure of one among several does not stop the others."""
+
+    def __init__(self, arguments: argparse.Namespace, segmenter: "Segmenter", *, alone: bool) -> None:
+        self.failed: list[Job] = []
+        self._arguments, self._segmenter, self._alone = arguments, segmenter, alone
+        self._spacing: Triple | None = None
+        # One is kept, so that a single target is prepared once; several are read anew to be painted, for memory holds one.
+        self._seen = lru_cache(maxsize=1)(self._read)
+
+    def tried(self, job: Job, action: Callable[[Job], Any]) -> Any:
+        """What an action gives; None if it failed, which is told."""
+        try:
+            return action(job)
+        except (MassError, RuntimeError, MemoryError, OSError) as error:
+            known = as_mass_error(error)
+            if known is None or self._alone:
+                raise
+            self._arguments.terminal.failed(known, target=str(job.target))
+            self.failed.append(job)
+            return None
+
+    def sample(self, job: Job) -> "np.ndarray":
+        """Feature vectors of a target."""
+        from ..features import sample
+
+        return sample(self._segmenter, self._seen(job.target)[1], self._steps())
+
+    def paint(self, job: Job, basis: "Basis") -> None:
+        """Paint a target, write and tell."""
+        from ..features import paint
+
+        began = time.monotonic()
+        scan, seen = self._seen(job.target)
+        painting = paint(self._segmenter, seen, basis, self._steps())
+        with all_or_none([job.output] + ([job.picture] if job.picture is not None else [])) as place:
+            painting.write(place[job.output])
+            if job.picture is not None:
+                from ..colour_picture import draw
+
+                draw(place[job.picture], scan, painting.rgb, modality=painting.modality)
+        for warning in painting.warnings:
+            self._arguments.terminal.warn(warning)
+        self._tell(job, painting, basis, time.monotonic() - began)
+
+    def _tell(self, job: Job, painting: "Painting", basis: "Basis", seconds: float) -> None:
+        shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), basis.explained, strict=True))
+        self._arguments.terminal.result(
+            f"{job.output}: {shares} of what the features tell apart ({seconds:.1f} s)",
+            target=str(job.target),
+            output=str(job.output),
+            picture=None if job.picture is None else str(job.picture),
+            explained=[round(share, 4) for share in basis.explained],
+            spacing_zyx=self._spacing,
+            modality=painting.modality,
+            warnings=painting.warnings,
+            seconds=round(seconds, 3),
+            device=str(self._segmenter.model.device),
+        )
+
+    def _read(self, target: Path) -> "tuple[Volume, View]":
+        """A scan, read and prepared; the first one says at which voxel size all are looked at."""
+        from ..features import view, view_spacing
+        from ..volume import Volume
+
+        scan = Volume.read(target, frame=self._arguments.frame)
+        self._spacing = self._spacing or view_spacing(scan.geometry, self._segmenter.recipe)
+        return scan, view(self._segmenter, scan, self._spacing, self._steps())
+
+    def _steps(self) -> Steps:
+        return Steps(self._arguments.terminal.progress)
