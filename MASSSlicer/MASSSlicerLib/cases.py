@@ -13,6 +13,8 @@ from mass_core.atomic import write_bytes
 from mass_core.errors import InputError
 from mass_core.outputs import IMAGE_ENDINGS, stem
 
+from .quality import Quality
+
 WAITING, RUNNING, DONE, SKIPPED, FAILED, STOPPED = "waiting", "running", "done", "skipped", "failed", "stopped"
 SUMMARY = "MASS_summary.csv"
 _NOT_TARGETS = re.compile(r"(_seg|_mask|-label|_label\d+_prob)$", re.IGNORECASE)
@@ -36,6 +38,8 @@ class Case:
     seconds: float = 0.0
     volumes_ml: dict[str, float] = field(default_factory=dict)
     """By name of the structure."""
+    quality: dict[str, Quality] = field(default_factory=dict)
+    """By name of the structure; empty: not checked."""
     warnings: tuple[str, ...] = ()
     segmentation_id: str = ""
     segment_ids: tuple[str, ...] = ()
@@ -48,7 +52,7 @@ class Case:
 
     def reset(self) -> None:
         """Make ready for another try."""
-        self.status, self.message, self.seconds, self.volumes_ml, self.warnings = WAITING, "", 0.0, {}, ()
+        self.status, self.message, self.seconds, self.volumes_ml, self.quality, self.warnings = WAITING, "", 0.0, {}, {}, ()
 
 
 def of_folder(folder: Path) -> list[Path]:
@@ -100,12 +104,20 @@ def write_summary(cases: Iterable[Case], path: Path) -> None:
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["target", "status", "structure", "volume_ml", "seconds", "output", "message"])
+    table.writerow(["target", "status", "structure", "volume_ml", "quality", "expected_dice", "seconds", "output", "message"])
     for case in cases:
         source = str(case.path or case.series or case.name)
         note = " ".join([case.message, *case.warnings]).strip().replace("\n", " ")
         for structure, volume in (case.volumes_ml or {"": None}).items():
             shown = "" if volume is None else f"{volume:.4g}"
-            table.writerow([source, case.status, structure, shown, f"{case.seconds:.1f}", str(case.output or ""), note])
+            flag, dice = _judged(case.quality.get(structure))
+            table.writerow([source, case.status, structure, shown, flag, dice, f"{case.seconds:.1f}", str(case.output or ""), note])
     # The mark tells Excel that this is UTF-8.
     write_bytes(path, b"\xef\xbb\xbf" + text.getvalue().encode())
+
+
+def _judged(quality: Quality | None) -> tuple[str, str]:
+    """Flag and expected Dice for the table; empty where they are not known."""
+    if quality is None:
+        return "", ""
+    return quality.flag, "" if quality.expected_dice is None else f"{quality.expected_dice:.3f}"

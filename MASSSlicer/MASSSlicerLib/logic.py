@@ -205,7 +205,14 @@ def settings_of(parameters: MASSSlicerParameterNode, device: str) -> Settings:
             "threshold": parameters.threshold,
             "parts": parameters.parts,
         }
-    return Settings(weights=parameters.weights, device=device, precision=parameters.precision, recipe=parameters.recipe, options=own)
+    return Settings(
+        weights=parameters.weights,
+        device=device,
+        precision=parameters.precision,
+        recipe=parameters.recipe,
+        options=own,
+        assess=parameters.assess,
+    )
 
 
 def destination_of(parameters: MASSSlicerParameterNode) -> Destination:

@@ -36,9 +36,11 @@ class Settings:
     recipe: str = "default"
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of a recipe by name (docs/preprocessing.md)."""
+    assess: bool = False
+    """Also estimate how good each result is; takes longer."""
 
     def params(self) -> dict[str, Any]:
-        """As the worker wants them."""
+        """As every method of the worker wants them."""
         return {
             "weights": self.weights,
             "device": self.device,

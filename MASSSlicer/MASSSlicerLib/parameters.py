@@ -39,6 +39,7 @@ class MASSSlicerParameterNode:
     outputFormat: Annotated[str, Choice(FORMATS)] = ".seg.nrrd"
     skipDone: bool = True
     resultName: str = "{target} MASS"
+    assess: bool = False
 
     weights: str = "small"
     recipe: Annotated[str, Choice(RECIPES)] = "default"

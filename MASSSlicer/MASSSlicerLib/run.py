@@ -24,6 +24,8 @@ from . import dicom, grids, scene, sequences
 from .cases import Case
 from .exports import Exports
 from .order import Destination, Progress, Reference, Settings
+from .quality import Quality
+from .reference_files import write_references
 from .scene import Look
 
 _STAGES = {
@@ -134,29 +136,10 @@ class Run:
 
     def _encode(self) -> None:
         """Send the references; their task then serves every target."""
-        values: dict[str, int] = {}
-        appearance: dict[str, Any] = {}
-        references = []
-        warnings: list[str] = []
-        for reference in self._references:
-            ids = reference.chosen()
-            if not ids:
-                raise InputError(
-                    _("The segmentation “{name}” has no segment.").format(name=reference.segmentation.GetName()), _("Draw one first.")
-                )
-            shown = scene.looks(reference.segmentation, ids)
-            # Segments of one name are one structure, shown by several references.
-            numbers = {i: values.setdefault(look.name, len(values) + 1) for i, look in shown.items()}
-            for i, look in shown.items():
-                self.found.setdefault(numbers[i], look)
-            image = self._exports.volume(reference.volume)
-            masks, notes = scene.write_masks(reference.volume, reference.segmentation, numbers, self._exports.new(".nrrd"))
-            warnings += notes
-            references += [{"image": str(image), "mask": str(mask)} for mask in masks]
-        appearance = {str(v): {"name": x.name, "color": x.color, "terminology": x.terminology} for v, x in self.found.items()}
-        self.warnings = tuple(warnings)
+        written = write_references(self._references, self._exports)
+        self.found, self.warnings = written.found, tuple(written.warnings)
         output = self._exports.new(".masstask")
-        params = {**self.settings.params(), "references": references, "appearance": appearance, "output": str(output)}
+        params = {**self.settings.params(), **written.params(), "output": str(output)}
         self._progressed(Progress(_("Looking at the references"), 0.0, None))
         self._call = self._client.request("encode", params, progress=self._encoding, done=self._encoded, failed=self._end)
 
@@ -194,6 +177,7 @@ class Run:
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
         params = {**self.settings.params(), "task": str(self.task_file), "target": str(target), "output": str(label_file)}
+        params |= {"assess": True} if self.settings.assess else {}
         params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
         self._set(case, c.RUNNING)
@@ -225,6 +209,7 @@ class Run:
             color = None if label["color"] is None else tuple(label["color"])
             self.found.setdefault(label["value"], Look(label["name"], color, label["terminology"]))
         case.volumes_ml = {label["name"]: label["ml"] for label in result["labels"]}
+        case.quality = {label["name"]: Quality.of(label["quality"]) for label in result["labels"] if label.get("quality")}
         missing = [name for name, ml in case.volumes_ml.items() if not ml]
         nothing = (_("Nothing was found of {names}.").format(names=", ".join(missing)),) if missing else ()
         itself = (_("This scan is a reference itself."),) if case.volume_id in self._reference_ids else ()

@@ -50,7 +50,7 @@ class Window(VTKObservationMixin):
         self._reread_due = False
         for table, column in ((ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)):
             table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
-        for column in range(4):
+        for column in range(5):
             ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         for combo, words in ((ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)):
             combo.addItems(list(words))

@@ -34,7 +34,7 @@ def test_a_worker_that_dies_is_told_and_replaced(clinic):
     os.kill(clinic.worker_pid(), signal.SIGKILL)
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=120)
     first, second = clinic.results()
-    assert first[1] == "failed" and "worker ended" in first[4]
+    assert first[1] == "failed" and "worker ended" in first[5]
     assert second[1] == "done"
 
 
@@ -68,7 +68,7 @@ def test_a_volume_deleted_while_it_is_segmented_is_told(clinic):
     clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
     clinic.slicer.mrmlScene.RemoveNode(clinic.targets[0])
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=60)
-    assert clinic.results()[0][1] == "failed" and "removed" in clinic.results()[0][4]
+    assert clinic.results()[0][1] == "failed" and "removed" in clinic.results()[0][5]
 
 
 def test_bad_references_are_told_with_the_cure(clinic):

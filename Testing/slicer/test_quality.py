@@ -1,0 +1,123 @@
+"""Results that are checked: what the table shows of it, and sorting, in which lines belong to their cases."""
+
+import csv
+
+import pytest
+
+from mass_core.client import Client
+
+pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
+
+QUALITY = 4
+"""Column."""
+
+
+def judged(*words):
+    """Finished cases named after how good they are, such as “check 0.7”; “none” was not checked."""
+    from MASSSlicerLib.cases import Case
+    from MASSSlicerLib.quality import Quality
+
+    made = []
+    for word in words:
+        flag, _, dice = word.partition(" ")
+        quality = {} if flag == "none" else {"liver": Quality(flag, float(dice) if dice else None, (f"Because of {word}.",))}
+        made.append(Case(word, status="done", seconds=len(made) + 1.0, volumes_ml={"liver": 10.0 - len(made)}, quality=quality))
+    return made
+
+
+def names(clinic):
+    return [row[0] for row in clinic.results()]
+
+
+def click(clinic, column):
+    clinic.ui.resultsTable.horizontalHeader().sectionClicked.emit(column)
+
+
+def test_the_worst_come_first_and_what_is_unknown_last(clinic):
+    words = ["good 0.9", "none", "check 0.7", "unreliable", "unreliable 0.3", "check 0.75", "good"]
+    clinic.window.results.begin(judged(*words))
+    assert names(clinic) == words, "as the run has them"
+    click(clinic, QUALITY)
+    worst = ["unreliable 0.3", "unreliable", "check 0.7", "check 0.75", "good 0.9", "good", "none"]
+    assert names(clinic) == worst
+    click(clinic, QUALITY)
+    assert names(clinic) == [*worst[-2::-1], "none"]
+    click(clinic, QUALITY)
+    assert names(clinic) == words
+    click(clinic, 3)
+    assert names(clinic) == words[::-1], "by volume, the smallest first"
+    clinic.window.results.begin(judged("good 0.9", "check 0.7"))
+    assert names(clinic) == ["good 0.9", "check 0.7"], "another run begins in its own order"
+
+
+def test_the_selected_case_stays_selected_wherever_sorting_puts_it(clinic):
+    """And so it is what Show and Export mean; a case that becomes worse meanwhile moves as well."""
+    from MASSSlicerLib.quality import Quality
+
+    results, table = clinic.window.results, clinic.ui.resultsTable
+    cases = judged("good 0.9", "check 0.7", "unreliable 0.3")
+    results.begin(cases)
+    table.setCurrentCell(0, 0)
+    click(clinic, QUALITY)
+    assert table.currentRow() == 2 and results.selected() is cases[0]
+    cases[1].quality = {"liver": Quality("unreliable", 0.1)}
+    results.update(cases[1])
+    assert names(clinic) == ["check 0.7", "unreliable 0.3", "good 0.9"] and results.selected() is cases[0]
+    cases[0].quality = {"liver": Quality("unreliable", 0.0)}
+    results.update(cases[0])
+    assert table.currentRow() == 0 and results.selected() is cases[0]
+    assert [row[QUALITY] for row in clinic.results()] == ["unreliable 0.00", "unreliable 0.10", "unreliable 0.30"]
+
+
+def test_flag_dice_and_reasons_are_shown(clinic):
+    from MASSSlicerLib.quality import COLORS, Quality
+
+    (case,) = judged("good 0.9")
+    case.quality["spleen"] = Quality("check", 0.61, ("Its volume is half of the reference's.",))
+    case.quality["cyst"] = Quality("check", None)
+    clinic.window.results.begin([case])
+    item = clinic.ui.resultsTable.item(0, QUALITY)
+    assert item.text() == "check 0.61 (spleen)"
+    assert item.toolTip().splitlines() == [
+        "spleen: check, expected Dice 0.61. Its volume is half of the reference's.",
+        "cyst: check.",
+        "liver: good, expected Dice 0.90. Because of good 0.9.",
+    ]
+    assert item.icon().pixmap(12, 12).toImage().pixelColor(5, 5).name() == COLORS["check"]
+
+
+@pytest.fixture
+def judging(monkeypatch):
+    """What segment was asked; a worker that does not check yet is helped out."""
+    original, asked = Client.request, []
+
+    def request(client, method, params, *, done=None, **callbacks):
+        if method != "segment":
+            return original(client, method, params, done=done, **callbacks)
+        asked.append(params.get("assess", False))
+        plain = {name: value for name, value in params.items() if name != "assess"}
+
+        def judge(reply):
+            if asked[-1]:
+                for label in reply["result"]["labels"]:
+                    label["quality"] = {"expected_dice": 0.55, "flag": "check", "reasons": ["It is small."], "cycle": None}
+            done(reply)
+
+        return original(client, method, plain, done=judge, **callbacks)
+
+    monkeypatch.setattr(Client, "request", request)
+    return asked
+
+
+def test_results_are_checked_if_asked_for(clinic, judging, tmp_path):
+    clinic.ready("target")
+    clinic.press(clinic.ui.segmentButton)
+    assert judging == [False] and clinic.results()[0][QUALITY] == ""
+    clinic.ui.assessCheck.click()
+    clinic.ui.toFilesCheck.click()
+    clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
+    clinic.press(clinic.ui.segmentButton)
+    assert judging == [False, True] and clinic.results()[0][QUALITY] == "check 0.55"
+    with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", "check", "0.550")
