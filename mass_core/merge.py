@@ -124,10 +124,10 @@ def _seen_in(slab: Box, group: Group) -> Iterator[tuple[int, Box, np.ndarray]]:
     """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
     for label in sorted(group.best.boxes):
         here = group.best.boxes[label]
-        box = _common(_mapped(here, group.record.working, group.record.target), slab)
+        box = _common(mapped(here, group.record.working, group.record.target), slab)
         if box is None:
             continue
-        source = _common(_mapped(box, group.record.target, group.record.working), _widened(here))
+        source = _common(mapped(box, group.record.target, group.record.working), _widened(here))
         if source is not None:
             values = Volume(_with_rim(group.best, label, source), group.record.working.cropped(source))
             yield group.numbers[label], box, resample(values, group.record.target.cropped(box), "linear").array
@@ -150,7 +150,7 @@ def _with_rim(best: Best, label: int, box: Box) -> np.ndarray:
     return values
 
 
-def _mapped(box: Box, grid: Geometry, other: Geometry) -> Box:
+def mapped(box: Box, grid: Geometry, other: Geometry) -> Box:
     """The voxels of another grid that lie in a box of this grid, and one more on each side."""
     start, stop = box
     corners = list(itertools.product(*[(a - 0.5, b - 0.5) for a, b in zip(start[::-1], stop[::-1], strict=True)]))

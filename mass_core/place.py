@@ -36,12 +36,12 @@ class Place:
         """
         low, high = (np.asarray(corner) for corner in scan.box_mm)
         point = grid.affine[:3, :3] @ np.asarray(centre_zyx, float)[::-1] + grid.affine[:3, 3]
-        return cls(_triple(point - (low + high) / 2), _triple(high - low))
+        return cls(_triple(point - (low + high) / 2), extent_mm(scan))
 
     @classmethod
     def mean(cls, places: Sequence["Place"]) -> "Place":
         """The middle of several."""
-        return cls(_triple(np.mean([p.centre_mm for p in places], axis=0)), _triple(np.mean([p.scan_mm for p in places], axis=0)))
+        return cls(mean_triple([p.centre_mm for p in places]), mean_triple([p.scan_mm for p in places]))
 
 
 def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
@@ -63,6 +63,17 @@ def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[
         return math.exp(-((distance / sigma_mm) ** 2) / 2)
 
     return counts
+
+
+def extent_mm(grid: Geometry) -> Triple:
+    """How far a grid reaches along the patient's left, posterior and superior, in mm."""
+    low, high = (np.asarray(corner) for corner in grid.box_mm)
+    return _triple(high - low)
+
+
+def mean_triple(triples: Sequence[Triple]) -> Triple:
+    """The mean, axis by axis."""
+    return _triple(np.mean(triples, axis=0))
 
 
 def _triple(values: np.ndarray) -> Triple:

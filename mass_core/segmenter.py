@@ -12,7 +12,7 @@ from .appearance import Appearance
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .failures import is_out_of_memory, out_of_memory
-from .merge import Group, interpolated, keep_largest_parts, nearest
+from .merge import Group, interpolated, keep_largest_parts, mapped, nearest
 from .place import closeness
 from .preprocess import Prepared, Record, prepare, restore_probabilities
 from .progress import Report, Steps
@@ -20,7 +20,7 @@ from .recent import Recent
 from .sweep import Compute, Swept, Wanted, choose_compute, split_passes, sweep
 from .task import Task
 from .tokens import Learner, content_key, preparation, unique
-from .volume import Geometry, Volume
+from .volume import Box, Geometry, Volume
 
 if TYPE_CHECKING:
     from .checkpoint import Model
@@ -109,6 +109,7 @@ class Segmenter:
         labels: Sequence[int] | None = None,
         *,
         appearance: Mapping[int, Appearance] | None = None,
+        spacings: Mapping[int, Triple] | None = None,
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Task:
@@ -118,6 +119,7 @@ class Segmenter:
             references: images with their label maps; labels that occur in several are averaged.
             labels: values to learn; None: all that occur.
             appearance: names and colours by value, where known.
+            spacings: working voxel size in mm by value; None: what suits the references.
             progress: hears of every encoded label.
             cancelled: asked between labels; true stops.
 
@@ -130,7 +132,7 @@ class Segmenter:
             raise InputError("No reference is given.", "Give at least one image with its mask.")
         compute = self._compute(labels=1)
         try:
-            learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled))
+            learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled), spacings or {})
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error) from error
@@ -152,6 +154,7 @@ class Segmenter:
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,
         probabilities: bool = False,
+        near: Sequence[Box] | None = None,
     ) -> Segmentation:
         """Find a task's labels in a scan.
 
@@ -161,6 +164,8 @@ class Segmenter:
             progress: hears of every window.
             cancelled: asked between windows; true stops.
             probabilities: also keep every label's probabilities; takes a volume of memory for each.
+            near: boxes of the target's voxels (z, y, x); windows that touch none of them are left out. Inside the boxes the network says
+                the same as without. None: all of the target.
 
         Raises:
             MassError: if the target or the task cannot be used, or memory does not suffice.
@@ -169,7 +174,7 @@ class Segmenter:
         self._check(task)
         steps = Steps(progress, cancelled)
         compute = self._compute(labels=len(task.labels))
-        run = _Run(self, target, task, steps, maps=probabilities)
+        run = _Run(self, target, task, steps, maps=probabilities, near=near)
         found, notes = with_one_retry(run.found, compute)
         array, surplus = self._decided([group for group, _ in found], task, steps)
         labels = Volume(array, target.geometry)
@@ -237,12 +242,15 @@ class Segmenter:
 class _Run:
     """One target and one task: every group of labels with a working spacing of its own gets its sweep."""
 
-    def __init__(self, segmenter: Segmenter, target: Volume, task: Task, steps: Steps, *, maps: bool) -> None:
+    def __init__(
+        self, segmenter: Segmenter, target: Volume, task: Task, steps: Steps, *, maps: bool, near: Sequence[Box] | None = None
+    ) -> None:
         self._segmenter = segmenter
         self._target = target
         self._task = task
         self._steps = steps
         self._maps = maps
+        self._near = near
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """Values of the labels decoded together."""
@@ -269,10 +277,15 @@ class _Run:
                 compute=compute,
                 wanted=Wanted.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
                 step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
+                near=self._near_on(prepared.record),
             )
             values = tuple(task.labels[i].value for i in indices)
             found.append((Group(best=swept.best, numbers=values, record=prepared.record), swept))
         return found
+
+    def _near_on(self, record: Record) -> list[Box] | None:
+        """The boxes to look at, in voxels of the prepared array."""
+        return None if self._near is None else [mapped(box, record.target, record.working) for box in self._near]
 
     def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
         """Reports the windows of one group as a share of those of all groups."""

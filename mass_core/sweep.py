@@ -105,6 +105,7 @@ def sweep(
     compute: Compute,
     wanted: Wanted,
     step: Callable[[int, int], None],
+    near: Sequence[Box] | None = None,
 ) -> Swept:
     """Probabilities of all labels in a prepared scan.
 
@@ -116,6 +117,7 @@ def sweep(
         compute: where and how.
         wanted: what to keep.
         step: called with the windows done and their number, between passes of the network.
+        near: boxes of the array; windows that touch none of them are taken to hold nothing. None: all windows count.
     """
     shape = _shape(array_zyx)
     padded = padded_to(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
@@ -130,7 +132,7 @@ def sweep(
     def probabilities(some: Sequence[Shape]) -> Tensor:
         return _probabilities(network, padded, some, on_device, recipe.window_zyx, compute)
 
-    for label, box, values in blended(padded, recipe, blend, probabilities, batch=compute.batch, step=step):
+    for label, box, values in blended(padded, recipe, blend, probabilities, batch=compute.batch, step=step, near=near):
         best.put(label, box, values)
         if maps is not None:
             put(maps[label], box, values)
@@ -145,6 +147,7 @@ def blended(
     *,
     batch: int,
     step: Callable[[int, int], None],
+    near: Sequence[Box] | None = None,
 ) -> Iterator[tuple[int, Box, np.ndarray]]:
     """Go over a volume window by window; hands out what `blend` has finished as (channel, box, values float32).
 
@@ -155,11 +158,12 @@ def blended(
         look: what the network says of some windows, given their first voxels: [windows,K,D,H,W].
         batch: windows in one call of it.
         step: called with the windows done and their number, between those calls.
+        near: boxes of the volume; windows that touch none of them are left out as well. None: all windows count.
     """
     windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
     done = 0
     for _, row in groupby(windows, key=lambda start: start[0]):
-        plain, seen = _sorted_out(padded, list(row), recipe)
+        plain, seen = _sorted_out(padded, list(row), recipe, near)
         for start in plain:
             blend.add_empty(start)
         done += len(plain)
@@ -203,17 +207,22 @@ def stacked(volume: Tensor, windows: Sequence[Shape], size: Shape) -> Tensor:
     return torch.stack([volume[z : z + depth, y : y + height, x : x + width] for z, y, x in windows])[:, None]
 
 
-def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe) -> tuple[list[Shape], list[Shape]]:
-    """Windows of a single value, where the recipe skips them, and the others."""
+def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequence[Box] | None) -> tuple[list[Shape], list[Shape]]:
+    """Windows not to be computed, being far from all that counts or, where the recipe skips them, of a single value; and the others."""
     depth, height, width = recipe.window_zyx
-    if not recipe.skip_uniform:
-        return [], windows
     plain: list[Shape] = []
     seen: list[Shape] = []
     for z, y, x in windows:
         part = volume[z : z + depth, y : y + height, x : x + width]
-        (plain if bool((part == part[0, 0, 0]).all()) else seen).append((z, y, x))
+        far = near is not None and not any(_touches((z, y, x), recipe.window_zyx, box) for box in near)
+        empty = far or (recipe.skip_uniform and bool((part == part[0, 0, 0]).all()))
+        (plain if empty else seen).append((z, y, x))
     return plain, seen
+
+
+def _touches(start: Shape, size: Shape, box: Box) -> bool:
+    """Whether a window shares a voxel with a box."""
+    return all(a < high and low < a + n for a, n, low, high in zip(start, size, *box, strict=True))
 
 
 def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:

@@ -47,6 +47,10 @@ class TaskLabel:
     """Connected parts of the structure, the most any reference shows."""
     place: Place | None = None
     """Where in their scans the references show it, the mean."""
+    ml: float | None = None
+    """Volume in the references, the mean; None: not known, as in tasks of earlier versions."""
+    extent_mm: Triple | None = None
+    """Extent in the references along left, posterior, superior, the mean; None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

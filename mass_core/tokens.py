@@ -16,7 +16,7 @@ from .components import count_parts, label_boxes
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .model import MASS
-from .place import Place
+from .place import Place, extent_mm, mean_triple
 from .progress import Steps
 from .recent import Recent
 from .reference import ReferenceCrop, as_label_map, common_spacing, prepare_reference, working_spacing
@@ -44,6 +44,10 @@ class Encoded:
     """Connected parts of the label."""
     place: Place
     """Of the label in its scan."""
+    ml: float
+    """Volume of the label."""
+    extent_mm: Triple
+    """Of the label along left, posterior, superior."""
     modality: Modality
     warnings: tuple[str, ...]
 
@@ -80,6 +84,14 @@ class _Reference:
         start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
         return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
+    def ml(self, value: int) -> float:
+        """Volume of this label."""
+        return float(np.count_nonzero(self._mask(value)) * np.prod(self.labels.geometry.spacing_xyz) / 1000)
+
+    def extent_mm(self, value: int) -> Triple:
+        """How far this label reaches along left, posterior, superior."""
+        return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
+
     def _mask(self, value: int) -> np.ndarray:
         return self.labels.array[slices(self.boxes[value])] == value
 
@@ -109,6 +121,7 @@ class Learner:
         appearance: Mapping[int, Appearance],
         compute: Compute,
         steps: Steps,
+        given: Mapping[int, Triple],
     ) -> Learned:
         """Mean tokens of each label over the references that have it.
 
@@ -118,13 +131,14 @@ class Learner:
             appearance: names and colours by value, where known.
             compute: where and how.
             steps: told of every encoded label.
+            given: working spacings by value, of labels whose references do not choose it.
 
         Raises:
             InputError: if a wanted label is in no reference, or all masks are empty.
         """
         known = [_Reference(image, labels) for image, labels in references]
         values = _values(known, wanted)
-        spacings = {value: self._spacing(known, value) for value in values}
+        spacings = {value: given.get(value) or self._spacing(known, value) for value in values}
         found: dict[int, list[Encoded]] = {value: [] for value in values}
         total = sum(value in reference.boxes for reference in known for value in values)
         for reference in known:
@@ -163,13 +177,13 @@ class Learner:
                     own = [crop for crop in crops if crop.values == (value,)]
                     if not own:
                         continue  # too small for the working voxels: the other references decide
-                    encoded = self._encode(own, reference.parts(value), reference.place(value), compute)
+                    encoded = self._encode(own, reference, value, compute)
                     self.encodings += 1
                     self._encoded.put(keys[value], encoded, sum(stage.nbytes for stage in encoded.tokens))
                 yield value, encoded
 
-    def _encode(self, crops: Sequence[ReferenceCrop], parts: int, place: Place, compute: Compute) -> Encoded:
-        """Mean tokens of a label's crops, each counted by the share of the label it shows."""
+    def _encode(self, crops: Sequence[ReferenceCrop], reference: _Reference, value: int, compute: Compute) -> Encoded:
+        """A label with the mean tokens of its crops, each counted by the share of the label it shows."""
         shares = torch.tensor([crop.kept[0] for crop in crops])
         shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
         stages: list[Tensor] = []
@@ -183,8 +197,10 @@ class Learner:
         return Encoded(
             tokens=tuple(stages),
             covered=crops[0].covered[0],
-            parts=parts,
-            place=place,
+            parts=reference.parts(value),
+            place=reference.place(value),
+            ml=reference.ml(value),
+            extent_mm=reference.extent_mm(value),
             modality=crops[0].modality,
             warnings=unique(warning for crop in crops for warning in crop.warnings),
         )
@@ -239,4 +255,6 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: A
         kept=sum(one.covered for one in encoded) / len(encoded),
         parts=max(one.parts for one in encoded),
         place=Place.mean([one.place for one in encoded]),
+        ml=sum(one.ml for one in encoded) / len(encoded),
+        extent_mm=mean_triple([one.extent_mm for one in encoded]),
     )
