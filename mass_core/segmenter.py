@@ -127,7 +127,6 @@ class Segmenter:
             MassError: if a reference cannot be used.
             Cancelled: if `cancelled` said so.
         """
-        self.model.network.check_takes_references()
         if not references:
             raise InputError("No reference is given.", "Give at least one image with its mask.")
         compute = self._compute(labels=1)

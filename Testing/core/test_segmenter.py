@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from mass_core.appearance import Appearance
 from mass_core.config import ModelConfig, Recipe, recipe
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
-from mass_core.place import Place
 from mass_core.preprocess import prepare
 from mass_core.segmenter import Segmenter
 from mass_core.sweep import Compute
@@ -246,7 +245,12 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
         crop_of(brightness=1.0, kept=0.75),
         crop_of(brightness=5.0, kept=0.25),
     ]
-    encoded = learner._encode(crops, 1, Place((0, 0, 0), (1, 1, 1)), Compute(device=torch.device("cpu"), dtype=torch.float32))
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[4:8, 4:8, 4:8] = 1
+    grid = Geometry(shape_zyx=mask.shape)
+    reference = tokens._Reference(Volume(mask.astype(np.float32), grid), Volume(mask, grid))
+    encoded = learner._encode(crops, reference, 1, Compute(device=torch.device("cpu"), dtype=torch.float32))
+    assert (encoded.parts, encoded.ml, encoded.extent_mm) == (1, pytest.approx(0.064), (4, 4, 4))
     assert encoded.tokens[0].item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     assert tokens.unique(["a", "b", "a"]) == ("a", "b")
 
