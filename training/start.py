@@ -24,8 +24,9 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     """Random weights of the run's seed, or those of `init`.
 
     Raises:
-        InputError: if `init` is of another network.
+        InputError: if `init` is of another network, or gradients would be wrong.
     """
+    _check_depth(config, device)
     torch.manual_seed(config.seed)
     network = build_model(config.model).to(device).train()
     if init:
@@ -39,6 +40,19 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     if config.recompute:
         _recompute_blocks(network)
     return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
+
+
+def _check_depth(config: RunConfig, device: torch.device) -> None:
+    """Refuse features two slices deep in bfloat16 on CPUs: there PyTorch 2.13 (oneDNN 3.12) leaves parts of the gradients of a
+    convolution's weights as it found them in memory. Deeper or thinner ones, other axes and other formats are right."""
+    if device.type != "cpu" or config.precision != "bfloat16":
+        return
+    for window in (config.early_window, config.preprocess.window_zyx[0]):
+        if 2 in (window >> level for level in range(len(config.model.channels))):
+            raise InputError(
+                f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
+                f"Set precision=float32, or choose views of at least {3 * config.model.stride} voxels.",
+            )
 
 
 def _recompute_blocks(network: MASS) -> None:

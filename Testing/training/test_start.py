@@ -1,10 +1,15 @@
-"""Recomputed blocks: the same gradients from less that is kept."""
+"""How a run starts: recomputed blocks give the same gradients from less memory, views whose gradients would be wrong are refused."""
 
+import pytest
 import torch
 
+from mass_core.errors import InputError
 from training import recipes
 from training.config import changed
+from training.precision import autocast
 from training.start import start
+
+CPU = torch.device("cpu")
 
 CONFIG = changed(recipes.smoke(), ["model.channels=8,32", "model.stages=1", "model.position_size=16"])
 
@@ -33,6 +38,33 @@ def test_recomputed_blocks_give_the_same_gradients_from_less_memory():
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
     assert little < 0.7 * much
+
+
+@pytest.mark.parametrize("settings", [["preprocess.window_zyx=16,16,16"], ["early_window=16"], ["early_window=8"]])
+def test_views_whose_gradients_would_be_wrong_are_refused(settings):
+    """Four levels halve 16 voxels to 2 and 8 to 1, by way of 2."""
+    with pytest.raises(InputError, match="(?s)features 2 voxels deep.*at least 24 voxels"):
+        start(changed(recipes.small(), settings), CPU, None)
+
+
+def test_gradients_at_the_smallest_views_allowed_are_those_of_float32():
+    """With bfloat16 the gradients of two runs agree, and in the deepest level they point where those of float32 point."""
+    settings = ["preprocess.window_zyx=24,24,24", "model.channels=8,32,32,32", "model.stages=1", "model.position_size=24"]
+    once, again = (rounded_gradients(*settings) for _ in range(2))
+    exact = rounded_gradients(*settings, precision="float32")
+    for name, gradient in once.items():
+        assert torch.equal(gradient, again[name]), name
+        if name.startswith("encoder.levels.2"):
+            assert torch.nn.functional.cosine_similarity(gradient.flatten(), exact[name].flatten(), dim=0) > 0.9, name
+
+
+def rounded_gradients(*settings, precision="bfloat16"):
+    network = start(changed(CONFIG, settings), CPU, None).network
+    images = torch.randn(2, 1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    with autocast(precision, CPU):
+        logits = network(images[0], images[1], (images[1] > 1).float())
+    logits.float().square().mean().backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}
 
 
 def test_the_average_and_the_weights_names_do_not_change():
