@@ -46,6 +46,8 @@ class EpisodeConfig:
     """Share of the target views laid anywhere into the scan, as most windows of a whole scan are, instead of near the reference view."""
     pose_warmup: int = 1500
     """Steps over which the two views draw apart, from nearly the same pose to the full range."""
+    expert_share: float = 0.0
+    """Share of the tasks that ask for structures of the label map instead of class-agnostic masks, where a scan has one."""
     smallest_voxels: float = 40.0
     """Masks with fewer voxels at the working spacing are not asked for."""
 

@@ -28,6 +28,7 @@ from mass_core.errors import MassError
 from mass_core.losses import mask_loss, tversky_loss
 
 from . import recipes
+from .augment import WEAK, appearance
 from .config import RunConfig, changed
 from .curves import draw
 from .data.episodes import Batch
@@ -42,7 +43,7 @@ from .start import start
 from .state import State, update_average
 from .stopping import Signals
 from .validation import labelled, validate
-from .views import augmented_views
+from .views import cut_views
 
 
 def train(
@@ -134,6 +135,16 @@ def charge(
         loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], shown, config.optim.balance_power)
     empty = (masks[:, 1].sum((2, 3, 4)) == 0).float().mean()
     return loss, {"loss": loss.detach(), "dice": dice, "lost": (shown == 0).float().mean(), "empty": empty}
+
+
+def augmented_views(batch: Batch, window: int, config: RunConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both views of every episode, their intensities changed: what `cut_views` returns, with other images."""
+    images, masks = cut_views(batch, window, config.episodes, generator)
+    if config.episodes.weak_reference:
+        images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
+    else:
+        images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
+    return images, masks
 
 
 def _attention(device: torch.device) -> AbstractContextManager[object]:

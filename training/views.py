@@ -4,19 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .augment import WEAK, appearance
-from .config import EpisodeConfig, RunConfig
+from .config import EpisodeConfig
 from .data.episodes import Batch
-
-
-def augmented_views(batch: Batch, window: int, config: RunConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Both views of every episode, their intensities changed: what `cut_views` returns, with other images."""
-    images, masks = cut_views(batch, window, config.episodes, generator)
-    if config.episodes.weak_reference:
-        images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
-    else:
-        images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
-    return images, masks
 
 
 def cut_views(batch: Batch, window: int, config: EpisodeConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:

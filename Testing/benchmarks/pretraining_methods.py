@@ -35,12 +35,11 @@ from training.data.loader import batches
 from training.distributed import Group
 from training.logbook import Logbook
 from training.precision import autocast, scaler
-from training.pretrain import advance, train
+from training.pretrain import advance, augmented_views, train
 from training.run_folder import enter, publish
 from training.schedule import window_at
 from training.start import optimiser_of, start
 from training.state import State
-from training.views import augmented_views
 
 HIDDEN = 0.75
 """Share of the blocks a view loses (He et al. 2022, https://arxiv.org/abs/2111.06377)."""

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.dataset import Dataset
+from mass_core.dataset import Dataset, case_folder, write_array
 from mass_core.errors import InputError
 from training.config import EpisodeConfig
 from training.data.episodes import Episodes, collate
 from training.views import cut_views
+
+from .conftest import SHAPE
 
 CONFIG = EpisodeConfig(task_slots=(4,), pose_warmup=1, absent_share=0.0, smallest_voxels=8)
 WINDOW = 16
@@ -104,3 +106,58 @@ def test_scans_without_masks_are_left_out_and_none_left_is_an_error(make_dataset
 def test_weights_must_fit_the_datasets(blob_dataset):
     with pytest.raises(InputError, match="2 dataset weights"):
         episodes(blob_dataset, weights=(1.0, 2.0))
+
+
+def with_labels(folder):
+    """The dataset of blobs, its first two scans with a label map: values 3 and 7, boxes no blob fills."""
+    dataset = Dataset.read(folder)
+    for case in dataset.cases[:2]:
+        labels = np.zeros(SHAPE, np.uint8)
+        labels[4:12, 5:15, 5:15], labels[14:20, 20:32, 18:34] = 3, 7
+        write_array(case_folder(folder, case.name) / "labels.npy", labels)
+    cases = tuple(replace(case, labels="labels.npy" if number < 2 else None) for number, case in enumerate(dataset.cases))
+    replace(dataset, cases=cases).write()
+    return folder
+
+
+def by_experts(episode):
+    """Whether the masks of an episode are the boxes: as many voxels as theirs at most, and full."""
+    boxes = [np.argwhere(episode.bits >> slot & 1) for slot in range(episode.slots)]
+    return all(len(box) == np.prod(np.ptp(box, axis=0) + 1) for box in boxes if len(box))
+
+
+def test_masks_are_never_full_boxes_unless_experts_are_asked(make_dataset, tmp_path):
+    plain = episodes(with_labels(make_dataset(tmp_path)))
+    assert not any(by_experts(plain[number]) for number in range(20))
+
+
+def test_the_asked_share_of_the_tasks_is_of_the_label_map_where_there_is_one(make_dataset, tmp_path):
+    """Three scans drawn alike, two of them with a label map: a share of 0.6 makes 0.4 of all tasks."""
+    config = replace(CONFIG, expert_share=0.6, absent_share=0.0, smallest_voxels=1)
+    mixed = episodes(with_labels(make_dataset(tmp_path)), config)
+    share = np.mean([by_experts(mixed[number]) for number in range(200)])
+    assert share == pytest.approx(0.4, abs=0.1)
+
+
+def test_structures_take_the_same_way_as_other_masks(make_dataset, tmp_path):
+    """All tasks by experts: what a task marks in the scan is a structure, voxel for voxel."""
+    folder = with_labels(make_dataset(tmp_path, scans=2))
+    config = replace(CONFIG, expert_share=1.0, task_slots=(2,), extent_fraction=(0.2, 0.2), affine_probability=0.0)
+    sizes = {np.count_nonzero(episodes(folder, config)[n].bits >> slot & 1) for n in range(6) for slot in range(2)}
+    assert sizes == {8 * 10 * 10, 6 * 12 * 16}
+
+
+def test_a_scan_with_a_label_map_alone_is_of_use(make_dataset, tmp_path):
+    folder = with_labels(make_dataset(tmp_path, scans=2, masks=0))
+    with pytest.raises(InputError, match="No scan"):
+        episodes(folder)
+    found = episodes(folder, replace(CONFIG, expert_share=0.1))
+    assert all(by_experts(found[number]) for number in range(10))
+
+
+def test_without_a_share_nothing_changes(make_dataset, tmp_path):
+    """Datasets with label maps give the episodes they gave before."""
+    plain, labelled = episodes(make_dataset(tmp_path / "a")), episodes(with_labels(make_dataset(tmp_path / "b")))
+    for number in range(5):
+        np.testing.assert_array_equal(plain[number].bits, labelled[number].bits)
+        np.testing.assert_array_equal(plain[number].affines, labelled[number].affines)

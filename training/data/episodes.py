@@ -6,7 +6,7 @@ Every draw depends on the run's seed and the episode's number alone, so a resume
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from mass_core.dataset import Dataset
 from mass_core.errors import InputError
-from mass_core.masks.mask_set import MaskSet
+from mass_core.masks.labels_backend import label_masks
+from mass_core.masks.mask_set import Bools, Box, MaskSet
+from mass_core.volume import Geometry, Volume
 
 from ..config import EpisodeConfig
 from ..schedule import pose_strength
@@ -71,6 +73,12 @@ class _Scan:
     image: NDArray[np.floating]
     masks: MaskSet
     spacing: Vector
+    labels: NDArray[np.integer] | None = None
+
+    @cached_property
+    def labelled(self) -> "_Scan":
+        """The same scan with the structures of its label map as masks; with none where there is no label map."""
+        return replace(self, masks=_structures(self.labels, self.masks))
 
     @cached_property
     def centres_mm(self) -> Vector:
@@ -112,7 +120,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         weights: Sequence[float] = (),
         split: str = "train",
     ) -> None:
-        """Open the scans of `split` that have masks.
+        """Open the scans of `split` that have masks or, where they may be asked for, label maps.
 
         Args:
             datasets: where scans come from.
@@ -129,7 +137,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         """
         self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
         self.scans = [[_open(dataset, name) for name in dataset.splits[split]] for dataset in datasets]
-        self.scans = [[scan for scan in scans if len(scan.masks)] for scans in self.scans]
+        asked = config.expert_share > 0
+        self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
         if weights and len(weights) != len(datasets):
             raise InputError(f"{len(weights)} dataset weights were given for {len(datasets)} datasets.", "Give one weight per dataset.")
         if not any(self.scans):
@@ -144,7 +153,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         step = number // self.batch_size
         rng = np.random.default_rng((self.seed, number))
         scans = self.scans[rng.choice(len(self.scans), p=self.chance)]
-        scan = scans[rng.integers(len(scans))]
+        scan = self._by_experts(rng, scans[rng.integers(len(scans))])
         reference, target = self._poses(rng, scan, step)
         # All episodes of a batch hold the same number of masks.
         slots = int(np.random.default_rng((self.seed, 1, step)).choice(self.config.task_slots))
@@ -152,6 +161,12 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         if self.config.whole_slot:
             np.bitwise_or(episode.bits, np.left_shift(1, rng.integers(slots), dtype=np.int32), out=episode.bits)
         return episode
+
+    def _by_experts(self, rng: np.random.Generator, scan: _Scan) -> _Scan:
+        """The scan with the masks this task is about."""
+        if self.config.expert_share and len(scan.labelled.masks) and (rng.random() < self.config.expert_share or not len(scan.masks)):
+            return scan.labelled
+        return scan
 
     def _poses(self, rng: np.random.Generator, scan: _Scan, step: int) -> tuple[Pose, Pose]:
         """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere."""
@@ -202,7 +217,18 @@ class Episodes(torch.utils.data.Dataset[Episode]):
 
 
 def _open(dataset: Dataset, name: str) -> _Scan:
-    return _Scan(dataset.image(name), dataset.masks(name), np.asarray(dataset.spacing_zyx(name), dtype=float))
+    spacing = np.asarray(dataset.spacing_zyx(name), dtype=float)
+    return _Scan(dataset.image(name), dataset.masks(name), spacing, dataset.labels(name))
+
+
+def _structures(labels: NDArray[np.integer] | None, masks: MaskSet) -> MaskSet:
+    """A mask for each label, on the grid of `masks`."""
+    found: list[tuple[Box, Bools]] = []
+    if labels is not None and labels.any():
+        z, y, x = masks.spacing_zyx
+        grid = Geometry(shape_zyx=masks.shape_zyx, spacing_xyz=(x, y, z))
+        found, _ = label_masks(Volume(np.asarray(labels), grid), grid)
+    return MaskSet.of(found, masks.shape_zyx, masks.spacing_zyx)
 
 
 def collate(episodes: Sequence[Episode]) -> Batch:
