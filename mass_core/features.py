@@ -93,6 +93,8 @@ class Painting:
     rgb: np.ndarray
     """uint8 [z, y, x, 3] on the scan's own grid; black outside the body."""
     geometry: Geometry
+    explained: Triple
+    """See `Basis`."""
     modality: Modality
     """The scan was processed as."""
     warnings: tuple[str, ...]
@@ -104,6 +106,23 @@ class Painting:
             OutputError: as `Volume.write`.
         """
         write_image(sitk.Compose([Volume(self.rgb[..., channel], self.geometry).to_sitk() for channel in range(3)]), Path(path))
+
+
+def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
+    """The features of one scan, in colours of its own.
+
+    Args:
+        segmenter: gives network, recipe and precision.
+        scan: as stored.
+        steps: told of the stages prepare, sample, features and place.
+
+    Raises:
+        InputError: if the scan cannot be used.
+        DeviceError: if memory does not suffice.
+        Cancelled: if the user stopped the run.
+    """
+    seen = view(segmenter, scan, view_spacing(scan.geometry, segmenter.recipe), steps)
+    return paint(segmenter, seen, Basis.of([sample(segmenter, seen, steps)]), steps)
 
 
 def view_spacing(scan: Geometry, recipe: Recipe) -> Triple:
@@ -125,7 +144,6 @@ def view(segmenter: Segmenter, scan: Volume, spacing_zyx: Triple, steps: Steps) 
 
     Raises:
         InputError: if the scan cannot be used.
-        Cancelled: if the user stopped the run, as everywhere here.
     """
     steps.at("prepare", 0, 2)
     prepared = segmenter.prepared(scan, content_key(scan), spacing_zyx)
@@ -175,6 +193,7 @@ def paint(segmenter: Segmenter, seen: View, basis: Basis, steps: Steps) -> Paint
     return Painting(
         rgb=_restored(working, seen, record, steps),
         geometry=record.target,
+        explained=basis.explained,
         modality=record.modality,
         warnings=(*record.warnings, *notes),
     )

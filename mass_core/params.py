@@ -32,7 +32,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Of `load`; encode and segment take the same."""
+    """Of `load`; encode, segment and features take the same."""
 
     weights: str = "small"
     device: str = "auto"
@@ -93,6 +93,18 @@ class Segment(Encode):
     """The output holds the box around what was found only."""
     grid: Grid | None = None
     """The output's voxels are the target's, but are said to lie here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features(Load):
+    """Of `features`."""
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    target: str
+    frame: int | None = None
+    """Which volume of a 4D target."""
+    output: str
+    overwrite: bool = False
 
 
 Kind = TypeVar("Kind")

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,11 @@ from .checkpoint import Model, choose_device, load_model
 from .components import bounding_box
 from .config import Recipe, recipe, to_dict
 from .errors import InputError, OutputError
+from .features import look
 from .machine import Peak
 from .outputs import all_or_none, check_free, folders_ready, plan
-from .params import Encode, Load, Look, Reference, Segment, read
+from .params import Encode, Features, Load, Look, Reference, Segment, read
+from .progress import Steps
 from .protocol import Request
 from .scans import Scans, state_of
 from .segmenter import Segmentation, Segmenter
@@ -48,13 +50,19 @@ class Job(Protocol):
 
 
 class Service:
-    """Answers `load`, `encode` and `segment`. One network is kept, with the segmenter used last and the scans read last."""
+    """Answers the requests that need PyTorch. One network is kept, with the segmenter used last and the scans read last."""
 
     def __init__(self) -> None:
         self._scans = Scans()
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
+        self._methods: dict[str, tuple[type[Load], Callable[[Any, _Run], dict[str, Any]]]] = {
+            "load": (Load, lambda order, run: _facts(self._ready(order, run))),
+            "encode": (Encode, self._encode),
+            "segment": (Segment, self._segment),
+            "features": (Features, self._features),
+        }
 
     def answer(self, job: Job) -> dict[str, Any]:
         """Do what a job asks for.
@@ -66,16 +74,11 @@ class Service:
             MassError: if its params or files cannot be used.
             Cancelled: if it was cancelled.
         """
-        kinds = {"load": Load, "encode": Encode, "segment": Segment}
-        order: Load = read(kinds[job.request.method], job.request.params)
+        kind, act = self._methods[job.request.method]
+        order: Load = read(kind, job.request.params)
         device = _numbered(choose_device(order.device))
         peak, run = Peak(device), _Run(job, device)
-        if isinstance(order, Segment):
-            result = self._segment(order, run)
-        elif isinstance(order, Encode):
-            result = self._encode(order, run)
-        else:
-            result = _facts(self._ready(order, run))
+        result = act(order, run)
         timings = {stage: round(seconds, 3) for stage, seconds in run.seconds.items()}
         return {"result": result, "timings": timings, "device": str(device), "peak_memory": peak.measured()}
 
@@ -146,6 +149,22 @@ class Service:
             raise _said_otherwise()
         return task
 
+    def _features(self, order: Features, run: "_Run") -> dict[str, Any]:
+        """A target to a colour volume of what the network sees in it."""
+        (files,) = plan([Path(order.target)], Path(order.output), None, None)
+        check_free([files.output], overwrite=order.overwrite)
+        with folders_ready([files.output]):
+            segmenter = self._segmenter_for(order, run, base=None)
+            with run.stage("read"):
+                target = self._scans.read(files.target, order.frame)
+            steps = Steps(run.job.progress, run.job.cancelled)
+            painting = look(segmenter, target, steps)
+            run.seconds.update(steps.seconds)
+            with run.stage("write"), all_or_none([files.output]) as place:
+                painting.write(place[files.output])
+                run.job.check()
+        return {"output": str(files.output), "explained": painting.explained, "warnings": painting.warnings}
+
     def _ready(self, order: Load, run: "_Run") -> Model:
         """The network asked for, read only if it is not the one at hand."""
         path = locate(order.weights)
@@ -165,7 +184,7 @@ class Service:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _segmenter_for(self, order: Encode, run: "_Run", *, base: Recipe | None) -> Segmenter:
+    def _segmenter_for(self, order: Encode | Features, run: "_Run", *, base: Recipe | None) -> Segmenter:
         """The segmenter of the order's recipe; it goes on with what the latest one keeps where that fits.
 
         Args:

@@ -18,13 +18,15 @@ from mass_core.checkpoint import load_model
 from mass_core.cli import main
 from mass_core.colour_picture import render
 from mass_core.config import ModelConfig, Recipe
-from mass_core.errors import Cancelled, InputError
-from mass_core.features import Basis, Painting, paint, sample, view, view_spacing
+from mass_core.errors import Cancelled, InputError, MassError
+from mass_core.features import Basis, Painting, look, paint, sample, view, view_spacing
 from mass_core.progress import Steps
 from mass_core.segmenter import Segmenter
 from mass_core.sweep import Compute
 from mass_core.volume import Geometry, Volume
 from mass_core.windows import blend_weights, positions
+from Testing.core.worker_process import LONG, Files, Recorder
+from Testing.core.worker_process import scan as balls
 
 TURN = np.deg2rad(20)
 GRIDS = {
@@ -263,7 +265,7 @@ def test_at_which_voxel_size_a_scan_is_looked_at(shape_zyx: Any, spacing_xyz: An
 def test_a_file_holds_three_bytes_a_voxel_in_their_place(tmp_path: Path, name: str) -> None:
     geometry = grid_around(GRIDS["oblique"] @ np.diag([1.0, -1, 1]), (6, 7, 8), (1.0, 2.0, 3.0))
     rgb = np.random.default_rng(0).integers(0, 256, (6, 7, 8, 3), np.uint8)
-    Painting(rgb=rgb, geometry=geometry, modality="ct", warnings=()).write(tmp_path / name)
+    Painting(rgb=rgb, geometry=geometry, explained=(0.5, 0.3, 0.1), modality="ct", warnings=()).write(tmp_path / name)
     image = sitk.ReadImage(str(tmp_path / name))
     assert image.GetPixelID() == sitk.sitkVectorUInt8 and image.GetNumberOfComponentsPerPixel() == 3
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), rgb)
@@ -330,3 +332,39 @@ def test_a_broken_scan_does_not_stop_the_others(
     assert lines(capsys, "failed")[0]["target"] == str(targets[0])
     assert main(common(tiny_weights, "--target", targets[0], "--output", tmp_path / "new/x.nrrd")) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["scan1_features.nii.gz"]
+
+
+def order(files: Files, **changes: Any) -> dict[str, Any]:
+    return {**files.common, "target": str(files.target), "output": str(files.folder / "colours.nrrd"), **changes}
+
+
+def test_the_worker_gives_what_the_library_gives(worker: Recorder, files: Files) -> None:
+    reply = worker.ask("features", order(files))
+    model = load_model(files.common["weights"], "cpu")
+    expected = look(Segmenter(model, model.recipe.changed(modality="ct")), balls(1)[0], Steps())
+    assert set(reply["result"]) == {"output", "explained", "warnings"}
+    assert reply["result"]["explained"] == pytest.approx(expected.explained)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(reply["result"]["output"])), expected.rgb)
+    assert {"prepare", "sample", "features", "place", "write"} <= set(reply["timings"])
+
+
+def test_the_worker_refuses_what_cannot_be(worker: Recorder, files: Files) -> None:
+    before = files.names()
+    for changes, message in (
+        ({"output": str(files.folder / "colours.txt")}, "no ending that names an image format"),
+        ({"target": str(files.folder / "absent.nrrd")}, "There is no file"),
+        ({"references": []}, "references is not known"),
+        ({"output": str(files.target)}, "exists already"),
+    ):
+        with pytest.raises(MassError, match=message):
+            worker.ask("features", order(files, **changes))
+    assert files.names() == before
+
+
+def test_the_worker_can_be_stopped_in_the_middle(worker: Recorder, files: Files) -> None:
+    before = files.names()
+    call = worker.request("features", order(files, options={"modality": "ct", **LONG}))
+    worker.until(lambda: any(kind == "features" and 0 < fraction < 1 for kind, fraction in worker.events))
+    call.cancel()
+    worker.until(lambda: call.state != "waiting")
+    assert call.state == "cancelled" and files.names() == before

@@ -105,16 +105,16 @@ class _Batch:
                 draw(place[job.picture], scan, painting.rgb, modality=painting.modality)
         for warning in painting.warnings:
             self._arguments.terminal.warn(warning)
-        self._tell(job, painting, basis, time.monotonic() - began)
+        self._tell(job, painting, time.monotonic() - began)
 
-    def _tell(self, job: Job, painting: "Painting", basis: "Basis", seconds: float) -> None:
-        shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), basis.explained, strict=True))
+    def _tell(self, job: Job, painting: "Painting", seconds: float) -> None:
+        shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), painting.explained, strict=True))
         self._arguments.terminal.result(
             f"{job.output}: {shares} of what the features tell apart ({seconds:.1f} s)",
             target=str(job.target),
             output=str(job.output),
             picture=None if job.picture is None else str(job.picture),
-            explained=[round(share, 4) for share in basis.explained],
+            explained=[round(share, 4) for share in painting.explained],
             spacing_zyx=self._spacing,
             modality=painting.modality,
             warnings=painting.warnings,
