@@ -13,13 +13,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOP = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
 ENTRY = REPOSITORY / "docs/MASSSlicer.json"
-MODULE, LIBRARY = REPOSITORY / "MASSSlicer", REPOSITORY / "mass_core"
+MODULE, LIBRARY, TRAINING = (REPOSITORY / name for name in ("MASSSlicer", "mass_core", "training"))
 
 
 def listed(folder: Path, variable: str) -> list[str]:
     """Files a variable of a folder's CMakeLists.txt names."""
     text = re.sub(r"#.*", "", (folder / "CMakeLists.txt").read_text(encoding="utf-8"))
-    found = re.search(rf"set\({variable}\s+([^)]*)\)", text)
+    found = re.search(rf"set\({variable}\b\s*([^)]*)\)", text)
     return found[1].replace("${MODULE_NAME}", "MASSSlicer").split()
 
 
@@ -34,7 +34,7 @@ def metadata(name: str) -> str:
     return re.search(rf'set\s*\(EXTENSION_{name}\s*"([^"]+)"[ ]*\)', TOP)[1]
 
 
-@pytest.mark.parametrize(("folder", "prefix"), [(MODULE, "MODULE"), (LIBRARY, "MASS_CORE")])
+@pytest.mark.parametrize(("folder", "prefix"), [(MODULE, "MODULE"), (LIBRARY, "MASS_CORE"), (TRAINING, "TRAINING")])
 def test_lists_are_those_of_the_folder(folder: Path, prefix: str) -> None:
     scripts, resources = listed(folder, f"{prefix}_PYTHON_SCRIPTS"), listed(folder, f"{prefix}_PYTHON_RESOURCES")
     there = on_disk(folder)
@@ -152,7 +152,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_cmake_installs_every_file_and_registers_the_tests(installed: tuple[Path, str]) -> None:
     modules, told = installed
-    assert on_disk(modules) == on_disk(MODULE) | {f"mass_core/{name}" for name in on_disk(LIBRARY)}
+    beside = {f"{folder.name}/{name}" for folder in (LIBRARY, TRAINING) for name in on_disk(folder)}
+    assert on_disk(modules) == on_disk(MODULE) | beside
     assert "generic tests: TRUE" in told and f"self test: {MODULE / 'MASSSlicer.py'}" in told
     assert f"readme {REPOSITORY / 'README.md'} licence {REPOSITORY / 'LICENSE'}" in told
 
