@@ -51,6 +51,7 @@ LAYERS = {
             "dataset",
             "released_layout",
             "dataset_cases",
+            "make_case",
             "masks",
             "masks.mask_set",
             "masks.merge_tree",

@@ -7,18 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import Recipe, to_dict
-from ..errors import GeometryError, InputError
+from ..errors import InputError
 from ..outputs import folders_ready
 from .scans import Scan, add_scans, given_scans, scan_recipe, work_through
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ..preprocess import Prepared
-    from ..volume import Volume
 
 
 def add_parser(subparsers: Any) -> None:
@@ -238,51 +232,23 @@ def _splits(
 
 def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     """Prepare one scan."""
-    from ..dataset import Case, write_case
+    from ..make_case import make_case
     from ..masks.mask_set import MaskSet
-    from ..masks.regrid import regrid
-    from ..preprocess import prepare
-    from ..resample import orient
 
     masks_path = plan.mask_file(scan)
     label_map = scan.read_labels(plan.labels)
     if masks_path is None and label_map is None:
         raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
-    volume = scan.read()
-    spacing = plan.recipe.spacing_zyx or orient(volume, plan.recipe.orientation).geometry.spacing_zyx
-    prepared = prepare(volume, plan.recipe, spacing)
-    grid = prepared.record.working
-    labels = None if label_map is None else _labels(scan.label_files(plan.labels)[0], label_map, prepared)
-    masks = None
-    if masks_path:
-        masks = regrid(MaskSet.read(masks_path), grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, plan.min_voxels)
-    case = Case(
-        name=scan.name,
+    warnings = make_case(
+        plan.folder,
+        scan.name,
+        scan.read(),
+        plan.recipe,
         patient=plan.patients[scan.name],
-        modality=prepared.record.modality,
-        shape_zyx=grid.shape_zyx,
-        spacing_zyx=grid.spacing_zyx,
-        origin_xyz=grid.origin_xyz,
-        direction=grid.direction,
-        masks="mask_set.masks" if masks is not None else None,
-        labels="labels.npy" if labels is not None else None,
         settings=plan.settings(scan),
+        labels=None if label_map is None else (label_map, scan.label_files(plan.labels)[0]),
+        masks=MaskSet.read(masks_path) if masks_path else None,
+        min_voxels=plan.min_voxels,
     )
-    write_case(plan.folder, case, prepared.array.astype("float16"), labels, masks)
-    for warning in prepared.record.warnings:
+    for warning in warnings:
         terminal.warn(warning)
-
-
-def _labels(path: Path, labels: "Volume", prepared: "Prepared") -> "np.ndarray":
-    """A label map on the prepared image's grid, uint8 or uint16."""
-    import numpy as np
-
-    from ..resample import resample
-
-    if not labels.geometry.overlaps(prepared.record.target):
-        raise GeometryError(f"The label map {path} does not lie where its image lies.", "Check that both belong to the same scan.")
-    low, high = float(labels.array.min()), float(labels.array.max())
-    if low < 0 or high > 65535 or not np.array_equal(labels.array, np.rint(labels.array)):
-        raise InputError(f"{path} holds values from {low:g} to {high:g}, which are not label numbers.", "Label numbers are 0 to 65535.")
-    moved = resample(labels, prepared.record.working, "nearest").array
-    return moved.astype(np.uint8 if high < 256 else np.uint16)
