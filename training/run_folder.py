@@ -13,10 +13,10 @@ from mass_core.errors import InputError
 
 from .config import RunConfig
 from .distributed import Group
-from .state import State, saved
+from .state import Resumable, Settings, State, saved
 
 
-def enter(config: RunConfig, output: Path, state: State, group: Group, resume: str) -> None:
+def enter(config: Settings, output: Path, state: Resumable, group: Group, resume: str) -> None:
     """Make the run's folder, or take on the last state in it.
 
     Args:
@@ -30,8 +30,7 @@ def enter(config: RunConfig, output: Path, state: State, group: Group, resume: s
         InputError: if the folder is not as `resume` wants it, or the state does not fit.
     """
     states = output / "state"
-    if saved(states) and not resume:
-        raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
+    check_enter(output, resume)
     if saved(states) or resume == "last":
         told = state.resume(states, config, group)
         if group.leads:
@@ -41,19 +40,29 @@ def enter(config: RunConfig, output: Path, state: State, group: Group, resume: s
         write_json(output / "config.json", config.as_json())
 
 
+def check_enter(output: Path, resume: str) -> None:
+    """Refuse a folder that holds a run, unless that shall go on.
+
+    Raises:
+        InputError: saying so.
+    """
+    if saved(output / "state") and not resume:
+        raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
+
+
 def publish(config: RunConfig, data: Sequence[Path], path: Path, state: State) -> None:
     """Write the averaged weights as users load them."""
     provenance = {
         "recipe": config.name,
         "steps": state.step,
-        "commit": _commit(),
+        "commit": commit(),
         "data": [folder.name for folder in data],
         "config": config.as_json(),
     }
     save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit the code is at, if it is a checkout."""
     try:
         command = ["git", "rev-parse", "HEAD"]

@@ -7,10 +7,11 @@ included; the step restores them all, in every process.
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,32 @@ from mass_core.atomic import write_by
 from mass_core.errors import InputError, OutputError
 from mass_core.model import MASS
 
-from .config import RunConfig, differences
+from .config import differences
 from .distributed import Group
 
 FORMAT = 1
 _SHORT = "Free some space, then go on with --resume."
+
+
+class Settings(Protocol):
+    """Configuration of a run, of whatever kind."""
+
+    FREE: ClassVar[frozenset[str]]
+    """Settings a resumed run may change."""
+
+    @property
+    def keep_states(self) -> int:
+        """State files that are kept."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+
+
+class Resumable(Protocol):
+    """What goes on where a run stopped."""
+
+    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
+        """See `State.resume`."""
 
 
 @dataclass
@@ -42,40 +64,23 @@ class State:
     scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
     """Of the losses, for float16."""
 
-    def save(self, folder: Path, config: RunConfig, group: Group) -> None:
+    def save(self, folder: Path, config: Settings, group: Group) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
 
         Raises:
             OutputError: if it cannot be written.
         """
         values = {
-            "format": FORMAT,
-            "config": config.as_json(),
-            "processes": group.size,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
             "bad_steps": self.bad_steps,
             "best": self.best,
             "scaler": self.scaler.state_dict(),
         }
+        write(folder, self.step, values, config, group)
 
-        def write(file: IO[bytes]) -> None:
-            torch.save(values, file)
-            file.flush()
-            os.fsync(file.fileno())
-
-        path = folder / f"step_{self.step:08d}.pt"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_by(path, write)
-        except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
-            raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
-        for old in saved(folder)[config.keep_states :]:
-            old.unlink(missing_ok=True)
-
-    def resume(self, folder: Path, config: RunConfig, group: Group) -> list[str]:
+    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
         """Take on the newest state in `folder` that is whole.
 
         Returns:
@@ -84,17 +89,7 @@ class State:
         Raises:
             InputError: if there is none, or it was made with another recipe.
         """
-        values, told = _newest(folder, group.device)
-        others = differences(values["config"], config.as_json())
-        if refused := [text for name, text in others.items() if name not in RunConfig.FREE]:
-            raise InputError(
-                f"The run in {folder.parent} was made with another recipe: {', '.join(refused)}.",
-                "Resume with the recipe and the settings it was made with, or choose another --output.",
-            )
-        if "steps" in others:
-            told.append(f"The run gets another length: {others['steps']}.")
-        if values["processes"] != group.size:
-            told.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+        values, told = newest(folder, config, group)
         try:
             self.network.load_state_dict(values["network"])
             self.average.load_state_dict(values["average"])
@@ -106,6 +101,49 @@ class State:
             ) from error
         self.step, self.bad_steps, self.best = values["step"], values["bad_steps"], values["best"]
         return [*told, f"Going on from step {self.step}."]
+
+
+def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: Group) -> None:
+    """Write values as a state file, then remove all but the last `config.keep_states`.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size, "step": step, **values}
+
+    def dump(file: IO[bytes]) -> None:
+        torch.save(whole, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+    path = folder / f"step_{step:08d}.pt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_by(path, dump)
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
+        raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
+    for old in saved(folder)[config.keep_states :]:
+        old.unlink(missing_ok=True)
+
+
+def newest(folder: Path, config: Settings, group: Group) -> tuple[dict[str, Any], list[str]]:
+    """The newest state in a folder that is whole, and what to tell about it.
+
+    Raises:
+        InputError: if there is none, or it was made with another recipe.
+    """
+    values, told = _newest(folder, group.device)
+    others = differences(values["config"], config.as_json())
+    if refused := [text for name, text in others.items() if name not in config.FREE]:
+        raise InputError(
+            f"The run in {folder.parent} was made with another recipe: {', '.join(refused)}.",
+            "Resume with the recipe and the settings it was made with, or choose another --output.",
+        )
+    if "steps" in others:
+        told.append(f"The run gets another length: {others['steps']}.")
+    if values["processes"] != group.size:
+        told.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+    return values, told
 
 
 def saved(folder: Path) -> list[Path]:
