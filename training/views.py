@@ -1,14 +1,14 @@
-"""The two views of each episode, cut out of the scans on the device."""
+"""The views of each episode, cut out of the scans on the device."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .config import EpisodeConfig
 from .data.episodes import Batch
+from .data.poses import Ranges
 
 
-def cut_views(batch: Batch, window: int, config: EpisodeConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut_views(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Resample both views of every episode.
 
     Args:
@@ -21,19 +21,35 @@ def cut_views(batch: Batch, window: int, config: EpisodeConfig, generator: torch
         images [B,2,1,W,W,W] float32, trilinear, zero (the mean intensity) outside the scan, and masks [B,2,K,W,W,W] uint8, nearest.
         View 0 is the reference.
     """
-    count = len(batch.shapes)
+    images, packed = cut(batch, window, config, generator)
+    return images, _bits(packed.flatten(0, 1).flatten(1), batch.slots).view(*packed.shape[:2], batch.slots, *packed.shape[3:])
+
+
+def cut(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Resample every view; the last one of each episode may be bent.
+
+    Args:
+        batch: on the device.
+        window: edge of a view in voxels.
+        config: how views are bent.
+        generator: on the device.
+
+    Returns:
+        images [B,V,1,W,W,W] float32, trilinear, and the whole numbers of `bits` [B,V,1,W,W,W] int32, nearest; both 0 outside the scan.
+    """
+    count, views = batch.affines.shape[:2]
     starts = batch.shapes.prod(1).cumsum(0) - batch.shapes.prod(1)
-    images, masks = [], []
-    for view in range(2):
+    images, numbers = [], []
+    for view in range(views):
         grid = _grid(window, count, batch.image.device)
-        if view == 1 and config.elastic_probability:
+        if view == views - 1 and config.elastic_probability:
             grid = grid + _bend(count, window, config, generator)
         affine = batch.affines[:, view]
         points = affine[:, :, :3] @ grid + affine[:, :, 3:]
         images.append(_trilinear(batch.image, points, batch.shapes, starts))
-        masks.append(_bits(_nearest(batch.bits, points, batch.shapes, starts), batch.slots))
-    cube = (window,) * 3
-    return torch.stack(images, 1).view(count, 2, 1, *cube), torch.stack(masks, 1).view(count, 2, batch.slots, *cube)
+        numbers.append(_nearest(batch.bits, points, batch.shapes, starts))
+    shape = (count, views, 1, *(window,) * 3)
+    return torch.stack(images, 1).view(shape), torch.stack(numbers, 1).view(shape)
 
 
 def _grid(window: int, count: int, device: torch.device) -> Tensor:
@@ -42,7 +58,7 @@ def _grid(window: int, count: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(1).expand(count, -1, -1)
 
 
-def _bend(count: int, window: int, config: EpisodeConfig, generator: torch.Generator) -> Tensor:
+def _bend(count: int, window: int, config: Ranges, generator: torch.Generator) -> Tensor:
     """[B,3,W^3] smooth random displacement in voxels of the view; zero for those views that draw none."""
     device = generator.device
     draw = torch.rand(count, 1, 1, 1, 1, generator=generator, device=device) < config.elastic_probability

@@ -22,7 +22,7 @@ from mass_core.volume import Geometry, Volume
 
 from ..config import EpisodeConfig
 from ..schedule import pose_strength
-from .poses import Pose, Vector, overlapping, random_linear, weak
+from .poses import Pose, Vector, overlapping, random_linear, seen_part, weak
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch:
     shapes: Tensor
     """[B,3] int64."""
     affines: Tensor
-    """[B,2,3,4] float32."""
+    """[B,views,3,4] float32: two views of an episode, one of a crop (`training.data.crops`)."""
     slots: int
     """Masks of every task in the batch."""
 
@@ -203,13 +203,10 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         return rng.permutation(np.concatenate(picked).astype(np.intp))
 
     def _cut(self, scan: _Scan, chosen: NDArray[np.intp], poses: tuple[Pose, Pose]) -> Episode:
-        """The part of the scan either view can see, two voxels wider for what bends a view."""
+        """The part of the scan either view can see."""
         affines = np.stack([pose.to_voxels(scan.spacing) for pose in poses])
-        corners = np.array(np.meshgrid(*[[0, poses[0].window - 1]] * 3, indexing="ij")).reshape(3, -1)
-        seen = affines[:, :, :3] @ corners + affines[:, :, 3:]
-        margin = 2 + 3 * self.config.elastic_voxels * np.abs(affines[:, :, :3]).sum(-1).max() * (self.config.elastic_probability > 0)
-        start = np.clip(np.floor(seen.min((0, 2)) - margin), 0, np.array(scan.image.shape) - 1).astype(int)
-        stop = np.clip(np.ceil(seen.max((0, 2)) + margin) + 1, start + 1, scan.image.shape).astype(int)
+        z, y, x = scan.image.shape
+        start, stop = seen_part(affines, poses[0].window, (z, y, x), self.config)
         image = scan.image[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
         bits = scan.masks.rasterise(chosen, np.concatenate([start, stop]))
         affines[:, :, 3] -= start

@@ -1,13 +1,44 @@
 """Where a view looks: a window of voxels laid into a scan by one affine in millimetres, so nothing is distorted by the scan's grid."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mass_core.config import Shape
+
 from ..config import EpisodeConfig
 
 Vector = NDArray[np.float64]
+
+
+class Ranges(Protocol):
+    """How much a view is turned, scaled, sheared and bent: an `EpisodeConfig`, say."""
+
+    @property
+    def affine_probability(self) -> float:
+        """Share of the views that are turned, scaled and sheared."""
+
+    @property
+    def rotation_degrees(self) -> float:
+        """Most, around each axis."""
+
+    @property
+    def scale(self) -> float:
+        """Factors lie between 1 - scale and 1 / (1 - scale)."""
+
+    @property
+    def shear(self) -> float:
+        """Most of each of the six shears."""
+
+    @property
+    def elastic_probability(self) -> float:
+        """Share of the views that are bent."""
+
+    @property
+    def elastic_voxels(self) -> float:
+        """Standard deviation of the control points' displacement."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +64,12 @@ class Pose:
         return (np.abs(offset) < self.window / 2).all(axis=1)
 
 
-def random_linear(rng: np.random.Generator, spacing_mm: float, config: EpisodeConfig, strength: float) -> Vector:
+def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: Ranges, strength: float) -> Vector:
     """Rotation, scale and shear of a view around `spacing_mm` (paper section 7.4).
 
     Args:
         rng: the episode's own generator.
-        spacing_mm: voxel size without augmentation.
+        spacing_mm: voxel size without augmentation, of all axes or of each.
         config: ranges and probability.
         strength: 0 to 1, shrinks the ranges at the start of training.
     """
@@ -50,6 +81,26 @@ def random_linear(rng: np.random.Generator, spacing_mm: float, config: EpisodeCo
     shear = np.eye(3) + rng.uniform(-config.shear, config.shear, (3, 3)) * strength * (1 - np.eye(3))
     angles = np.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees, 3) * strength)
     return rotation(angles) @ shear @ np.diag(scale) * spacing_mm
+
+
+def seen_part(affines: Vector, window: int, shape: Shape, config: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The part of a scan that views can see, two voxels wider, and still wider for what bends a view.
+
+    Args:
+        affines: [V,3,4], from voxel of a view to voxel of the scan.
+        window: edge of the views in voxels.
+        shape: of the scan.
+        config: how views are bent.
+
+    Returns:
+        First voxel [3], and the one after the last.
+    """
+    corners = np.array(np.meshgrid(*[[0, window - 1]] * 3, indexing="ij")).reshape(3, -1)
+    seen = affines[:, :, :3] @ corners + affines[:, :, 3:]
+    margin = 2 + 3 * config.elastic_voxels * np.abs(affines[:, :, :3]).sum(-1).max() * (config.elastic_probability > 0)
+    start = np.clip(np.floor(seen.min((0, 2)) - margin), 0, np.array(shape) - 1).astype(np.int64)
+    stop = np.clip(np.ceil(seen.max((0, 2)) + margin) + 1, start + 1, shape).astype(np.int64)
+    return start, stop
 
 
 def weak(config: EpisodeConfig) -> EpisodeConfig:
