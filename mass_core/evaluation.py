@@ -69,13 +69,23 @@ def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
     Raises:
         InputError: if the case has no label map.
     """
+    image, labels = case_volumes(dataset, name)
+    return replace(image, array=image.array.astype(np.float32)), replace(labels, array=np.asarray(labels.array))
+
+
+def case_volumes(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
+    """The same, mapped into memory as it is stored: many scans at once take little of it.
+
+    Raises:
+        InputError: if the case has no label map.
+    """
     case, labels = dataset.case(name), dataset.labels(name)
     if labels is None:
         raise InputError(f"The case {name} of {dataset.folder} has no labels.", "Prepare the dataset with --labels DIR.")
     x, y, z = case.spacing_zyx[::-1]
     grid = Geometry(shape_zyx=case.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=case.origin_xyz, direction=case.direction)
     modality = next((known for known in get_args(Modality) if known == case.modality), None)
-    return Volume(dataset.image(name).astype(np.float32), grid, modality), Volume(np.asarray(labels), grid)
+    return Volume(dataset.image(name), grid, modality), Volume(labels, grid)
 
 
 def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:

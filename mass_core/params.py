@@ -107,6 +107,44 @@ class Features(Load):
     overwrite: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Of `finetune`; `training.finetune` takes the same."""
+
+    weights: str = "small"
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    cases: list[Reference] = field(default_factory=list)
+    """Labelled scans as files."""
+    dataset: str | None = None
+    """Folder of a dataset, instead of `cases`."""
+    labels: list[int] | None = None
+    """Values to learn; null: all that training scans show."""
+    appearance: dict[str, Look] = field(default_factory=dict)
+    """By value of the masks."""
+    modality: Literal["auto", "ct", "mr", "pet"] = "auto"
+    """Of `cases`."""
+    train_cases: list[str] | None = None
+    """Names of the training scans of the dataset that count; null: all."""
+    shots: int | None = None
+    """So many training scans, drawn by chance; null: all."""
+    draw: int = 0
+    """Which draw, counted from 0; those that follow one another share as few scans as possible."""
+    scratch: bool = False
+    """Start from chance instead of from the weights, to compare with."""
+    output: str | None = None
+    """The weights file to write."""
+    folder: str | None = None
+    """Of the run; null: a temporary one."""
+    recipe: str | None = None
+    """Null: the one that suits the size of the network."""
+    settings: list[str] = field(default_factory=list)
+    """Changes to the recipe: "section.field=value"."""
+    epochs: int | None = None
+    minutes: float | None = None
+    overwrite: bool = False
+
+
 Kind = TypeVar("Kind")
 
 

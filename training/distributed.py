@@ -93,8 +93,13 @@ class Group:
         dist.all_gather_object(every, mine)
         return [one for some in every for one in some]
 
-    def leave(self) -> None:
-        """Wait for the others, then part."""
+    def wait(self) -> None:
+        """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+    def leave(self) -> None:
+        """Wait for the others, then part."""
+        self.wait()
+        if self.size > 1:
             dist.destroy_process_group()

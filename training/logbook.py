@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mass_core.errors import InputError
 
@@ -15,7 +14,9 @@ from mass_core.errors import InputError
 class Logbook:
     """Collects values on the device and writes their means every few steps, so that logging never makes the device wait."""
 
-    def __init__(self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, board: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, board: bool = False, bar: bool = True
+    ) -> None:
         """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing.
 
         Raises:
@@ -23,21 +24,25 @@ class Logbook:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
-        self.bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2, disable=quiet)
+        self.bar = _bar(start, steps) if bar and not quiet else None
         self.board = _board(path.parent, start) if board and not quiet else None
         self.every = every
         self.waiting: dict[str, list[Any]] = {}
 
-    def add(self, step: int, **values: Any) -> None:
-        """Note this step's values; on every `every`-th step write their means."""
+    def add(self, step: int, **values: Any) -> dict[str, float]:
+        """Note this step's values; on every `every`-th step write and return their means."""
         for name, value in values.items():
             self.waiting.setdefault(name, []).append(value)
-        self.bar.update()
-        if step % self.every == 0:
-            means = {name: _mean(kept) for name, kept in self.waiting.items()}
-            self.waiting.clear()
-            self.note(step, **means)
+        if self.bar is not None:
+            self.bar.update()
+        if step % self.every:
+            return {}
+        means = {name: _mean(kept) for name, kept in self.waiting.items()}
+        self.waiting.clear()
+        self.note(step, **means)
+        if self.bar is not None:
             self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
+        return means
 
     def note(self, step: int, **values: float) -> None:
         """Write values that are no means."""
@@ -51,10 +56,17 @@ class Logbook:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
         self.file.close()
         if self.board is not None:
             self.board.close()
+
+
+def _bar(start: int, steps: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2)
 
 
 def _board(folder: Path, start: int) -> Any:

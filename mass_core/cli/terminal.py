@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import MassError
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
 class Output(Protocol):
     """Where a command's news go."""
 
-    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
-        """A stage is done to this share of 1, and takes this many seconds more if that is known."""
+    def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
+        """A stage is done to this share of 1, and takes this many seconds more if that is known; values tell how it fares."""
+
+    def tell(self, text: str) -> None:
+        """How the run fares, one line."""
 
     def warn(self, text: str) -> None:
         """Something the user should know; said once, however often it is found."""
@@ -33,14 +37,19 @@ class Output(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line on standard output: progress, warning, result, failed, cancelled."""
+    """One JSON object a line on standard output: progress, log, warning, result, failed, cancelled."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
+    def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
-        self._line("progress", stage=stage, fraction=round(fraction, 4), eta_s=None if eta_s is None else round(eta_s, 2))
+        more = {"values": dict(values)} if values else {}
+        self._line("progress", stage=stage, fraction=round(fraction, 4), eta_s=None if eta_s is None else round(eta_s, 2), **more)
+
+    def tell(self, text: str) -> None:
+        """See `Output`."""
+        self._line("log", message=text)
 
     def warn(self, text: str) -> None:
         """See `Output`."""
@@ -75,7 +84,7 @@ class Terminal:
         self._bar: Progress | None = None
         self._stages: dict[str, TaskID] = {}
 
-    def progress(self, stage: str, fraction: float, eta_s: float | None) -> None:
+    def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
         if not sys.stderr.isatty():
             return
@@ -86,8 +95,14 @@ class Terminal:
             for other in self._stages.values():
                 self._bar.update(other, visible=False)
             self._stages[stage] = self._bar.add_task(stage, total=1.0, eta="")
-        eta = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
+        left = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
+        eta = "  ".join([left, *(f"{name} {value:.3g}" for name, value in (values or {}).items())])
         self._bar.update(self._stages[stage], completed=fraction, eta=eta, visible=True)
+
+    def tell(self, text: str) -> None:
+        """See `Output`."""
+        self._clear()
+        print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """See `Output`."""
