@@ -101,7 +101,7 @@ def test_it_learns(tune):
     settings = ["steps_per_epoch=25", "batch_size=4", "optim.learning_rate=3e-3", "optim.token_rate=3e-3", "patience=0", "validate_every=2"]
     code, result, lines = tune("--epochs", 8, settings=settings)
     scores = [line["values"]["val_dice"] for line in lines if "val_dice" in line.get("values", {})]
-    assert code == 0 and scores[0] < 0.3 and result["best_dice"] == max(scores) > 0.7
+    assert code == 0 and scores[0] < 0.1 and result["best_dice"] == max(scores) > 0.5
 
 
 def test_a_run_stopped_and_resumed_is_the_run_that_never_stopped(tune, tmp_path, monkeypatch):
