@@ -70,6 +70,13 @@ class Encode(Load):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapt(Encode):
+    """Of `adapt`."""
+
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Grid:
     """Where the voxels of a result shall lie, in LPS mm."""
 

@@ -53,7 +53,7 @@ class ReferenceCrop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Mask:
+class PlacedMask:
     """A binary mask that fills only a box of the working grid."""
 
     array: np.ndarray
@@ -85,7 +85,7 @@ class _Scan:
             intensity = Intensity.of(body, modality, recipe)
         return cls(volume=working.volume, modality=modality, intensity=intensity, warnings=(*notes, *working.warnings))
 
-    def crops(self, value: int, mask: _Mask, recipe: Recipe) -> list[ReferenceCrop]:
+    def crops(self, value: int, mask: PlacedMask, recipe: Recipe) -> list[ReferenceCrop]:
         """The windows that show one label."""
         boxes = _windows_for(mask, recipe)
         total = int(mask.array.sum())
@@ -96,7 +96,7 @@ class _Scan:
             warnings = (*warnings, f"Label {value} exceeds the reference window; {math.floor(100 * covered)}% of it lies in {crops}.")
         return [self._crop(value, mask, box, covered, warnings, recipe) for box in boxes]
 
-    def _crop(self, value: int, mask: _Mask, box: Box, covered: float, warnings: tuple[str, ...], recipe: Recipe) -> ReferenceCrop:
+    def _crop(self, value: int, mask: PlacedMask, box: Box, covered: float, warnings: tuple[str, ...], recipe: Recipe) -> ReferenceCrop:
         image, modality = self._window(box, recipe)
         part = mask.window(box)
         return ReferenceCrop(
@@ -151,6 +151,24 @@ def prepare_reference(
         masks = _masks_on(scan.volume.geometry, whole, [v for v in values if spacings[v] == spacing], recipe)
         found.update({value: scan.crops(value, mask, recipe) for value, mask in masks.items()})
     return [crop for value in values for crop in found.get(value, [])]
+
+
+def masks_on(image: Volume, labels: Volume, values: Sequence[int], grid: Geometry, recipe: Recipe) -> dict[int, PlacedMask]:
+    """The masks of some labels on a working grid of their image; labels of which nothing is left there, or that are absent, are left out.
+
+    Args:
+        image: The reference scan as stored.
+        labels: Its label map.
+        values: Labels wanted.
+        grid: On the recipe's axes, as `Record.working` of the prepared image.
+        recipe: How.
+
+    Raises:
+        InputError: for a map of fractional values.
+        GeometryError: when the label map lies somewhere else than the image.
+    """
+    _check_overlap(image, labels)
+    return _masks_on(grid, _on_axes_of(image, as_label_map(labels), recipe), values, recipe)
 
 
 def present_labels(labels: Volume) -> tuple[int, ...]:
@@ -259,7 +277,7 @@ def _on_axes_of(image: Volume, labels: Volume, recipe: Recipe) -> Volume:
     return resample(labels, image.geometry, "nearest")
 
 
-def _masks_on(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Recipe) -> dict[int, _Mask]:
+def _masks_on(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Recipe) -> dict[int, PlacedMask]:
     """The masks of some labels on the working grid; labels of which nothing lies on it are left out."""
     oriented = orient(labels, recipe.orientation)
     if recipe.mask_coverage:
@@ -268,10 +286,10 @@ def _masks_on(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Rec
         return {v: mask for v, mask in covered.items() if mask is not None}
     moved = resample(oriented, grid, "nearest").array
     boxes = label_boxes(moved)
-    return {v: _Mask(array=(moved[slices(boxes[v])] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
+    return {v: PlacedMask(array=(moved[slices(boxes[v])] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
 
 
-def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> _Mask | None:
+def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> PlacedMask | None:
     """As many voxels of the grid as the label's volume fills, those it covers most; at least one if it lies on the grid at all."""
     ratio = [new / old for new, old in zip(grid.spacing_zyx, labels.geometry.spacing_zyx, strict=True)]
     margin = [math.ceil(2 * r) + 1 for r in ratio]
@@ -290,7 +308,7 @@ def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> _Mask 
     mask = coverage >= max(float(least), 1e-6)
     tight = bounding_box(mask)
     assert tight is not None  # the most covered voxel is above zero
-    return _Mask(array=mask[slices(tight)].astype(np.uint8), box=_shifted(tight, [-s for s in part[0]]))
+    return PlacedMask(array=mask[slices(tight)].astype(np.uint8), box=_shifted(tight, [-s for s in part[0]]))
 
 
 def _reached(source: Geometry, grid: Geometry) -> Box | None:
@@ -304,7 +322,7 @@ def _reached(source: Geometry, grid: Geometry) -> Box | None:
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 
-def _windows_for(mask: _Mask, recipe: Recipe) -> list[Box]:
+def _windows_for(mask: PlacedMask, recipe: Recipe) -> list[Box]:
     """Windows that show a mask: one around its middle if it fits, else several on its densest parts."""
     window = recipe.window_zyx
     if not recipe.cover_reference:
@@ -322,7 +340,7 @@ def _windows_for(mask: _Mask, recipe: Recipe) -> list[Box]:
     return boxes
 
 
-def _inside(mask: _Mask, boxes: Sequence[Box]) -> int:
+def _inside(mask: PlacedMask, boxes: Sequence[Box]) -> int:
     """Voxels of a mask that lie in any of the boxes."""
     left = mask.array.copy()
     for box in boxes:

@@ -129,7 +129,7 @@ class Segmenter:
         """
         if not references:
             raise InputError("No reference is given.", "Give at least one image with its mask.")
-        compute = self._compute(labels=1)
+        compute = self.compute(labels=1)
         try:
             learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled), spacings or {})
         except (RuntimeError, MemoryError) as error:
@@ -170,9 +170,9 @@ class Segmenter:
             MassError: if the target or the task cannot be used, or memory does not suffice.
             Cancelled: if `cancelled` said so.
         """
-        self._check(task)
+        self.check(task)
         steps = Steps(progress, cancelled)
-        compute = self._compute(labels=len(task.labels))
+        compute = self.compute(labels=len(task.labels))
         run = _Run(self, target, task, steps, maps=probabilities, near=near)
         found, notes = with_one_retry(run.found, compute)
         array, surplus = self._decided([group for group, _ in found], task, steps)
@@ -199,11 +199,16 @@ class Segmenter:
             self._prepared.put(key, kept, kept.array.nbytes)
         return kept
 
-    def _compute(self, labels: int) -> Compute:
+    def compute(self, labels: int) -> Compute:
+        """Where and how the network computes with so many labels at once."""
         return choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
 
-    def _check(self, task: Task) -> None:
-        """Refuse a task of other weights or another preprocessing."""
+    def check(self, task: Task) -> None:
+        """Refuse a task of other weights or another preprocessing.
+
+        Raises:
+            MassError: naming both.
+        """
         task.require(self.model.fingerprint, self.model.name)
         ours, theirs = to_dict(self.recipe), to_dict(task.recipe)
         for name in _AGREEING:

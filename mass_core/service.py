@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .adapt import Adapted, adapt
 from .appearance import Appearance, read_appearance, write_labels
 from .checkpoint import Model, choose_device, load_model
 from .components import bounding_box
@@ -18,7 +19,7 @@ from .errors import InputError, OutputError
 from .features import look
 from .machine import Peak
 from .outputs import all_or_none, check_free, folders_ready, plan
-from .params import Encode, Features, Load, Look, Reference, Segment, read
+from .params import Adapt, Encode, Features, Load, Look, Reference, Segment, read
 from .progress import Steps
 from .protocol import Request
 from .scans import Scans, state_of
@@ -60,6 +61,7 @@ class Service:
         self._methods: dict[str, tuple[type[Load], Callable[[Any, _Run], dict[str, Any]]]] = {
             "load": (Load, lambda order, run: _facts(self._ready(order, run))),
             "encode": (Encode, self._encode),
+            "adapt": (Adapt, self._encode),
             "segment": (Segment, self._segment),
             "features": (Features, self._features),
         }
@@ -88,7 +90,7 @@ class Service:
         self._forget_model()
 
     def _encode(self, order: Encode, run: "_Run") -> dict[str, Any]:
-        """References to a task file."""
+        """References to a task file, fitted to them if that is asked for."""
         output = Path(order.output)
         if output.suffix != ".masstask":
             raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
@@ -96,7 +98,12 @@ class Service:
         _check_references(order)
         with folders_ready([output]):
             segmenter = self._segmenter_for(order, run, base=None)
-            task = self._learned(order, segmenter, run)
+            references, appearance = self._references(order, run)
+            task = _learned(order, segmenter, references, appearance, run)
+            told: dict[str, Any] = {}
+            if isinstance(order, Adapt):
+                fitted = _adapted(order, segmenter, references, task, run)
+                task, told = fitted.task, fitted.facts()
             run.job.check()
             task.save(output, overwrite=order.overwrite)
         facts = (*_LABEL, "spacing_zyx", "references", "parts")
@@ -106,6 +113,7 @@ class Service:
             "modality": task.modality,
             "warnings": task.warnings,
             "reused": run.reused,
+            **told,
         }
 
     def _segment(self, order: Segment, run: "_Run") -> dict[str, Any]:
@@ -121,7 +129,7 @@ class Service:
             task = self._fixed(order, run) if fixed else None if order.task is None else Task.load(order.task)
             segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
             if task is None:
-                task = self._learned(order, segmenter, run)
+                task = _learned(order, segmenter, *self._references(order, run), run)
             elif order.labels:
                 task = task.only(order.labels)
             task.require(segmenter.model.fingerprint, segmenter.model.name)
@@ -201,8 +209,8 @@ class Service:
         assert self._segmenter is not None
         return self._segmenter
 
-    def _learned(self, order: Encode, segmenter: Segmenter, run: "_Run") -> Task:
-        """The task of the order's references."""
+    def _references(self, order: Encode, run: "_Run") -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
+        """The order's references, and how their labels are called and shown."""
         references: list[tuple[Volume, Volume]] = []
         appearance: dict[int, Appearance] = {}
         with run.stage("read"):
@@ -212,12 +220,7 @@ class Service:
                 mask = Path(reference.mask)
                 references.append((self._scans.read(Path(reference.image), reference.frame), _only(self._scans.read(mask), reference)))
                 appearance = {**read_appearance(mask), **appearance}
-        appearance |= {_value(text): _appearance(look) for text, look in order.appearance.items()}
-        before = segmenter.encodings
-        with run.stage("encode"):
-            task = segmenter.encode(references, order.labels, appearance=appearance, progress=run.job.progress, cancelled=run.job.cancelled)
-        run.reused["labels"] = sum(label.references for label in task.labels) - (segmenter.encodings - before)
-        return task
+        return references, appearance | {_value(text): _appearance(look) for text, look in order.appearance.items()}
 
 
 class _Run:
@@ -237,6 +240,23 @@ class _Run:
         began = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+def _learned(
+    order: Encode, segmenter: Segmenter, references: Sequence[tuple[Volume, Volume]], appearance: Mapping[int, Appearance], run: _Run
+) -> Task:
+    """The task of the order's references."""
+    before = segmenter.encodings
+    with run.stage("encode"):
+        task = segmenter.encode(references, order.labels, appearance=appearance, progress=run.job.progress, cancelled=run.job.cancelled)
+    run.reused["labels"] = sum(label.references for label in task.labels) - (segmenter.encodings - before)
+    return task
+
+
+def _adapted(order: Adapt, segmenter: Segmenter, references: Sequence[tuple[Volume, Volume]], task: Task, run: _Run) -> Adapted:
+    """The task fitted to the order's references."""
+    with run.stage("adapt"):
+        return adapt(segmenter, references, task, seconds=order.seconds, progress=run.job.progress, cancelled=run.job.cancelled)
 
 
 def _found(segmenter: Segmenter, target: Volume, task: Task, order: Segment, run: _Run) -> Segmentation:

@@ -82,6 +82,8 @@ LAYERS = {
         "merge",
         "segmenter",
         "losses",
+        "reference_views",
+        "adapt",
         "evaluation",
         "features",
         "service",

@@ -55,7 +55,7 @@ def test_request_there_and_back() -> None:
         ({"method": "hello"}, "whole number as its id, got None"),
         ({"id": "1", "method": "hello"}, "got '1'"),
         ({"id": True, "method": "hello"}, "got True"),
-        ({"id": 1, "method": "adapt"}, "no method 'adapt'"),
+        ({"id": 1, "method": "dream"}, "no method 'dream'"),
         ({"id": 1}, "no method None"),
         ({"id": 1, "method": ["load"]}, "no method"),
         ({"id": 1, "method": "load", "params": [1]}, "no object"),

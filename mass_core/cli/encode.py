@@ -9,8 +9,10 @@ from ..outputs import check_free, folders_ready
 from .options import add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
+    from ..appearance import Appearance
     from ..segmenter import Segmenter
     from ..task import Task
+    from ..volume import Volume
     from .terminal import Output
 
 
@@ -28,10 +30,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Encode the references and write the task."""
     check_references(arguments)
-    output: Path = arguments.output
-    if output.suffix != ".masstask":
-        raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
-    check_free([output], overwrite=arguments.overwrite)
+    output = checked_output(arguments)
     with folders_ready([output]):
         from ..segmenter import Segmenter
 
@@ -39,12 +38,31 @@ def run(arguments: argparse.Namespace) -> int:
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
         task = encoded(arguments, segmenter, arguments.terminal)
         task.save(output, overwrite=arguments.overwrite)
+    tell(arguments, task, "", {})
+    return 0
+
+
+def checked_output(arguments: argparse.Namespace) -> Path:
+    """Where the task shall be written.
+
+    Raises:
+        OutputError: if the name is none for a task, or taken.
+    """
+    output: Path = arguments.output
+    if output.suffix != ".masstask":
+        raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
+    check_free([output], overwrite=arguments.overwrite)
+    return output
+
+
+def tell(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
+    """What the task holds, and more about how it came about, for people and for programs."""
     for warning in task.warnings:
         arguments.terminal.warn(warning)
     labels = [{"value": label.value, "name": label.name, "spacing_zyx": label.spacing_zyx, "kept": label.kept} for label in task.labels]
     names = ", ".join(f"{label.name} ({label.value})" for label in task.labels)
-    arguments.terminal.result(f"{output}: {names}", output=str(output), labels=labels, modality=task.modality)
-    return 0
+    output = str(arguments.output)
+    arguments.terminal.result(f"{output}: {names}{more}", output=output, labels=labels, modality=task.modality, **values)
 
 
 def check_references(arguments: argparse.Namespace) -> None:
@@ -62,12 +80,18 @@ def check_references(arguments: argparse.Namespace) -> None:
 
 def encoded(arguments: argparse.Namespace, segmenter: "Segmenter", terminal: "Output") -> "Task":
     """The task of the references on the command line."""
-    from ..appearance import Appearance, read_appearance
+    references, appearance = read_references(arguments)
+    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=terminal.progress)
+
+
+def read_references(arguments: argparse.Namespace) -> tuple[list[tuple["Volume", "Volume"]], dict[int, "Appearance"]]:
+    """The references on the command line, and how their labels are called and shown."""
+    from ..appearance import read_appearance
     from ..volume import Volume
 
-    references = []
+    references: list[tuple[Volume, Volume]] = []
     appearance: dict[int, Appearance] = {}
     for image, mask in arguments.reference:
         references.append((Volume.read(image, frame=arguments.reference_frame), Volume.read(mask)))
         appearance = {**read_appearance(mask), **appearance}
-    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=terminal.progress)
+    return references, appearance

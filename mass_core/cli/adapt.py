@@ -1,0 +1,49 @@
+"""mass adapt: references to a task file whose embeddings are fitted to them."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..outputs import folders_ready
+from .encode import check_references, checked_output, read_references, tell
+from .options import add_preparation, add_references, add_weights, chosen_recipe, load
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser(
+        "adapt",
+        help="as encode, then fit the task to its references for some seconds",
+        description="Only the embeddings of the task change, not the network. Needs MONAI: pip install 'mass-core[train]'.",
+    )
+    add_weights(parser)
+    add_references(parser)
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to spend on fitting (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the windows looked at (default: %(default)s)")
+    add_preparation(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="TASK.masstask")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Encode the references, fit the task to them, write it."""
+    check_references(arguments)
+    if arguments.seconds <= 0:
+        raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
+    output = checked_output(arguments)
+    with folders_ready([output]):
+        from ..adapt import adapt
+        from ..segmenter import Segmenter
+
+        model = load(arguments)
+        segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
+        references, appearance = read_references(arguments)
+        task = segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
+        fitted = adapt(segmenter, references, task, seconds=arguments.seconds, seed=arguments.seed, progress=arguments.terminal.progress)
+        fitted.task.save(output, overwrite=arguments.overwrite)
+    dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"
+    more = f"; {fitted.steps} steps in {fitted.seconds:.1f} s, {dice}"
+    tell(arguments, fitted.task, more, fitted.facts())
+    return 0
