@@ -21,6 +21,8 @@ _HOMES = {
     "Task": "task",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
+    "load_classifier": "classifier",
+    "classify": "classifier",
 }
 
 __all__ = ["__version__", *_HOMES]

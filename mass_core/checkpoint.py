@@ -25,7 +25,7 @@ from .errors import DeviceError, InputError, WeightsError
 from .model import MASS, build_model
 from .released_keys import our_key
 from .task import Task
-from .weights_store import locate
+from .weights_store import locate, refuse_classifier
 
 FORMAT = 1
 _AGAIN = "Download or convert the weights again; `mass weights verify` tells whether a file is whole."
@@ -83,7 +83,7 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
     checkpoint = read_checkpoint(path, ema=ema)
     with torch.device("meta"):
         network = build_model(checkpoint.config)
-    _fill(network, checkpoint.tensors, path)
+    fill(network, checkpoint.tensors, path)
     own = fingerprint(network)
     return Model(
         network=network.to(chosen).eval().requires_grad_(False),
@@ -177,7 +177,7 @@ def fingerprint(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _fill(network: MASS, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put tensors in the place of a network's own, strictly.
 
     Raises:
@@ -195,18 +195,29 @@ def _fill(network: MASS, tensors: Mapping[str, Tensor], path: Path) -> None:
     network.load_state_dict({name: value.to(_kind(value, torch.float32), copy=True) for name, value in tensors.items()}, assign=True)
 
 
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file.
+
+    Raises:
+        WeightsError: if it is damaged or something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", _AGAIN) from error
+
+
 def _kind(value: Tensor, dtype: torch.dtype) -> torch.dtype:
     """What a tensor is stored as when numbers have a precision: indices stay what they are."""
     return dtype if value.is_floating_point() else value.dtype
 
 
 def _read_ours(path: Path) -> Checkpoint:
+    metadata, tensors = read_tensors(path)
+    refuse_classifier(path, metadata)
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["mass"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", _AGAIN) from error
+        header = json.loads(metadata["mass"])
     except (KeyError, ValueError) as error:
         raise WeightsError(
             f"{path} holds tensors but does not say of which MASS network.", "Choose weights written by MASSSlicer."

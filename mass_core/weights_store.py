@@ -7,7 +7,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +20,8 @@ from .progress import Report
 
 BUNDLED = Path(__file__).parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
+CLASSIFIER = "mass-classifier"
+"""Entry of a safetensors file's metadata that tells a classifier of whole scans from weights for segmentation."""
 _MOST_HEADER = 100_000_000
 """Bytes; what the safetensors library allows."""
 
@@ -161,11 +163,26 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
             if length > _MOST_HEADER:
                 raise ValueError("it does not begin with the length of a header")
             header = json.loads(file.read(length))
+        refuse_classifier(path, header["__metadata__"])
         task = json.loads(header["__metadata__"]["mass"]).get("task") or {"labels": ()}
         found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
         return tuple(WeightsClass(value=value, name=name, color=color and tuple(color)) for value, name, color in found)
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is damaged or no weights file of ours: {error}.", "Choose weights written by MASSSlicer.") from error
+
+
+def refuse_classifier(path: Path, metadata: Mapping[str, str]) -> None:
+    """Refuse to segment with a classifier of whole scans.
+
+    Args:
+        path: of the file.
+        metadata: of the safetensors file.
+
+    Raises:
+        WeightsError: saying so.
+    """
+    if CLASSIFIER in metadata:
+        raise WeightsError(f"{path} is a classifier of whole scans; it cannot segment.", "Use it with `mass classify`.")
 
 
 def may_have_classes(path: Path) -> bool:

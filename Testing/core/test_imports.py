@@ -74,6 +74,7 @@ LAYERS = {
         "model",
         "model.*",
         "checkpoint",
+        "classifier",
         "task",
         "tokens",
         "windows",

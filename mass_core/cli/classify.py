@@ -1,0 +1,93 @@
+"""mass classify: a classifier and scans, to probabilities."""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, MassError, OutputError
+from ..failures import as_mass_error
+from ..outputs import check_free, folders_ready
+from .options import DEVICES
+
+if TYPE_CHECKING:
+    from ..classifier import Classification, Classifier
+
+_NAMED = 6
+"""Classes a line names."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser("classify", help="probabilities of classes for whole scans")
+    parser.add_argument("--weights", required=True, metavar="W", help="classifier that `python -m training.classify` wrote")
+    parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
+    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="table with a line for each scan")
+    parser.add_argument("--overwrite", action="store_true", help="replace the table if it exists")
+    parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classify every target; a failure of one among several does not stop the others."""
+    from ..classifier import load_classifier
+
+    missing = [str(path) for path in arguments.target if not path.exists()]
+    if missing:
+        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    files = [arguments.output] if arguments.output is not None else []
+    if files and arguments.output.suffix.lower() != ".csv":
+        raise OutputError(f"{arguments.output} is no name for a table.", "End it with .csv.")
+    check_free(files, overwrite=arguments.overwrite)
+    with folders_ready(files):
+        classifier = load_classifier(arguments.weights, arguments.device)
+        done: dict[Path, Classification] = {}
+        failures = 0
+        for number, target in enumerate(arguments.target):
+            arguments.terminal.progress("classify", number / len(arguments.target), None)
+            try:
+                done[target] = _one(arguments, classifier, target)
+            except (MassError, RuntimeError, MemoryError, OSError) as error:
+                known = as_mass_error(error)
+                if known is None or len(arguments.target) == 1:
+                    raise
+                arguments.terminal.failed(known, target=str(target))
+                failures += 1
+                continue
+            if files:
+                _write(arguments.output, done)
+    return 3 if failures else 0
+
+
+def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) -> "Classification":
+    """Read, classify and tell."""
+    from ..classifier import classify
+    from ..volume import Volume
+
+    result = classify(classifier, Volume.read(target, frame=arguments.frame))
+    for warning in result.warnings:
+        arguments.terminal.warn(warning)
+    values = {"target": str(target), "device": str(classifier.device), **vars(result)}
+    arguments.terminal.result(_summary(target, result), **values)
+    return result
+
+
+def _summary(target: Path, result: "Classification") -> str:
+    """One line for people, the most probable class first."""
+    ordered = sorted(result.probabilities.items(), key=lambda item: -item[1])
+    more = [f"{len(ordered) - _NAMED} more"] if len(ordered) > _NAMED else []
+    return f"{target}: {', '.join([*(f'{name} {p:.3f}' for name, p in ordered[:_NAMED]), *more])}"
+
+
+def _write(path: Path, results: "dict[Path, Classification]") -> None:
+    """A line for each scan: what was predicted, then the probability of every class."""
+    from ..atomic import write_bytes
+
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["target", "predicted", *next(iter(results.values())).probabilities])
+    for target, result in results.items():
+        table.writerow([str(target), ";".join(result.predicted), *(f"{p:.6f}" for p in result.probabilities.values())])
+    write_bytes(path, text.getvalue().encode())
