@@ -391,9 +391,11 @@ def test_one_class_in_val_is_said_and_the_loss_decides(weights, images, rows, tm
     "given, match",
     [
         (["--recipe", "huge"], "no recipe 'huge'"),
-        (["--set", "schedule=linear"], "schedule is 'linear'"),
+        (["--set", "schedule=linear"], "one of: constant, cosine"),
         (["--set", "epochs=0"], "epochs is 0"),
-        (["--set", "size_zyx=32,32"], "three numbers"),
+        (["--set", "size_zyx=32,32"], "3 whole numbers"),
+        (["--set", "size_zyx=0,16,16"], "size_zyx is (0, 16, 16)"),
+        (["--set", "spacing_mm=-1"], "spacing_mm is -1.0"),
         (["--set", "size_zyx=15,16,16"], "multiple of 2"),
         (["--set", "dropout=1"], "dropout is 1"),
         (["--set", "nothing=1"], "names no field"),
