@@ -61,6 +61,8 @@ class AdvancedPanel:
         own = parameters is not None and parameters.ownSettings
         for widget in self._own:
             widget.enabled = own
+        if parameters is not None and self._ui.weightsCombo.currentData != parameters.weights:
+            self._show_weights()
         chosen = self._chosen()
         self._ui.downloadButton.enabled = self._download is not None or any(weights.path is None for weights in listed())
         self._ui.downloadButton.text = _("Cancel download") if self._download is not None else _("Download…")

@@ -27,6 +27,7 @@ from . import scene
 from .cases import Case
 from .engine import Engine
 from .exports import Exports
+from .finetune import Finetuning, News, Order, Outcome
 from .order import Destination, Progress, Reference, Settings
 from .parameters import MASSSlicerParameterNode
 from .run import Run
@@ -46,6 +47,8 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         self.worker_started: Callable[[bool], None] = lambda again: None
         self._engine: Engine | None = None
         self._run: Run | None = None
+        self.finetuning: Finetuning | None = None
+        """The latest one."""
         self._flat: list[str] = []
         """Segmentations that wait for their surface."""
 
@@ -62,14 +65,20 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
 
     @property
     def busy(self) -> bool:
+        """Whether a run or a finetuning is on."""
+        return self.segmenting or (self.finetuning is not None and self.finetuning.active)
+
+    @property
+    def segmenting(self) -> bool:
         """Whether a run is on."""
         return self._run is not None and self._run.active
 
     def segment(
         self,
-        task: Sequence[Reference] | str | Path,
+        task: Sequence[Reference] | str | Path | None,
         targets: Sequence[slicer.vtkMRMLScalarVolumeNode | str | Path | Case],
         *,
+        adapt_s: float = 0.0,
         settings: Settings = Settings(),  # noqa: B008  # frozen
         destination: Destination = Destination(),  # noqa: B008  # frozen
         changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
@@ -80,8 +89,9 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         """Segment targets; returns at once, the callbacks tell how it goes.
 
         Args:
-            task: references, or a task file.
+            task: references, or a task file; None: weights that were finetuned know what to look for.
             targets: volumes of the scene, image files, DICOM folders.
+            adapt_s: seconds in which what the references taught is fitted to them; 0: it is taken as it is.
             settings: how.
             destination: where results go.
             changing: called with an existing segmentation before segments are added to it.
@@ -96,8 +106,9 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         run = Run(
             self.engine.client,
             self.exports,
-            task=Path(task) if isinstance(task, (str, Path)) else self._checked(task),
+            task=Path(task) if isinstance(task, (str, Path)) else task if task is None else self._checked(task),
             cases=[_case(target) for target in targets],
+            adapt_s=adapt_s,
             settings=settings,
             destination=destination,
             log=self._note,
@@ -125,7 +136,31 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         if self._run is not None:
             self._run.cancel()
 
-    def wait(self, run: Run, seconds: float = 3600.0) -> None:
+    def finetune(
+        self, order: Order, *, told: Callable[[News], None] = lambda news: None, finished: Callable[[Outcome], None] = lambda outcome: None
+    ) -> Finetuning:
+        """Train a model on annotated scans; returns at once, the callbacks tell how it goes.
+
+        Args:
+            order: which scans, which structures, how long.
+            told: called with `News`.
+            finished: called once, with an `Outcome`.
+
+        Raises:
+            MassError: if something is missing or a run is on; nothing has begun then.
+        """
+        self._check_idle()
+        run = Finetuning(self.engine.client, order, log=self._note, told=told, finished=finished)
+        run.start()
+        self.finetuning = run
+        return run
+
+    def stop_finetuning(self) -> None:
+        """Stop the finetuning that is on, if any; the best model so far is kept."""
+        if self.finetuning is not None:
+            self.finetuning.stop()
+
+    def wait(self, run: Run | Finetuning, seconds: float = 3600.0) -> None:
         """Come back when a run is over, for scripts; Slicer stays usable.
 
         Raises:
@@ -136,18 +171,22 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             slicer.app.processEvents()
             time.sleep(0.01)
             if time.monotonic() > until:
-                run.cancel()
+                run.stop() if isinstance(run, Finetuning) else run.cancel()
                 raise InputError(_("The run took longer than {seconds:.0f} s.").format(seconds=seconds), _("Allow more time."))
 
     def forget_scene(self) -> None:
-        """The scene is closed: stop, and delete the files made of it."""
+        """The scene is closed: stop, and delete the files made of it. A finetuning that has its files goes on without the scene."""
         self.cancel()
+        if self.finetuning is not None and self.finetuning.needs_scene:
+            self.finetuning.abandon()
         self._flat.clear()
         self.exports.close()
 
     def close(self) -> None:
         """End the worker and delete all files; the logic can be used again afterwards."""
         self.cancel()
+        if self.finetuning is not None:
+            self.finetuning.abandon()
         if self._engine is not None:
             self._engine.close()
             self._engine = None

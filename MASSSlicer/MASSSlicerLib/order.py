@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from . import scene
 
@@ -74,3 +75,12 @@ class Progress:
     """Of the whole run, 0 to 1."""
     eta_s: float | None
     """Seconds to its end; None: not known yet."""
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 90:
+        return _("{seconds:.0f} s").format(seconds=max(1, seconds))
+    if seconds < 90 * 60:
+        return _("{minutes:.0f} min").format(minutes=seconds / 60)
+    return _("{hours:.1f} h").format(hours=seconds / 3600)

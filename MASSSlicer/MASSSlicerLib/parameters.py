@@ -11,6 +11,8 @@ PARTS = ("reference", "largest", "all")
 RECIPES = ("default", "released")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FORMATS = (".seg.nrrd", ".nii.gz")
+EPOCHS, MINUTES = "epochs", "minutes"
+BUDGETS = (EPOCHS, MINUTES)
 
 
 @parameterNodeWrapper
@@ -40,6 +42,8 @@ class MASSSlicerParameterNode:
     skipDone: bool = True
     resultName: str = "{target} MASS"
     assess: bool = False
+    """Also estimate how good each result is."""
+    adaptSeconds: Annotated[int, WithinRange(1, 3600)] = 30
 
     weights: str = "small"
     recipe: Annotated[str, Choice(RECIPES)] = "default"
@@ -50,3 +54,15 @@ class MASSSlicerParameterNode:
     overlap: Annotated[float, WithinRange(0.0, 0.9)] = 0.25
     threshold: Annotated[float, WithinRange(0.05, 0.95)] = 0.5
     parts: Annotated[str, Choice(PARTS)] = "reference"
+
+    # Two lists in step: the annotated scan number i, to finetune on.
+    tuneSegmentations: list[vtkMRMLSegmentationNode]
+    tuneVolumes: list[vtkMRMLScalarVolumeNode]
+    tuneFiles: list[str]
+    """Scans with label maps on disk, and what was found in them, as JSON objects."""
+    tuneUnticked: list[str]
+    """Names of the structures that are not learned."""
+    tuneWeights: str = "small"
+    tuneAmount: Annotated[int, WithinRange(1, 100000)] = 20
+    tuneUnit: Annotated[str, Choice(BUDGETS)] = EPOCHS
+    tuneName: str

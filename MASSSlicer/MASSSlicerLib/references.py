@@ -23,8 +23,8 @@ class ReferenceRow:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._quiet = False
-        self.volume = _selector("vtkMRMLScalarVolumeNode", _("Scan the reference was drawn on"))
-        self.segmentation = _selector("vtkMRMLSegmentationNode", _("Segmentation that shows what to look for"))
+        self.volume = selector("vtkMRMLScalarVolumeNode", _("Scan the reference was drawn on"))
+        self.segmentation = selector("vtkMRMLSegmentationNode", _("Segmentation that shows what to look for"))
         self.segments = qt.QToolButton()
         self.segments.popupMode = qt.QToolButton.InstantPopup
         self.segments.toolTip = _("Segments that count; each one is looked for")
@@ -203,13 +203,14 @@ class ReferencesPanel:
         self._changed()
 
 
-def _selector(kind: str, tip: str) -> slicer.qMRMLNodeComboBox:
-    selector = slicer.qMRMLNodeComboBox()
-    selector.nodeTypes = [kind]
-    selector.showChildNodeTypes = False
-    selector.noneEnabled = True
-    selector.addEnabled = False
-    selector.removeEnabled = False
-    selector.toolTip = tip
-    selector.setMRMLScene(slicer.mrmlScene)
-    return selector
+def selector(kind: str, tip: str) -> slicer.qMRMLNodeComboBox:
+    """A list of the scene's nodes of one kind, or none of them."""
+    box = slicer.qMRMLNodeComboBox()
+    box.nodeTypes = [kind]
+    box.showChildNodeTypes = False
+    box.noneEnabled = True
+    box.addEnabled = False
+    box.removeEnabled = False
+    box.toolTip = tip
+    box.setMRMLScene(slicer.mrmlScene)
+    return box

@@ -44,13 +44,16 @@ class ResultsPanel:
     Args:
         ui: the window's parts by name.
         as_reference: called with volume, segmentation and segment IDs to add as a reference.
+        for_finetuning: called with volume and segmentation to finetune on.
         failed: shows an error.
     """
 
-    def __init__(self, ui: object, as_reference: Callable[..., None], failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, ui: object, as_reference: Callable[..., None], for_finetuning: Callable[..., None], failed: Callable[[Exception], None]
+    ) -> None:
         self._table = ui.resultsTable
         self._as_reference, self._failed = as_reference, failed
-        self._buttons = (ui.showButton, ui.editButton, ui.asReferenceButton, ui.exportButton)
+        self._buttons = (ui.showButton, ui.editButton, ui.asReferenceButton, ui.forFinetuningButton, ui.exportButton)
         self._cases: list[Case] = []
         self._shown: list[Case] = []
         """As the lines are."""
@@ -63,6 +66,7 @@ class ResultsPanel:
         ui.showButton.connect("clicked()", self.show_selected)
         ui.editButton.connect("clicked()", self._edit)
         ui.asReferenceButton.connect("clicked()", self._use_as_reference)
+        ui.forFinetuningButton.connect("clicked()", lambda: for_finetuning(*self._nodes()))
         ui.exportButton.connect("clicked()", self._ask_export)
         self._on_selection()
 

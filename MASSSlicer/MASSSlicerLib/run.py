@@ -1,4 +1,4 @@
-"""A run: references are encoded once, then every target is segmented, one after the other, while Slicer stays usable.
+"""A run: references are encoded, or adapted to, once; then every target is segmented, one after the other, while Slicer stays usable.
 
 Nothing here knows of windows and buttons: callbacks tell how far it is.
 """
@@ -37,8 +37,10 @@ _STAGES = {
     "write": (0.99, 1.0),
 }
 """Where a stage of the worker begins and ends within a target's share of the bar."""
-_REFERENCES = 0.05
-"""The references' share of the bar."""
+_CHECKED = {**_STAGES, "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
+"""With results that are checked."""
+_REFERENCES, _ADAPTED = 0.05, 0.4
+"""The references' share of the bar: looked at, and adapted to."""
 
 
 class Run:
@@ -47,8 +49,9 @@ class Run:
     Args:
         client: to the worker.
         exports: files of volumes, kept from run to run.
-        task: references to encode, or a task file.
+        task: references to encode, or a task file; None: the weights know it themselves.
         cases: targets in order; their status is kept here.
+        adapt_s: seconds in which what the references taught is fitted to them; 0: it is taken as it is.
         settings: how to segment.
         destination: where results go.
         log: gets the traceback of what is the program's own fault.
@@ -63,8 +66,9 @@ class Run:
         client: Client,
         exports: Exports,
         *,
-        task: Sequence[Reference] | Path,
+        task: Sequence[Reference] | Path | None,
         cases: Sequence[Case],
+        adapt_s: float = 0.0,
         settings: Settings,
         destination: Destination,
         log: Callable[[str], None] = lambda text: None,
@@ -77,6 +81,8 @@ class Run:
         self.settings = settings
         self.destination = destination
         self.task_file: Path | None = task if isinstance(task, Path) else None
+        self.adapted: dict[str, Any] | None = None
+        """What the worker told of adapting, once that is done."""
         self.found: dict[int, Look] = {}
         self.warnings: tuple[str, ...] = ()
         self.device = ""
@@ -86,7 +92,9 @@ class Run:
         self.memory_short = False
         """Whether something failed for want of memory."""
         self._client, self._exports = client, exports
-        self._references = () if isinstance(task, Path) else tuple(task)
+        self._references = () if task is None or isinstance(task, Path) else tuple(task)
+        self._adapt_s = adapt_s
+        self._share = _ADAPTED if adapt_s else _REFERENCES
         self._log = log
         self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
         self._call: Call | None = None
@@ -107,7 +115,7 @@ class Run:
             self._outputs = {id(case): path for case, path in zip(self.cases, paths, strict=True)}
         self.active = True
         try:
-            self._encode() if self.task_file is None else self._next()
+            self._encode() if self._references and self.task_file is None else self._next()
         except BaseException:
             self.active = False
             raise
@@ -140,16 +148,22 @@ class Run:
         self.found, self.warnings = written.found, tuple(written.warnings)
         output = self._exports.new(".masstask")
         params = {**self.settings.params(), **written.params(), "output": str(output)}
-        self._progressed(Progress(_("Looking at the references"), 0.0, None))
-        self._call = self._client.request("encode", params, progress=self._encoding, done=self._encoded, failed=self._end)
+        method = "encode"
+        if self._adapt_s:
+            method, params = "adapt", {**params, "seconds": self._adapt_s}
+        self._encoding("read", 0.0, None)
+        self._call = self._client.request(method, params, progress=self._encoding, done=self._encoded, failed=self._end)
 
     def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
-        done = fraction if stage == "encode" else 0.0
-        self._progressed(Progress(_("Looking at the references"), _REFERENCES * done, None))
+        last = "adapt" if self._adapt_s else "encode"
+        text = _("Adapting to the references") if stage == "adapt" else _("Looking at the references")
+        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
 
     def _encoded(self, reply: dict[str, Any]) -> None:
-        self.task_file = Path(reply["result"]["output"])
-        self.warnings = (*self.warnings, *reply["result"]["warnings"])
+        result = reply["result"]
+        self.task_file = Path(result["output"])
+        self.adapted = result if self._adapt_s else None
+        self.warnings = (*self.warnings, *result["warnings"])
         self._next()
 
     def _next(self) -> None:
@@ -176,7 +190,8 @@ class Run:
             return False
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
-        params = {**self.settings.params(), "task": str(self.task_file), "target": str(target), "output": str(label_file)}
+        params = {**self.settings.params(), "target": str(target), "output": str(label_file)}
+        params |= {"task": str(self.task_file)} if self.task_file is not None else {}
         params |= {"assess": True} if self.settings.assess else {}
         params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
@@ -291,10 +306,10 @@ class Run:
 
     def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
         """Tell how far the whole run is."""
-        begin, end = _STAGES.get(stage, (0.0, 1.0))
+        begin, end = (_CHECKED if self.settings.assess else _STAGES).get(stage, (0.0, 1.0))
         own = begin + (end - begin) * fraction
         number, count = self.cases.index(case), len(self.cases)
-        share = _REFERENCES + (1 - _REFERENCES) * (number + own) / count
+        share = self._share + (1 - self._share) * (number + own) / count
         text = _("{name}: {percent:.0%}").format(name=case.name, percent=own)
         if count > 1:
             text = _("{number} of {count}, {text}").format(number=number + 1, count=count, text=text)

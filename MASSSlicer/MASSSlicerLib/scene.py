@@ -7,7 +7,6 @@ its linear parent transforms included, because that is what the network must kno
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
 
 from mass_core.colors import distinct
-from mass_core.errors import GeometryError, InputError, OutputError
+from mass_core.errors import GeometryError, InputError
 
-from . import grids, segments
+from . import grids, node_files, segments
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def write_volume(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
     file_node = slicer.vtkMRMLScalarVolumeNode()
     file_node.SetAndObserveImageData(volume.GetImageData())
     file_node.SetIJKToRASMatrix(grids.for_file(volume))
-    _write(file_node, path)
+    node_files.write(file_node, path)
 
 
 def write_masks(
@@ -133,14 +131,58 @@ def write_masks(
     paths = [path.with_name(f"{path.stem}{number or ''}{path.suffix}") for number in range(len(groups))]
     for group, place in zip(groups, paths, strict=True):
         start, labels = _joined(group, volume)
-        _write(_label_node(labels, grids.moved(grids.for_file(volume), start)), place)
+        node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), place)
     return paths, warnings
+
+
+def write_labels(
+    volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, values: Mapping[str, int], path: Path
+) -> list[str]:
+    """Write segments as one label map, as much of the volume's grid as they need. Where they overlap the smallest counts.
+
+    Args:
+        volume: the scan they were drawn on.
+        segmentation: any geometry, any parent transform.
+        values: label by segment ID, each one different. An empty segment is left out: it says that there is nothing of it.
+        path: ends in .nrrd.
+
+    Returns:
+        Warnings, a sentence each.
+
+    Raises:
+        InputError: if a segment is missing or lies outside the volume, or all are empty.
+        OutputError: if the file cannot be written.
+    """
+    check_volume(volume)
+    cuts, warnings = {}, []
+    for segment_id in (i for i in values if not segments.is_empty(segmentation, i)):
+        cuts[segment_id], notes = segments.cut_out(volume, segmentation, segment_id)
+        warnings += notes
+    if not cuts:
+        raise InputError(
+            _("Nothing is drawn in the segmentation “{name}”.").format(name=segmentation.GetName()), _("Draw it first, or untick it.")
+        )
+    names = {i: look.name for i, look in looks(segmentation, list(cuts)).items()}
+    smallest_last = sorted(cuts, key=lambda i: -np.count_nonzero(cuts[i].mask))
+    shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
+    told = _("In “{volume}”, {large} and {small} overlap; what they share counts as {small}.")
+    warnings += [told.format(volume=volume.GetName(), large=names[a], small=names[b]) for a, b in shared]
+    start, labels = _joined({values[i]: cuts[i] for i in smallest_last}, volume)
+    node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), path)
+    return warnings
 
 
 def looks(segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str]) -> dict[str, Look]:
     """Names, colours and terminology of segments by their ID."""
     known = {segment_id: segmentation.GetSegmentation().GetSegment(segment_id) for segment_id in ids}
     return {i: Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology() or "") for i, segment in known.items()}
+
+
+def drawn_at(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> int:
+    """Grows whenever what a segment shows is changed."""
+    image = segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
+    drawn = image or segmentation.GetClosedSurfaceInternalRepresentation(segment_id)
+    return 0 if drawn is None else drawn.GetMTime()
 
 
 def segment_ids(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:
@@ -172,7 +214,7 @@ def place_result(
         InputError: if the file cannot be read.
         GeometryError: if it is not of the target's grid, or `into` lies under a non-linear transform.
     """
-    node = _read_label_node(label_file)
+    node = node_files.read_label_node(label_file)
     start = _start(node, target)
     labels = slicer.util.arrayFromVolume(node)
     with slicer.util.RenderBlocker():
@@ -211,7 +253,7 @@ def save_segments(
     for value, segment_id in enumerate(shown, 1):
         cut, _notes = segments.cut_out(volume, segmentation, segment_id)
         labels[cut.part][cut.mask] = value
-    node = _label_node(labels, slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
+    node = node_files.label_node(labels, slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
     _write_complete(node, dict(enumerate(shown.values(), 1)), path)
 
 
@@ -234,10 +276,10 @@ def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int
         if path.name.endswith(".seg.nrrd"):
             _write_segmentation(labels, found, temporary)
         else:
-            _write(labels, temporary, compressed=True)
+            node_files.write(labels, temporary, compressed=True)
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path) from error
+        raise node_files.unwritable(path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -256,27 +298,11 @@ def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping
     private.AddNode(storage)
     storage.SetFileName(str(path))
     if not storage.WriteData(segmentation):
-        raise _unwritable(path)
-
-
-def _write(node: slicer.vtkMRMLScalarVolumeNode, path: Path, *, compressed: bool = False) -> None:
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetUseCompression(compressed)
-    if not storage.WriteData(node):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise _unwritable(path)
-
-
-def _unwritable(path: Path) -> OutputError:
-    return OutputError(
-        _("The file {path} could not be written.").format(path=path), _("Check the free space and the rights of the folder.")
-    )
+        raise node_files.unwritable(path)
 
 
 def _joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarray]:
-    """Segments that do not overlap as one label map of the box around them, and the first voxel of that box."""
+    """Segments as one label map of the box around them, later ones over earlier ones, and the first voxel of that box."""
     # A file of a single slice would not be taken for a volume, hence two at least.
     whole = np.array(volume.GetImageData().GetDimensions()[::-1])
     start = np.minimum(np.min([cut.start_zyx for cut in group.values()], axis=0), whole - 2)
@@ -286,36 +312,6 @@ def _joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolum
         part = tuple(slice(a, a + n) for a, n in zip(cut.start_zyx - start, cut.mask.shape, strict=True))
         labels[part][cut.mask] = value
     return start, labels
-
-
-def _label_node(labels: np.ndarray, geometry: vtk.vtkMatrix4x4) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """A label map outside the scene, uint8 if the values allow."""
-    narrow = labels.astype(np.uint8) if labels.dtype != np.uint8 and labels.max() < 256 else labels
-    image = vtk.vtkImageData()
-    image.SetDimensions(narrow.shape[::-1])
-    kind = vtk.VTK_UNSIGNED_CHAR if narrow.dtype == np.uint8 else vtk.VTK_UNSIGNED_SHORT
-    image.GetPointData().SetScalars(numpy_to_vtk(narrow.reshape(-1), deep=True, array_type=kind))
-    node = slicer.vtkMRMLLabelMapVolumeNode()
-    node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(geometry)
-    return node
-
-
-def _read_label_node(path: Path) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """The worker's label map.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    node = slicer.vtkMRMLLabelMapVolumeNode()
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    # Voxels must stay in the order they were sent out in, whatever hand the grid is of.
-    storage.SetForceRightHandedIJKCoordinateSystem(False)
-    storage.SetSingleFile(True)  # else the numbered files beside a flat one are taken for further slices of it
-    if not storage.ReadData(node) or node.GetImageData() is None:
-        raise InputError(_("The result {path} could not be read.").format(path=path), _("Run it again."))
-    return node
 
 
 def _start(labels: slicer.vtkMRMLLabelMapVolumeNode, target: slicer.vtkMRMLScalarVolumeNode) -> tuple[int, int, int]:

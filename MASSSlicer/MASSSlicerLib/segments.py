@@ -67,6 +67,11 @@ def cut_out(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRML
     return found, _outside(volume, segmentation, segment.GetName(), np.count_nonzero(found.mask), drawn)
 
 
+def is_empty(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> bool:
+    """Whether a segment is there and nothing of it was drawn."""
+    return segmentation.GetSegmentation().GetSegment(segment_id) is not None and _drawn(segmentation, segment_id) is None
+
+
 @dataclass(frozen=True)
 class _Drawn:
     """A segment as it was drawn."""

@@ -76,6 +76,10 @@ class StatusPanel:
         """Whether the worker has told of a device other than the processor."""
         return any(device["name"] != "cpu" for device in self._devices)
 
+    def device_name(self, wanted: str) -> str:
+        """Where it is computed if this is wanted; automatic is the fastest device the worker told of."""
+        return self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
+
     def show_worker(self) -> None:
         """Which devices there are and how much memory of them is free: the worker that started has told."""
         self._devices = self._logic.engine.client.worker["devices"]

@@ -7,9 +7,12 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from mass_core.atomic import write_bytes
-from mass_core.errors import InputError, WeightsError
-from mass_core.weights_store import home, make_folder
+from slicer.i18n import tr as _
+
+from mass_core.errors import WeightsError
+from mass_core.weights_store import home
+
+from . import named_files
 
 ENDING = ".masstask"
 _LONGEST_HEADER = 16 << 20
@@ -69,8 +72,7 @@ def add(source: Path, name: str) -> SavedTask:
     """
     read(source)
     target = _free(name)
-    make_folder(target.parent)
-    write_bytes(target, source.read_bytes())
+    named_files.copy(source, target)
     return read(target)
 
 
@@ -91,7 +93,7 @@ def copy(task: SavedTask, path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    write_bytes(path, task.path.read_bytes())
+    named_files.copy(task.path, path)
 
 
 def delete(task: SavedTask) -> None:
@@ -104,15 +106,4 @@ def _name(path: Path) -> str:
 
 
 def _free(name: str) -> Path:
-    """The file of a new name.
-
-    Raises:
-        InputError: if it cannot be a file's name, or is taken.
-    """
-    name = name.strip().removesuffix(ENDING)
-    if not name or name.startswith(".") or any(sign in name for sign in '<>:"/\\|?*') or not name.isprintable():
-        raise InputError(f"A task cannot be called “{name}”.", 'Choose a name without < > : " / \\ | ? * that does not begin with a dot.')
-    target = folder() / f"{name}{ENDING}"
-    if target.exists():
-        raise InputError(f"There is a task “{name}” already.", "Choose another name, or delete that one first.")
-    return target
+    return named_files.free(folder(), name, ENDING, _("task"))

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from mass_core import weights_store
 from mass_core.errors import WeightsError
 
+from . import models
 from .install import mass_command, size
 
 DOWNLOAD_SIZE = {"mass_base": "0.5 to 1 GB"}
@@ -26,7 +27,7 @@ class Weights:
 
     name: str
     where: str
-    """bundled, downloaded, available (for download), or file."""
+    """bundled, downloaded, finetuned, available (for download), or file."""
     path: Path | None
     size: str
     about: str = ""
@@ -37,7 +38,7 @@ class Weights:
 
 
 def listed() -> list[Weights]:
-    """All weights of our network known by name: bundled, downloaded, available."""
+    """All weights of our network known by name: bundled, downloaded, finetuned, available."""
     remote = weights_store.REMOTE
     return [_described(entry) for entry in weights_store.entries() if entry.name not in remote or remote[entry.name].use == "segment"]
 
@@ -83,7 +84,7 @@ def _described(entry: weights_store.Entry) -> Weights:
     known = size(entry.path.stat().st_size) if entry.path else DOWNLOAD_SIZE.get(entry.name, _("an unknown amount"))
     return Weights(
         name=entry.name,
-        where=entry.where,
+        where="finetuned" if entry.path and models.classes_of(entry.path) else entry.where,
         path=entry.path,
         size=known,
         about=entry.about,

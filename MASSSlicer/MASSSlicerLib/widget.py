@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,17 @@ from mass_core.errors import MassError
 from mass_core.protocol import error_of, failure
 
 from . import cases as c
+from .adapted import Adapted
 from .advanced import AdvancedPanel
+from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
+from .finetune_panel import FinetunePanel
 from .library import LibraryPanel
-from .logic import MASSSlicerLogic, destination_of, references_of, settings_of
-from .order import Progress
-from .parameters import FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from .logic import MASSSlicerLogic, destination_of, settings_of
+from .models_panel import ModelsPanel
+from .order import Progress, Reference, duration
+from .parameters import BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
 from .references import ReferencesPanel
 from .results import ResultsPanel
 from .run import Run
@@ -45,28 +50,44 @@ class Window(VTKObservationMixin):
         self.ui, self.logic = ui, logic
         self.parameters: MASSSlicerParameterNode | None = None
         self.run: Run | None = None
+        self._adapting_to: tuple = ()
+        """State of the references when the latest run began."""
         self._gui_tag: object = None
         self._refresh_due = False
         self._reread_due = False
-        for table, column in ((ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)):
+        stretched = (ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)
+        stretched = *stretched, (ui.modelsTable, 1), (ui.annotatedTable, 0), (ui.annotatedTable, 1), (ui.classesTable, 0)
+        for table, column in stretched:
             table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
         for column in range(5):
             ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
-        for combo, words in ((ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)):
+        filled = (ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)
+        for combo, words in (*filled, (ui.tuneUnitCombo, BUDGETS)):
             combo.addItems(list(words))
         self.status = StatusPanel(ui, logic, self.show_error)
         self.status.changed = self.update
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
         self.targets = TargetsPanel(ui, self.update, self.show_error)
-        self.results = ResultsPanel(ui, self.references.add_reference, self.show_error)
-        self.library = LibraryPanel(ui, self._use_task, lambda: self.run, self.show_error)
+        self.choice = Choice(ui, self.update)
+        self.library = LibraryPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
+        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
         self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
+        self.finetune = FinetunePanel(
+            ui,
+            logic,
+            self.status,
+            device=lambda: self.advanced.device,
+            use=self._use_finetuned,
+            changed=self.update,
+            failed=self.show_error,
+        )
+        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
         ui.segmentButton.connect("clicked()", self.segment)
+        ui.adaptButton.connect("clicked()", self.adapt)
         ui.cancelButton.connect("clicked()", self.cancel)
         ui.resumeButton.connect("clicked()", self.resume)
         ui.addDicomButton.connect("clicked()", self._add_dicom)
-        ui.useReferencesButton.connect("clicked()", lambda: self._use_task(None))
         ui.outputFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
         logic.worker_started = self._worker_started
 
@@ -74,6 +95,7 @@ class Window(VTKObservationMixin):
         """Show the scene's parameters."""
         if self.parameters is None:
             self._show_scene()
+        self.models.refresh()
         self.status.enter()
         self.drawing.enter()
 
@@ -109,24 +131,11 @@ class Window(VTKObservationMixin):
 
     def segment(self) -> None:
         """The button."""
-        try:
-            parameters = self.parameters
-            task = Path(parameters.taskFile) if parameters.taskFile else references_of(parameters)
-            self.run = self.logic.segment(
-                task,
-                self.targets.cases(),
-                settings=settings_of(parameters, self.advanced.device),
-                destination=destination_of(parameters),
-                changing=self.drawing.save_for_undo,
-                changed=self.results.update,
-                progressed=self._on_progress,
-                finished=self._on_finished,
-            )
-        except MassError as error:
-            self.show_error(error)
-            return
-        self.results.begin(self.run.cases)
-        self._show_begun()
+        self._begin(self.choice.task())
+
+    def adapt(self) -> None:
+        """The button beside it: first fit what the references teach to them, then segment."""
+        self._begin(self.choice.references(), adapt_s=self.parameters.adaptSeconds)
 
     def cancel(self) -> None:
         """Stop the run; done within two seconds."""
@@ -147,11 +156,11 @@ class Window(VTKObservationMixin):
         if parameters is None:
             return _("There is no scene.")
         if self.logic.busy:
-            return _("A run is on.")
+            return _("A run is on.") if self.logic.segmenting else _("A model is being trained: see Finetune.")
         if not self.status.ready:
             return _("PyTorch is not installed yet: see Status, Install…")
-        if not parameters.taskFile and not references_of(parameters):
-            return _("Choose a reference: a scan, and the segmentation that shows what to look for.")
+        if reason := self.choice.why_not():
+            return reason
         if not self.targets.cases():
             return _("Tick at least one target, or add a folder.")
         if parameters.toFiles and not parameters.outputFolder:
@@ -163,18 +172,23 @@ class Window(VTKObservationMixin):
         reason = self.why_not()
         self.ui.segmentButton.enabled = not reason
         self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
-        self.ui.cancelButton.enabled = self.logic.busy
+        reason = reason or self.choice.why_not_adapt()
+        self.ui.adaptButton.enabled = not reason
+        self.ui.adaptButton.toolTip = reason or _("Fits what the references teach to them for {seconds} s, then segments with that").format(
+            seconds=self.parameters.adaptSeconds
+        )
+        self.ui.cancelButton.enabled = self.logic.segmenting
         left = self.run is not None and not self.logic.busy and not all(case.over for case in self.run.cases)
         self.ui.resumeButton.enabled = left
         files = self.parameters is not None and self.parameters.toFiles
         for widget in (self.ui.outputFolderEdit, self.ui.formatCombo, self.ui.skipCheck):
             widget.enabled = files
         self.ui.outputSelector.enabled = not files
-        task = self.parameters.taskFile if self.parameters is not None else ""
-        self.ui.taskRow.visible = bool(task)
-        self.ui.taskLabel.text = _("Looks for what the saved task “{name}” says.").format(name=Path(task).stem) if task else ""
+        self.choice.update()
         self.advanced.update(self.parameters)
         self.library.update()
+        self.models.update()
+        self.finetune.update()
 
     def show_error(self, error: Exception) -> None:
         """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
@@ -188,9 +202,11 @@ class Window(VTKObservationMixin):
         self._gui_tag = self.parameters.connectGui(self.ui)
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.update())
         self.ui.outputFolderEdit.currentPath = self.parameters.outputFolder
+        self.choice.show(self.parameters)
         self.references.show(self.parameters)
         self.targets.show(self.parameters)
         self.advanced.show(self.parameters)
+        self.finetune.show(self.parameters)
         self.update()
 
     def _on_folder(self, path: str) -> None:
@@ -202,9 +218,11 @@ class Window(VTKObservationMixin):
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
         self.parameters = None
+        self.choice.show(None)
         self.references.close()
         self.targets.show(None)
         self.advanced.show(None)
+        self.finetune.show(None)
 
     def _refresh(self) -> None:
         self._refresh_due = False
@@ -217,11 +235,39 @@ class Window(VTKObservationMixin):
             self._show_scene()
         self.references.refresh()
         self.targets.refresh()
+        self.finetune.refresh()
         self.update()
 
-    def _use_task(self, path: Path | None) -> None:
-        """Segment with a saved task; None: with the references."""
-        self.parameters.taskFile = "" if path is None else str(path)
+    def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
+        """Start a run."""
+        try:
+            self._adapting_to = self.choice.state()
+            self.run = self.logic.segment(
+                task,
+                self.targets.cases(),
+                adapt_s=adapt_s,
+                settings=settings_of(self.parameters, self.advanced.device),
+                destination=destination_of(self.parameters),
+                changing=self.drawing.save_for_undo,
+                changed=self.results.update,
+                progressed=self._on_progress,
+                finished=self._on_finished,
+            )
+        except MassError as error:
+            self.show_error(error)
+            return
+        self.results.begin(self.run.cases)
+        self._show_begun()
+
+    def _use_finetuned(self, name: str) -> None:
+        """A model is ready."""
+        self.models.refresh()
+        self.choice.use_model(name)
+
+    def _model_moved(self, name: str, to: str) -> None:
+        """A model got another name, or none: it was deleted."""
+        if self.parameters is not None and self.parameters.weights == name:
+            self.choice.use_model(to) if to else self.choice.model_gone()
         self.update()
 
     def _add_dicom(self) -> None:
@@ -236,11 +282,14 @@ class Window(VTKObservationMixin):
 
     def _on_progress(self, progress: Progress) -> None:
         self.ui.progressBar.value = int(_BAR * progress.fraction)
-        left = "" if progress.eta_s is None else _(", {time} left").format(time=_duration(progress.eta_s))
+        left = "" if progress.eta_s is None else _(", {time} left").format(time=duration(progress.eta_s))
         self.ui.progressBar.format = f"{progress.text}{left}"
 
     def _on_finished(self, error: MassError | None) -> None:
         run = self.run
+        if run is not None and run.adapted is not None:
+            told = run.adapted
+            self.choice.keep(Adapted(run.task_file, told["seconds"], tuple(told["dice"]), self._adapting_to))
         self._show_idle(_summary(run) if run is not None else "")
         self.references.refresh()
         self.targets.refresh()
@@ -274,10 +323,3 @@ def _summary(run: Run) -> str:
     parts = [f"{count} {word}" for count, word in counts if count]
     where = _(" (on {device})").format(device=run.device) if run.device else ""
     return " ".join([", ".join(parts) + where + ".", *run.warnings])
-
-
-def _duration(seconds: float) -> str:
-    """As people say it."""
-    if seconds < 90:
-        return _("{seconds:.0f} s").format(seconds=max(1, seconds))
-    return _("{minutes:.0f} min").format(minutes=seconds / 60)

@@ -33,6 +33,7 @@ _LOGICS = {
     "Markups": "vtkSlicerMarkupsLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "Tables": "vtkSlicerTablesLogic",
+    "Plots": "vtkSlicerPlotsLogic",
     "Texts": "vtkSlicerTextsLogic",
     "CropVolume": "vtkSlicerCropVolumeLogic",
     "Sequences": "vtkSlicerSequencesLogic",

@@ -1,0 +1,116 @@
+"""Loss and validation Dice of a finetuning run as a chart of Slicer's, and the layout that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+_EPOCH, _LOSS, _DICE = _("epoch"), _("loss"), _("validation Dice")
+_COLORS = {_LOSS: (0.85, 0.33, 0.10), _DICE: (0.0, 0.45, 0.74)}
+
+
+class Curves:
+    """Points by epoch; what was told within an epoch is averaged.
+
+    The nodes are made when there is something to show, and anew after the scene was closed.
+
+    Args:
+        name: of the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: dict[str, dict[float, list[float]]] = {_LOSS: {}, _DICE: {}}
+        self._ids: dict[str, str] = {}
+        """Of tables and series by what they show, and of the chart."""
+        self._layout: int | None = None
+        """What the user had before the chart was shown."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show yet."""
+        return not any(self._told.values())
+
+    @property
+    def shown(self) -> bool:
+        """Whether the chart was put into the layout."""
+        return self._layout is not None
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """What the worker told of a step or a validation."""
+        for kind, name in ((_LOSS, "loss"), (_DICE, "val_dice")):
+            if name in values and "epoch" in values:
+                self._told[kind].setdefault(float(values["epoch"]), []).append(values[name])
+                self._draw(kind)
+
+    def show(self) -> None:
+        """Put the chart into the layout beside what is there."""
+        layout = _layout_node()
+        if layout is None or self.empty:
+            return
+        if self._layout is None:
+            self._layout = layout.GetViewArrangement()
+        slicer.modules.plots.logic().ShowChartInLayout(self._chart())
+
+    def hide(self) -> None:
+        """Give the user the layout back, unless another one was chosen meanwhile."""
+        before, self._layout = self._layout, None
+        layout = _layout_node()
+        if before is None or layout is None:
+            return
+        if layout.GetViewArrangement() == slicer.modules.plots.logic().GetLayoutWithPlot(before):
+            layout.SetViewArrangement(before)
+
+    def _draw(self, kind: str) -> None:
+        """Bring a curve up to date. Each has a table of its own, for a loss is told more often than a Dice."""
+        points = self._told[kind]
+        columns = (_EPOCH, list(points)), (kind, [sum(told) / len(told) for told in points.values()])
+        node = self._node("vtkMRMLTableNode", kind)
+        table = vtk.vtkTable()
+        for name, values in columns:
+            array = vtk.vtkDoubleArray()
+            array.SetName(name)
+            for value in values:
+                array.InsertNextValue(value)
+            table.AddColumn(array)
+        node.SetAndObserveTable(table)
+        self._series(kind, node)
+        self._chart().Modified()  # else a chart that is shown may stay as it is
+
+    def _series(self, kind: str, table: slicer.vtkMRMLTableNode) -> slicer.vtkMRMLPlotSeriesNode:
+        """The curve of a table."""
+        series = self._node("vtkMRMLPlotSeriesNode", kind)
+        if series.GetTableNodeID() != table.GetID():
+            series.SetAndObserveTableNodeID(table.GetID())
+            series.SetXColumnName(_EPOCH)
+            series.SetYColumnName(kind)
+            series.SetPlotType(series.PlotTypeScatter)
+            series.SetMarkerStyle(series.MarkerStyleCircle)
+            series.SetColor(*_COLORS[kind])
+            self._chart().AddAndObservePlotSeriesNodeID(series.GetID())
+        return series
+
+    def _chart(self) -> slicer.vtkMRMLPlotChartNode:
+        """Both curves together."""
+        chart = self._node("vtkMRMLPlotChartNode", _("finetuning"))
+        if not chart.GetTitle():
+            chart.SetTitle(self._name)
+            chart.SetXAxisTitle(_EPOCH)
+        return chart
+
+    def _node(self, kind: str, shows: str) -> slicer.vtkMRMLNode:
+        """A node, made if it is not there or no longer."""
+        node = slicer.mrmlScene.GetNodeByID(self._ids.get(kind + shows, ""))
+        name = f"{self._name} {shows}"
+        if node is None or node.GetName() != name:  # of another scene
+            node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+            self._ids[kind + shows] = node.GetID()
+        return node
+
+
+def _layout_node() -> slicer.vtkMRMLLayoutNode | None:
+    """Which views Slicer shows; None: it has no window."""
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")

@@ -1,0 +1,438 @@
+"""Finetuning in the window: cases, classes, budget, start, stop, curves, the model at the end. The test plays the worker's part."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mass_core import Volume
+from mass_core.errors import InputError
+
+pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
+from Testing.slicer import patients
+from Testing.slicer.patients import LIVER, SPLEEN
+from Testing.slicer.teaching import Helped, make_model
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("tuned") / "torso.safetensors", patients.people(1), (LIVER, SPLEEN), ("liver", "spleen"))
+
+
+class Trainer:
+    """A worker that finetunes as the test says."""
+
+    def __init__(self, monkeypatch, made):
+        self._made = made
+        self.helped = Helped(monkeypatch)
+        self.helped.answers["finetune"] = self._begin
+        self.params = self.callbacks = None
+        self.cancelled = False
+        self.seen: list[tuple[Volume, Volume]] = []
+
+    def _begin(self, client, params, original, **callbacks):
+        self.params, self.callbacks = params, callbacks
+        # Files must be there now, and may be gone when the run is over.
+        self.seen = [(Volume.read(case["image"]), Volume.read(case["mask"])) for case in params["cases"]]
+        return self
+
+    def cancel(self):
+        self.cancelled = True
+
+    def tell(self, stage, fraction=0.5, eta_s=None, **values):
+        self.callbacks["progress"](stage, fraction, eta_s, values or None)
+
+    def finish(self, stopped="", best_dice=0.83):
+        Path(self.params["output"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self._made, self.params["output"])
+        dice = ((1, "liver", 0.91), (2, "spleen", 0.75))
+        labels = [{"value": value, "name": name, "color": None, "dice": one} for value, name, one in dice]
+        result = {"output": self.params["output"], "labels": labels, "best_dice": best_dice, "best_epoch": 3, "epochs": 4}
+        self.callbacks["done"]({"result": {**result, "stopped": stopped, "warnings": ["Label 2 is in one scan only."]}, "device": "cpu"})
+
+
+@pytest.fixture
+def trainer(monkeypatch, made):
+    return Trainer(monkeypatch, made)
+
+
+def cases_of(clinic, *drawings):
+    """People with structures drawn; returns volumes and segmentations."""
+    nodes = []
+    for number, names in enumerate(drawings):
+        volume = clinic.volume(number % 3, f"person {number}")
+        nodes.append((volume, clinic.drawn(volume, number % 3, names)))
+        nodes[-1][1].SetName(f"person {number} drawn")
+    clinic.bench.process_events()
+    return nodes
+
+
+def tick(table, *names):
+    import qt
+
+    for row in range(table.rowCount):
+        if table.item(row, 0).text() in names:
+            table.item(row, 0).setCheckState(qt.Qt.Checked if table.item(row, 0).checkState() != qt.Qt.Checked else qt.Qt.Unchecked)
+
+
+def lines(table):
+    return [[table.item(row, column).text() for column in range(2)] for row in range(table.rowCount)]
+
+
+def ready(clinic, *drawings):
+    nodes = cases_of(clinic, *drawings)
+    clinic.ui.allAnnotatedButton.click()
+    clinic.ui.tuneNameEdit.text = "my torso"
+    return nodes
+
+
+def begin(clinic, trainer):
+    clinic.ui.tuneStartButton.click()
+    assert clinic.widget.logic.busy, clinic.bench.shown
+    clinic.bench.wait_until(lambda: trainer.params is not None or not clinic.widget.logic.busy, seconds=30)
+    assert trainer.params is not None, clinic.bench.shown
+
+
+def test_start_says_what_is_missing(clinic, trainer):
+    tip = lambda: clinic.ui.tuneStartButton.toolTip  # noqa: E731
+    assert "Tick at least one segmentation" in tip() and not clinic.ui.tuneStartButton.enabled
+    cases_of(clinic, ("liver", "spleen"))
+    tick(clinic.ui.annotatedTable, "person 0 drawn")
+    assert "name" in tip()
+    clinic.ui.tuneNameEdit.text = "a/b"
+    assert "cannot be called" in tip()
+    clinic.ui.tuneNameEdit.text = "mass_base"
+    assert "already" in tip()
+    clinic.ui.tuneNameEdit.text = "torso"
+    assert clinic.ui.tuneStartButton.enabled
+    tick(clinic.ui.classesTable, "liver", "spleen")
+    assert "structure" in tip()
+    assert "measured in the first seconds" in clinic.ui.tuneLabel.text, "nothing is promised before it was measured"
+
+
+def test_structures_of_one_name_are_one_class(clinic, trainer):
+    ready(clinic, ("liver", "spleen"), ("spleen",), ("liver",))
+    assert lines(clinic.ui.classesTable) == [["liver", "2 of 3"], ["spleen", "2 of 3"]]
+    assert "taken as not there" in clinic.ui.classesTable.item(0, 1).toolTip()
+    tick(clinic.ui.classesTable, "spleen")
+    begin(clinic, trainer)
+    assert trainer.params["labels"] == [1] and trainer.params["appearance"]["1"]["name"] == "liver"
+    assert len(trainer.params["cases"]) == 2, "scans that show none of it are left out"
+
+
+def test_two_segments_of_one_name_are_an_error_with_its_cure(clinic, trainer):
+    ((_, drawn),) = ready(clinic, ("liver", "spleen"))
+    drawn.GetSegmentation().GetSegment("spleen").SetName("liver")
+    clinic.window.finetune.refresh()
+    clinic.window.update()
+    tip = clinic.ui.tuneStartButton.toolTip
+    assert not clinic.ui.tuneStartButton.enabled and "called “liver”" in tip and "Rename" in tip
+
+
+def test_scans_and_label_maps_reach_the_worker_by_class_number(clinic, trainer):
+    """The same number for a name in all of them, whatever its place in its segmentation."""
+    ready(clinic, ("liver",), ("pancreas", "liver"))
+    clinic.ui.tuneUnitCombo.currentText = "minutes"
+    clinic.ui.tuneAmountSpin.value = 7
+    begin(clinic, trainer)
+    params = trainer.params
+    assert (params["minutes"], params["epochs"], params["weights"], params["device"]) == (7.0, None, "small", "auto")
+    assert {value: look["name"] for value, look in params["appearance"].items()} == {"1": "liver", "2": "pancreas"}
+    assert [case["labels"] for case in params["cases"]] == [[1], [1, 2]]
+    assert Path(params["output"]).name == "my torso.safetensors"
+    for (image, mask), person, drawn in zip(trainer.seen, (0, 1), ({1: LIVER}, {2: LIVER, 1: SPLEEN}), strict=True):
+        scan, truth = clinic.people[person]
+        np.testing.assert_allclose(image.array, np.rint(scan.array), atol=0.5)
+        first = np.rint(np.linalg.inv(image.geometry.affine) @ mask.geometry.affine)[:3, 3].astype(int)[::-1]
+        whole = np.zeros(image.array.shape, int)
+        whole[tuple(slice(a, a + n) for a, n in zip(first, mask.array.shape, strict=True))] = mask.array
+        for value, original in drawn.items():
+            np.testing.assert_array_equal(whole == value, truth.array == original)
+
+
+def test_where_structures_overlap_the_smaller_one_counts(clinic, trainer):
+    ((volume, drawn),) = ready(clinic, ("liver",))
+    whole = clinic.people[0][1].array == LIVER
+    part = whole & (np.arange(whole.shape[2]) < np.median(whole.nonzero()[2]))
+    patients.draw(drawn, volume, part, "lesion")
+    patients.draw(drawn, volume, np.zeros_like(part), "empty")
+    clinic.window.finetune.refresh()
+    begin(clinic, trainer)
+    (case,), numbers = trainer.seen, {look["name"]: int(value) for value, look in trainer.params["appearance"].items()}
+    assert np.count_nonzero(case[1].array == numbers["lesion"]) == np.count_nonzero(part)
+    assert np.count_nonzero(case[1].array == numbers["liver"]) == np.count_nonzero(whole & ~part)
+    trainer.finish()
+    assert "liver and lesion overlap" in clinic.ui.tuneLabel.text
+
+
+def test_the_estimate_comes_from_what_was_measured(clinic, trainer):
+    ready(clinic, ("liver",), ("liver",))
+    clinic.ui.tuneAmountSpin.value = 50
+    begin(clinic, trainer)
+    assert "Writing" in clinic.ui.tuneBar.format or clinic.ui.tuneBar.value <= 50
+    trainer.tell("prepare")
+    trainer.tell("train", 0.02, None, epoch=0, step=2, loss=1.5)
+    assert "measured in the first seconds" in clinic.ui.tuneLabel.text
+    trainer.tell("train", 0.05, 700.0, epoch=0, step=4, loss=1.4)
+    assert clinic.ui.tuneLabel.text.startswith("About 12 min for 50 epochs on auto, 12 min left")
+    assert clinic.ui.tuneBar.format == "Training, epoch 0"
+    trainer.tell("validate", 1.0, 0.0, epoch=1, step=100, val_dice=0.4, dice_1=0.4)
+    assert clinic.ui.tuneBar.format == "Validating, epoch 1"
+
+
+def test_the_model_is_used_at_once(clinic, trainer):
+    """And files are gone, and the next one needs another name."""
+    clinic.admit("target")
+    clinic.tick("target")
+    ready(clinic, ("liver", "spleen"), ("liver",))
+    begin(clinic, trainer)
+    assert not clinic.ui.segmentButton.enabled and "trained" in clinic.ui.segmentButton.toolTip
+    assert not clinic.ui.cancelButton.enabled and clinic.ui.tuneStopButton.enabled
+    folder = Path(trainer.params["folder"]).parent
+    assert folder.is_dir()
+    trainer.finish()
+    text = clinic.ui.tuneLabel.text
+    assert "“my torso” is ready" in text and "0.83 (liver 0.91, spleen 0.75), best after epoch 3 of 4" in text and "one scan only" in text
+    assert not folder.exists() and not clinic.widget.logic.busy
+    assert clinic.parameters.weights == "my torso" and clinic.ui.modelsTable.item(0, 0).text() == "my torso"
+    assert not clinic.ui.tuneStartButton.enabled and "already" in clinic.ui.tuneStartButton.toolTip
+    clinic.press(clinic.ui.segmentButton)
+    assert clinic.results()[0][1] == "done", clinic.results()
+
+
+def test_stop_keeps_the_best(clinic, trainer):
+    ready(clinic, ("liver",))
+    begin(clinic, trainer)
+    trainer.tell("train", 0.5, 60.0, epoch=2, step=20, loss=0.7)
+    clinic.ui.tuneStopButton.click()
+    assert trainer.cancelled and clinic.widget.logic.busy and not clinic.ui.tuneStopButton.enabled
+    assert "best model so far" in clinic.ui.tuneLabel.text
+    trainer.finish(stopped="cancelled")
+    assert "It was stopped." in clinic.ui.tuneLabel.text and clinic.parameters.weights == "my torso"
+
+
+def test_stop_before_there_is_a_model(clinic, trainer):
+    ready(clinic, ("liver",))
+    begin(clinic, trainer)
+    clinic.ui.tuneStopButton.click()
+    trainer.callbacks["cancelled"]()
+    assert "before there was a model" in clinic.ui.tuneLabel.text
+    assert clinic.parameters.weights == "small" and clinic.ui.tuneStartButton.enabled
+
+
+def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
+    from mass_core.client import WorkerDied
+
+    ready(clinic, ("liver",))
+    nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
+    begin(clinic, trainer)
+    trainer.callbacks["failed"](WorkerDied("The worker ended in the middle of its work.", "Try again."))
+    assert clinic.bench.shown[-1][0] == "error" and "can be started again" in clinic.ui.tuneLabel.text
+    assert clinic.slicer.mrmlScene.GetNumberOfNodes() == nodes and clinic.ui.tuneStartButton.enabled
+    clinic.bench.dialogs.shown.clear()
+    trainer.params = None
+    begin(clinic, trainer)
+    run = Path(trainer.params["folder"])
+    run.mkdir()
+    shutil.copy(made, run / "best.safetensors")
+    trainer.callbacks["failed"](WorkerDied("The worker ended in the middle of its work.", "Try again."))
+    assert "best model so far is kept as “my torso”" in clinic.ui.tuneLabel.text and clinic.parameters.weights == "my torso"
+    assert not run.exists()
+
+
+def test_the_scene_may_be_closed_once_the_files_are_written(clinic, trainer):
+    ready(clinic, ("liver",), ("liver",))
+    begin(clinic, trainer)
+    trainer.tell("train", 0.1, 60.0, epoch=0, step=1, loss=1.2)
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.bench.process_events()
+    assert clinic.widget.logic.busy and Path(trainer.params["cases"][0]["image"]).exists()
+    trainer.tell("train", 0.2, 50.0, epoch=1, step=2, loss=1.0)
+    trainer.finish()
+    assert clinic.parameters.weights == "my torso"
+
+
+def test_closing_it_while_files_are_written_stops(clinic, trainer):
+    ready(clinic, ("liver",), ("liver",))
+    clinic.ui.tuneStartButton.click()
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.bench.process_events()
+    assert not clinic.widget.logic.busy and trainer.params is None
+
+
+def test_slicer_ends_in_mid_run_and_nothing_stays(clinic, trainer):
+    ready(clinic, ("liver",))
+    begin(clinic, trainer)
+    clinic.bench.application.send("aboutToQuit()")
+    assert trainer.cancelled and not Path(trainer.params["folder"]).parent.exists()
+
+
+def test_a_case_that_was_deleted_is_told(clinic, trainer):
+    (_, (volume, _)) = ready(clinic, ("liver",), ("liver",))
+    clinic.ui.tuneStartButton.click()
+    clinic.slicer.mrmlScene.RemoveNode(volume)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=10)
+    kind, text = clinic.bench.shown[-1]
+    assert kind == "error" and "person 1 drawn" in text and "removed" in text and trainer.params is None
+
+
+def test_curves_are_shown_on_demand_and_the_layout_comes_back(clinic, trainer):
+    slicer = clinic.slicer
+    layouts = slicer.vtkMRMLLayoutLogic()
+    layouts.SetMRMLScene(slicer.mrmlScene)
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    ready(clinic, ("liver",))
+    begin(clinic, trainer)
+    assert not clinic.ui.tuneCurvesButton.enabled, "nothing to show yet"
+    trainer.tell("validate", 1.0, 0.0, epoch=0, step=0, val_dice=0.25)
+    for step, loss in ((1, 1.5), (2, 1.3), (3, 1.0), (4, 0.8)):
+        trainer.tell("train", step / 10, 9.0, epoch=(step + 1) // 2, step=step, loss=loss)
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView, "not before it is asked for"
+    clinic.ui.tuneCurvesButton.click()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpPlotView
+    (chart,) = slicer.util.getNodesByClass("vtkMRMLPlotChartNode")
+    (view,) = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
+    assert view.GetPlotChartNodeID() == chart.GetID() and chart.GetTitle() == "my torso"
+    series = {chart.GetNthPlotSeriesNode(n).GetYColumnName(): chart.GetNthPlotSeriesNode(n) for n in range(2)}
+    points = lambda kind: slicer.util.arrayFromTableColumn(series[kind].GetTableNode(), kind).tolist()  # noqa: E731
+    assert points("loss") == pytest.approx([1.4, 0.9]) and points("validation Dice") == [0.25]
+    trainer.tell("validate", 1.0, 0.0, epoch=2, step=4, val_dice=0.5)
+    assert points("validation Dice") == [0.25, 0.5], "live"
+    clinic.ui.tuneCurvesButton.click()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+    clinic.ui.tuneCurvesButton.click()
+    layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
+    clinic.ui.tuneCurvesButton.click()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView, "what the user chose meanwhile stays"
+
+
+def test_a_corrected_result_becomes_a_case(clinic, trainer):
+    clinic.ready("target")
+    clinic.press(clinic.ui.segmentButton)
+    clinic.ui.resultsTable.setCurrentCell(0, 0)
+    clinic.ui.forFinetuningButton.click()
+    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["target MASS"]
+    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["target"]
+    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"]]
+
+
+def test_the_scan_is_guessed_or_chosen(clinic, trainer):
+    """Files say nothing about it: then the name does, or the user."""
+    ((volume, drawn), (other, unknown)) = cases_of(clinic, ("liver",), ("liver",))
+    for node in (drawn, unknown):
+        node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), None)
+    unknown.SetName("somebody")
+    clinic.window.finetune.show(clinic.parameters)
+    table = clinic.ui.annotatedTable
+    assert table.cellWidget(0, 1).currentNode() is volume and table.cellWidget(1, 1).currentNode() is None
+    clinic.ui.allAnnotatedButton.click()
+    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["person 0 drawn"]
+    assert "Choose the scan" in table.item(1, 0).toolTip()
+    table.cellWidget(1, 1).setCurrentNode(other)
+    tick(table, "somebody")
+    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["person 0", "person 1"]
+
+
+def test_choices_are_saved_with_the_scene(clinic, trainer, tmp_path):
+    ready(clinic, ("liver", "spleen"))
+    tick(clinic.ui.classesTable, "spleen")
+    clinic.ui.tuneUnitCombo.currentText = "minutes"
+    clinic.ui.tuneAmountSpin.value = 45
+    assert clinic.slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.bench.process_events()
+    assert clinic.ui.annotatedTable.rowCount == 0 and clinic.ui.classesTable.rowCount == 0
+    clinic.slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    clinic.bench.process_events()
+    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"], ["spleen", "1 of 1"]]
+    assert clinic.window.finetune._ticked() == ["liver"]
+    assert (clinic.ui.tuneUnitCombo.currentText, clinic.ui.tuneAmountSpin.value, clinic.ui.tuneNameEdit.text) == ("minutes", 45, "my torso")
+    assert clinic.ui.tuneStartButton.enabled
+
+
+def folder_of(clinic, folder, *people, masks="labels", ending="", names=()):
+    """Scans and label maps on disk."""
+    for number in people:
+        image, truth = clinic.people[number]
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / masks).mkdir(exist_ok=True)
+        image.write(folder / "images" / f"p{number}.nii.gz")
+        kept = np.where(np.isin(truth.array, (LIVER, SPLEEN)), truth.array, 0).astype(np.uint8)
+        Volume(kept, truth.geometry).write(folder / masks / f"p{number}{ending}.nii.gz")
+    if names:
+        (folder / "dataset.json").write_text(json.dumps({"labels": {"0": "background"} | {str(n): x for n, x in enumerate(names, 1)}}))
+
+
+def add_folder(clinic, folder):
+    clinic.bench.answer("folder", str(folder))
+    clinic.ui.addAnnotatedButton.click()
+    clinic.bench.wait_until(lambda: not clinic.window.finetune.cases.looking, seconds=60)
+
+
+def test_a_folder_of_scans_and_label_maps(clinic, trainer, tmp_path):
+    """Counted in a process of its own; segmentations of the scene come in beside it, by name."""
+    folder_of(clinic, tmp_path / "data", 0, 1, names=("spleen", "liver"))
+    add_folder(clinic, tmp_path / "data")
+    assert lines(clinic.ui.annotatedTable) == [["p0.nii.gz", "p0.nii.gz"], ["p1.nii.gz", "p1.nii.gz"]]
+    assert lines(clinic.ui.classesTable) == [["spleen", "2 of 2"], ["liver", "2 of 2"]]
+    ready(clinic, ("kidney", "liver"))
+    assert lines(clinic.ui.classesTable) == [["kidney", "1 of 3"], ["liver", "3 of 3"], ["spleen", "2 of 3"]]
+    begin(clinic, trainer)
+    assert {look["name"]: value for value, look in trainer.params["appearance"].items()} == {"kidney": "3", "liver": "2", "spleen": "1"}
+    assert trainer.params["cases"][1]["image"] == str(tmp_path / "data/images/p0.nii.gz") and trainer.params["cases"][0]["labels"] == [2, 3]
+    trainer.finish()
+    assert (tmp_path / "data/images/p0.nii.gz").exists(), "the user's files stay"
+    clinic.ui.annotatedTable.setCurrentCell(1, 0)
+    clinic.ui.removeAnnotatedButton.click()
+    assert clinic.ui.annotatedTable.rowCount == 2 and clinic.ui.annotatedTable.item(1, 0).text() == "p1.nii.gz"
+
+
+def test_label_maps_that_cannot_be_used_are_told(clinic, trainer, tmp_path):
+    folder_of(clinic, tmp_path / "data", 0)
+    (tmp_path / "data/images/p1.nii.gz").write_bytes(b"no image")
+    (tmp_path / "data/labels/p1.nii.gz").write_bytes(b"no image")
+    add_folder(clinic, tmp_path / "data")
+    assert [row[0] for row in lines(clinic.ui.annotatedTable)] == ["p0.nii.gz"], "the others count"
+    assert clinic.bench.shown[-1][0] == "error" and "p1.nii.gz" in clinic.bench.shown[-1][1]
+    assert [row[0] for row in lines(clinic.ui.classesTable)] == ["label 1", "label 2"]
+    (tmp_path / "nothing").mkdir()
+    clinic.bench.answer("folder", str(tmp_path / "nothing"))
+    clinic.ui.addAnnotatedButton.click()
+    assert "imagesTr and labelsTr" in clinic.bench.shown[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["images/a.nii.gz", "labels/a.nii.gz", "labels/b.nii.gz"], ["a"]),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], ["a_0000"]),
+        (["a.nrrd", "a.seg.nrrd", "b.nii.gz", "b_mask.nii.gz", "c.nrrd", "c-label.nrrd", "d.nrrd", "e_seg.nrrd"], ["a", "b", "c"]),
+    ],
+)
+def test_scans_are_paired_with_label_maps_by_name(host, tmp_path, files, found):
+    from MASSSlicerLib import pairs
+
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert [image.name.split(".")[0] for image, _ in pairs.of_folder(tmp_path)] == found
+
+
+def test_label_maps_that_disagree_are_refused(host, tmp_path):
+    from MASSSlicerLib import annotated
+
+    one = annotated.of_files(Path("a"), Path("a.seg.nrrd"), [{"value": 1, "name": "liver"}], {})
+    two = annotated.of_files(Path("b"), Path("b.seg.nrrd"), [{"value": 2, "name": "liver"}], {})
+    three = annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}], {1: "spleen"})
+    with pytest.raises(InputError, match="liver is 2, in others liver is 1"):
+        annotated.numbers([one, two], ["liver"])
+    with pytest.raises(InputError, match="spleen is 1, in others liver is 1"):
+        annotated.numbers([one, three], ["liver"])
+    assert annotated.numbers([two], ["heart", "liver"]) == {"heart": 1, "liver": 2}
+    with pytest.raises(InputError, match="is empty"):
+        annotated.of_files(Path("c"), Path("c.nrrd"), [], {})
+    with pytest.raises(InputError, match="called “liver”"):
+        annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}, {"value": 2}], {1: "liver", 2: "liver"})
