@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from mass_core.errors import InputError
@@ -20,15 +22,25 @@ from .scene import Look
 class Written:
     """References that were written out."""
 
-    references: list[dict[str, str]] = field(default_factory=list)
-    """Image and mask of each, as the worker wants them."""
+    masks: list[tuple[slicer.vtkMRMLScalarVolumeNode, Path]] = field(default_factory=list)
+    """Label maps, each with its scan."""
     found: dict[int, Look] = field(default_factory=dict)
     """How what has a number looks."""
     warnings: list[str] = field(default_factory=list)
 
-    def params(self) -> dict[str, Any]:
-        """As the worker wants them."""
-        return {"references": self.references, "appearance": appearance_of(self.found)}
+    def params(self, exports: Exports) -> dict[str, Any]:
+        """As the worker wants them; a scan whose file had to make room for others is written again.
+
+        Raises:
+            MassError: if a scan cannot be written.
+        """
+        references = [{"image": str(exports.volume(volume)), "mask": str(mask)} for volume, mask in self.masks]
+        return {"references": references, "appearance": appearance_of(self.found)}
+
+    @property
+    def there(self) -> bool:
+        """Whether the scans still are in the scene."""
+        return all(volume.GetScene() is not None for volume, _mask in self.masks)
 
 
 def appearance_of(found: dict[int, Look]) -> dict[str, dict[str, Any]]:
@@ -53,8 +65,7 @@ def write_references(references: Sequence[Reference], exports: Exports) -> Writt
         numbers = {i: values.setdefault(look.name, len(values) + 1) for i, look in shown.items()}
         for i, look in shown.items():
             written.found.setdefault(numbers[i], look)
-        image = exports.volume(reference.volume)
         masks, notes = scene.write_masks(reference.volume, reference.segmentation, numbers, exports.new(".nrrd"))
         written.warnings += notes
-        written.references += [{"image": str(image), "mask": str(mask)} for mask in masks]
+        written.masks += [(reference.volume, mask) for mask in masks]
     return written

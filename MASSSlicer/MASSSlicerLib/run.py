@@ -25,7 +25,7 @@ from .cases import Case
 from .exports import Exports
 from .order import Destination, Progress, Reference, Settings
 from .quality import Quality
-from .reference_files import write_references
+from .reference_files import Written, write_references
 from .scene import Look
 
 _STAGES = {
@@ -37,7 +37,7 @@ _STAGES = {
     "write": (0.99, 1.0),
 }
 """Where a stage of the worker begins and ends within a target's share of the bar."""
-_CHECKED = {**_STAGES, "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
+_CHECKED = {**_STAGES, "encode": (0.04, 0.05), "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
 """With results that are checked."""
 _REFERENCES, _ADAPTED = 0.05, 0.4
 """The references' share of the bar: looked at, and adapted to."""
@@ -98,6 +98,10 @@ class Run:
         self._log = log
         self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
         self._call: Call | None = None
+        self._taught: Written | None = None
+        """The references as files, where the task is what they taught and no more."""
+        self._far = 0.0
+        """Of the target under way."""
         self._outputs: dict[int, Path] = {}
         self._reference_ids = {reference.volume.GetID() for reference in self._references}
         self._surface = any(r.segmentation.GetSegmentation().ContainsRepresentation("Closed surface") for r in self._references)
@@ -147,7 +151,8 @@ class Run:
         written = write_references(self._references, self._exports)
         self.found, self.warnings = written.found, tuple(written.warnings)
         output = self._exports.new(".masstask")
-        params = {**self.settings.params(), **written.params(), "output": str(output)}
+        self._taught = None if self._adapt_s else written
+        params = {**self.settings.params(), **written.params(self._exports), "output": str(output)}
         method = "encode"
         if self._adapt_s:
             method, params = "adapt", {**params, "seconds": self._adapt_s}
@@ -190,11 +195,10 @@ class Run:
             return False
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
-        params = {**self.settings.params(), "target": str(target), "output": str(label_file)}
-        params |= {"task": str(self.task_file)} if self.task_file is not None else {}
-        params |= {"assess": True} if self.settings.assess else {}
+        params = {**self.settings.params(), **self._what(), "target": str(target), "output": str(label_file)}
         params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
+        self._far = 0.0
         self._set(case, c.RUNNING)
 
         def progress(stage: str, fraction: float, eta_s: float | None) -> None:
@@ -216,6 +220,13 @@ class Run:
 
         self._call = self._client.request("segment", params, progress=progress, done=done, failed=failed, cancelled=cancelled)
         return True
+
+    def _what(self) -> dict[str, Any]:
+        """What to look for, for the worker: a task; to check results the references, which tell more; or nothing, with a model."""
+        checked = {"assess": True} if self.settings.assess else {}
+        if checked and self._taught is not None and self._taught.there:
+            return {**checked, **self._taught.params(self._exports)}
+        return checked | ({"task": str(self.task_file)} if self.task_file is not None else {})
 
     def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
         """Put a result where it belongs."""
@@ -307,7 +318,7 @@ class Run:
     def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
         """Tell how far the whole run is."""
         begin, end = (_CHECKED if self.settings.assess else _STAGES).get(stage, (0.0, 1.0))
-        own = begin + (end - begin) * fraction
+        own = self._far = max(self._far, begin + (end - begin) * fraction)  # some stages come twice
         number, count = self.cases.index(case), len(self.cases)
         share = self._share + (1 - self._share) * (number + own) / count
         text = _("{name}: {percent:.0%}").format(name=case.name, percent=own)

@@ -94,11 +94,11 @@ def judging(monkeypatch):
     def request(client, method, params, *, done=None, **callbacks):
         if method != "segment":
             return original(client, method, params, done=done, **callbacks)
-        asked.append(params.get("assess", False))
+        asked.append((params.get("assess", False), "references" in params))
         plain = {name: value for name, value in params.items() if name != "assess"}
 
         def judge(reply):
-            if asked[-1]:
+            if asked[-1][0]:
                 for label in reply["result"]["labels"]:
                     label["quality"] = {"expected_dice": 0.55, "flag": "check", "reasons": ["It is small."], "cycle": None}
             done(reply)
@@ -112,12 +112,13 @@ def judging(monkeypatch):
 def test_results_are_checked_if_asked_for(clinic, judging, tmp_path):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
-    assert judging == [False] and clinic.results()[0][QUALITY] == ""
+    assert judging == [(False, False)] and clinic.results()[0][QUALITY] == ""
     clinic.ui.assessCheck.click()
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
     clinic.press(clinic.ui.segmentButton)
-    assert judging == [False, True] and clinic.results()[0][QUALITY] == "check 0.55"
+    assert judging[-1] == (True, True), "with the references, after which results can be checked better"
+    assert clinic.results()[0][QUALITY] == "check 0.55"
     with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", "check", "0.550")
