@@ -4,7 +4,6 @@ Standard library only, no thread of its own: whoever owns a `Client` calls `tick
 `tick` or from the transport, on that thread, never from within `request` or `cancel`.
 """
 
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from . import protocol
 from .errors import InputError, MassError
+from .failures import ending
 from .protocol import Lines, Request
 
 State = Literal["waiting", "done", "failed", "cancelled"]
@@ -20,6 +20,8 @@ Reply = dict[str, Any]
 
 _TAIL = 20
 """Last lines of a worker's standard error that are told when it dies."""
+_KEEPING_S = 150.0
+"""How long a cancelled request that keeps what it has may take to write it."""
 
 
 class WorkerDied(MassError):
@@ -66,7 +68,7 @@ class Call:
         self,
         request: Request,
         *,
-        progress: Callable[[str, float, float | None], None] | None,
+        progress: Callable[..., None] | None,
         done: Callable[[Reply], None] | None,
         failed: Callable[[MassError], None] | None,
         cancelled: Callable[[], None] | None,
@@ -97,16 +99,21 @@ class Call:
             self.stopping = True
             self._stop(self)
 
-    def advance(self, stage: str, fraction: float, eta_s: float | None) -> None:
+    @property
+    def keeps(self) -> bool:
+        """Whether what it has done counts when it is cancelled: then it ends as the worker says."""
+        return self.method in protocol.KEEPING
+
+    def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
         """Tell how far it is."""
         if self._progress is not None and not self.stopping:
-            self._progress(stage, fraction, eta_s)
+            self._progress(stage, fraction, eta_s, *([values] if values else []))
 
     def end(self, outcome: Reply | MassError | None) -> None:
-        """Tell how it ended: with a reply, an error, or (None) cancelled. What was cancelled ends so, whatever the worker still said."""
+        """Tell how it ended: with a reply, an error, or (None) cancelled. What was cancelled ends so, unless it keeps what it has."""
         if self.state != "waiting":
             return
-        if self.stopping or outcome is None:
+        if (self.stopping and not self.keeps) or outcome is None:
             self.state = "cancelled"
             if self._cancelled is not None:
                 self._cancelled()
@@ -179,7 +186,7 @@ class Client:
         method: str,
         params: dict[str, Any] | None = None,
         *,
-        progress: Callable[[str, float, float | None], None] | None = None,
+        progress: Callable[..., None] | None = None,
         done: Callable[[Reply], None] | None = None,
         failed: Callable[[MassError], None] | None = None,
         cancelled: Callable[[], None] | None = None,
@@ -189,7 +196,7 @@ class Client:
         Args:
             method: see docs/formats.md.
             params: of the method; plain JSON values.
-            progress: hears the stage, the done share of it from 0 to 1, and the seconds it still takes or None.
+            progress: hears the stage, its done share from 0 to 1, the seconds left or None, and, where there are any, numbers by name.
             done: gets the reply: `result`, `timings`, `device`, `peak_memory`.
             failed: gets the error; that the worker cannot be started is one too.
             cancelled: called when the call was cancelled and nothing more of it comes.
@@ -284,7 +291,7 @@ class Client:
         if self._life is None or not self._life.ready:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
-        call.deadline = self._clock() + self._grace_s
+        call.deadline = self._clock() + (_KEEPING_S if call.keeps else self._grace_s)
         self._life.transport.write(Request(id=self._next_number(), method="cancel", params={"id": call.id}).line())
 
     def _received(self, life: _Life, data: bytes) -> None:
@@ -308,7 +315,7 @@ class Client:
         if event == "log":
             self._log(str(message.get("text", "")))
         elif call is not None and event == "progress":
-            call.advance(str(message.get("stage", "")), *_how_far(message))
+            call.advance(str(message.get("stage", "")), *_how_far(message), _values(message))
         elif call is not None and event in protocol.LAST:
             self._end(call, message if event == "done" else protocol.error_of(message) if event == "failed" else None)
         elif event == "failed":
@@ -375,19 +382,19 @@ def _how_far(message: dict[str, Any]) -> tuple[float, float | None]:
     )
 
 
+def _values(message: dict[str, Any]) -> dict[str, float] | None:
+    """Numbers a progress message tells; what is none is left out."""
+    values = message.get("values")
+    found = values if isinstance(values, dict) else {}
+    return {str(name): value for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} or None
+
+
 def _death(code: int, tail: str) -> WorkerDied:
     """What to tell of a worker that ended by itself."""
     last = tail.splitlines()[-3:]
     said = f" The last it said: {' | '.join(last)}" if last else ""
     return WorkerDied(
-        f"The worker ended in the middle of its work ({_exit(code)}).{said}",
+        f"The worker ended in the middle of its work ({ending(code)}).{said}",
         "Try again, it is started anew. If it happens again, close other programs: memory may have run out.",
         tail,
     )
-
-
-def _exit(code: int) -> str:
-    """An exit code for people."""
-    if code < 0 and -code in set(signal.Signals):
-        return f"signal {-code}, {signal.Signals(-code).name}"
-    return f"exit code {code:#x}" if code > 255 else f"exit code {code}"

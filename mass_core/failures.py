@@ -1,6 +1,7 @@
 """What failures of libraries and of the system mean for the user."""
 
 import errno
+import signal
 
 from .errors import MassError, MemoryShort, OutputError
 
@@ -34,6 +35,13 @@ def out_of_memory(error: BaseException) -> MemoryShort:
         f"The memory does not suffice: {reason}",
         "Close other programs, crop the scan, or take a smaller window, fewer labels at a time or the processor (device cpu).",
     )
+
+
+def ending(code: int) -> str:
+    """An exit code for people."""
+    if code < 0 and -code in set(signal.Signals):
+        return f"signal {-code}, {signal.Signals(-code).name}"
+    return f"exit code {code:#x}" if code > 255 else f"exit code {code}"
 
 
 def _of_system(error: OSError) -> MassError | None:

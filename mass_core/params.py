@@ -120,7 +120,8 @@ class Finetune:
 
     weights: str = "small"
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """float16 counts as auto: weights are trained in bfloat16 or float32."""
     cases: list[Reference] = field(default_factory=list)
     """Labelled scans as files."""
     dataset: str | None = None

@@ -17,9 +17,10 @@ from .components import bounding_box
 from .config import Recipe, recipe, to_dict
 from .errors import InputError, OutputError
 from .features import look
+from .finetuning import finetune
 from .machine import Peak
 from .outputs import all_or_none, check_free, folders_ready, plan
-from .params import Adapt, Encode, Features, Load, Look, Reference, Segment, read
+from .params import Adapt, Encode, Features, Finetune, Load, Look, Reference, Segment, read
 from .progress import Steps
 from .protocol import Request
 from .scans import Scans, state_of
@@ -37,8 +38,8 @@ class Job(Protocol):
 
     request: Request
 
-    def progress(self, stage: str, fraction: float, eta_s: float | None = None) -> None:
-        """Tell how far a stage is."""
+    def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
+        """Tell how far a stage is, and how it fares."""
 
     def cancelled(self) -> bool:
         """Whether to stop."""
@@ -58,12 +59,13 @@ class Service:
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
-        self._methods: dict[str, tuple[type[Load], Callable[[Any, _Run], dict[str, Any]]]] = {
+        self._methods: dict[str, tuple[type[Load | Finetune], Callable[[Any, _Run], dict[str, Any]]]] = {
             "load": (Load, lambda order, run: _facts(self._ready(order, run))),
             "encode": (Encode, self._encode),
             "adapt": (Adapt, self._encode),
             "segment": (Segment, self._segment),
             "features": (Features, self._features),
+            "finetune": (Finetune, self._finetune),
         }
 
     def answer(self, job: Job) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Service:
             Cancelled: if it was cancelled.
         """
         kind, act = self._methods[job.request.method]
-        order: Load = read(kind, job.request.params)
+        order = read(kind, job.request.params)
         device = _numbered(choose_device(order.device))
         peak, run = Peak(device), _Run(job, device)
         result = act(order, run)
@@ -149,6 +151,11 @@ class Service:
             "warnings": found.warnings,
             "reused": run.reused,
         }
+
+    def _finetune(self, order: Finetune, run: "_Run") -> dict[str, Any]:
+        """Labelled scans to weights of fixed classes; the process that trains gets the memory."""
+        self.unload()
+        return finetune(order, progress=run.job.progress, cancelled=run.job.cancelled, log=run.job.log)
 
     def _fixed(self, order: Load, run: "_Run") -> Task:
         """What the weights segment without references."""

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +69,15 @@ class Job:
         if self.cancelled():
             raise Cancelled
 
-    def progress(self, stage: str, fraction: float, eta_s: float | None = None) -> None:
-        """Tell how far a stage is; some of what comes too often is left out."""
+    def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
+        """Tell how far a stage is; some of what comes too often is left out, but never values."""
         now = time.monotonic()
-        if fraction < 1 and now - self._told.get(stage, -_PROGRESS_S) < _PROGRESS_S:
+        if fraction < 1 and not values and now - self._told.get(stage, -_PROGRESS_S) < _PROGRESS_S:
             return
         self._told[stage] = now
         left = None if eta_s is None else round(eta_s, 2)
-        self._send({"id": self.request.id, "event": "progress", "stage": stage, "fraction": round(fraction, 4), "eta_s": left})
+        message = {"id": self.request.id, "event": "progress", "stage": stage, "fraction": round(fraction, 4), "eta_s": left}
+        self._send({**message, "values": dict(values)} if values else message)
 
     def log(self, text: str) -> None:
         """A line for the record."""

@@ -144,7 +144,7 @@ def _config(order: Finetune, model: Model) -> FinetuneConfig:
     """The recipe with the order's changes."""
     parameters = sum(value.numel() for value in model.network.parameters())
     config = changed(finetune_recipes.named(order.recipe, parameters), order.settings)
-    config = config if order.precision == "auto" else replace(config, precision=order.precision)
+    config = config if order.precision in ("auto", "float16") else replace(config, precision=order.precision)
     return config if order.epochs is None else replace(config, epochs=order.epochs)
 
 

@@ -39,12 +39,14 @@ def small() -> FinetuneConfig:
     """For the bundled weights on a processor: minutes on one core."""
     return FinetuneConfig(
         name="small",
-        epochs=20,
-        steps_per_epoch=25,
-        patience=8,
+        epochs=10,
+        steps_per_epoch=50,
+        batch_size=2,
+        patience=3,
+        validate_every=2,
         crops=CropConfig(rotation_degrees=20.0, scale=0.25, elastic_probability=0.5),
         appearance=AppearanceConfig(probability=0.3),
-        optim=TuneConfig(learning_rate=5e-4, token_rate=2e-3, schedule="cosine", ema_decay=0.98, balance_power=0.5),
+        optim=TuneConfig(learning_rate=1e-3, token_rate=2e-3, schedule="cosine", ema_decay=0.98, balance_power=0.5),
     )
 
 

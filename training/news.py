@@ -11,6 +11,9 @@ from mass_core.cli.terminal import Output
 from .finetune_config import FinetuneConfig
 from .stopping import Signals
 
+_ENDING_S = 120.0
+"""How long a run may take to write what it has once its input has ended."""
+
 
 class News:
     """Where a run's news go.
@@ -80,3 +83,5 @@ class News:
         while os.read(sys.stdin.fileno(), 1 << 12):
             pass
         self._ended.set()
+        time.sleep(_ENDING_S)
+        os._exit(1)  # whoever started it is gone, and waits no longer for what cannot be stopped

@@ -94,6 +94,33 @@ def test_what_was_cancelled_ends_so_whatever_still_comes(ready: Bench, last: dic
     assert (call.state, ready.events) == ("cancelled", [("cancelled", None)])
 
 
+def test_a_cancelled_finetuning_ends_as_the_worker_says(ready: Bench) -> None:
+    """Its best weights so far count, and writing them may take longer than the grace of others."""
+    call = ready.request("finetune")
+    call.cancel()
+    ready.pass_time(100)
+    assert call.state == "waiting" and not ready.worker.killed
+    ready.worker.say(id=call.id, event="done", result={"stopped": "cancelled"})
+    assert call.state == "done" and ready.events == [("done", {"stopped": "cancelled"})]
+
+
+def test_a_finetuning_that_does_not_stop_is_killed_in_the_end(ready: Bench) -> None:
+    call = ready.request("finetune")
+    call.cancel()
+    ready.pass_time(200)
+    assert call.state == "cancelled" and ready.workers[0].killed
+
+
+def test_progress_may_carry_values(ready: Bench) -> None:
+    """Only what is a number; where there are none, callbacks hear of none."""
+    call = ready.request("finetune")
+    ready.worker.say(
+        id=call.id, event="progress", stage="train", fraction=0.5, eta_s=3, values={"loss": 0.7, "epoch": 2, "x": "y", "z": True}
+    )
+    ready.worker.say(id=call.id, event="progress", stage="train", fraction=0.6, eta_s=3, values=[1])
+    assert ready.events == [("progress", ("train", 0.5, 3.0, {"loss": 0.7, "epoch": 2})), ("progress", ("train", 0.6, 3.0))]
+
+
 def test_a_worker_that_does_not_stop_is_killed_after_the_grace(ready: Bench) -> None:
     call = ready.request()
     call.cancel()

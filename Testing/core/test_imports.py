@@ -34,6 +34,7 @@ LAYERS = {
             "client",
             "subprocess_transport",
             "params",
+            "finetuning",
             "machine",
             "worker",
             "dataset_kinds",

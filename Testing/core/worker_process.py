@@ -82,7 +82,7 @@ class Recorder:
         return self.client.request(
             method,
             params,
-            progress=lambda stage, fraction, eta: self.events.append((f"{name}{stage}", fraction)),
+            progress=lambda stage, fraction, eta, values=None: self.events.append((f"{name}{stage}", values or fraction)),
             done=lambda reply: self.events.append((f"{name}done", reply)),
             failed=lambda error: self.events.append((f"{name}failed", error)),
             cancelled=lambda: self.events.append((f"{name}cancelled", None)),
