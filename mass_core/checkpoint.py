@@ -23,6 +23,7 @@ from .atomic import write_bytes
 from .config import ModelConfig, Recipe, Shape, from_dict, to_dict
 from .errors import DeviceError, InputError, WeightsError
 from .model import MASS, build_model
+from .released_finetuned import released_task, released_tokens
 from .released_keys import our_key
 from .task import Task
 from .weights_store import locate, refuse_classifier
@@ -257,14 +258,13 @@ def _read_released(path: Path, ema: bool | None) -> Checkpoint:
         tensors |= {f"class_tokens{stage}": torch.zeros(0, config.queries + 1, c) for stage, c in enumerate(fused)}
     settings = values["config"] if isinstance(values.get("config"), dict) else {}
     _require_known_variant(settings.get("model"), path)
+    recipe, task = _released_recipe(settings, path), None
+    if stored := released_tokens(values, path, averaged=kind in _AVERAGED):
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(("task_encoders.", "class_tokens"))}
+        tensors |= {f"class_tokens{stage}": own for stage, own in enumerate(stored)}
+        config, task = replace(config, task_encoding=False, task_rows=len(stored[0])), released_task(stored, recipe)
     provenance = {"file": path.name, "weights": kind, "epoch": values.get("epoch")}
-    return Checkpoint(
-        tensors=tensors,
-        config=config,
-        recipe=_released_recipe(settings, path),
-        provenance=provenance,
-        licence="MIT",
-    )
+    return Checkpoint(tensors=tensors, config=config, recipe=recipe, provenance=provenance, licence="MIT", task=task)
 
 
 def _unpickled(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -65,8 +65,8 @@ class Task:
     """Name of the weights, for messages."""
     recipe: Recipe
     """What the references were encoded with."""
-    modality: Modality
-    """Of the references."""
+    modality: Modality | Literal["auto"]
+    """Of the references; auto: not known."""
     warnings: tuple[str, ...] = ()
     """What was found about the references while encoding."""
 

@@ -91,7 +91,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by."""
-        _check_names(self, "optim.")
+        check_names(self, "optim.")
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
 
@@ -147,7 +147,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
-        _check_names(self)
+        check_names(self)
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
@@ -157,7 +157,7 @@ class RunConfig:
         return asdict(self)
 
 
-def _check_names(config: Any, section: str = "") -> None:
+def check_names(config: Any, section: str = "") -> None:
     """Refuse values that are none of those a field may hold by its annotation."""
     for name, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):

@@ -1,11 +1,11 @@
 """The complete configuration of a finetuning run; `training.finetune_recipes` names some."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from mass_core.errors import InputError
 
-from .config import AppearanceConfig
+from .config import AppearanceConfig, check_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,10 @@ class TuneConfig:
     most_bad_steps: int = 50
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by."""
+        check_names(self, "optim.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -90,10 +94,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
-        for section in (self, self.optim):
-            for name, kind in get_type_hints(type(section)).items():
-                if get_origin(kind) is Literal and getattr(section, name) not in get_args(kind):
-                    raise InputError(f"{name} is {getattr(section, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
+        check_names(self)
         positive = ("epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
         for name in (*positive, "log_every", "save_every", "keep_states"):
             if getattr(self, name) < 1:

@@ -118,6 +118,48 @@ def test_asking_for_averaged_weights_that_are_not_there(released: State, pth: Ca
         load_model(pth({"model": released}), "cpu", ema=True)
 
 
+def finetuned(state: State, factor: float = 1.0) -> dict[str, torch.Tensor]:
+    """What the released finetuning keeps beside a network: tokens of three classes for each stage."""
+    return {str(stage): torch.randn(3, 11, state[f"task_prior_{stage}"].shape[-1]) * factor for stage in range(3)}
+
+
+def test_released_finetuned_weights_have_fixed_classes(released: State, pth: Callable[[Any], Path], tmp_path: Path) -> None:
+    """Of the averaged weights, as the released code validates them; task encoders are left out, which the file still holds."""
+    plain, averaged = finetuned(released), finetuned(released, 2.0)
+    path = pth(
+        {
+            "epoch": 7, "model_state_dict": released, "ema_state_dict": {name: value * 2 for name, value in released.items()},
+            "optimizer": {}, "scheduler": {}, "best_metric": np.float64(0.8), "config": {"evaluation": {"window_size": [64, 64, 64]}},
+            "model_type": "iris", "num_classes": 3, "learnable_priors": plain, "ema_learnable_priors": averaged,
+        }
+    )  # fmt: skip
+    for ema, tokens, factor in ((None, averaged, 2), (False, plain, 1)):
+        model = load_model(path, "cpu", ema=ema)
+        assert model.task is not None and not model.config.task_encoding and model.config.task_rows == 3
+        assert [(x.value, x.name, x.spacing_zyx) for x in model.task.labels] == [(n, f"class {n}", (1.5, 1.5, 1.5)) for n in (1, 2, 3)]
+        assert torch.equal(model.network.encoder.stem.weight, released["encoder.inc.conv1.weight"] * factor)
+        for stage, own in enumerate(model.task.labels[2].tokens):
+            assert torch.equal(own, tokens[str(stage)][2]) and torch.equal(model.network.class_tokens([2])[stage][0, 0], own)
+        assert not any(name.startswith("task_encoders") for name in model.network.state_dict())
+    assert main(["weights", "convert", str(path), str(tmp_path / "ours.safetensors")]) == 0
+    ours = load_model(tmp_path / "ours.safetensors", "cpu")
+    assert ours.task is not None and ours.task.modality == "auto" and ours.fingerprint == load_model(path, "cpu").fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": 4},
+        {"learnable_priors": {"0": torch.zeros(3, 11, 128), "1": torch.zeros(2, 11, 64), "2": torch.zeros(3, 11, 32)}},
+        {"learnable_priors": {"0": torch.zeros(3, 11)}},
+        {"learnable_priors": "none"},
+        {"learnable_priors": {"0": torch.zeros(3, 11, 64), "1": torch.zeros(3, 11, 64), "2": torch.zeros(3, 11, 32)}},
+    ],
+)
+def test_released_classes_that_do_not_fit(released: State, pth: Callable[[Any], Path], change: dict[str, Any]) -> None:
+    refused(pth({"model_state_dict": released, "num_classes": 3, "learnable_priors": finetuned(released), **change}), "do(es)? not fit")
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_bare_wrapped_and_old_style_files(prefix: str, released: State, pth: Callable[..., Path]) -> None:
     """Without the buffers, which need not be there, and in PyTorch's format before 1.6."""

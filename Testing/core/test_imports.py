@@ -77,6 +77,7 @@ LAYERS = {
         "checkpoint",
         "classifier",
         "task",
+        "released_finetuned",
         "tokens",
         "windows",
         "blend",

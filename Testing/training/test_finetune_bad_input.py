@@ -135,7 +135,7 @@ def test_what_is_not_there(refused, tmp_path):
     assert "no labelled training scan nobody" in refused("--data", data, "--train-cases", "a", "nobody")
     assert "9 training scans are asked for, there are 3" in refused("--data", data, "--shots", 9)
     assert "no finetuning recipe 'best'" in refused("--data", data, "--recipe", "best")
-    assert "loss is 'hope'" in refused("--data", data, settings=["optim.loss=hope"])
+    assert "'optim.loss=hope' does not fit" in refused("--data", data, settings=["optim.loss=hope"])
     assert "batch_size is 0" in refused("--data", data, settings=["batch_size=0"])
     assert "names no field" in refused("--data", data, settings=["optim.hope=1"])
 
