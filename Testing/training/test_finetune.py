@@ -280,3 +280,14 @@ def test_all_tokens_get_gradients_though_one_group_is_trained(weights):
     state.network(image, [1]).square().mean().backward()
     assert all(parameter.grad is not None for parameter in state.network.parameters())
     assert state.network.tokens[0].grad[0].abs().max() == 0 < state.network.tokens[0].grad[1].abs().max()
+
+
+def test_it_runs_where_only_the_packages_of_slicer_are(weights, dataset, tmp_path):
+    """3D Slicer has PyTorch, MONAI and safetensors; curves are not drawn there."""
+    missing = ["matplotlib", "tqdm", "rich", "h5py", "skimage", "tensorboard", "einops", "PIL", "nibabel"]
+    words = ["--weights", str(weights), "--data", str(dataset), "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--json"]
+    code = f"import sys\nfor name in {missing!r}: sys.modules[name] = None\nfrom training.finetune_command import main\nsys.exit(main())"
+    command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "run"), "--set", *QUICK]
+    done = subprocess.run(command, cwd=Path(finetune.__file__).parents[1], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["event"] == "result" and not (tmp_path / "run/curves.png").exists()
