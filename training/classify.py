@@ -30,6 +30,7 @@ from mass_core.checkpoint import Model, load_model
 from mass_core.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.dataset import SPLITS, write_json
 from mass_core.errors import InputError, MassError
+from mass_core.failures import as_mass_error
 
 from . import classify_config
 from .classify_config import ClassifyConfig
@@ -82,8 +83,13 @@ class Learner:
             raise InputError(
                 f"The run in {folder.parent} was made with other {', '.join(others)}.", "Resume with the same, or choose another --output."
             )
-        self.learning.load_state_dict(values["network"])
-        self.optimiser.load_state_dict(values["optimiser"])
+        try:
+            self.learning.load_state_dict(values["network"])
+            self.optimiser.load_state_dict(values["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
+            ) from error
         self.step, self.best = values["step"], tuple(values["best"])
         return [*told, f"Going on from step {self.step}."]
 
@@ -186,7 +192,8 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
     with Signals() as signals, logbook as log:
         for batch in _batches(run, range(learner.step, steps)):
             set_rates(learner, settings, learner.step // run.epoch)
-            log.add(learner.step + 1, loss=step(run, learner, network, batch, weights))
+            loss = step(run, learner, network, batch, weights)
+            log.add(learner.step, loss=loss)
             if learner.step % run.epoch == 0:
                 values = validate(run, learner, weights)
                 log.note(learner.step, epoch=learner.step // run.epoch, **values)
@@ -351,8 +358,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         group = Group.join(args.device)
         train(settings, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
         group.leave()
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        sys.stderr.write(f"{known}\n")
         return 2
     return 0
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mass_core.errors import InputError
 from mass_core.outputs import IMAGE_ENDINGS
 
 _PREFIX = "label_"
+_AS_CSV = "Save it as CSV, separated by commas."
 _SHOWN = 8
 """Names a fault lists."""
 
@@ -90,17 +92,18 @@ def _lines(file: Path, data: bytes) -> tuple[list[str], list[dict[str, str]]]:
     """Names of the columns, and a dictionary for each line that is not empty."""
     try:
         text = data.decode("utf-8-sig")
-        reader = csv.DictReader(text.splitlines(), restkey="", restval="", strict=True)
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        lines = [{key: value.strip() for key, value in line.items() if isinstance(value, str)} for line in reader]
+        table = [[value.strip() for value in line] for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is no CSV file in UTF-8: {error}.", "Save it as CSV, separated by commas.") from error
-    return header, lines
+        raise InputError(f"{file} is no CSV file in UTF-8: {error}.", _AS_CSV) from error
+    header, *lines = table or [[]]
+    uneven = [", ".join(line)[:40] for line in lines if len(line) != len(header)]
+    if uneven:
+        raise InputError(f"{len(uneven)} lines of {file} have not {len(header)} fields, as its first one: {_listed(uneven)}.", _AS_CSV)
+    return header, [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def _column_faults(header: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
-    yield from (f"There is no column {name!r}." for name in ("filename", "split") if name not in header)
+    yield from (f"There is no column {name!r} among {_listed(header)!r}." for name in ("filename", "split") if name not in header)
     if "label" not in header and not columns:
         yield f"There is neither a column 'label' nor one '{_PREFIX}<class>' for each class."
     if "label" in header and columns:
@@ -121,13 +124,15 @@ def _rows(
 ) -> tuple[list[tuple[str, Row]], list[str]]:
     """Split and row of every line that is whole, and what is wrong with the others."""
     rows, missing, unlabelled, strange = [], [], [], []
-    seen = Counter(line["filename"] for line in lines)
+    seen: Counter[str] = Counter()
     for number, line in enumerate(lines, 2):
         name = line["filename"] or f"line {number}"
         path = _scan(images, line["filename"])
         target = _target(line, columns, classes)
         if path is None:
             missing.append(name)
+        else:
+            seen[path.name] += 1
         if target is None:
             unlabelled.append(name)
         if line["split"] not in SPLITS:

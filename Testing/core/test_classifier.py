@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mass_core import weights_store
 from mass_core.checkpoint import load_model
 from mass_core.classifier import (
     Classifier,
@@ -173,6 +174,8 @@ def test_a_classifier_is_not_taken_for_segmentation(file: Path) -> None:
     with pytest.raises(WeightsError, match="classifier of whole scans") as caught:
         load_model(file, "cpu")
     assert "mass classify" in caught.value.cure
+    with pytest.raises(WeightsError, match="classifier of whole scans"):
+        weights_store.classes(file)
 
 
 def test_weights_for_segmentation_are_no_classifier(tiny_weights: Path) -> None:

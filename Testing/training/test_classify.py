@@ -316,12 +316,13 @@ def test_all_faults_are_told_at_once(images, rows, tmp_path):
     bad[0]["filename"] = "gone"
     bad[1]["label"] = ""
     bad[2]["split"] = "training"
-    bad[4]["filename"] = "s3"
+    bad[4]["filename"] = "s3.nii.gz"
     patients = [{**row, "patient": "p1" if row["filename"] in ("s5", "s15") else row["filename"]} for row in bad]
     refused(
         images,
         write_csv(tmp_path / "l.csv", patients),
-        ["1 scans are not in", "gone", "1 scans lack an entry in the column label: s1", "'training' (s2)", "listed more than once: s3",
+        ["1 scans are not in", "gone", "1 scans lack an entry in the column label: s1", "'training' (s2)",
+         "1 scans are listed more than once: s3.nii.gz",
          "1 patients are in several splits", "p1 (test and train)"],
     )  # fmt: skip
 
@@ -347,7 +348,9 @@ def test_tables_nobody_can_learn_from(images, rows, tmp_path, change, match):
     refused(images, write_csv(tmp_path / "l.csv", change(rows)), match)
 
 
-@pytest.mark.parametrize("data, match", [(b"", "no column 'filename'"), (b"\xff\xfe\x00", "UTF-8"), (b'filename,split,label\n"s0', "CSV")])
+@pytest.mark.parametrize("data, match", [(b"", "no column 'filename'"), (b"\xff\xfe\x00", "UTF-8"), (b'filename,split,label\n"s0', "CSV"),
+                          (b"filename;split;label\ns0;train;a", "no column 'filename' among 'filename;split;label'"),
+                          (b"filename,split,label\ns0,train,a\ns1,val,a,b", "1 lines of")])  # fmt: skip
 def test_files_that_are_no_table(images, tmp_path, data, match):
     (tmp_path / "l.csv").write_bytes(data)
     refused(images, tmp_path / "l.csv", match)
