@@ -27,6 +27,7 @@ from . import scene
 from .cases import Case
 from .engine import Engine
 from .exports import Exports
+from .features import FeaturesRun
 from .finetune import Finetuning, News, Order, Outcome
 from .order import Destination, Progress, Reference, Settings
 from .parameters import MASSSlicerParameterNode
@@ -46,7 +47,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         self.log: list[str] = []
         self.worker_started: Callable[[bool], None] = lambda again: None
         self._engine: Engine | None = None
-        self._run: Run | None = None
+        self._run: Run | FeaturesRun | None = None
         self.finetuning: Finetuning | None = None
         """The latest one."""
         self._flat: list[str] = []
@@ -121,6 +122,39 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         run.start()
         return run
 
+    def show_features(
+        self,
+        volume: slicer.vtkMRMLScalarVolumeNode,
+        *,
+        settings: Settings = Settings(),  # noqa: B008  # frozen
+        progressed: Callable[[Progress], None] = lambda progress: None,
+        finished: Callable[[MassError | None], None] = lambda error: None,
+    ) -> FeaturesRun:
+        """Make a colour volume of what the network sees in a volume; returns at once, `node` of the run is there at its end.
+
+        Args:
+            volume: of the scene.
+            settings: how.
+            progressed: called with a `Progress`.
+            finished: called once, with the error or None.
+
+        Raises:
+            MassError: if the volume cannot be used or a run is on; nothing has begun then.
+        """
+        self._check_idle()
+        run = FeaturesRun(
+            self.engine.client,
+            self.exports,
+            volume,
+            settings=settings,
+            log=self._note,
+            progressed=progressed,
+            finished=lambda error: self._ended(finished, error),
+        )
+        self._run = run
+        run.start()
+        return run
+
     def resume(self, run: Run) -> None:
         """Go on with the targets of a run that are not done.
 
@@ -160,7 +194,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         if self.finetuning is not None:
             self.finetuning.stop()
 
-    def wait(self, run: Run | Finetuning, seconds: float = 3600.0) -> None:
+    def wait(self, run: Run | FeaturesRun | Finetuning, seconds: float = 3600.0) -> None:
         """Come back when a run is over, for scripts; Slicer stays usable.
 
         Raises:

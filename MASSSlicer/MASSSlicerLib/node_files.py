@@ -49,13 +49,12 @@ def label_node(labels: np.ndarray, geometry: vtk.vtkMatrix4x4) -> slicer.vtkMRML
     return node
 
 
-def read_label_node(path: Path) -> slicer.vtkMRMLLabelMapVolumeNode:
-    """The worker's label map.
+def read(path: Path, node: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLVolumeNode:
+    """A result of the worker, read into a node of its kind.
 
     Raises:
         InputError: if it cannot be read.
     """
-    node = slicer.vtkMRMLLabelMapVolumeNode()
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     # Voxels must stay in the order they were sent out in, whatever hand the grid is of.

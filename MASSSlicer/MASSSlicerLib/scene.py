@@ -214,8 +214,8 @@ def place_result(
         InputError: if the file cannot be read.
         GeometryError: if it is not of the target's grid, or `into` lies under a non-linear transform.
     """
-    node = node_files.read_label_node(label_file)
-    start = _start(node, target)
+    node = node_files.read(label_file, slicer.vtkMRMLLabelMapVolumeNode())
+    start = start_in(target, node)
     labels = slicer.util.arrayFromVolume(node)
     with slicer.util.RenderBlocker():
         segmentation = into or _new_segmentation(target, name)
@@ -314,20 +314,20 @@ def _joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolum
     return start, labels
 
 
-def _start(labels: slicer.vtkMRMLLabelMapVolumeNode, target: slicer.vtkMRMLScalarVolumeNode) -> tuple[int, int, int]:
-    """The target's voxel z, y, x at which a label map begins.
+def start_in(target: slicer.vtkMRMLScalarVolumeNode, result: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
+    """The target's voxel z, y, x at which a result begins.
 
     Raises:
         GeometryError: if it does not lie on the grid that was sent out: the volume was changed meanwhile.
     """
-    sent, found = slicer.util.arrayFromVTKMatrix(grids.for_file(target)), grids.ijk_to_ras(labels)
+    sent, found = slicer.util.arrayFromVTKMatrix(grids.for_file(target)), grids.ijk_to_ras(result)
     first = np.rint((np.linalg.inv(sent) @ found)[:3, 3]).astype(int)
     expected = slicer.util.arrayFromVTKMatrix(grids.moved(slicer.util.vtkMatrixFromArray(sent), first[::-1]))
-    room = np.subtract(target.GetImageData().GetDimensions(), first + labels.GetImageData().GetDimensions())
+    room = np.subtract(target.GetImageData().GetDimensions(), first + result.GetImageData().GetDimensions())
     if first.min() < 0 or room.min() < 0 or not np.allclose(found, expected, rtol=0, atol=1e-3 * min(target.GetSpacing())):
         raise GeometryError(
-            _("The volume “{name}” was changed or moved while it was being segmented.").format(name=target.GetName()),
-            _("Segment it again."),
+            _("The volume “{name}” was changed or moved meanwhile.").format(name=target.GetName()),
+            _("Try again."),
         )
     x, y, z = first.tolist()
     return z, y, x
@@ -351,17 +351,17 @@ def _new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slic
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(target)
     segmentation.SetAndObserveTransformNodeID(target.GetTransformNodeID())
-    _put_beside(segmentation, target)
+    put_beside(segmentation, target)
     return segmentation
 
 
-def _put_beside(segmentation: slicer.vtkMRMLSegmentationNode, target: slicer.vtkMRMLScalarVolumeNode) -> None:
+def put_beside(node: slicer.vtkMRMLNode, target: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Into the folder, study or patient of the volume."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     beside = 0 if hierarchy is None else hierarchy.GetItemByDataNode(target)
     if beside:
-        item, folder = hierarchy.GetItemByDataNode(segmentation), hierarchy.GetItemParent(beside)
-        hierarchy.SetItemParent(item, folder) if item else hierarchy.CreateItem(folder, segmentation)
+        item, folder = hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(beside)
+        hierarchy.SetItemParent(item, folder) if item else hierarchy.CreateItem(folder, node)
 
 
 def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtkOrientedImageData, look: Look) -> str:

@@ -33,6 +33,7 @@ class TargetsPanel:
         self._quiet = False
         self._volumes: list[str] = []
         self._table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
+        self._table.connect("itemSelectionChanged()", lambda: self._changed())
         ui.allTargetsButton.connect("clicked()", self._all_or_none)
         ui.addFolderButton.connect("clicked()", self._ask_folder)
         ui.removeTargetButton.connect("clicked()", self._remove_selected)
@@ -71,6 +72,14 @@ class TargetsPanel:
         nodes = [node for node in self._parameters.targetVolumes if node is not None]
         loaded = [case for node in nodes for case in _of_volume(node, all_frames=self._parameters.allFrames)]
         return loaded + [_of_file(entry) for entry in self._parameters.targetFiles]
+
+    def current(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """The loaded volume of the selected line; without one the first that is ticked."""
+        row = self._table.currentRow()
+        if 0 <= row < len(self._volumes):
+            return slicer.mrmlScene.GetNodeByID(self._volumes[row])
+        ticked = () if self._parameters is None else self._parameters.targetVolumes
+        return next((node for node in ticked if node is not None), None)
 
     def add_files(self, entries: list[str]) -> None:
         """Add files, DICOM folders and series of the database that are not on the list."""

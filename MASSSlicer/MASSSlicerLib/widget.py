@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .advanced import AdvancedPanel
 from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
+from .features import FeaturesPanel, FeaturesRun
 from .finetune_panel import FinetunePanel
 from .library import LibraryPanel
 from .logic import MASSSlicerLogic, destination_of, settings_of
@@ -83,6 +84,7 @@ class Window(VTKObservationMixin):
             failed=self.show_error,
         )
         self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
+        self.features = FeaturesPanel(ui, self.targets.current, self._look_inside, self._looked_inside, self.show_error)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
         ui.cancelButton.connect("clicked()", self.cancel)
@@ -155,11 +157,7 @@ class Window(VTKObservationMixin):
         parameters = self.parameters
         if parameters is None:
             return _("There is no scene.")
-        if self.logic.busy:
-            return _("A run is on.") if self.logic.segmenting else _("A model is being trained: see Finetune.")
-        if not self.status.ready:
-            return _("PyTorch is not installed yet: see Status, Install…")
-        if reason := self.choice.why_not():
+        if reason := self._why_not_now() or self.choice.why_not():
             return reason
         if not self.targets.cases():
             return _("Tick at least one target, or add a folder.")
@@ -189,6 +187,7 @@ class Window(VTKObservationMixin):
         self.library.update()
         self.models.update()
         self.finetune.update()
+        self.features.update(self._why_not_now())
 
     def show_error(self, error: Exception) -> None:
         """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
@@ -269,6 +268,24 @@ class Window(VTKObservationMixin):
         if self.parameters is not None and self.parameters.weights == name:
             self.choice.use_model(to) if to else self.choice.model_gone()
         self.update()
+
+    def _why_not_now(self) -> str:
+        """Why nothing at all can be computed; empty: it can."""
+        if self.logic.busy:
+            return _("A run is on.") if self.logic.segmenting else _("A model is being trained: see Finetune.")
+        return "" if self.status.ready else _("PyTorch is not installed yet: see Status, Install…")
+
+    def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
+        settings = settings_of(self.parameters, self.advanced.device)
+        run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
+        self.update()
+        return run
+
+    def _looked_inside(self, message: str, error: MassError | None) -> None:
+        self._show_idle(message)
+        self.update()
+        if error is not None:
+            self.show_error(error)
 
     def _add_dicom(self) -> None:
         chosen = choose_series()
