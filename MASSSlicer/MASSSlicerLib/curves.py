@@ -35,6 +35,11 @@ class Curves:
         return not any(self._told.values())
 
     @property
+    def epoch(self) -> float:
+        """The latest one that was told."""
+        return max((epoch for points in self._told.values() for epoch in points), default=0.0)
+
+    @property
     def shown(self) -> bool:
         """Whether the chart was put into the layout."""
         return self._layout is not None
@@ -53,7 +58,7 @@ class Curves:
             return
         if self._layout is None:
             self._layout = layout.GetViewArrangement()
-        slicer.modules.plots.logic().ShowChartInLayout(self._chart())
+        slicer.modules.plots.logic().ShowChartInLayout(self.chart())
 
     def hide(self) -> None:
         """Give the user the layout back, unless another one was chosen meanwhile."""
@@ -78,7 +83,7 @@ class Curves:
             table.AddColumn(array)
         node.SetAndObserveTable(table)
         self._series(kind, node)
-        self._chart().Modified()  # else a chart that is shown may stay as it is
+        self.chart().Modified()  # else a chart that is shown may stay as it is
 
     def _series(self, kind: str, table: slicer.vtkMRMLTableNode) -> slicer.vtkMRMLPlotSeriesNode:
         """The curve of a table."""
@@ -90,15 +95,16 @@ class Curves:
             series.SetPlotType(series.PlotTypeScatter)
             series.SetMarkerStyle(series.MarkerStyleCircle)
             series.SetColor(*_COLORS[kind])
-            self._chart().AddAndObservePlotSeriesNodeID(series.GetID())
+            self.chart().AddAndObservePlotSeriesNodeID(series.GetID())
         return series
 
-    def _chart(self) -> slicer.vtkMRMLPlotChartNode:
+    def chart(self) -> slicer.vtkMRMLPlotChartNode:
         """Both curves together."""
         chart = self._node("vtkMRMLPlotChartNode", _("finetuning"))
         if not chart.GetTitle():
             chart.SetTitle(self._name)
             chart.SetXAxisTitle(_EPOCH)
+            chart.SetYAxisTitle(_("loss, Dice"))
         return chart
 
     def _node(self, kind: str, shows: str) -> slicer.vtkMRMLNode:

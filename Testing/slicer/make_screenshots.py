@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+EPOCHS = 12
 COLOURS = 160
 """Of a picture, to keep the files small."""
 
@@ -46,6 +47,7 @@ def tutorial(bench, folder: Path) -> None:
     for number in range(ui.targetsTable.rowCount):
         if ui.targetsTable.item(number, 0).text() == samples.target.GetName():
             ui.targetsTable.item(number, 0).setCheckState(qt.Qt.Checked)
+    ui.assessCheck.click()
     ui.segmentButton.click()
     bench.wait_until(lambda: ui.progressBar.value > 450 or not widget.logic.busy, seconds=300)
     keep(
@@ -60,6 +62,39 @@ def tutorial(bench, folder: Path) -> None:
 
     result = slicer.mrmlScene.GetNodeByID(window.run.cases[0].segmentation_id)
     keep(views(bench, samples.target, result, folder / "slicer_views.png"))
+    slicer.mrmlScene.RemoveNode(result)
+    finetuning(bench, widget, folder)
+
+
+def finetuning(bench, widget, folder: Path) -> None:
+    """The liver of both phantoms: train a model for some epochs."""
+    from Testing.slicer.testbench import views
+
+    ui, panel = widget.ui, widget.window.finetune
+    bench.process_events()
+    ui.allAnnotatedButton.click()
+    ui.tuneNameEdit.text = "phantom liver"
+    ui.tuneAmountSpin.value = EPOCHS
+    for section in (ui.statusSection, ui.referencesSection, ui.targetsSection, ui.resultsSection):
+        section.collapsed = True
+    ui.finetuneSection.collapsed = False
+    ui.tuneStartButton.click()
+    half = lambda: panel.curves is not None and panel.curves.epoch >= EPOCHS // 2  # noqa: E731
+    bench.wait_until(lambda: half() or not widget.logic.busy, seconds=3000)
+    keep_section(bench, ui.finetuneSection, folder / "slicer_finetune.png")
+    bench.wait_until(lambda: not widget.logic.busy, seconds=3000)
+    print(ui.tuneLabel.text)
+    views.save(views.chart(panel.curves.chart(), (840, 420)), folder / "slicer_curves.png")
+    keep(folder / "slicer_curves.png")
+    ui.modelsSection.collapsed = False
+    keep_section(bench, ui.modelsSection, folder / "slicer_models.png")
+
+
+def keep_section(bench, section, path: Path) -> None:
+    """A picture of one section of the window."""
+    bench.picture(bench.panel("MASSSlicer"), path)
+    top = section.mapTo(bench.panel("MASSSlicer"), section.rect.topLeft()).y()
+    keep(path, top=max(0, top - 8), bottom=top + section.height + 8)
 
 
 def views(bench, volume, segmentation, path: Path) -> Path:

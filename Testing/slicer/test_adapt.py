@@ -52,13 +52,22 @@ def test_adapt_fits_then_segments_and_is_used_again(clinic, helped):
     assert helped.methods()[-2:] == ["encode", "segment"]
 
 
-@pytest.mark.parametrize("change", ["drawn", "renamed", "another reference", "other weights", "another window", "memory freed"])
-def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, helped, change):
-    """And only then: settings that say nothing about references leave it."""
+@pytest.mark.parametrize("change", ["nothing", "drawn", "renamed", "another reference", "other weights", "file gone"])
+def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, tmp_path, change):
+    """And only then: looking at it, and settings that say nothing about references, leave it."""
+    from MASSSlicerLib.adapted import Adapted
+
     clinic.ready("target")
-    clinic.press(clinic.ui.adaptButton)
-    assert "adapted" in clinic.ui.taskLabel.text
-    if change == "drawn":
+    choice, file = clinic.window.choice, tmp_path / "adapted.masstask"
+    file.touch()
+    choice.keep(Adapted(file, 30.0, (0.71, 0.86), choice.state()))
+    clinic.window.update()
+    assert "adapted" in clinic.ui.taskLabel.text and choice.task() == file
+    if change == "nothing":
+        clinic.ui.assessCheck.click()
+        clinic.widget.logic.exports.volume(clinic.reference)
+        clinic.segmentation.CreateClosedSurfaceRepresentation()
+    elif change == "drawn":
         mask = clinic.people[0][1].array == LIVER
         mask[mask.nonzero()[0][:10]] = 0
         patients.redraw(clinic.segmentation, clinic.reference, mask, "liver")
@@ -68,14 +77,12 @@ def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, helped, change):
         clinic.window.references.add_reference(clinic.targets[0], clinic.drawn(clinic.targets[0], 1), [])
     elif change == "other weights":
         clinic.parameters.weights = "mass_base"
-    elif change == "another window":
-        clinic.ui.assessCheck.click()
     else:
-        clinic.ui.releaseButton.click()
+        file.unlink()
     clinic.window.update()
-    kept = change == "another window"
+    kept = change == "nothing"
     assert ("adapted" in clinic.ui.taskLabel.text) == kept
-    assert (clinic.window.choice.task() == clinic.window.run.task_file) == kept
+    assert (choice.task() == file) == kept
 
 
 def test_cancel_discards_and_leaves_the_scene(clinic, monkeypatch):

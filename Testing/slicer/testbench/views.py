@@ -108,6 +108,35 @@ class ThreeDView:
         return _drawn(self._window)
 
 
+def chart(node: slicer.vtkMRMLPlotChartNode, size: tuple[int, int] = (300, 300)) -> np.ndarray:
+    """A chart drawn by VTK's charts, on which Slicer's plot view builds too: RGB [row, column, 3], uint8.
+
+    Title, axes, lines, colours and markers are those of the nodes; Slicer's widget itself is not part of slicer-core.
+    """
+    from vtkmodules import vtkRenderingContextOpenGL2  # noqa: F401  # draws in 2D
+    from vtkmodules.vtkChartsCore import vtkAxis, vtkChart, vtkChartXY
+    from vtkmodules.vtkRenderingContext2D import vtkContextActor
+
+    window, renderer = _window(size)
+    renderer.SetBackground(1, 1, 1)
+    drawn, actor = vtkChartXY(), vtkContextActor()
+    actor.GetScene().AddItem(drawn)
+    renderer.AddActor(actor)
+    drawn.SetTitle(node.GetTitle())
+    drawn.GetAxis(vtkAxis.BOTTOM).SetTitle(node.GetXAxisTitle())
+    drawn.GetAxis(vtkAxis.LEFT).SetTitle(node.GetYAxisTitle())
+    drawn.SetShowLegend(True)
+    for number in range(node.GetNumberOfPlotSeriesNodes()):
+        series = node.GetNthPlotSeriesNode(number)
+        line = drawn.AddPlot(vtkChart.LINE)
+        line.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
+        line.SetColorF(*series.GetColor())
+        line.SetWidth(series.GetLineWidth())
+        line.SetMarkerStyle(series.GetMarkerStyle())
+        line.SetLabel(series.GetYColumnName())
+    return _drawn(window)
+
+
 def save(picture: np.ndarray, path: Path) -> Path:
     """Write a picture as PNG."""
     from PIL import Image
