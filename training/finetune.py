@@ -13,59 +13,37 @@ config.json, start.masstask, log.jsonl, state/, last.safetensors, best.safetenso
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from mass_core.checkpoint import Model
 from mass_core.errors import Cancelled, MassError
 from mass_core.failures import is_out_of_memory, out_of_memory
 from mass_core.losses import mask_loss, tversky_loss
-from mass_core.task import Task
 
 from .augment import appearance
 from .data.crops import ClassGroup, Crop, Crops, collate, steps_of
-from .distributed import Group
-from .finetune_cases import Cohort
 from .finetune_config import FinetuneConfig
+from .finetune_run import Run
 from .finetune_validation import Judge
-from .fixed_classes import Tuning, publish, rates, start
+from .fixed_classes import Tuning, rates, start
 from .logbook import Logbook
-from .news import News
 from .precision import autocast
 from .run_folder import enter
 from .schedule import ema_decay
+from .start import check_depth
 from .state import update_average
 from .views import cut
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run works with."""
-
-    config: FinetuneConfig
-    model: Model
-    """What is finetuned."""
-    task: Task
-    """The classes, encoded with it."""
-    cohort: Cohort
-    output: Path
-    """The run's folder."""
-    group: Group
-    news: News
-    scratch: bool = False
-    """Start from chance."""
 
 
 def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     """Train to the end, until nothing gets better, or until `run.news` says to stop; returns the state, and why it stopped early."""
     config, group, news = run.config, run.group, run.news
+    check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)
     enter(config, run.output, state, group, resume)
-    crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, config.window or run.model.recipe.window_zyx[0])
+    crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
     judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group) if run.cohort.val else None
     network, stopped = group.wrap(state.network), ""
     logbook = Logbook(
@@ -92,7 +70,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
             stopped = news.reason
     if group.leads:
         state.save(run.output / "state", config, group)
-        publish(run.output / "last.safetensors", config, run.model, run.task, state)
+    run.publish("last.safetensors", state)
     return state, stopped
 
 
@@ -105,8 +83,7 @@ def _judge(run: Run, state: Tuning, judge: Judge, log: Logbook) -> None:
     run.news.validated(state.step, run.config, scores, {label.value: label.name for label in run.task.labels})
     if not state.scores or scores["val_dice"] > state.scores["val_dice"]:
         state.scores, state.best_epoch = scores, state.step // run.config.steps_per_epoch
-        if run.group.leads:
-            publish(run.output / "best.safetensors", run.config, run.model, run.task, state)
+        run.publish("best.safetensors", state)
 
 
 def step(run: Run, state: Tuning, network: Callable[..., Tensor], crops: Crops, share: Sequence[Crop]) -> dict[str, Tensor]:

@@ -21,9 +21,10 @@ from mass_core.task import Task
 from . import finetune_recipes
 from .config import changed
 from .distributed import Group
-from .finetune import Run, finetune
+from .finetune import finetune
 from .finetune_cases import encode, gather
 from .finetune_config import FinetuneConfig
+from .finetune_run import Run
 from .fixed_classes import Tuning
 from .news import News
 from .run_folder import check_enter

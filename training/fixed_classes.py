@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mass_core.checkpoint import Model, save_weights
+from mass_core.checkpoint import Model
 from mass_core.errors import InputError
 from mass_core.model import MASS
 from mass_core.task import Task
 
 from .distributed import Group
 from .finetune_config import FinetuneConfig
-from .run_folder import commit
 from .state import Settings, newest, write
 
 
@@ -151,26 +150,3 @@ def rates(step: int, config: FinetuneConfig) -> tuple[float, float]:
     share = (1 + math.cos(math.pi * min(epoch / config.epochs, 1.0))) / 2
     network, tokens = (optim.last_rate + (rate - optim.last_rate) * share for rate in both)
     return network, tokens
-
-
-def publish(path: Path, config: FinetuneConfig, model: Model, task: Task, state: Tuning) -> None:
-    """Write the averaged weights as users load them.
-
-    Args:
-        path: of the weights file.
-        config: of the run.
-        model: what was finetuned.
-        task: the classes; its recipe is what the weights do with a scan.
-        state: as it is now.
-    """
-    provenance = {
-        "recipe": config.name,
-        "finetuned_from": model.name,
-        "fingerprint": model.fingerprint,
-        "steps": state.step,
-        "commit": commit(),
-        "val_dice": state.scores.get("val_dice"),
-        "config": config.as_json(),
-    }
-    network, learned = state.average.network, state.average.learned(task)
-    save_weights(path, network, task.recipe, provenance, dtype=torch.float16, licence=model.licence, task=learned)

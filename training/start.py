@@ -1,6 +1,7 @@
 """How a run starts: the network, its average and its optimiser."""
 
 import copy
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from mass_core.checkpoint import load_model
+from mass_core.config import ModelConfig
 from mass_core.errors import InputError
 from mass_core.model import MASS, build_model
 from mass_core.model.blocks import ResidualBlock
@@ -26,7 +28,7 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     Raises:
         InputError: if `init` is of another network, or gradients would be wrong.
     """
-    _check_depth(config, device)
+    check_depth((config.early_window, config.preprocess.window_zyx[0]), config.model, config.precision, device)
     torch.manual_seed(config.seed)
     network = build_model(config.model).to(device).train()
     if init:
@@ -42,16 +44,20 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
 
 
-def _check_depth(config: RunConfig, device: torch.device) -> None:
+def check_depth(windows: Iterable[int], model: ModelConfig, precision: str, device: torch.device) -> None:
     """Refuse features two slices deep in bfloat16 on CPUs: there PyTorch 2.13 (oneDNN 3.12) leaves parts of the gradients of a
-    convolution's weights as it found them in memory. Deeper or thinner ones, other axes and other formats are right."""
-    if device.type != "cpu" or config.precision != "bfloat16":
+    convolution's weights as it found them in memory. Deeper or thinner ones, other axes and other formats are right.
+
+    Raises:
+        InputError: if one of the windows, edges in voxels, leads to some.
+    """
+    if device.type != "cpu" or precision != "bfloat16":
         return
-    for window in (config.early_window, config.preprocess.window_zyx[0]):
-        if 2 in (window >> level for level in range(len(config.model.channels))):
+    for window in windows:
+        if 2 in (window >> level for level in range(len(model.channels))):
             raise InputError(
                 f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
-                f"Set precision=float32, or choose views of at least {3 * config.model.stride} voxels.",
+                f"Set precision=float32, or choose views of at least {3 * model.stride} voxels.",
             )
 
 

@@ -182,6 +182,7 @@ def test_what_progress_tells(tune):
 def test_from_scratch_nothing_is_left_of_the_weights(tune, weights, tmp_path):
     assert tune("--epochs", 1, "--scratch", settings=["optim.learning_rate=0", "optim.token_rate=0"])[0] == 0
     tuned, plain = load_model(tmp_path / "run/last.safetensors", "cpu"), load_model(weights, "cpu")
+    assert tuned.provenance["finetuned_from"] is None and tuned.licence == ""
     assert not torch.allclose(tuned.network.encoder.stem.weight, plain.network.encoder.stem.weight, atol=1e-2)
     start = Task.load(tmp_path / "run/start.masstask")
     assert not torch.allclose(tuned.task.labels[0].tokens[0], start.labels[0].tokens[0], atol=1e-2)
