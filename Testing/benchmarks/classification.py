@@ -143,12 +143,12 @@ def livers() -> Iterator[tuple[Row, Volume]]:
 
 
 def _with_lesion(image: Volume, liver: np.ndarray, seed: int) -> Volume:
-    """The scan with 60 to 90 HU more in a ball, as far as it lies in the liver, whose centre does; its edge is as soft as a voxel."""
+    """The scan with 150 to 250 HU more in a ball, as far as it lies in the liver, whose centre does; its edge is as soft as a voxel."""
     rng = np.random.default_rng([seed, 7])
     centre = rng.choice(np.argwhere(liver))
     distance = np.sqrt(sum((index - c) ** 2 for index, c in zip(np.indices(image.array.shape), centre, strict=True))) * LIVER_MM
     ball = np.clip((rng.uniform(10, 15) - distance) / LIVER_MM + 0.5, 0, 1) * liver
-    return Volume((image.array + rng.uniform(60, 90) * ball).astype(np.float32), image.geometry, image.modality)
+    return Volume((image.array + rng.uniform(150, 250) * ball).astype(np.float32), image.geometry, image.modality)
 
 
 if __name__ == "__main__":
