@@ -89,6 +89,7 @@ LAYERS = {
         "adapt",
         "evaluation",
         "features",
+        "self_reference",
         "service",
         "masks.small_regions",
         "masks.plane_masks",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import InputError
 from ..outputs import check_free, folders_ready
+from . import self_reference
 from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another run")
+    parser.add_argument("--self-reference", action="store_true", help="only: each scan with itself, turned and changed, as its reference")
     add_preparation(parser)
     add_decision(parser)
     parser.set_defaults(run=run)
@@ -59,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     labels = arguments.labels or sorted(dataset.label_names)
     if not labels:
         raise InputError(f"{arguments.dataset} names no labels.", "Say which with --labels N...")
+    if arguments.self_reference:
+        return self_reference.run(arguments, dataset, cases, labels)
     with folders_ready([arguments.output / _FILES[0]]):
         segmenter, tasks = _learned(arguments, dataset, labels)
         scores = _scores(arguments, dataset, segmenter, tasks, cases)
