@@ -353,6 +353,34 @@ def test_choices_are_saved_with_the_scene(clinic, trainer, tmp_path):
     assert clinic.ui.tuneStartButton.enabled
 
 
+def test_the_tutorials_script(clinic, trainer):
+    """Of docs/slicer.md: without the window."""
+    from MASSSlicerLib.annotated import of_scene
+    from MASSSlicerLib.finetune import Order
+    from MASSSlicerLib.order import Reference
+
+    from MASSSlicer import MASSSlicerLogic
+
+    cases = tuple(of_scene(Reference(volume, drawn)) for volume, drawn in cases_of(clinic, ("liver",), ("liver",)))
+    logic, outcomes = MASSSlicerLogic(), []
+    training = logic.finetune(Order(cases=cases, classes=("liver",), name="our liver", epochs=20), finished=outcomes.append)
+    with pytest.raises(InputError, match="A run is on"):
+        logic.segment(None, [cases[0].reference.volume])
+    clinic.bench.wait_until(lambda: trainer.params is not None, seconds=30)
+    trainer.finish()
+    logic.wait(training)
+    logic.close()
+    assert [outcome.model for outcome in outcomes] == ["our liver"]
+    for change, reason in (
+        ({"classes": ()}, "No class"),
+        ({"classes": ("heart",)}, "No annotated scan"),
+        ({"name": ""}, "cannot be called"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            logic.finetune(Order(**{"cases": cases, "classes": ("liver",), "name": "another", **change}))
+    assert not logic.busy
+
+
 def folder_of(clinic, folder, *people, masks="labels", ending="", names=()):
     """Scans and label maps on disk."""
     for number in people:
