@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 RATE = 0.05
 """Step of Adam, in units of the tokens' own size (root mean square of a stage)."""
 _STEP_VOXELS = 1 << 18
-"""Of the windows of one step: four of 40 voxels' edge. PyTorch needs more time for one small window than for two."""
-_MOST_WINDOWS = 4
+"""Of the windows of one step at most, if more than one."""
+_WINDOWS = 2
+"""Of a step: more steps of two did better in the same time than fewer of four; one small window takes PyTorch longer than two."""
 _AVERAGED = 0.5
 """The tokens kept are the mean over this last share of the time: a single step depends on the windows it happened to see."""
 _BALANCE = 0.5
@@ -164,7 +165,7 @@ class _Group:
         compute = segmenter.compute(len(indices))
         # float16 has no room for the gradients of a mean over many voxels.
         self._compute = replace(compute, dtype=torch.float32) if compute.dtype == torch.float16 else compute
-        self.windows = int(np.clip(_STEP_VOXELS // int(np.prod(segmenter.recipe.window_zyx)), 1, _MOST_WINDOWS))
+        self.windows = int(np.clip(_STEP_VOXELS // int(np.prod(segmenter.recipe.window_zyx)), 1, _WINDOWS))
         """Of a step."""
 
     def views(self, references: Sequence[tuple[Volume, Volume]], rng: np.random.Generator) -> list[View]:

@@ -1,13 +1,11 @@
 """How well structures are found in a dataset's scans after a few of its scans as references: the paper's protocol (its 4.1).
 
-References are drawn for each structure by itself among the training scans that show it. A scan counts for a structure if it shows it;
-what is found of a structure in scans without it is reported apart, as is a structure of which nothing was found.
+All methods and structures have the same references: some training scans that together show every structure. A scan counts for a structure
+if it shows it; what is found of a structure in scans without it is reported apart, as is a structure of which nothing was found.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -19,16 +17,25 @@ from .dataset import Dataset
 from .errors import InputError
 from .metrics import dice, surface_distances
 from .segmenter import Segmenter
-from .task import Task
 from .volume import Geometry, Volume, slices
+
+METHODS = ("scratch", "in-context", "adapted", "finetuned")
+"""As the paper's tables list them. scratch and finetuned train a network for the draw; in-context and adapted make a task of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One structure in one scan, found with one draw of references."""
+class Trial:
+    """One method after one draw of references."""
 
+    method: str
     shots: int
     draw: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Trial):
+    """One structure in one scan, found in one trial."""
+
     case: str
     label: int
     truth_ml: float
@@ -40,27 +47,6 @@ class Score:
     """Average distance of the surfaces; None: one of the two is not there."""
     hd95_mm: float | None = None
     """95th percentile of the distances, the larger of both directions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a table says about a structure."""
-
-    shots: int
-    label: int
-    name: str
-    scans: int
-    """That show it."""
-    dice: float
-    """Mean over scans, then over draws, as all of these."""
-    dice_sd: float
-    """Standard deviation over draws; 0 for a single one."""
-    asd_mm: float | None
-    hd95_mm: float | None
-    missed: float
-    """Share of the scans that show it in which nothing was found; those have no distances."""
-    false_ml: float | None
-    """Mean volume found in scans that do not show it; None: all do."""
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
@@ -96,71 +82,79 @@ def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
     return segmenter.with_recipe(segmenter.recipe.changed(modality=modality, modality_once=True, body_crop="none"))
 
 
-def draw_references(dataset: Dataset, label: int, shots: int, draws: int, seed: int) -> list[tuple[str, ...]]:
-    """Names of the training scans that show a structure, `shots` for each draw; draws that follow one another share as few as possible.
-
-    Raises:
-        InputError: if too few show it.
-    """
-    rng = np.random.default_rng((seed, label))
-    order = [str(name) for name in rng.permutation(dataset.splits["train"])]
-    wanted, showing = shots * draws, []
-    for name in order:
-        labels = dataset.labels(name)
-        if labels is not None and (labels == label).any():
-            showing.append(name)
-        if len(showing) == wanted:
-            break
-    if len(showing) < shots:
-        raise InputError(
-            f"{len(showing)} training scans of {dataset.folder} show label {label}, {shots} are asked for.", "Ask for fewer --shots."
-        )
-    return [tuple(showing[(draw * shots + k) % len(showing)] for k in range(shots)) for draw in range(draws)]
+def shown_labels(dataset: Dataset, names: Sequence[str]) -> dict[str, frozenset[int]]:
+    """The structures each of some scans shows; those without a label map are left out. Every label map is looked through once."""
+    maps = ((name, dataset.labels(name)) for name in names)
+    return {name: _values(labels) for name, labels in maps if labels is not None}
 
 
-def learn(dataset: Dataset, segmenter: Segmenter, labels: Sequence[int], shots: int, draws: int, seed: int) -> list[Task]:
-    """A task of all structures for each draw of references."""
-    tasks: list[Task] = []
-    drawn = {label: draw_references(dataset, label, shots, draws, seed) for label in labels}
-    for draw in range(draws):
-        singles = [segmenter.encode([scan(dataset, name) for name in drawn[label][draw]], [label]) for label in labels]
-        tasks.append(replace(singles[0], labels=tuple(single.labels[0] for single in singles)))
-    return tasks
+def _values(labels: NDArray[np.integer]) -> frozenset[int]:
+    """Values above 0; plane by plane, for counting takes eight times the memory of a label map."""
+    return frozenset(value for plane in labels for value in np.flatnonzero(np.bincount(plane.reshape(-1))).tolist() if value)
 
 
-Judged = Callable[[Sequence[Score], Volume, Volume, NDArray[Any]], None]
-"""Hears the scores of a case with one draw, its image, its true labels and the labels found."""
+def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots: int, draws: int, seed: int) -> list[tuple[str, ...]]:
+    """Scans that together show every structure, `shots` for each draw; draws that follow one another share as few as possible.
 
-
-def evaluate(
-    dataset: Dataset, segmenter: Segmenter, cases: Sequence[str], tasks: dict[int, list[Task]], judged: Judged | None = None
-) -> Iterator[list[Score]]:
-    """The scores of each case, one case after the other.
+    A draw takes scans in a random order; while it lacks structures, those that show most of them come first. More draws begin as fewer do.
 
     Args:
-        dataset: with labels.
-        segmenter: of `segmenter_for`.
-        cases: names.
-        tasks: by number of references one for each draw, of `learn`.
-        judged: see `Judged`.
+        shown: by name of a training scan, of `shown_labels`.
+        labels: the structures.
+        shots: scans of a draw.
+        draws: how many.
+        seed: of the order.
+
+    Raises:
+        InputError: if there are too few scans, or no draw shows everything.
     """
-    for name in cases:
-        image, truth = scan(dataset, name)
-        scores: list[Score] = []
-        for shots, draws in tasks.items():
-            for draw, task in enumerate(draws):
-                found = segmenter.segment(image, task).labels.array
-                some = [_judge(shots, draw, name, label.value, truth, found) for label in task.labels]
-                scores += some
-                if judged is not None:
-                    judged(some, image, truth, found)
-        yield scores
+    order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(shown)) if shown[str(name)] & set(labels)]
+    _check_enough(shown, labels, shots)
+    drawn = []
+    for _ in range(draws):
+        lacking, chosen = set(labels), list[str]()
+        for _ in range(shots):
+            left = [name for name in order if name not in chosen]
+            chosen.append(max(left, key=lambda name: len(shown[name] & lacking)))  # the first of the best
+            lacking -= shown[chosen[-1]]
+        if lacking:
+            missing = ", ".join(map(str, sorted(lacking)))
+            raise InputError(
+                f"{shots} training scans do not show all structures: label {missing} is lacking.", "Ask for more --shots or fewer --labels."
+            )
+        order = [name for name in order if name not in chosen] + chosen
+        drawn.append(tuple(chosen))
+    return drawn
 
 
-def _judge(shots: int, draw: int, case: str, label: int, truth: Volume, found: NDArray[Any]) -> Score:
+def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots: int) -> None:
+    """Refuse what no draw can satisfy."""
+    for label in labels:
+        if not any(label in values for values in shown.values()):
+            raise InputError(f"No training scan shows label {label}.", "Choose other --labels.")
+    count = sum(bool(values & set(labels)) for values in shown.values())
+    if count < shots:
+        raise InputError(f"{count} training scans show the structures, {shots} are asked for.", "Ask for fewer --shots.")
+
+
+def judge(trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: NDArray[Any]) -> list[Score]:
+    """The scores of a scan.
+
+    Args:
+        trial: in which it was segmented.
+        case: its name.
+        labels: structures to judge.
+        truth: its label map.
+        found: label map on the same grid.
+    """
+    return [_score(trial, case, label, truth, found) for label in labels]
+
+
+def _score(trial: Trial, case: str, label: int, truth: Volume, found: NDArray[Any]) -> Score:
     a, b, spacing = truth.array == label, found == label, truth.geometry.spacing_zyx
     ml = float(np.prod(spacing)) / 1000
-    score = Score(shots=shots, draw=draw, case=case, label=label, truth_ml=np.count_nonzero(a) * ml, found_ml=np.count_nonzero(b) * ml)
+    place = {name: getattr(trial, name) for name in ("method", "shots", "draw")}
+    score = Score(**place, case=case, label=label, truth_ml=np.count_nonzero(a) * ml, found_ml=np.count_nonzero(b) * ml)
     if not score.truth_ml:
         return score
     distances = _distances(a, b, spacing) if score.found_ml else (None, None)
@@ -172,58 +166,3 @@ def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_zyx: Triple) 
     box = bounding_box(a | b)
     assert box is not None  # neither is empty
     return surface_distances(a[slices(box)], b[slices(box)], spacing_zyx)
-
-
-def table(scores: Sequence[Score], names: dict[int, str]) -> list[Row]:
-    """A row for each number of references and structure, in this order."""
-    keys = sorted({(score.shots, score.label) for score in scores})
-    return [_row([s for s in scores if (s.shots, s.label) == key], names.get(key[1], f"label {key[1]}")) for key in keys]
-
-
-def _row(scores: Sequence[Score], name: str) -> Row:
-    shown, absent = [s for s in scores if s.truth_ml], [s for s in scores if not s.truth_ml]
-    draws = [[s for s in shown if s.draw == draw] for draw in sorted({s.draw for s in shown})]
-    means = [float(np.mean([s.dice for s in draw])) for draw in draws]
-    return Row(
-        shots=scores[0].shots,
-        label=scores[0].label,
-        name=name,
-        scans=len({s.case for s in shown}),
-        dice=float(np.mean(means)) if means else float("nan"),
-        dice_sd=float(np.std(means, ddof=1)) if len(means) > 1 else 0.0,
-        asd_mm=_mean_over_draws(draws, "asd_mm"),
-        hd95_mm=_mean_over_draws(draws, "hd95_mm"),
-        missed=float(np.mean([not s.found_ml for s in shown])) if shown else 0.0,
-        false_ml=float(np.mean([s.found_ml for s in absent])) if absent else None,
-    )
-
-
-def _mean_over_draws(draws: Sequence[Sequence[Score]], field: str) -> float | None:
-    means = [np.mean(known) for draw in draws if (known := [v for s in draw if (v := getattr(s, field)) is not None])]
-    return float(np.mean(means)) if means else None
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The table for people: structures down, their mean last, for each number of references."""
-    lines = ["| references | structure | scans | Dice (sd over draws) | ASD mm | HD95 mm | missed | found where absent, ml |"]
-    lines.append("|--:|---|" + "--:|" * 6)
-    for shots in sorted({row.shots for row in rows}):
-        some = [row for row in rows if row.shots == shots]
-        for row in some:
-            cells = (row.name, row.scans, f"{row.dice:.3f} ({row.dice_sd:.3f})", _cell(row.asd_mm), _cell(row.hd95_mm))
-            lines.append(f"| {shots} | {' | '.join(map(str, cells))} | {row.missed:.0%} | {_cell(row.false_ml)} |")
-        lines.append(f"| {shots} | **mean** | | **{np.nanmean([row.dice for row in some]):.3f}** | | | | |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def as_csv(records: Sequence[Score] | Sequence[Row], kind: type[Score] | type[Row]) -> str:
-    """Records as a table for programs; what there is not stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    return text.getvalue()

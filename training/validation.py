@@ -4,16 +4,17 @@ References are training scans, targets those of the split `val`; the split `test
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mass_core.checkpoint import Model, fingerprint
 from mass_core.dataset import Dataset
-from mass_core.errors import InputError
-from mass_core.evaluation import draw_references, evaluate, learn, segmenter_for, table
+from mass_core.evaluation import Score, Trial, judge, scan, segmenter_for, shown_labels
+from mass_core.score_tables import table
 from mass_core.segmenter import Segmenter
+from mass_core.task import Task
 
 from .config import RunConfig
 from .distributed import Group
@@ -26,7 +27,8 @@ class Labelled:
 
     dataset: Dataset
     cases: tuple[str, ...]
-    labels: tuple[int, ...]
+    references: dict[int, str]
+    """For each structure the training scan it is learned from."""
 
 
 def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], list[str]]:
@@ -39,26 +41,25 @@ def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], l
             continue
         if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
             told.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
-        labels, unknown = _labels(dataset, cases)
+        references, unknown = _references(dataset, cases, config.seed)
         told += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
-        if labels:
-            sets.append(Labelled(dataset, cases, labels))
+        if references:
+            sets.append(Labelled(dataset, cases, references))
     if not sets:
         told.append("Nothing to validate on: the last weights count as the best.")
     return sets, told
 
 
-def _labels(dataset: Dataset, cases: Sequence[str]) -> tuple[tuple[int, ...], list[int]]:
-    """Labels the cases show, by whether a training scan shows them too."""
-    seen = sorted({int(value) for name in cases for value in np.unique(np.asarray(dataset.labels(name))) if value})
-    known, unknown = [], []
-    for label in seen:
-        try:
-            draw_references(dataset, label, 1, 1, 0)
-            known.append(label)
-        except InputError:
-            unknown.append(label)
-    return tuple(known), unknown
+def _references(dataset: Dataset, cases: Sequence[str], seed: int) -> tuple[dict[int, str], list[int]]:
+    """For each structure the cases show, in ascending order, a training scan that shows it too; and the structures without one."""
+    wanted = frozenset[int]().union(*shown_labels(dataset, cases).values())
+    found: dict[int, str] = {}
+    for name in map(str, np.random.default_rng(seed).permutation(dataset.splits["train"])):
+        if len(found) == len(wanted):
+            break
+        for shown in shown_labels(dataset, [name]).values():
+            found = dict.fromkeys(shown & wanted, name) | found
+    return dict(sorted(found.items())), sorted(wanted - set(found))
 
 
 def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: Group) -> dict[str, float]:
@@ -80,8 +81,19 @@ def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: G
     means = {}
     for one in sets:
         segmenter = segmenter_for(Segmenter(model, config.preprocess), one.dataset)
-        tasks = {1: learn(one.dataset, segmenter, one.labels, 1, 1, config.seed)}
-        mine = one.cases[group.rank :: group.size]
-        scores = group.gather([score for some in evaluate(one.dataset, segmenter, mine, tasks) for score in some])
+        task = _task(segmenter, one)
+        scores = group.gather([score for name in one.cases[group.rank :: group.size] for score in _judged(segmenter, task, one, name)])
         means[f"val_{one.dataset.name}"] = float(np.nanmean([row.dice for row in table(scores, one.dataset.label_names)]))
     return {**means, "val_dice": float(np.mean(list(means.values())))}
+
+
+def _task(segmenter: Segmenter, labelled: Labelled) -> Task:
+    """Each structure learned from its reference."""
+    singles = [segmenter.encode([scan(labelled.dataset, name)], [label]) for label, name in labelled.references.items()]
+    return replace(singles[0], labels=tuple(single.labels[0] for single in singles))
+
+
+def _judged(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
+    image, truth = scan(labelled.dataset, name)
+    found = segmenter.segment(image, task).labels.array
+    return judge(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)

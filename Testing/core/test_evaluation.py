@@ -5,19 +5,23 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 
+from mass_core import trials
 from mass_core.checkpoint import load_model
 from mass_core.cli import main
 from mass_core.dataset import Dataset
 from mass_core.errors import InputError
-from mass_core.evaluation import Row, Score, draw_references, evaluate, markdown, scan, segmenter_for, table
+from mass_core.evaluation import Score, Trial, draw_scans, judge, scan, segmenter_for, shown_labels
 from mass_core.metrics import surface_distances
+from mass_core.params import Finetune
 from mass_core.phantoms import subject
+from mass_core.score_tables import Row, as_csv, layout, markdown, means, scores_of, table
 from mass_core.segmenter import Segmenter
 from mass_core.task import Task
 from mass_core.volume import Volume
@@ -82,17 +86,21 @@ def test_without_monai_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert "mass-core[train]" in caught.value.cure
 
 
-def score(draw: int, case: str, dice: float | None, found_ml: float = 2.0, asd_mm: float | None = 1.0) -> Score:
-    return Score(shots=1, draw=draw, case=case, label=7, truth_ml=0.0 if dice is None else 1.0, found_ml=found_ml, dice=dice, asd_mm=asd_mm)
+def score(draw: int, case: str, dice: float | None, found_ml: float = 2.0, asd_mm: float | None = 1.0, **more: Any) -> Score:
+    place = {"method": "in-context", "shots": 1, "draw": draw, "case": case, "label": 7, **more}
+    return Score(**place, truth_ml=0.0 if dice is None else 1.0, found_ml=found_ml, dice=dice, asd_mm=asd_mm)
+
+
+SCORES = [
+    *(score(0, "a", 0.8), score(0, "b", 0.4), score(0, "c", None, 3.0, None)),
+    *(score(1, "a", 0.9, asd_mm=3.0), score(1, "b", 0.0, 0.0, None), score(1, "c", None, 0.0, None)),
+]
 
 
 def test_a_table_averages_over_scans_then_draws() -> None:
-    scores = [
-        *(score(0, "a", 0.8), score(0, "b", 0.4), score(0, "c", None, 3.0, None)),
-        *(score(1, "a", 0.9, asd_mm=3.0), score(1, "b", 0.0, 0.0, None), score(1, "c", None, 0.0, None)),
-    ]
-    (row,) = table(scores, {7: "kidney"})
+    (row,) = table(SCORES, {7: "kidney"})
     assert row == Row(
+        method="in-context",
         shots=1,
         label=7,
         name="kidney",
@@ -104,41 +112,83 @@ def test_a_table_averages_over_scans_then_draws() -> None:
         missed=0.25,
         false_ml=1.5,
     )
-    assert "| 1 | kidney | 2 | 0.525 (0.106) | 2.00 |  | 25% | 1.50 |" in markdown([row])
+    assert "| in-context | 1 | kidney | 2 | 0.525 (0.106) | 2.00 |  | 25% | 1.50 |" in markdown([row])
 
 
-def test_references_of_draws_show_the_structure_and_differ(folder: Path) -> None:
-    dataset = Dataset.read(folder)
-    draws = draw_references(dataset, LIVER, 1, 3, seed=0)
-    assert sorted(name for (name,) in draws) == ["p0", "p1", "p2"], "none twice while others are left"
-    assert draws == draw_references(dataset, LIVER, 1, 3, seed=0)
-    assert all(len(set(names)) == 3 for names in draw_references(dataset, LIVER, 3, 2, seed=0))
-    with pytest.raises(InputError, match="3 training scans .* show label 1, 4 are asked for"):
-        draw_references(dataset, LIVER, 4, 1, seed=0)
-    with pytest.raises(InputError, match="0 training scans"):
-        draw_references(dataset, 9, 1, 1, seed=0)
+def test_the_layout_of_the_papers_tables() -> None:
+    """Methods down, numbers of references across; the mean over structures of each draw, then mean and deviation of the draws."""
+    other = [score(0, "a", 0.2, label=8), score(1, "a", 0.25, label=8)]
+    tuned = [score(0, "a", 0.9, method="finetuned"), score(0, "a", 0.95, method="finetuned", shots=5)]
+    cells = means([*tuned, *SCORES, *other], {Trial(method="finetuned", shots=1, draw=0): 90.0})
+    assert [(cell.method, cell.shots, cell.draws, cell.seconds) for cell in cells] == [
+        ("in-context", 1, 2, None),
+        ("finetuned", 1, 1, 90.0),
+        ("finetuned", 5, 1, None),
+    ]
+    assert cells[0].dice == pytest.approx(np.mean([(0.6 + 0.2) / 2, (0.45 + 0.25) / 2]))
+    assert cells[0].dice_sd == pytest.approx(np.std([0.4, 0.35], ddof=1)) and cells[1].dice_sd == 0
+    assert layout(cells, "kidneys").splitlines() == [
+        "| kidneys: Dice, % | 1-shot | 5-shot | seconds to make ready |",
+        "|---|--:|--:|--:|",
+        "| in-context | 37.5 (3.5) |  |  |",
+        "| finetuned | 90.0 (0.0) | 95.0 (0.0) | 90.0 |",
+    ]
+
+
+def test_scores_survive_their_table() -> None:
+    assert scores_of(as_csv(SCORES, Score)) == SCORES
+    with pytest.raises(ValueError, match="columns"):
+        scores_of("shots,draw\n1,0\n")
+
+
+SHOWN = {"a": frozenset({1, 2}), "b": frozenset({1}), "c": frozenset({2}), "d": frozenset({1, 2}), "e": frozenset[int]()}
+
+
+def test_the_scans_of_a_draw_show_every_structure_together() -> None:
+    draws = draw_scans(SHOWN, [1, 2], 1, 4, seed=0)
+    assert sorted(draws[:2]) == [("a",), ("d",)] and draws[2:] == draws[:2], "none twice while others are left"
+    assert draw_scans(SHOWN, [1, 2], 1, 2, seed=0) == draws[:2], "more draws begin as fewer do"
+    for names in draw_scans({name: SHOWN[name] for name in "bce"}, [1, 2], 2, 3, seed=1):
+        assert sorted(names) == ["b", "c"]
+    assert all(len(set(names)) == 4 and "e" not in names for names in draw_scans(SHOWN, [1, 2], 4, 2, seed=0))
+    orders = {draw_scans(SHOWN, [1], 1, 1, seed=seed)[0] for seed in range(20)}
+    assert len(orders) == 3, "which scan comes first is left to chance"
+
+
+@pytest.mark.parametrize(
+    ("labels", "shots", "told"),
+    [
+        ([1, 9], 1, "No training scan shows label 9"),
+        ([1, 2], 5, "4 training scans show the structures, 5 are asked for"),
+        ([1, 2, 3], 1, "do not show all structures: label 3 is lacking"),
+    ],
+)
+def test_draws_that_cannot_be_made_are_refused(labels: list[int], shots: int, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        draw_scans({**SHOWN, "f": frozenset({3})}, labels, shots, 1, seed=0)
+
+
+def test_every_label_map_is_looked_through_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, looked = Dataset.read(folder), []
+    plain = Dataset.labels
+    monkeypatch.setattr(Dataset, "labels", lambda self, name: looked.append(name) or plain(self, name))
+    assert shown_labels(dataset, ["p0", "p5"]) == {"p0": frozenset({LIVER, SPLEEN}), "p5": frozenset({LIVER})}
+    looked.clear()
+    arguments = ("evaluate", "--dataset", folder, "--shots", 1, 2, 3, "--repeats", 3, "--weights", "nowhere", "--output", tmp_path / "x")
+    assert mass(*arguments) == 2
+    assert sorted(looked) == ["p0", "p1", "p2"]
 
 
 def test_the_truth_scores_one_and_what_is_absent_is_told_apart(folder: Path) -> None:
-    class Knowing:
-        """Finds what is there, and a little spleen where none is."""
-
-        def segment(self, image: Volume, task: Task):
-            name = next(n for n in ("p4", "p5") if np.array_equal(dataset.image(n).astype(np.float32), image.array))
-            found = np.array(dataset.labels(name))
-            if name == "p5":
-                found[0, 0, :4] = SPLEEN
-
-            class Found:
-                labels = Volume(found, image.geometry)
-
-            return Found()
-
-    class Asking:
-        labels = [type("Label", (), {"value": value}) for value in (LIVER, SPLEEN)]
-
-    dataset = Dataset.read(folder)
-    scores = [one for some in evaluate(dataset, Knowing(), ["p4", "p5"], {1: [Asking()]}) for one in some]  # type: ignore[arg-type, list-item]
+    """What is there is found, and a little spleen where none is."""
+    dataset, scores = Dataset.read(folder), []
+    for name in ("p4", "p5"):
+        _, truth = scan(dataset, name)
+        found = truth.array.copy()
+        if name == "p5":
+            found[0, 0, :4] = SPLEEN
+        scores += judge(Trial(method="adapted", shots=3, draw=1), name, (LIVER, SPLEEN), truth, found)
+    assert {(s.method, s.shots, s.draw) for s in scores} == {("adapted", 3, 1)}
     rows = {row.name: row for row in table(scores, dataset.label_names)}
     assert rows["liver"].scans == 2 and (rows["liver"].dice, rows["liver"].hd95_mm, rows["liver"].missed) == (1.0, 0.0, 0.0)
     assert rows["spleen"].scans == 1 and rows["spleen"].dice == 1.0
@@ -148,30 +198,125 @@ def test_the_truth_scores_one_and_what_is_absent_is_told_apart(folder: Path) -> 
 
 def test_the_whole_way(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "tables"
-    arguments = ("evaluate", "--dataset", folder, "--shots", 2, 1, "--repeats", 2, "--device", "cpu", "--pictures", 2, "--output", output)
+    fixed = ("evaluate", "--dataset", folder, "--device", "cpu", "--seconds", 0.1, "--output", output)
+    arguments = (*fixed, "--shots", 2, 1, "--repeats", 2, "--pictures", 2)
     assert mass(*arguments, "--json") == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     summary = json.loads((output / "summary.json").read_text())
-    assert told[-1]["rows"] == summary["rows"]
-    rows = {(row["shots"], row["name"]): row for row in summary["rows"]}
-    assert set(rows) == {(1, "liver"), (1, "spleen"), (2, "liver"), (2, "spleen")}
-    assert rows[1, "liver"]["dice"] > 0.4, "the bundled weights find it"
-    assert rows[1, "liver"]["scans"] == 2 and rows[1, "spleen"]["scans"] == 1 and rows[1, "spleen"]["false_ml"] is not None
-    with (output / "scores.csv").open(newline="") as file:
-        scores = list(csv.DictReader(file))
+    assert told[-1]["rows"] == summary["rows"] and told[-1]["means"] == summary["means"]
+    rows = {(row["method"], row["shots"], row["name"]): row for row in summary["rows"]}
+    assert set(rows) == {("in-context", shots, name) for shots in (1, 2) for name in ("liver", "spleen")}
+    liver, spleen = rows["in-context", 1, "liver"], rows["in-context", 1, "spleen"]
+    assert liver["dice"] > 0.4, "the bundled weights find it"
+    assert liver["scans"] == 2 and spleen["scans"] == 1 and spleen["false_ml"] is not None
+    scores = read_scores(output)
     assert len(scores) == 2 * 2 * 2 * 2
     assert all(s["dice"] == "" for s in scores if s["case"] == "p5" and s["label"] == str(SPLEEN))
     pictures = sorted(path.name for path in output.glob("worst*.png"))
     assert len(pictures) == 2 and pictures[0].startswith("worst1_p")
-    assert mass(*arguments) == 2
-    assert "exist" in capsys.readouterr().err
+    trials = {(one["shots"], one["draw"]): one for one in summary["trials"]}
+    assert [len(trials[key]["scans"]) for key in sorted(trials)] == [1, 1, 2, 2] and all(one["seconds"] > 0 for one in trials.values())
+    task = Task.load(output / "models" / "in-context_2shot_draw1.masstask")
+    assert [(label.value, label.references) for label in task.labels] == [(LIVER, 2), (SPLEEN, 2)]
+
+
+def read_scores(output: Path) -> list[dict[str, str]]:
+    with (output / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "tables"
+    fixed = ("evaluate", "--dataset", folder, "--device", "cpu", "--pictures", 0, "--output", output)
+    learned, judged = [], []
+    encode, segment = Segmenter.encode, Segmenter.segment
+
+    def counted(self: Segmenter, *given: Any, **more: Any) -> Any:
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        judged.append(given)
+        return segment(self, *given, **more)
+
+    monkeypatch.setattr(Segmenter, "encode", lambda self, *given, **more: learned.append(given) or encode(self, *given, **more))
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "segment", counted)
+        assert mass(*fixed, "--repeats", 2) == 130
+    first = read_scores(output)
+    assert len(first) == 3 * 2 and len(learned) == 2
+    judged.clear()
+    monkeypatch.setattr(Segmenter, "segment", lambda self, *given, **more: judged.append(given) or segment(self, *given, **more))
+    assert mass(*fixed, "--repeats", 2) == 0
+    assert len(judged) == 1 and len(learned) == 2, "what was learned and judged before is not done again"
+    assert read_scores(output)[: len(first)] == first and len(read_scores(output)) == 4 * 2
+    before = (output / "summary.json").read_text()
+    assert mass(*fixed, "--repeats", 2) == 0 and len(judged) == 1 and (output / "summary.json").read_text() == before
+    assert mass(*fixed, "--repeats", 2, "--threshold", 0.3) == 2
+    assert "other settings: recipe was" in capsys.readouterr().err
+    assert mass(*fixed, "--threshold", 0.3, "--overwrite") == 0
+    assert len(read_scores(output)) == 2 * 2 and len(list((output / "models").iterdir())) == 2, "begun anew"
+    (output / "settings.json").unlink()
+    assert mass(*fixed, "--threshold", 0.3) == 2 and "Results exist" in capsys.readouterr().err
+    (output / "settings.json").write_text("{")
+    assert mass(*fixed) == 2 and "damaged" in capsys.readouterr().err
+
+
+def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finetuned network stands in for by the bundled one with a task in it: what training does is tested where it is written."""
+    output, orders = tmp_path / "tables", []
+    model = load_model("small", "cpu")
+    dataset = Dataset.read(folder)
+    segmenter = segmenter_for(Segmenter(model), dataset)
+    task = segmenter.encode([scan(dataset, "p0")], [LIVER, SPLEEN])
+
+    def trained(order: Finetune, progress: Any) -> None:
+        orders.append(order)
+        Path(order.output or "").write_bytes(b"weights")
+        progress("train", 0.5, 3.0, {"loss": 1.0})
+
+    monkeypatch.setattr(trials, "finetune", trained)
+    monkeypatch.setattr(trials, "load_model", lambda path, device: replace(model, task=task))
+    methods = ("scratch", "finetuned", "in-context", "adapted")
+    arguments = ("--methods", *methods, "--seconds", 0.1, "--epochs", 2, "--recipe-finetune", "smoke", "--pictures", 1, "--seed", 4)
+    assert mass("evaluate", "--dataset", folder, "--device", "cpu", *arguments, "--output", output) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert [cell["method"] for cell in summary["means"]] == ["scratch", "in-context", "adapted", "finetuned"]
+    seconds = {cell["method"]: cell["seconds"] for cell in summary["means"]}
+    assert 0 <= seconds["finetuned"] and 0 < seconds["in-context"] < seconds["adapted"]
+    scans = {tuple(trial["scans"]) for trial in summary["trials"]}
+    assert len(summary["trials"]) == 4 and len(scans) == 1
+    assert [(order.scratch, order.epochs, order.recipe, order.labels) for order in orders] == [
+        (True, 2, "smoke", [LIVER, SPLEEN]),
+        (False, 2, "smoke", [LIVER, SPLEEN]),
+    ]
+    assert {tuple(order.train_cases or ()) for order in orders} == scans and orders[0].dataset == str(folder)
+    kept = {path.name for path in (output / "models").iterdir()}
+    assert {"adapted_1shot_draw0.masstask", "finetuned_1shot_draw0.safetensors", "scratch_1shot_draw0.json"} <= kept
+    lines = (output / "summary.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| scratch", "| in-context", "| adapted", "| finetuned"]
+
+
+@pytest.mark.slow
+def test_finetuned_networks_are_trained_kept_and_judged(folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tables"
+    methods = ("--methods", "scratch", "finetuned", "--epochs", 1, "--recipe-finetune", "smoke", "--pictures", 1)
+    arguments = ("evaluate", "--dataset", folder, "--weights", tiny_weights, "--device", "cpu", *methods, "--output", output)
+    assert mass(*arguments) == 0
+    kept = {path: path.stat().st_mtime_ns for path in (output / "models").glob("*.safetensors")}
+    assert sorted(path.stem for path in kept) == ["finetuned_1shot_draw0", "scratch_1shot_draw0"]
+    found = {path.stem: load_model(path, "cpu").task for path in kept}
+    assert all(task is not None and [label.value for label in task.labels] == [LIVER, SPLEEN] for task in found.values())
+    assert len(read_scores(output)) == 2 * 2 * 2 and len(list(output.glob("worst1_*.png"))) == 1
+    assert mass(*arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         (("--shots", 0), "at least 1"),
-        (("--labels", 9), "show label 9"),
+        (("--labels", 9), "shows label 9"),
+        (("--methods", "adapted", "--seconds", 0), "--seconds is 0"),
+        (("--methods", "finetuned", "--epochs", 0), "at least 1"),
         (("--split", "val", "--shots", 5), "5 are asked for"),
         (("--weights", "nowhere"), "nowhere"),
     ],

@@ -3,23 +3,25 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
-from ..outputs import check_free, folders_ready
+from ..outputs import folders_ready
 from . import self_reference
 from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
+    from ..checkpoint import Model
     from ..dataset import Dataset
-    from ..evaluation import Score
+    from ..evaluation import Score, Trial
     from ..segmenter import Segmenter
-    from ..task import Task
 
-_FILES = ("scores.csv", "summary.csv", "summary.json", "summary.md")
+_METHODS = ("in-context", "adapted", "finetuned", "scratch")
+_NETWORKS = ("finetuned", "scratch")
+"""Methods that train a network for every draw."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,21 +29,27 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="Dice and distances on a prepared dataset with labels",
-        description="References are drawn among the training scans, for each structure by itself. DIR receives scores.csv (every scan), "
-        "summary.csv, summary.json and summary.md (every structure), and pictures of the worst results.",
+        description="References are drawn among the training scans, the same for all methods and structures. DIR receives scores.csv "
+        "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
+        "worst results, and in models what was learned. The same command goes on where it was stopped.",
     )
     add_weights(parser)
     parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="what mass prepare wrote, with --labels")
+    parser.add_argument("--methods", nargs="+", default=["in-context"], choices=_METHODS, help="what to compare (default: in-context)")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="scans to judge (default: %(default)s)")
-    parser.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="references for a task (default: 1)")
+    parser.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="references of a draw (default: 1)")
     parser.add_argument("--repeats", type=int, default=1, metavar="R", help="draws of references (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
     parser.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of another run")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
     parser.add_argument("--self-reference", action="store_true", help="only: each scan with itself, turned and changed, as its reference")
+    tuning = parser.add_argument_group("tuning")
+    tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
+    tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")
+    tuning.add_argument("--recipe-finetune", metavar="NAME", help="of finetuned and scratch (default: the one that suits the network)")
     add_preparation(parser)
     add_decision(parser)
     parser.set_defaults(run=run)
@@ -51,110 +59,184 @@ def run(arguments: argparse.Namespace) -> int:
     """Learn, segment, judge and write."""
     from ..dataset import Dataset
 
-    if min([*arguments.shots, arguments.repeats]) < 1:
-        raise InputError(f"--shots {arguments.shots}, --repeats {arguments.repeats}.", "Both must be at least 1.")
-    check_free([arguments.output / name for name in _FILES], overwrite=arguments.overwrite)
+    epochs = 1 if arguments.epochs is None else arguments.epochs
+    if min([*arguments.shots, arguments.repeats, epochs]) < 1:
+        raise InputError(
+            f"--shots {arguments.shots}, --repeats {arguments.repeats}, --epochs {arguments.epochs}.", "All must be at least 1."
+        )
+    if arguments.seconds <= 0:
+        raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
     dataset = Dataset.read(arguments.dataset)
     cases = dataset.splits[arguments.split][: arguments.cases]
     if not cases:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")
-    labels = arguments.labels or sorted(dataset.label_names)
+    labels = tuple(arguments.labels or sorted(dataset.label_names))
     if not labels:
         raise InputError(f"{arguments.dataset} names no labels.", "Say which with --labels N...")
     if arguments.self_reference:
         return self_reference.run(arguments, dataset, cases, labels)
-    with folders_ready([arguments.output / _FILES[0]]):
-        segmenter, tasks = _learned(arguments, dataset, labels)
-        scores = _scores(arguments, dataset, segmenter, tasks, cases)
-        _tell(arguments, dataset, scores)
+    if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
+        arguments.terminal.warn("Finetuning stops by the scans of the split val: judged by them, it looks better than it is.")
+    with folders_ready([arguments.output / "scores.csv"]):
+        bench = _Bench(arguments, dataset, labels)
+        bench.work(cases)
+        bench.draw_worst()
+        _tell(arguments, dataset, bench)
     return 0
 
 
-def _learned(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> tuple["Segmenter", dict[int, list["Task"]]]:
-    """The segmenter, and for each number of references a task for each draw."""
-    from ..evaluation import learn, segmenter_for
-    from ..segmenter import Segmenter
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One trial and the training scans it is given."""
 
-    model = load(arguments)
-    recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
-    segmenter = segmenter_for(Segmenter(model, recipe, precision=arguments.precision), dataset)
-    counts = sorted(set(arguments.shots))
-    tasks = {}
-    for number, shots in enumerate(counts):
-        arguments.terminal.progress("encode", number / len(counts), None)
-        tasks[shots] = learn(dataset, segmenter, labels, shots, arguments.repeats, arguments.seed)
-    return segmenter, tasks
+    trial: "Trial"
+    scans: tuple[str, ...]
 
 
-def _scores(
-    arguments: argparse.Namespace, dataset: "Dataset", segmenter: "Segmenter", tasks: dict[int, list["Task"]], cases: Sequence[str]
-) -> list["Score"]:
-    """Of all cases; the table of scans is written anew after each, so that little is lost where a run ends early."""
-    from ..atomic import write_bytes
-    from ..evaluation import Score, as_csv, evaluate
-    from ..progress import Steps
+class _Bench:
+    """All trials of a command, with what was found so far."""
 
-    steps = Steps(arguments.terminal.progress)
-    worst = _Worst(max(0, arguments.pictures))
-    scores: list[Score] = []
-    for number, some in enumerate(evaluate(dataset, segmenter, cases, tasks, worst.look), 1):
-        scores += some
-        write_bytes(arguments.output / "scores.csv", as_csv(scores, Score).encode())
-        steps.at("evaluate", number, len(cases))
-    worst.draw(arguments.output, dataset)
-    return scores
+    def __init__(self, arguments: argparse.Namespace, dataset: "Dataset", labels: tuple[int, ...]) -> None:
+        from ..evaluation_folder import EvaluationFolder
+        from ..trials import Conditions, Trials
 
+        self._arguments = arguments
+        self._dataset = dataset
+        self._labels = labels
+        self.jobs = _jobs(arguments, dataset, labels)
+        model = load(arguments)
+        conditions = Conditions(
+            dataset=dataset,
+            labels=labels,
+            weights=arguments.weights,
+            model=model,
+            segmenter=self._segmenter,
+            seed=arguments.seed,
+            seconds=arguments.seconds,
+            epochs=arguments.epochs,
+            recipe=arguments.recipe_finetune,
+        )
+        self.folder: EvaluationFolder = EvaluationFolder(
+            arguments.output, _settings(arguments, self._segmenter(model), dataset, labels), overwrite=arguments.overwrite
+        )
+        self.trials: Trials = Trials(conditions, arguments.output / "models", arguments.terminal.progress)
 
-class _Worst:
-    """The results with the least Dice, kept for pictures."""
+    def work(self, cases: Sequence[str]) -> None:
+        """Judge all scans in all trials, those left out that were judged before."""
+        from ..evaluation import judge, scan
+        from ..progress import Steps
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._kept: list[tuple[float, str, int, Any, Any]] = []
-
-    def look(self, scores: Sequence["Score"], image: Any, truth: Any, found: Any) -> None:
-        """Keep what is worse than what is kept; of a scan and a structure the worst only."""
-        for score in scores:
-            before = next((kept for kept in self._kept if kept[1:3] == (score.case, score.label)), None)
-            if score.dice is None or (before is not None and before[0] <= score.dice):
+        steps, done = Steps(self._arguments.terminal.progress), 0
+        for job in self.jobs:
+            left = [name for name in cases if not self.folder.has(job.trial, name)]
+            done += len(cases) - len(left)
+            if not left:
                 continue
-            rivals = [one for one in self._kept if one is not before]
-            if len(rivals) < self._count or score.dice < rivals[-1][0]:
-                kept = [*rivals, (score.dice, score.case, score.label, image, _errors(truth, found, score.label))]
-                self._kept = sorted(kept, key=lambda one: one[0])[: self._count]
+            segmenter, task = self.trials.ready(job.trial, job.scans)
+            for name in left:
+                image, truth = scan(self._dataset, name)
+                self.folder.add(judge(job.trial, name, self._labels, truth, segmenter.segment(image, task).labels.array))
+                done += 1
+                steps.at("evaluate", done, len(self.jobs) * len(cases))
 
-    def draw(self, folder: Path, dataset: "Dataset") -> None:
-        """Write the pictures."""
+    def draw_worst(self) -> None:
+        """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
+        from ..evaluation import scan
         from ..picture import draw
+        from ..volume import Volume
 
         names = {1: "agreed", 2: "missed", 3: "too much"}
         colors = {1: (0.2, 0.8, 0.35), 2: (1.0, 0.75, 0.1), 3: (1.0, 0.3, 0.3)}
-        for place, (score, case, value, image, errors) in enumerate(self._kept, 1):
-            label = dataset.label_names.get(value, f"label {value}").replace(" ", "_").replace("/", "_")
-            draw(folder / f"worst{place}_{case}_{label}_{score:.2f}.png", image, errors, names=names, colors=colors, modality="mr")
+        wanted = {self._picture(place, score): score for place, score in enumerate(self._worst(), 1)}
+        for path in set(self._arguments.output.glob("worst*.png")) - set(wanted):
+            path.unlink()
+        for path, score in wanted.items():
+            if path.exists():
+                continue
+            job = next(job for job in self.jobs if vars(job.trial).items() <= vars(score).items())
+            segmenter, task = self.trials.ready(job.trial, job.scans)
+            image, truth = scan(self._dataset, score.case)
+            a, b = truth.array == score.label, segmenter.segment(image, task).labels.array == score.label
+            errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
+            draw(path, image, errors, names=names, colors=colors, modality="mr")
+
+    def _segmenter(self, model: "Model") -> "Segmenter":
+        from ..segmenter import Segmenter
+
+        recipe = chosen_recipe(self._arguments, model.recipe, name=self._arguments.recipe)
+        return Segmenter(model, recipe, precision=self._arguments.precision)
+
+    def _worst(self) -> list["Score"]:
+        """Of the trials of this command."""
+        trials = {(job.trial.method, job.trial.shots, job.trial.draw) for job in self.jobs}
+        found: dict[tuple[str, int], Score] = {}
+        for score in self.folder.scores:
+            before = found.get((score.case, score.label))
+            if score.dice is None or (score.method, score.shots, score.draw) not in trials:
+                continue
+            if before is None or before.dice is None or score.dice < before.dice:
+                found[score.case, score.label] = score
+        return sorted(found.values(), key=lambda score: score.dice or 0.0)[: max(0, self._arguments.pictures)]
+
+    def _picture(self, place: int, score: "Score") -> Path:
+        label = self._dataset.label_names.get(score.label, f"label {score.label}").replace(" ", "_").replace("/", "_")
+        where = f"{score.case}_{label}_{score.method}_{score.shots}shot_draw{score.draw}"
+        return self._arguments.output / f"worst{place}_{where}_{score.dice:.2f}.png"
 
 
-def _errors(truth: Any, found: Any, label: int) -> Any:
-    """Where a structure was found rightly (1), missed (2), found too much (3)."""
-    from ..volume import Volume
+def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> list[_Job]:
+    """Every method after every draw; all methods get the same scans."""
+    from ..evaluation import Trial, draw_scans, shown_labels
 
-    a, b = truth.array == label, found == label
-    return Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
+    shown = shown_labels(dataset, dataset.splits["train"])
+    counts = sorted(set(arguments.shots))
+    drawn = {shots: draw_scans(shown, labels, shots, arguments.repeats, arguments.seed) for shots in counts}
+    return [
+        _Job(trial=Trial(method=method, shots=shots, draw=draw), scans=scans)
+        for method in dict.fromkeys(arguments.methods)
+        for shots, draws in drawn.items()
+        for draw, scans in enumerate(draws)
+    ]
 
 
-def _tell(arguments: argparse.Namespace, dataset: "Dataset", scores: list["Score"]) -> None:
+def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "Dataset", labels: Sequence[int]) -> dict[str, Any]:
+    """What results depend on."""
+    from ..config import to_dict
+
+    settings = {
+        "weights": segmenter.model.fingerprint,
+        "dataset": str(dataset.folder.resolve()),
+        "split": arguments.split,
+        "labels": labels,
+        "seed": arguments.seed,
+        "recipe": to_dict(segmenter.recipe),
+    }
+    if "adapted" in arguments.methods:
+        settings["seconds"] = arguments.seconds
+    if set(arguments.methods) & set(_NETWORKS):
+        settings |= {"epochs": arguments.epochs, "recipe_finetune": arguments.recipe_finetune}
+    return settings
+
+
+def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
     """Tables in three forms."""
     from ..atomic import write_bytes
-    from ..evaluation import Row, as_csv, markdown, table
+    from ..evaluation import Trial
+    from ..score_tables import Row, as_csv, layout, markdown, means, table
 
-    rows = table(scores, dataset.label_names)
-    text = markdown(rows)
+    trials = dict.fromkeys(Trial(method=score.method, shots=score.shots, draw=score.draw) for score in bench.folder.scores)
+    records = {trial: made for trial in trials if (made := bench.trials.record(trial)) is not None}
+    rows = table(bench.folder.scores, dataset.label_names)
+    cells = means(bench.folder.scores, {trial: made.seconds for trial, made in records.items()})
+    text = f"{layout(cells, dataset.name)}\n{markdown(rows)}"
     record = {
         "made_by": f"mass {__version__}",
         "weights": str(arguments.weights),
         "dataset": dataset.name,
         **{name: getattr(arguments, name) for name in ("split", "repeats", "seed")},
+        "means": [asdict(cell) for cell in cells],
         "rows": [asdict(row) for row in rows],
+        "trials": [{**asdict(trial), **asdict(made)} for trial, made in records.items()],
     }
     write_bytes(arguments.output / "summary.csv", as_csv(rows, Row).encode())
     write_bytes(arguments.output / "summary.json", json.dumps(record, indent=1).encode())
