@@ -100,8 +100,7 @@ def adapt(
         for number, (spacing, indices) in enumerate(task.groups().items()):
             part, rng = clock.part(len(task.groups()) - number), np.random.default_rng((seed, number))
             group = _Group(segmenter, task, spacing, indices)
-            views = group.views(references, rng)
-            part.share()
+            views = group.views(references, part, rng)
             fits.append(group.fitted(views, change, part, rng))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
@@ -168,7 +167,7 @@ class _Group:
         self.windows = int(np.clip(_STEP_VOXELS // int(np.prod(segmenter.recipe.window_zyx)), 1, _WINDOWS))
         """Of a step."""
 
-    def views(self, references: Sequence[tuple[Volume, Volume]], rng: np.random.Generator) -> list[View]:
+    def views(self, references: Sequence[tuple[Volume, Volume]], clock: _Clock, rng: np.random.Generator) -> list[View]:
         """Windows of all references; only those are kept, not the scans.
 
         Raises:
@@ -177,6 +176,7 @@ class _Group:
         values = [label.value for label in self._labels]
         found: list[View] = []
         for image, labels in references:
+            clock.share()  # the place to stop
             prepared = self._segmenter.prepared(image, content_key(image), self._spacing)
             masks = masks_on(image, labels, values, prepared.record.working, self._segmenter.recipe)
             found += windows(prepared.array, masks, values, self._segmenter.recipe.window_zyx, rng)
@@ -234,15 +234,16 @@ class _Group:
 
     def _dice(self, batches: Sequence[Batch], tokens: Tokens) -> Tensor:
         """Dice [K] over all voxels of some windows; not a number for a label they do not show."""
-        common, sizes = torch.zeros(2, len(self._indices))
+        common, sizes, present = torch.zeros(3, len(self._indices))
         for batch in batches:
             with torch.no_grad():
                 found = (self._logits(batch, tokens).float().sigmoid() > self._segmenter.recipe.threshold).cpu()
             asked = (batch.shown > 0)[:, :, None, None, None]
             truth = batch.masks > 0
-            common += 2 * (found & truth).sum(dim=(0, 2, 3, 4))
-            sizes += (found & asked).sum(dim=(0, 2, 3, 4)) + truth.sum(dim=(0, 2, 3, 4))
-        return torch.where(sizes > 0, common / sizes, torch.nan)
+            common += (found & truth).sum(dim=(0, 2, 3, 4))
+            sizes += (found & asked).sum(dim=(0, 2, 3, 4))
+            present += truth.sum(dim=(0, 2, 3, 4))
+        return torch.where(present > 0, 2 * common / (sizes + present), torch.nan)
 
 
 def _feed(views: Sequence[View], change: "Compose", count: int, rng: np.random.Generator) -> Iterator[Batch]:
