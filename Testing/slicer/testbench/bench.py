@@ -23,7 +23,7 @@ from .application import Application, Module
 from .host import MODULE_FOLDER, Host
 from .ui_files import QUiLoader
 
-_POLL_MS = 20
+_POLL_S = 0.005
 
 
 class BenchApplication(Application):
@@ -136,7 +136,8 @@ class Bench(Host):
                 self.raise_errors()
             if time.monotonic() > end:
                 raise AssertionError(f"not reached within {seconds:g} s: {what or 'what the test waits for'}; shown so far: {self.shown}")
-            self.qt.processEvents(QtCore.QEventLoop.AllEvents | QtCore.QEventLoop.WaitForMoreEvents, _POLL_MS)
+            self.qt.processEvents()
+            time.sleep(_POLL_S)  # the worker needs the processor; Qt does not wait for events here, whatever it is told
 
     @contextmanager
     def latency(self) -> Iterator[latency.Latency]:

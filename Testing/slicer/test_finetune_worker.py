@@ -1,0 +1,69 @@
+"""Finetuning for real: the worker trains for some steps on phantoms, its model then segments without a reference."""
+
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
+pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
+from Testing.slicer.clinic import alive
+
+
+def begin(clinic):
+    """Start on two people, liver and spleen drawn, with the recipe that only proves that everything connects."""
+    for number in range(2):
+        drawn = clinic.drawn(clinic.volume(number, f"person {number}"), number, ("liver", "spleen"))
+        drawn.SetName(f"person {number} drawn")
+    clinic.bench.process_events()
+    clinic.ui.allAnnotatedButton.click()
+    clinic.ui.tuneNameEdit.text = "torso"
+    clinic.ui.tuneAmountSpin.value = 1
+    clinic.window.finetune.recipe = "smoke"
+    clinic.ui.tuneStartButton.click()
+    assert clinic.widget.logic.busy, clinic.bench.shown
+
+
+def test_the_whole_way(clinic):
+    """Annotate, train, segment; Slicer stays usable meanwhile."""
+    told = []
+    news = clinic.window.finetune._on_news
+    clinic.window.finetune._on_news = lambda one: (told.append(one), news(one))
+    begin(clinic)
+    with clinic.bench.latency() as latency:
+        clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=400)
+    assert latency.worst_ms < 500, latency.where
+    assert [shown for shown in clinic.bench.shown if shown[0] == "error"] == []
+    text = clinic.ui.tuneLabel.text
+    assert "“torso” is ready" in text and "Validation Dice" in text, text
+    stages = list(dict.fromkeys(one.stage for one in told))
+    assert stages == ["write", "prepare", "encode", "validate", "train"], stages
+    assert any(one.eta_s for one in told if one.stage == "train") and not clinic.window.finetune.curves.empty
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.admit("target")
+    clinic.tick("target")
+    assert clinic.parameters.weights == "small", "another scene has its own choice"
+    clinic.ui.modelsTable.setCurrentCell(0, 0)
+    clinic.ui.useModelButton.click()
+    clinic.press(clinic.ui.segmentButton)
+    assert clinic.results()[0][1] == "done" and "liver" in clinic.results()[0][3], clinic.results()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clinic):
+    begin(clinic)
+    clinic.bench.wait_until(lambda: "Training" in clinic.ui.tuneBar.format or "Validating" in clinic.ui.tuneBar.format, seconds=200)
+    nodes = clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    pid = clinic.worker_pid()
+    os.kill(pid, signal.SIGKILL)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=30)
+    assert clinic.bench.shown[-1][0] == "error" and "worker ended" in clinic.bench.shown[-1][1] and not alive(pid)
+    assert clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == nodes
+    clinic.ui.tuneNameEdit.text = "torso again"
+    assert clinic.ui.tuneStartButton.enabled, clinic.ui.tuneStartButton.toolTip
+    clinic.ui.tuneStartButton.click()
+    clinic.bench.wait_until(lambda: "Looking" in clinic.ui.tuneBar.format, seconds=200)
+    clinic.ui.tuneStopButton.click()
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=60)
+    assert "stopped before there was a model" in clinic.ui.tuneLabel.text
