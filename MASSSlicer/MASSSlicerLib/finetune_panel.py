@@ -95,6 +95,7 @@ class FinetunePanel:
 
     def start(self) -> None:
         """The button."""
+        self.refresh()  # segments may have been drawn meanwhile
         parameters, (cases, _problem) = self._parameters, self.cases.cases()
         epochs = parameters.tuneUnit == EPOCHS
         order = Order(
@@ -156,6 +157,9 @@ class FinetunePanel:
         ui.tuneStartButton.toolTip = reason or _("Trains a model on the ticked scans; Slicer stays usable meanwhile")
         ui.tuneStopButton.enabled = run is not None and run.active and not run.stopping
         ui.tuneCurvesButton.enabled = self.curves is not None and not self.curves.empty
+        combo = ui.tuneWeightsCombo
+        if self._parameters is not None and self._names() != [combo.itemText(row) for row in range(combo.count)]:
+            self._show_weights()
 
     def _ticked(self) -> list[str]:
         """Names of the classes to learn."""
@@ -193,22 +197,23 @@ class FinetunePanel:
         self._parameters.tuneUnticked = [one.text() for one in items if one.checkState() != qt.Qt.Checked]
         self._changed()
 
+    def _names(self) -> list[str]:
+        """Weights to start from: those on this computer that take references, and what was chosen elsewhere."""
+        names = [weights.name for weights in listed() if weights.path is not None and weights.where != "finetuned"]
+        chosen = self._parameters.tuneWeights
+        return names if chosen in names else [*names, chosen]
+
     def _show_weights(self) -> None:
-        """Weights to start from: those that take references."""
         self._quiet = True
-        combo, chosen = self._ui.tuneWeightsCombo, self._parameters.tuneWeights
+        combo, names = self._ui.tuneWeightsCombo, self._names()
         combo.clear()
-        for weights in listed():
-            if weights.path is not None and weights.where != "finetuned":
-                combo.addItem(weights.name, weights.name)
-        if combo.findData(chosen) < 0:
-            combo.addItem(chosen, chosen)
-        combo.currentIndex = combo.findData(chosen)
+        combo.addItems(names)
+        combo.currentIndex = names.index(self._parameters.tuneWeights)
         self._quiet = False
 
     def _on_weights(self, index: int) -> None:
         if not self._quiet and self._parameters is not None and index >= 0:
-            self._parameters.tuneWeights = self._ui.tuneWeightsCombo.itemData(index)
+            self._parameters.tuneWeights = self._ui.tuneWeightsCombo.itemText(index)
 
     def _on_curves(self, on: bool) -> None:
         if self.curves is not None:
@@ -227,7 +232,7 @@ class FinetunePanel:
             self.curves.add(news.values)
             if ui.tuneCurvesButton.checked and not self.curves.shown:
                 self.curves.show()
-            self.update()
+            ui.tuneCurvesButton.enabled = True
         run = self._logic.finetuning
         if news.eta_s is not None and news.stage == "train" and not run.stopping:
             ui.tuneLabel.text = _estimate(news, run.order, self._status.device_name(run.order.device))

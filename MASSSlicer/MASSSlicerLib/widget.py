@@ -98,6 +98,9 @@ class Window(VTKObservationMixin):
         if self.parameters is None:
             self._show_scene()
         self.models.refresh()
+        self.references.refresh()
+        self.finetune.refresh()
+        self.update()
         self.status.enter()
         self.drawing.enter()
 

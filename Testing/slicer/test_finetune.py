@@ -309,6 +309,25 @@ def test_curves_are_shown_on_demand_and_the_layout_comes_back(clinic, trainer):
     assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView, "what the user chose meanwhile stays"
 
 
+def test_what_was_drawn_elsewhere_is_seen(clinic, trainer, tmp_path):
+    """Segments drawn in the Segment Editor, weights that were downloaded."""
+    ((volume, drawn),) = ready(clinic, ("liver",))
+    clinic.bench.exit("MASSSlicer")
+    patients.draw(drawn, volume, clinic.people[0][1].array == SPLEEN, "spleen")
+    clinic.bench.enter("MASSSlicer")
+    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"], ["spleen", "1 of 1"]]
+    assert clinic.ui.annotatedTable.item(0, 2).text() == "liver, spleen"
+    (tmp_path / "home é/weights").mkdir(parents=True)
+    (tmp_path / "home é/weights/mass_base.pth").touch()
+    clinic.window.update()
+    combo = clinic.ui.tuneWeightsCombo
+    assert [combo.itemText(row) for row in range(combo.count)] == ["small", "mass_base"] and combo.currentText == "small"
+    combo.setCurrentIndex(1)
+    patients.draw(drawn, volume, clinic.people[0][1].array == 3, "kidney")
+    begin(clinic, trainer)
+    assert len(trainer.params["labels"]) == 3 and trainer.params["weights"] == "mass_base"
+
+
 def test_a_corrected_result_becomes_a_case(clinic, trainer):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
