@@ -56,8 +56,8 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(Load):
-    """Of `encode`."""
+class Learn(Load):
+    """What encode, segment and assess take."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     references: list[Reference] = field(default_factory=list)
@@ -65,6 +65,12 @@ class Encode(Load):
     """By value of the mask."""
     labels: list[int] | None = None
     """Values to learn or to segment; null: all there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Learn):
+    """Of `encode`."""
+
     output: str
     overwrite: bool = False
 
@@ -87,14 +93,30 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment(Encode):
-    """Of `segment`."""
+class Order(Learn):
+    """What segment and assess take."""
 
     target: str
     frame: int | None = None
     """Which volume of a 4D target."""
     task: str | None = None
     """A task file, instead of references."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assess(Order):
+    """Of `assess`."""
+
+    result: str
+    """A label map that is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment(Order, Encode):
+    """Of `segment`."""
+
+    assess: bool = False
+    """Also estimate how good every label of the result is."""
     probabilities: bool = False
     crop: bool = False
     """The output holds the box around what was found only."""

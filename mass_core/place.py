@@ -43,6 +43,10 @@ class Place:
         """The middle of several."""
         return cls(mean_triple([p.centre_mm for p in places]), mean_triple([p.scan_mm for p in places]))
 
+    def same_region(self, other: "Place") -> bool:
+        """Whether both scans are taken to show the same part of the body: only then the places can be compared."""
+        return all(min(a, b) >= _SAME_REGION * max(a, b) for a, b in zip(self.scan_mm, other.scan_mm, strict=True))
+
 
 def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
     """How much a find at some voxel (z, y, x) of a scan counts: 1 where the references show the structure, falling off as a Gaussian.
@@ -54,8 +58,7 @@ def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[
     """
     if place is None or not sigma_mm:
         return lambda centre_zyx: 1.0
-    here = Place.of((0.0, 0.0, 0.0), scan, scan).scan_mm
-    if any(min(a, b) < _SAME_REGION * max(a, b) for a, b in zip(here, place.scan_mm, strict=True)):
+    if not Place.of((0.0, 0.0, 0.0), scan, scan).same_region(place):
         return lambda centre_zyx: 1.0
 
     def counts(centre_zyx: Triple) -> float:

@@ -15,7 +15,7 @@ from .failures import as_mass_error
 
 VERSION = 1
 """Both ends must have the same."""
-METHODS = ("hello", "load", "encode", "adapt", "segment", "features", "finetune", "cancel", "unload", "shutdown")
+METHODS = ("hello", "load", "encode", "adapt", "segment", "assess", "features", "finetune", "cancel", "unload", "shutdown")
 KEEPING = ("finetune",)
 """Methods that end as done when they are cancelled, once there is something to keep."""
 LAST = ("done", "failed", "cancelled")

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +20,10 @@ from .features import look
 from .finetuning import finetune
 from .machine import Peak
 from .outputs import all_or_none, check_free, folders_ready, plan
-from .params import Adapt, Encode, Features, Finetune, Load, Look, Reference, Segment, read
+from .params import Adapt, Assess, Encode, Features, Finetune, Learn, Load, Look, Order, Reference, Segment, read
 from .progress import Steps
 from .protocol import Request
+from .quality import assess
 from .scans import Scans, state_of
 from .segmenter import Segmentation, Segmenter
 from .task import Task
@@ -64,6 +65,7 @@ class Service:
             "encode": (Encode, self._encode),
             "adapt": (Adapt, self._encode),
             "segment": (Segment, self._segment),
+            "assess": (Assess, self._assess),
             "features": (Features, self._features),
             "finetune": (Finetune, self._finetune),
         }
@@ -120,32 +122,23 @@ class Service:
 
     def _segment(self, order: Segment, run: "_Run") -> dict[str, Any]:
         """A target, and what says what to segment, to a label map."""
-        fixed = order.task is None and not order.references and may_have_classes(locate(order.weights))
-        if (order.task is not None) + bool(order.references) + fixed != 1:
-            raise _said_otherwise()
+        _check_what(order)
         (files,) = plan([Path(order.target)], Path(order.output), None, None)
         check_free([files.output], overwrite=order.overwrite)
-        if order.references:
-            _check_references(order)
         with folders_ready([files.output]):
-            task = self._fixed(order, run) if fixed else None if order.task is None else Task.load(order.task)
-            segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
-            if task is None:
-                task = _learned(order, segmenter, *self._references(order, run), run)
-            elif order.labels:
-                task = task.only(order.labels)
-            task.require(segmenter.model.fingerprint, segmenter.model.name)
+            segmenter, task = self._told(order, run)
             maps = {label.value: files.probability(label.value) for label in task.labels} if order.probabilities else {}
             check_free(maps.values(), overwrite=order.overwrite)
             with run.stage("read"):
                 target = self._scans.read(files.target, order.frame)
             found = _found(segmenter, target, task, order, run)
+            worth = self._judged(order, run, segmenter, task, target, found.labels) if order.assess else {}
             with run.stage("write"):
                 _write(_placed(found.labels, order), found.probabilities or {}, files.output, maps, task, run)
-        labels = [{**{name: getattr(label, name) for name in _LABEL}, "ml": found.volumes_ml[label.value]} for label in task.labels]
+        facts = {label.value: {name: getattr(label, name) for name in _LABEL} for label in task.labels}
         return {
             "output": str(files.output),
-            "labels": labels,
+            "labels": [{**facts[value], "ml": found.volumes_ml[value], **worth.get(value, {})} for value in facts],
             "probabilities": {str(value): str(path) for value, path in maps.items()},
             "modality": found.modality,
             "warnings": found.warnings,
@@ -156,6 +149,37 @@ class Service:
         """Labelled scans to weights of fixed classes; the process that trains gets the memory."""
         self.unload()
         return finetune(order, progress=run.job.progress, cancelled=run.job.cancelled, log=run.job.log)
+
+    def _assess(self, order: Assess, run: "_Run") -> dict[str, Any]:
+        """A result that is there to what it is worth."""
+        _check_what(order)
+        _check_files([order.target, order.result])
+        segmenter, task = self._told(order, run)
+        with run.stage("read"):
+            target, found = self._scans.read(Path(order.target), order.frame), self._scans.read(Path(order.result))
+        worth = self._judged(order, run, segmenter, task, target, found)
+        return {"labels": [{"value": label.value, "name": label.name, **worth[label.value]} for label in task.labels]}
+
+    def _judged(
+        self, order: Order, run: "_Run", segmenter: Segmenter, task: Task, target: Volume, found: Volume
+    ) -> dict[int, dict[str, Any]]:
+        """The quality of every label of a scan and its label map, as it is told."""
+        references, _ = self._references(order, run)
+        with run.stage("assess"):
+            known = assess(segmenter, task, target, found, references, progress=run.job.progress, cancelled=run.job.cancelled)
+        return {value: {"quality": quality.told()} for value, quality in known.items()}
+
+    def _told(self, order: Order, run: "_Run") -> tuple[Segmenter, Task]:
+        """With what to look for what."""
+        fixed = order.task is None and not order.references
+        task = self._fixed(order, run) if fixed else None if order.task is None else Task.load(order.task)
+        segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
+        if task is None:
+            task = _learned(order, segmenter, *self._references(order, run), run)
+        elif order.labels:
+            task = task.only(order.labels)
+        task.require(segmenter.model.fingerprint, segmenter.model.name)
+        return segmenter, task
 
     def _fixed(self, order: Load, run: "_Run") -> Task:
         """What the weights segment without references."""
@@ -199,7 +223,7 @@ class Service:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _segmenter_for(self, order: Encode | Features, run: "_Run", *, base: Recipe | None) -> Segmenter:
+    def _segmenter_for(self, order: Learn | Features, run: "_Run", *, base: Recipe | None) -> Segmenter:
         """The segmenter of the order's recipe; it goes on with what the latest one keeps where that fits.
 
         Args:
@@ -216,7 +240,7 @@ class Service:
         assert self._segmenter is not None
         return self._segmenter
 
-    def _references(self, order: Encode, run: "_Run") -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
+    def _references(self, order: Learn, run: "_Run") -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
         """The order's references, and how their labels are called and shown."""
         references: list[tuple[Volume, Volume]] = []
         appearance: dict[int, Appearance] = {}
@@ -250,7 +274,7 @@ class _Run:
 
 
 def _learned(
-    order: Encode, segmenter: Segmenter, references: Sequence[tuple[Volume, Volume]], appearance: Mapping[int, Appearance], run: _Run
+    order: Learn, segmenter: Segmenter, references: Sequence[tuple[Volume, Volume]], appearance: Mapping[int, Appearance], run: _Run
 ) -> Task:
     """The task of the order's references."""
     before = segmenter.encodings
@@ -293,11 +317,24 @@ def _write(labels: Volume, probabilities: Mapping[int, Volume], output: Path, ma
         run.job.check()  # the last moment at which nothing has been left behind
 
 
-def _check_references(order: Encode) -> None:
+def _check_what(order: Order) -> None:
+    """Refuse to begin if nothing says what to look for, or two things do."""
+    fixed = order.task is None and not order.references and may_have_classes(locate(order.weights))
+    if (order.task is not None) + bool(order.references) + fixed != 1:
+        raise _said_otherwise()
+    if order.references:
+        _check_references(order)
+
+
+def _check_references(order: Learn) -> None:
     """Refuse to begin without the files of the references."""
     if not order.references:
         raise InputError("No reference is given.", "Give at least one image with its mask.")
-    for path in (path for reference in order.references for path in (reference.image, reference.mask)):
+    _check_files([path for reference in order.references for path in (reference.image, reference.mask)])
+
+
+def _check_files(paths: Iterable[str]) -> None:
+    for path in paths:
         if not Path(path).exists():
             raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
 

@@ -93,6 +93,8 @@ LAYERS = {
         "trials",
         "features",
         "self_reference",
+        "evidence",
+        "quality",
         "service",
         "masks.small_regions",
         "masks.plane_masks",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mass_core.place import Place, closeness
+from mass_core.place import Place, closeness, extent_mm, mean_triple
 from mass_core.volume import Geometry
 
 SCAN = Geometry(shape_zyx=(10, 20, 40), spacing_xyz=(1.0, 2.0, 5.0), origin_xyz=(-100.0, 30.0, 7.0))
@@ -52,3 +52,16 @@ def test_places_say_nothing_without_a_distance_or_in_scans_of_another_region() -
 def test_the_mean_of_places() -> None:
     first, second = Place((0, 0, 0), (10, 10, 10)), Place((2, 4, -6), (20, 10, 10))
     assert Place.mean([first, second]) == Place((1, 2, -3), (15, 10, 10))
+
+
+def test_places_in_scans_of_other_regions_cannot_be_compared() -> None:
+    place = Place((0.0, 0.0, 0.0), (300.0, 200.0, 400.0))
+    assert place.same_region(Place((90.0, 0.0, 0.0), (250.0, 250.0, 400.0)))
+    assert not place.same_region(Place((0.0, 0.0, 0.0), (300.0, 200.0, 250.0)))
+
+
+def test_extent_follows_the_patient_not_the_array() -> None:
+    """One step of x goes to posterior, one of y to the left, one of z to superior."""
+    grid = Geometry(shape_zyx=(10, 20, 30), spacing_xyz=(1.0, 2.0, 3.0), direction=(0, 1, 0, 1, 0, 0, 0, 0, 1))
+    assert extent_mm(grid) == (40.0, 30.0, 30.0)
+    assert mean_triple([(1.0, 2.0, 3.0), (3.0, 2.0, 5.0)]) == (2.0, 2.0, 4.0)

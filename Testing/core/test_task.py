@@ -24,6 +24,7 @@ def label(value: int, spacing: float = 1.5, **changes: object) -> TaskLabel:
 @pytest.fixture
 def task() -> Task:
     liver = label(1, name="liver", color=(0.5, 0.25, 1.0), terminology="SCT^10200004^Liver", references=3, kept=0.75)
+    liver = replace(liver, ml=1500.0, extent_mm=(200.0, 150.0, 160.0))
     return Task(
         labels=(liver, label(2, 3.0, place=Place((1.0, -2.0, 3.5), (300.0, 200.0, 400.0))), label(300)),
         fingerprint="f" * 64,
@@ -41,6 +42,17 @@ def test_what_is_saved_comes_back(task: Task, tmp_path: Path) -> None:
     for ours, theirs in zip(loaded.labels, task.labels, strict=True):
         assert replace(ours, tokens=()).__dict__ == replace(theirs, tokens=()).__dict__
         assert all(torch.equal(a, b) for a, b in zip(ours.tokens, theirs.tokens, strict=True))
+
+
+def test_older_files_do_not_tell_sizes(task: Task, tmp_path: Path) -> None:
+    path = task.save(tmp_path / "organs.masstask")
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[FORMAT])
+    for stored in header["labels"]:
+        assert stored.pop("ml") == (1500.0 if stored["value"] == 1 else None)
+        del stored["extent_mm"], stored["place"]
+    save_file(load_file(path), path, {FORMAT: json.dumps(header)})
+    assert [(x.ml, x.extent_mm, x.place) for x in Task.load(path).labels] == [(None, None, None)] * 3
 
 
 def test_small_and_without_image(task: Task, tmp_path: Path) -> None:

@@ -134,6 +134,33 @@ def test_probabilities_on_request(worker: Recorder, files: Files) -> None:
     assert all(m.array.dtype == np.float32 and m.array.shape == (40, 40, 40) and 0 <= m.array.min() < m.array.max() <= 1 for m in maps)
 
 
+def test_results_are_judged_on_request(worker: Recorder, files: Files) -> None:
+    result = worker.ask("segment", files.segment(assess=True))["result"]
+    told = {label["value"]: label["quality"] for label in result["labels"]}
+    fields = {"expected_dice", "flag", "reasons", "cycle", "agreement", "volume_ratio", "extent_ratio"}
+    assert set(told) == {1, 2} and all(set(quality) == fields for quality in told.values())
+    params = {name: value for name, value in files.segment().items() if name != "output"}
+    reply = worker.ask("assess", {**params, "result": result["output"]})
+    assert {x["value"]: x["quality"] for x in reply["result"]["labels"]} == told
+    assert {"read", "assess"} <= set(reply["timings"])
+    assert "quality" not in worker.ask("segment", files.segment("plain.nrrd"))["result"]["labels"][0]
+    worker.ask("encode", files.encode())
+    task = {name: value for name, value in params.items() if name != "references"} | {"task": str(files.task), "labels": [2]}
+    (alone,) = worker.ask("assess", {**task, "result": result["output"]})["result"]["labels"]
+    assert (alone["value"], alone["name"]) == (2, "label 2")
+    assert alone["quality"]["cycle"] is None and alone["quality"]["agreement"] is not None
+
+
+def test_judging_can_be_cancelled(worker: Recorder, files: Files) -> None:
+    call = worker.request("segment", files.segment("judged.nrrd", assess=True))
+    worker.until(lambda: any(kind == "assess" for kind, _ in worker.events) or call.state not in ("waiting", "running"))
+    call.cancel()
+    worker.until(lambda: any(kind in ("cancelled", "done") for kind, _ in worker.events))
+    kinds = [kind for kind, _ in worker.events]
+    assert kinds[-1] == "cancelled" and "write" not in kinds
+    assert "judged.nrrd" not in files.names()
+
+
 def test_progress_goes_through_the_stages(worker: Recorder, files: Files) -> None:
     worker.ask("unload")
     call = worker.request("segment", files.segment(options=LONG))
@@ -222,6 +249,9 @@ def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Fil
         ("segment", {"device": "cuda:77"}, DeviceError, "cuda:77"),
         ("segment", {"weights": "none"}, WeightsError, "no weights 'none'"),
         ("segment", {"frame": 3}, InputError, "Frame 3"),
+        ("assess", {"result": "/no/such.nrrd"}, InputError, "no file /no/such.nrrd"),
+        ("assess", {}, InputError, "result is missing"),
+        ("assess", {"result": "new.nrrd", "output": "x.nrrd"}, InputError, "output is not known"),
         ("encode", {"references": []}, InputError, "No reference"),
         ("encode", {"output": "/nowhere/task.txt"}, OutputError, "no name for a task"),
         ("encode", {"appearance": {"one": {"name": "liver"}}}, InputError, "'one'"),
@@ -231,7 +261,8 @@ def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Fil
 def test_bad_input_has_a_message_and_the_worker_lives_on(
     worker: Recorder, files: Files, method: str, change: dict, error: type[MassError], told: str
 ) -> None:
-    params = {"segment": files.segment(), "encode": files.encode(), "load": {"device": "cpu"}}[method]
+    judged = {name: value for name, value in files.segment().items() if name != "output"}
+    params = {"segment": files.segment(), "assess": judged, "encode": files.encode(), "load": {"device": "cpu"}}[method]
     before, pid = files.names(), worker.pid if worker.client.transport else None
     with pytest.raises(error, match=told):
         worker.ask(method, {**params, **change})
@@ -258,6 +289,6 @@ def test_a_task_of_other_weights_is_refused(worker: Recorder, files: Files) -> N
 
 
 def test_methods_of_the_future_are_refused(worker: Recorder) -> None:
-    with pytest.raises(InputError, match="no method 'finetune'") as caught:
-        worker.ask("finetune")
+    with pytest.raises(InputError, match="no method 'dream'") as caught:
+        worker.ask("dream")
     assert "segment" in caught.value.cure

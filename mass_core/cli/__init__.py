@@ -10,7 +10,21 @@ from ..errors import Cancelled, MassError
 from ..failures import as_mass_error
 from .terminal import JsonLines, Output, Terminal
 
-COMMANDS = ("segment", "encode", "adapt", "masks", "prepare", "dataset", "evaluate", "features", "classify", "weights", "demo", "worker")
+COMMANDS = (
+    "segment",
+    "encode",
+    "adapt",
+    "masks",
+    "prepare",
+    "dataset",
+    "evaluate",
+    "assess",
+    "features",
+    "classify",
+    "weights",
+    "demo",
+    "worker",
+)
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` to tell things to, and returns an exit code."""
 

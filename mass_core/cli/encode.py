@@ -1,6 +1,7 @@
 """mass encode: references to a task file."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from ..segmenter import Segmenter
     from ..task import Task
     from ..volume import Volume
-    from .terminal import Output
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
-        task = encoded(arguments, segmenter, arguments.terminal)
+        task = encoded(arguments, segmenter, *read_references(arguments))
         task.save(output, overwrite=arguments.overwrite)
     tell(arguments, task, "", {})
     return 0
@@ -78,10 +78,14 @@ def check_references(arguments: argparse.Namespace) -> None:
             raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
 
 
-def encoded(arguments: argparse.Namespace, segmenter: "Segmenter", terminal: "Output") -> "Task":
-    """The task of the references on the command line."""
-    references, appearance = read_references(arguments)
-    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=terminal.progress)
+def encoded(
+    arguments: argparse.Namespace,
+    segmenter: "Segmenter",
+    references: "Sequence[tuple[Volume, Volume]]",
+    appearance: "Mapping[int, Appearance]",
+) -> "Task":
+    """The task of references."""
+    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
 
 
 def read_references(arguments: argparse.Namespace) -> tuple[list[tuple["Volume", "Volume"]], dict[int, "Appearance"]]:

@@ -11,10 +11,11 @@ from ..errors import InputError, MassError
 from ..failures import as_mass_error
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from ..weights_store import locate, may_have_classes
-from .encode import check_references, encoded
+from .encode import check_references, encoded, read_references
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
+    from ..quality import Quality
     from ..segmenter import Segmentation, Segmenter
     from ..task import Task
     from ..volume import Volume
@@ -30,15 +31,14 @@ def add_parser(subparsers: Any) -> None:
         help="segment new scans after one reference mask or several",
         description="What to segment is said by references, by a task, or by weights that were finetuned to fixed classes.",
     )
-    add_weights(parser)
-    add_references(parser)
-    parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
+    add_task(parser)
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
     parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
     parser.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
+    parser.add_argument("--assess", action="store_true", help="also estimate how good the result is; takes longer")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
@@ -46,21 +46,28 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """What says what to look for, and with which network."""
+    add_weights(parser)
+    add_references(parser)
+    parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    _check_what(arguments)
+    check_what(arguments)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
     check_free(files, overwrite=arguments.overwrite)
     with folders_ready(files):
-        tools = _made_ready(arguments)
+        tools = made_ready(arguments, arguments.output_label)
         if arguments.save_probabilities:
             maps = [job.probability(value) for job in jobs for value in tools.mask_values.values()]
             check_free(maps, overwrite=arguments.overwrite)
         return _batch(arguments, jobs, tools)
 
 
-def _check_what(arguments: argparse.Namespace) -> None:
+def check_what(arguments: argparse.Namespace) -> None:
     """Refuse to begin if nothing says what to segment, or two things do.
 
     Raises:
@@ -81,17 +88,19 @@ def _said_otherwise() -> InputError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tools:
+class Tools:
     """What all targets of a run have in common."""
 
     segmenter: "Segmenter"
     task: "Task"
+    references: "list[tuple[Volume, Volume]]"
+    """With the numbers of the result; none where a task says what to look for."""
     mask_values: dict[int, int]
     """For each number in the result the value in the reference mask, which names the file of probabilities."""
 
 
-def _made_ready(arguments: argparse.Namespace) -> _Tools:
-    """The segmenter, and the task read or encoded."""
+def made_ready(arguments: argparse.Namespace, number: int | None = None) -> Tools:
+    """The segmenter, and the task read or encoded; its single label gets a number, if one is given."""
     from ..segmenter import Segmenter
     from ..task import Task
 
@@ -105,18 +114,27 @@ def _made_ready(arguments: argparse.Namespace) -> _Tools:
         task.require(model.fingerprint, model.name)
     base = model.recipe if task is None else task.recipe
     segmenter = Segmenter(model, chosen_recipe(arguments, base, name=arguments.recipe), precision=arguments.precision)
+    references, appearance = read_references(arguments) if arguments.reference else ([], {})
     if task is None:
-        task = encoded(arguments, segmenter, arguments.terminal)
+        task = encoded(arguments, segmenter, references, appearance)
     elif arguments.labels:
         task = task.only(arguments.labels)
     before = [label.value for label in task.labels]
-    if arguments.output_label is not None:
-        task = task.renumbered(arguments.output_label)
+    if number is not None:
+        task = task.renumbered(number)
+        references = [(image, _renumbered(mask, before[0], number)) for image, mask in references]
     after = [label.value for label in task.labels]
-    return _Tools(segmenter=segmenter, task=task, mask_values=dict(zip(after, before, strict=True)))
+    return Tools(segmenter=segmenter, task=task, references=references, mask_values=dict(zip(after, before, strict=True)))
 
 
-def _batch(arguments: argparse.Namespace, jobs: Sequence[Job], tools: _Tools) -> int:
+def _renumbered(mask: "Volume", before: int, after: int) -> "Volume":
+    """One label of a mask under another number."""
+    from ..volume import Volume
+
+    return Volume((mask.array == before).astype("uint16") * after, mask.geometry)
+
+
+def _batch(arguments: argparse.Namespace, jobs: Sequence[Job], tools: Tools) -> int:
     """Every job; a failure of one among several does not stop the others."""
     failures = 0
     for job in jobs:
@@ -131,7 +149,7 @@ def _batch(arguments: argparse.Namespace, jobs: Sequence[Job], tools: _Tools) ->
     return 3 if failures else 0
 
 
-def _one(arguments: argparse.Namespace, job: Job, tools: _Tools) -> None:
+def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
     """Read, segment, write and tell."""
     from ..volume import Volume
 
@@ -139,6 +157,7 @@ def _one(arguments: argparse.Namespace, job: Job, tools: _Tools) -> None:
     terminal, task = arguments.terminal, tools.task
     target = Volume.read(job.target, frame=arguments.frame)
     result = tools.segmenter.segment(target, task, progress=terminal.progress, probabilities=arguments.save_probabilities)
+    worth = judged(arguments, tools, target, result.labels) if arguments.assess else {}
     maps = {number: job.probability(tools.mask_values[number]) for number in result.probabilities or ()}
     _write(job, maps, target, result, task)
     for warning in result.warnings:
@@ -146,10 +165,21 @@ def _one(arguments: argparse.Namespace, job: Job, tools: _Tools) -> None:
     missing = [label.name for label in task.labels if not result.volumes_ml[label.value]]
     if missing:
         terminal.warn(f"Nothing was found of {', '.join(missing)} in {job.target.name}.")
+    for label in task.labels if worth else ():
+        terminal.warn(f"{label.name} in {job.target.name}: {worth[label.value].text()}")
     seconds = time.monotonic() - began
     values = _values(job, result, task, seconds)
+    for label in values["labels"] if worth else ():
+        label["quality"] = worth[label["value"]].told()
     values["probabilities"] = {str(number): str(path) for number, path in maps.items()}
     terminal.result(_summary(job, result, task, seconds), **values, device=str(tools.segmenter.model.device))
+
+
+def judged(arguments: argparse.Namespace, tools: Tools, target: "Volume", labels: "Volume") -> "dict[int, Quality]":
+    """The quality of every label of a result."""
+    from ..quality import assess
+
+    return assess(tools.segmenter, tools.task, target, labels, tools.references, progress=arguments.terminal.progress)
 
 
 def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmentation", task: "Task") -> None:
