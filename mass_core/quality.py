@@ -119,7 +119,7 @@ def expected_dice(evidence: Evidence) -> float:
 
 
 def signs(evidence: Evidence) -> dict[str, float | None]:
-    """What the expected Dice is computed from; None: not known. Volume, place and parts add nothing to it."""
+    """What the expected Dice is computed from; None: not known. Volume and place added nothing to it."""
     return {"cycle": evidence.cycle, "own": evidence.own, "scaled": evidence.scaled, "extent": _strangeness(evidence)}
 
 

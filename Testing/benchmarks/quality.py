@@ -197,10 +197,11 @@ def _measures(rows: list[Row], absent: Sequence[str]) -> str:
 
 def _flags(rows: list[Row]) -> None:
     """Flags against the true Dice, and by what the scan shows."""
+    shown = [row for row in rows if row["kind"] == "whole" and row["present"]]
     groups = {
-        "Dice at least 0.7": [r for r in rows if r["dice"] >= 0.7],
-        "Dice 0.5 to 0.7": [r for r in rows if 0.5 <= r["dice"] < 0.7],
-        "Dice below 0.5, but there": [r for r in rows if r["dice"] < 0.5 and r["present"]],
+        "Dice at least 0.7": [r for r in shown if r["dice"] >= 0.7],
+        "Dice 0.5 to 0.7": [r for r in shown if 0.5 <= r["dice"] < 0.7],
+        "Dice below 0.5": [r for r in shown if r["dice"] < 0.5],
         "cut off by the scan's end": [r for r in rows if r["kind"] == "cut" and r["present"]],
         "not in the scan (patient without it)": [r for r in rows if r["kind"] == "whole" and not r["present"]],
         "not in the scan (cut off)": [r for r in rows if r["kind"] == "absent"],
