@@ -86,6 +86,7 @@ class ResultsPanel:
         after = self._row(case)
         for row in range(min(before, after), max(before, after) + 1):
             self._fill(row)
+        self._show_quality()
         if before != after:
             self._select(chosen)
         self._on_selection()
@@ -129,6 +130,7 @@ class ResultsPanel:
         self._table.setRowCount(len(self._shown))
         for row in range(len(self._shown)):
             self._fill(row)
+        self._show_quality()
         header = self._table.horizontalHeader()
         header.setSortIndicatorShown(self._sorted_by is not None)
         if self._sorted_by is not None:
@@ -136,6 +138,10 @@ class ResultsPanel:
             header.setSortIndicator(column, qt.Qt.DescendingOrder if turned else qt.Qt.AscendingOrder)
         self._select(chosen)
         self._on_selection()
+
+    def _show_quality(self) -> None:
+        """The column takes room only where results were checked."""
+        self._table.setColumnHidden(_QUALITY, not any(case.quality for case in self._cases))
 
     def _in_order(self) -> list[Case]:
         """The cases as they are to be shown."""

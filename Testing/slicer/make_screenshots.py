@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-EPOCHS = 12
+EPOCHS = 6
+"""Of the training."""
 COLOURS = 160
 """Of a picture, to keep the files small."""
 

@@ -113,12 +113,13 @@ def test_results_are_checked_if_asked_for(clinic, judging, tmp_path):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
     assert judging == [(False, False)] and clinic.results()[0][QUALITY] == ""
+    assert clinic.ui.resultsTable.isColumnHidden(QUALITY), "it takes no room"
     clinic.ui.assessCheck.click()
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
     clinic.press(clinic.ui.segmentButton)
     assert judging[-1] == (True, True), "with the references, after which results can be checked better"
-    assert clinic.results()[0][QUALITY] == "check 0.55"
+    assert clinic.results()[0][QUALITY] == "check 0.55" and not clinic.ui.resultsTable.isColumnHidden(QUALITY)
     with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", "check", "0.550")

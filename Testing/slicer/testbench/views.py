@@ -114,7 +114,7 @@ def chart(node: slicer.vtkMRMLPlotChartNode, size: tuple[int, int] = (300, 300))
     Title, axes, lines, colours and markers are those of the nodes; Slicer's widget itself is not part of slicer-core.
     """
     from vtkmodules import vtkRenderingContextOpenGL2  # noqa: F401  # draws in 2D
-    from vtkmodules.vtkChartsCore import vtkAxis, vtkChart, vtkChartXY
+    from vtkmodules.vtkChartsCore import vtkAxis, vtkChart, vtkChartLegend, vtkChartXY
     from vtkmodules.vtkRenderingContext2D import vtkContextActor
 
     window, renderer = _window(size)
@@ -126,6 +126,7 @@ def chart(node: slicer.vtkMRMLPlotChartNode, size: tuple[int, int] = (300, 300))
     drawn.GetAxis(vtkAxis.BOTTOM).SetTitle(node.GetXAxisTitle())
     drawn.GetAxis(vtkAxis.LEFT).SetTitle(node.GetYAxisTitle())
     drawn.SetShowLegend(True)
+    drawn.GetLegend().SetVerticalAlignment(vtkChartLegend.CENTER)
     for number in range(node.GetNumberOfPlotSeriesNodes()):
         series = node.GetNthPlotSeriesNode(number)
         line = drawn.AddPlot(vtkChart.LINE)
