@@ -4,9 +4,8 @@ import csv
 
 import pytest
 
-from mass_core.client import Client
-
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
+from Testing.slicer.teaching import Helped
 
 QUALITY = 4
 """Column."""
@@ -86,40 +85,23 @@ def test_flag_dice_and_reasons_are_shown(clinic):
     assert item.icon().pixmap(12, 12).toImage().pixelColor(5, 5).name() == COLORS["check"]
 
 
-@pytest.fixture
-def judging(monkeypatch):
-    """What segment was asked; a worker that does not check yet is helped out."""
-    original, asked = Client.request, []
-
-    def request(client, method, params, *, done=None, **callbacks):
-        if method != "segment":
-            return original(client, method, params, done=done, **callbacks)
-        asked.append((params.get("assess", False), "references" in params))
-        plain = {name: value for name, value in params.items() if name != "assess"}
-
-        def judge(reply):
-            if asked[-1][0]:
-                for label in reply["result"]["labels"]:
-                    label["quality"] = {"expected_dice": 0.55, "flag": "check", "reasons": ["It is small."], "cycle": None}
-            done(reply)
-
-        return original(client, method, plain, done=judge, **callbacks)
-
-    monkeypatch.setattr(Client, "request", request)
-    return asked
-
-
-def test_results_are_checked_if_asked_for(clinic, judging, tmp_path):
+def test_results_are_checked_if_asked_for(clinic, monkeypatch, tmp_path):
+    """By the real worker, with the references, after which results can be checked better."""
+    helped = Helped(monkeypatch)
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
-    assert judging == [(False, False)] and clinic.results()[0][QUALITY] == ""
+    assert not {"assess", "references"} & set(helped.params("segment")) and clinic.results()[0][QUALITY] == ""
     assert clinic.ui.resultsTable.isColumnHidden(QUALITY), "it takes no room"
     clinic.ui.assessCheck.click()
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
-    clinic.press(clinic.ui.segmentButton)
-    assert judging[-1] == (True, True), "with the references, after which results can be checked better"
-    assert clinic.results()[0][QUALITY] == "check 0.55" and not clinic.ui.resultsTable.isColumnHidden(QUALITY)
+    clinic.press(clinic.ui.segmentButton, seconds=300)
+    assert helped.params("segment")["assess"] and len(helped.params("segment")["references"]) == 1
+    (case,) = clinic.window.run.cases
+    assert case.status == "done", case.message
+    judged = case.quality["liver"]
+    assert judged.flag in ("good", "check", "unreliable") and 0 < judged.expected_dice < 1
+    assert clinic.results()[0][QUALITY] == judged.text() and not clinic.ui.resultsTable.isColumnHidden(QUALITY)
     with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", "check", "0.550")
+    assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", judged.flag, f"{judged.expected_dice:.3f}")
