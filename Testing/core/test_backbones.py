@@ -49,7 +49,7 @@ def test_levels_halve_and_have_the_channels_asked_for(encoder: str) -> None:
 def test_they_survive_a_weights_file(encoder: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Indices into tables of positions among them, which no 16-bit number holds."""
     network = tiny(encoder).eval()
-    save_weights(tmp_path / "weights.safetensors", network, Recipe(window_zyx=(32, 32, 32)), {}, dtype)
+    save_weights(tmp_path / "weights.safetensors", network, Recipe(window_zyx=(32, 32, 32)), {}, dtype=dtype)
     model = load_model(tmp_path / "weights.safetensors", "cpu")
     assert model.config.encoder == encoder
     for (name, before), after in zip(network.state_dict().items(), model.network.state_dict().values(), strict=True):

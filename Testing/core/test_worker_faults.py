@@ -260,7 +260,7 @@ def test_another_version_is_refused(version: Any) -> None:
 
 
 def test_unknown_methods_and_broken_requests_are_answered() -> None:
-    lines = [{"id": 1, "method": "adapt"}, {"id": 2, "method": "load", "params": 3}, {"id": "x", "method": "load"}, {"id": 3}]
+    lines = [{"id": 1, "method": "dream"}, {"id": 2, "method": "load", "params": 3}, {"id": "x", "method": "load"}, {"id": 3}]
     replies = talk(*(protocol.to_line(line) for line in lines)).replies
     assert [(reply["id"], reply["event"]) for reply in replies] == [(1, "failed"), (2, "failed"), (None, "failed"), (3, "failed")]
 
