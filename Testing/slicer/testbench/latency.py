@@ -23,21 +23,22 @@ class Latency:
         self.where = ""
         """The stack in the middle of the longest hold-up, to see who did it."""
         self._last = time.perf_counter()
-        self._stack = ""
+        self._stacks: list[str] = []
+        """Since the loop came round last; its end may be something else that is waited for."""
 
     def turn(self) -> None:
         """The loop came round."""
         now = time.perf_counter()
         gap_ms = (now - self._last) * 1000
         if gap_ms > self.worst_ms:
-            self.worst_ms, self.where = gap_ms, self._stack
-        self._last, self._stack = now, ""
+            self.worst_ms, self.where = gap_ms, self._stacks[len(self._stacks) // 2] if self._stacks else ""
+        self._last, self._stacks = now, []
 
     def look(self, thread: int) -> None:
         """Remember where the main thread is, from another thread."""
         if time.perf_counter() - self._last > 2 * _LOOK_S:
             frame = sys._current_frames().get(thread)
-            self._stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+            self._stacks += ["".join(traceback.format_stack(frame))] if frame is not None else []
 
 
 @contextmanager
