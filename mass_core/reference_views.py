@@ -71,13 +71,13 @@ def windows(
     bytes_each = int(np.prod(size * (MARGIN + 2) // MARGIN)) * (4 + len(values))
     count = int(np.clip(_POOL_BYTES // (2 * bytes_each), 2, _MOST))
     shown = np.array([masks[value].array.sum(dtype=np.int64) if value in masks else 0 for value in values], np.float32)
+    places = [(masks[value], np.flatnonzero(masks[value].array)) for value in values if value in masks]
     found: list[View] = []
     for turn in range(count):
-        present = [value for value in values if value in masks]
-        if present:
-            mask = masks[present[turn % len(present)]]
-            inside = np.argwhere(mask.array)
-            centre = inside[rng.integers(len(inside))] + mask.box[0] + _JITTER * size * rng.standard_normal(3)
+        if places:
+            mask, inside = places[turn % len(places)]
+            voxel = np.unravel_index(inside[rng.integers(len(inside))], mask.array.shape)
+            centre = np.add(voxel, mask.box[0]) + _JITTER * size * rng.standard_normal(3)
             found.append(_view(array, masks, values, np.clip(np.rint(centre - size / 2).astype(int), 0, latest), size, shown))
         found.append(_view(array, masks, values, rng.integers(0, latest + 1), size, shown))
     return found

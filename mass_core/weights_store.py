@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .atomic import write_bytes
-from .download import Received, fetch, sha256
 from .errors import InputError, OutputError, WeightsError
 from .progress import Report
+
+if TYPE_CHECKING:
+    from .download import Received
 
 BUNDLED = Path(__file__).parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -207,6 +209,8 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
         OutputError: if the file cannot be written.
         Cancelled: if the user stopped it.
     """
+    from .download import fetch  # here: the network's part of the standard library takes long to load
+
     remote = _remote(name)
     target = folder() / remote.file
     if target.is_file():
@@ -219,6 +223,8 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
 
 def verify_checksum(path: Path) -> bool | None:
     """Whether a downloaded file still is what was downloaded; None: nothing is recorded about it."""
+    from .download import sha256
+
     try:
         recorded = json.loads(_record_path(path).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -246,7 +252,7 @@ def _remote(name: str) -> Remote:
     return REMOTE[name]
 
 
-def _record(remote: Remote, received: Received) -> dict[str, Any]:
+def _record(remote: Remote, received: "Received") -> dict[str, Any]:
     return {
         "url": remote.url,
         "sha256": received.sha256,

@@ -40,6 +40,7 @@ from .classify_table import Table, read_table
 from .config import changed
 from .distributed import Group
 from .logbook import Logbook
+from .options import add_run
 from .precision import autocast
 from .run_folder import check_enter, commit, enter
 from .state import Settings, newest, write
@@ -343,12 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="only the head learns")
     mode.add_argument("--full", dest="frozen", action="store_false", help="the encoder learns as well")
-    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="field=value", help="change the recipe")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--resume", nargs="?", const="last", default="", choices=("last", "auto"),
-        help="go on from the last state in --output; auto: start if there is none",
-    )  # fmt: skip
+    add_run(parser)
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
     args = parser.parse_args(argv)
     try:

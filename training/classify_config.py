@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from mass_core.errors import InputError
 
-from .config import AppearanceConfig
+from .config import AppearanceConfig, check_counts, check_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,9 @@ class ClassifyConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers no run can have."""
-        for name in ("epochs", "batch_size", "log_every", "save_every", "keep_states"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
+        """Refuse names nothing is known by, and numbers no run can have."""
+        check_names(self)
+        check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
         if min(self.size_zyx) < 1:
             raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")
         if not 0 <= self.dropout < 1:

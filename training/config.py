@@ -148,13 +148,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
         check_names(self)
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
+        check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, as written to `config.json`."""
         return asdict(self)
+
+
+def check_counts(config: Any, *names: str) -> None:
+    """Refuse fields below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}.", "Choose at least 1.")
 
 
 def check_names(config: Any, section: str = "") -> None:

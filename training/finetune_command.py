@@ -27,6 +27,7 @@ from .finetune_config import FinetuneConfig
 from .finetune_run import Run
 from .fixed_classes import Tuning
 from .news import News
+from .options import add_run
 from .run_folder import check_enter
 from .stopping import Signals
 
@@ -173,15 +174,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
     parser.add_argument("--seed", type=int, metavar="N", help="of the run and of the draws")
     parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
-    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
+    add_run(parser)
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument(
-        "--resume", nargs="?", const="last", default="", choices=("last", "auto"),
-        help="go on from the last state in --output; auto: start if there is none",
-    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
     parser.add_argument("--bound-to-input", action="store_true", help="stop, the best weights kept, when standard input ends")
     return parser

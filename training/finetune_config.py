@@ -3,9 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from mass_core.errors import InputError
-
-from .config import AppearanceConfig, check_names
+from .config import AppearanceConfig, check_counts, check_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +93,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
         check_names(self)
-        positive = ("epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
-        for name in (*positive, "log_every", "save_every", "keep_states"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}.", "Choose at least 1.")
+        check_counts(self, "epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
+        check_counts(self, "log_every", "save_every", "keep_states")
 
     @property
     def steps(self) -> int:

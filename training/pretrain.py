@@ -36,6 +36,7 @@ from .data.loader import batches
 from .deep import FusionWatch, deep_loss
 from .distributed import Group
 from .logbook import Logbook
+from .options import add_run
 from .precision import autocast
 from .run_folder import enter, publish
 from .schedule import ema_decay, first_beta, learning_rate, window_at
@@ -182,13 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders, of `mass prepare` or of the released code")
     parser.add_argument("--output", type=Path, required=True, help="run folder")
-    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    parser.add_argument("--device", default="auto")
+    add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
-    parser.add_argument(
-        "--resume", nargs="?", const="last", default="", choices=("last", "auto"),
-        help="go on from the last state in --output; auto: start if there is none",
-    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
     args = parser.parse_args(argv)
     try:

@@ -241,14 +241,9 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
     from mass_core import tokens
 
     learner = Segmenter(model)._learner
-    crops = [
-        crop_of(brightness=1.0, kept=0.75),
-        crop_of(brightness=5.0, kept=0.25),
-    ]
-    mask = np.zeros((16, 16, 16), np.uint8)
-    mask[4:8, 4:8, 4:8] = 1
-    grid = Geometry(shape_zyx=mask.shape)
-    reference = tokens._Reference(Volume(mask.astype(np.float32), grid), Volume(mask, grid))
+    crops = [crop_of(brightness=1.0, kept=0.75), crop_of(brightness=5.0, kept=0.25)]
+    mask = Volume(np.pad(np.ones((4, 4, 4), np.uint8), 6), Geometry(shape_zyx=(16, 16, 16)))
+    reference = tokens._Reference(mask, mask)
     encoded = learner._encode(crops, reference, 1, Compute(device=torch.device("cpu"), dtype=torch.float32))
     assert (encoded.parts, encoded.ml, encoded.extent_mm) == (1, pytest.approx(0.064), (4, 4, 4))
     assert encoded.tokens[0].item() == pytest.approx(0.75 * 1 + 0.25 * 5)

@@ -48,6 +48,24 @@ def bench(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     made.close()
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finetuned model that finds liver and spleen of the phantoms."""
+    from Testing.slicer import patients
+    from Testing.slicer.teaching import make_model
+
+    path = tmp_path_factory.mktemp("tuned") / "torso.safetensors"
+    return make_model(path, patients.people(1), (patients.LIVER, patients.SPLEEN), ("liver", "spleen"))
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, made: Path) -> Any:
+    """A worker that finetunes as the test says (`trainer.Trainer`)."""
+    from Testing.slicer.trainer import Trainer
+
+    return Trainer(monkeypatch, made)
+
+
 @pytest.fixture
 def ball(request: pytest.FixtureRequest) -> tuple[Any, Any, str]:
     """A scan with a ball drawn on it: volume, segmentation, segment ID; on the test's bench or host."""

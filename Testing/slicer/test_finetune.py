@@ -1,98 +1,17 @@
 """Finetuning in the window: cases, classes, budget, start, stop, curves, the model at the end. The test plays the worker's part."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mass_core import Volume
 from mass_core.errors import InputError
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer import patients
 from Testing.slicer.patients import LIVER, SPLEEN
-from Testing.slicer.teaching import Helped, make_model
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("tuned") / "torso.safetensors", patients.people(1), (LIVER, SPLEEN), ("liver", "spleen"))
-
-
-class Trainer:
-    """A worker that finetunes as the test says."""
-
-    def __init__(self, monkeypatch, made):
-        self._made = made
-        self.helped = Helped(monkeypatch)
-        self.helped.answers["finetune"] = self._begin
-        self.params = self.callbacks = None
-        self.cancelled = False
-        self.seen: list[tuple[Volume, Volume]] = []
-
-    def _begin(self, client, params, original, **callbacks):
-        self.params, self.callbacks = params, callbacks
-        # Files must be there now, and may be gone when the run is over.
-        self.seen = [(Volume.read(case["image"]), Volume.read(case["mask"])) for case in params["cases"]]
-        return self
-
-    def cancel(self):
-        self.cancelled = True
-
-    def tell(self, stage, fraction=0.5, eta_s=None, **values):
-        self.callbacks["progress"](stage, fraction, eta_s, values or None)
-
-    def finish(self, stopped="", best_dice=0.83):
-        Path(self.params["output"]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self._made, self.params["output"])
-        dice = ((1, "liver", 0.91), (2, "spleen", 0.75))
-        labels = [{"value": value, "name": name, "color": None, "dice": one} for value, name, one in dice]
-        result = {"output": self.params["output"], "labels": labels, "best_dice": best_dice, "best_epoch": 3, "epochs": 4}
-        self.callbacks["done"]({"result": {**result, "stopped": stopped, "warnings": ["Label 2 is in one scan only."]}, "device": "cpu"})
-
-
-@pytest.fixture
-def trainer(monkeypatch, made):
-    return Trainer(monkeypatch, made)
-
-
-def cases_of(clinic, *drawings):
-    """People with structures drawn; returns volumes and segmentations."""
-    nodes = []
-    for number, names in enumerate(drawings):
-        volume = clinic.volume(number % 3, f"person {number}")
-        nodes.append((volume, clinic.drawn(volume, number % 3, names)))
-        nodes[-1][1].SetName(f"person {number} drawn")
-    clinic.bench.process_events()
-    return nodes
-
-
-def tick(table, *names):
-    import qt
-
-    for row in range(table.rowCount):
-        if table.item(row, 0).text() in names:
-            table.item(row, 0).setCheckState(qt.Qt.Checked if table.item(row, 0).checkState() != qt.Qt.Checked else qt.Qt.Unchecked)
-
-
-def lines(table):
-    return [[table.item(row, column).text() for column in range(2)] for row in range(table.rowCount)]
-
-
-def ready(clinic, *drawings):
-    nodes = cases_of(clinic, *drawings)
-    clinic.ui.allAnnotatedButton.click()
-    clinic.ui.tuneNameEdit.text = "my torso"
-    return nodes
-
-
-def begin(clinic, trainer):
-    clinic.ui.tuneStartButton.click()
-    assert clinic.widget.logic.busy, clinic.bench.shown
-    clinic.bench.wait_until(lambda: trainer.params is not None or not clinic.widget.logic.busy, seconds=30)
-    assert trainer.params is not None, clinic.bench.shown
+from Testing.slicer.trainer import begin, cases_of, lines, ready, tick
 
 
 def test_start_says_what_is_missing(clinic, trainer):
@@ -398,88 +317,3 @@ def test_the_tutorials_script(clinic, trainer):
         with pytest.raises(InputError, match=reason):
             logic.finetune(Order(**{"cases": cases, "classes": ("liver",), "name": "another", **change}))
     assert not logic.busy
-
-
-def folder_of(clinic, folder, *people, masks="labels", ending="", names=()):
-    """Scans and label maps on disk."""
-    for number in people:
-        image, truth = clinic.people[number]
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        (folder / masks).mkdir(exist_ok=True)
-        image.write(folder / "images" / f"p{number}.nii.gz")
-        kept = np.where(np.isin(truth.array, (LIVER, SPLEEN)), truth.array, 0).astype(np.uint8)
-        Volume(kept, truth.geometry).write(folder / masks / f"p{number}{ending}.nii.gz")
-    if names:
-        (folder / "dataset.json").write_text(json.dumps({"labels": {"0": "background"} | {str(n): x for n, x in enumerate(names, 1)}}))
-
-
-def add_folder(clinic, folder):
-    clinic.bench.answer("folder", str(folder))
-    clinic.ui.addAnnotatedButton.click()
-    clinic.bench.wait_until(lambda: not clinic.window.finetune.cases.looking, seconds=60)
-
-
-def test_a_folder_of_scans_and_label_maps(clinic, trainer, tmp_path):
-    """Counted in a process of its own; segmentations of the scene come in beside it, by name."""
-    folder_of(clinic, tmp_path / "data", 0, 1, names=("spleen", "liver"))
-    add_folder(clinic, tmp_path / "data")
-    assert lines(clinic.ui.annotatedTable) == [["p0.nii.gz", "p0.nii.gz"], ["p1.nii.gz", "p1.nii.gz"]]
-    assert lines(clinic.ui.classesTable) == [["spleen", "2 of 2"], ["liver", "2 of 2"]]
-    ready(clinic, ("kidney", "liver"))
-    assert lines(clinic.ui.classesTable) == [["kidney", "1 of 3"], ["liver", "3 of 3"], ["spleen", "2 of 3"]]
-    begin(clinic, trainer)
-    assert {look["name"]: value for value, look in trainer.params["appearance"].items()} == {"kidney": "3", "liver": "2", "spleen": "1"}
-    assert trainer.params["cases"][1]["image"] == str(tmp_path / "data/images/p0.nii.gz") and trainer.params["cases"][0]["labels"] == [2, 3]
-    trainer.finish()
-    assert (tmp_path / "data/images/p0.nii.gz").exists(), "the user's files stay"
-    clinic.ui.annotatedTable.setCurrentCell(1, 0)
-    clinic.ui.removeAnnotatedButton.click()
-    assert clinic.ui.annotatedTable.rowCount == 2 and clinic.ui.annotatedTable.item(1, 0).text() == "p1.nii.gz"
-
-
-def test_label_maps_that_cannot_be_used_are_told(clinic, trainer, tmp_path):
-    folder_of(clinic, tmp_path / "data", 0)
-    (tmp_path / "data/images/p1.nii.gz").write_bytes(b"no image")
-    (tmp_path / "data/labels/p1.nii.gz").write_bytes(b"no image")
-    add_folder(clinic, tmp_path / "data")
-    assert [row[0] for row in lines(clinic.ui.annotatedTable)] == ["p0.nii.gz"], "the others count"
-    assert clinic.bench.shown[-1][0] == "error" and "p1.nii.gz" in clinic.bench.shown[-1][1]
-    assert [row[0] for row in lines(clinic.ui.classesTable)] == ["label 1", "label 2"]
-    (tmp_path / "nothing").mkdir()
-    clinic.bench.answer("folder", str(tmp_path / "nothing"))
-    clinic.ui.addAnnotatedButton.click()
-    assert "imagesTr and labelsTr" in clinic.bench.shown[-1][1]
-
-
-@pytest.mark.parametrize(
-    ("files", "found"),
-    [
-        (["images/a.nii.gz", "labels/a.nii.gz", "labels/b.nii.gz"], ["a"]),
-        (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], ["a_0000"]),
-        (["a.nrrd", "a.seg.nrrd", "b.nii.gz", "b_mask.nii.gz", "c.nrrd", "c-label.nrrd", "d.nrrd", "e_seg.nrrd"], ["a", "b", "c"]),
-    ],
-)
-def test_scans_are_paired_with_label_maps_by_name(host, tmp_path, files, found):
-    from MASSSlicerLib import pairs
-
-    for file in files:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
-    assert [image.name.split(".")[0] for image, _ in pairs.of_folder(tmp_path)] == found
-
-
-def test_label_maps_that_disagree_are_refused(host, tmp_path):
-    from MASSSlicerLib import annotated
-
-    one = annotated.of_files(Path("a"), Path("a.seg.nrrd"), [{"value": 1, "name": "liver"}], {})
-    two = annotated.of_files(Path("b"), Path("b.seg.nrrd"), [{"value": 2, "name": "liver"}], {})
-    three = annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}], {1: "spleen"})
-    with pytest.raises(InputError, match="liver is 2, in others liver is 1"):
-        annotated.numbers([one, two], ["liver"])
-    with pytest.raises(InputError, match="spleen is 1, in others liver is 1"):
-        annotated.numbers([one, three], ["liver"])
-    assert annotated.numbers([two], ["heart", "liver"]) == {"heart": 1, "liver": 2}
-    with pytest.raises(InputError, match="is empty"):
-        annotated.of_files(Path("c"), Path("c.nrrd"), [], {})
-    with pytest.raises(InputError, match="called “liver”"):
-        annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}, {"value": 2}], {1: "liver", 2: "liver"})

@@ -1,6 +1,5 @@
 """Classifiers trained end to end on tiny scans: they learn, resume exactly, share a run, are judged once; bad tables are refused."""
 
-import csv
 import itertools
 import json
 import math
@@ -16,9 +15,9 @@ import torch
 from mass_core.checkpoint import load_model, save_weights
 from mass_core.classifier import ClassifierConfig, classify, load_classifier
 from mass_core.config import ModelConfig, Recipe
-from mass_core.errors import InputError
 from mass_core.model import MASS
 from mass_core.volume import Geometry, Volume
+from Testing.training.classify_rows import ROWS, write_csv
 from training import classify as command
 from training import classify_config, classify_inputs
 from training.classify_config import ClassifyConfig
@@ -44,14 +43,6 @@ def scan(kind: str, seed: int, shape=(12, 15, 16)) -> Volume:
     return Volume(values.astype(np.float32), Geometry(shape_zyx=shape, spacing_xyz=(2.0, 2.0, 2.0)))
 
 
-def write_csv(path: Path, rows) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """Of a network with an encoder of two levels."""
@@ -72,9 +63,7 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def rows():
-    """Eight scans to learn from, four to choose by, four to judge."""
-    splits = ["train"] * 8 + ["val"] * 4 + ["test"] * 4
-    return [{"filename": f"s{n}", "label": ("ball", "plate")[n % 2], "split": split} for n, split in enumerate(splits)]
+    return ROWS
 
 
 @pytest.fixture
@@ -301,66 +290,6 @@ def test_the_body_decides_on_the_spacing():
 
 
 # Bad input
-
-
-def refused(images, path, match):
-    with pytest.raises(InputError) as caught:
-        read_table(path, images)
-    for words in [match] if isinstance(match, str) else match:
-        assert words in caught.value.message
-    assert caught.value.cure
-
-
-def test_all_faults_are_told_at_once(images, rows, tmp_path):
-    bad = [dict(row) for row in rows]
-    bad[0]["filename"] = "gone"
-    bad[1]["label"] = ""
-    bad[2]["split"] = "training"
-    bad[4]["filename"] = "s3.nii.gz"
-    patients = [{**row, "patient": "p1" if row["filename"] in ("s5", "s15") else row["filename"]} for row in bad]
-    refused(
-        images,
-        write_csv(tmp_path / "l.csv", patients),
-        ["1 scans are not in", "gone", "1 scans lack an entry in the column label: s1", "'training' (s2)",
-         "1 scans are listed more than once: s3.nii.gz",
-         "1 patients are in several splits", "p1 (test and train)"],
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "change, match",
-    [
-        (lambda rows: [{"filename": r["filename"], "label": r["label"]} for r in rows], "no column 'split'"),
-        (lambda rows: [{"filename": r["filename"], "split": r["split"]} for r in rows], "neither a column 'label'"),
-        (lambda rows: [{**r, "label_x": 1} for r in rows], "as well"),
-        (lambda rows: [{**r, "label": "same"} for r in rows], "All scans have the label 'same'"),
-        (lambda rows: [{"filename": r["filename"], "split": r["split"], "label_x": 1} for r in rows], "or none, have x"),
-        (lambda rows: [{"filename": r["filename"], "split": r["split"], "label_x": "yes"} for r in rows], "lack 0 or 1"),
-        (
-            lambda rows: [{**r, "label": "rare" if r["filename"] == "s9" else r["label"]} for r in rows],
-            "No scan of the split train has rare",
-        ),
-        (lambda rows: rows[:8], "No scan is in the split val"),
-        (lambda rows: rows[8:], "No scan is in the split train"),
-    ],
-)
-def test_tables_nobody_can_learn_from(images, rows, tmp_path, change, match):
-    refused(images, write_csv(tmp_path / "l.csv", change(rows)), match)
-
-
-@pytest.mark.parametrize("data, match", [(b"", "no column 'filename'"), (b"\xff\xfe\x00", "UTF-8"), (b'filename,split,label\n"s0', "CSV"),
-                          (b"filename;split;label\ns0;train;a", "no column 'filename' among 'filename;split;label'"),
-                          (b"filename,split,label\ns0,train,a\ns1,val,a,b", "1 lines of")])  # fmt: skip
-def test_files_that_are_no_table(images, tmp_path, data, match):
-    (tmp_path / "l.csv").write_bytes(data)
-    refused(images, tmp_path / "l.csv", match)
-    refused(images, tmp_path / "gone.csv", "cannot be read")
-
-
-def test_numbers_are_classes_in_their_order(images, rows, tmp_path):
-    numbered = [{**row, "label": str(9 + n % 2)} for n, row in enumerate(rows)]
-    table = read_table(write_csv(tmp_path / "l.csv", numbered), images)
-    assert table.classes == ("9", "10") and table.splits["train"][1].target == (0.0, 1.0)
 
 
 def test_all_bad_scans_are_named_before_anything_is_computed(weights, images, rows, tmp_path, capsys):

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MassError, OutputError
-from ..failures import as_mass_error
+from ..errors import InputError, OutputError
 from ..outputs import check_free, folders_ready
+from .batch import Batch
 from .options import DEVICES
 
 if TYPE_CHECKING:
@@ -43,22 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
     check_free(files, overwrite=arguments.overwrite)
     with folders_ready(files):
         classifier = load_classifier(arguments.weights, arguments.device)
+        batch = Batch(arguments.terminal, len(arguments.target))
         done: dict[Path, Classification] = {}
-        failures = 0
         for number, target in enumerate(arguments.target):
             arguments.terminal.progress("classify", number / len(arguments.target), None)
-            try:
+            with batch.target(target):
                 done[target] = _one(arguments, classifier, target)
-            except (MassError, RuntimeError, MemoryError, OSError) as error:
-                known = as_mass_error(error)
-                if known is None or len(arguments.target) == 1:
-                    raise
-                arguments.terminal.failed(known, target=str(target))
-                failures += 1
-                continue
-            if files:
+            if files and target in done:
                 _write(arguments.output, done)
-    return 3 if failures else 0
+    return batch.exit_status
 
 
 def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) -> "Classification":

@@ -1,7 +1,6 @@
 """mass encode: references to a task file."""
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ from .options import add_preparation, add_references, add_weights, chosen_recipe
 
 if TYPE_CHECKING:
     from ..appearance import Appearance
-    from ..segmenter import Segmenter
     from ..task import Task
     from ..volume import Volume
 
@@ -36,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
-        task = encoded(arguments, segmenter, *read_references(arguments))
+        references, appearance = read_references(arguments)
+        task = segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
         task.save(output, overwrite=arguments.overwrite)
     tell(arguments, task, "", {})
     return 0
@@ -76,16 +75,6 @@ def check_references(arguments: argparse.Namespace) -> None:
     for path in (path for pair in arguments.reference for path in pair):
         if not Path(path).exists():
             raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
-
-
-def encoded(
-    arguments: argparse.Namespace,
-    segmenter: "Segmenter",
-    references: "Sequence[tuple[Volume, Volume]]",
-    appearance: "Mapping[int, Appearance]",
-) -> "Task":
-    """The task of references."""
-    return segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
 
 
 def read_references(arguments: argparse.Namespace) -> tuple[list[tuple["Volume", "Volume"]], dict[int, "Appearance"]]:

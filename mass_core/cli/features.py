@@ -2,16 +2,14 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Triple
-from ..errors import MassError
-from ..failures import as_mass_error
 from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
+from .batch import Batch
 from .options import add_preparation, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
@@ -53,36 +51,27 @@ def run(arguments: argparse.Namespace) -> int:
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
-        batch = _Batch(arguments, segmenter, alone=len(jobs) == 1)
-        samples = {job: found for job in jobs if (found := batch.tried(job, batch.sample)) is not None}
+        targets, batch = _Targets(arguments, segmenter), Batch(arguments.terminal, len(jobs))
+        samples = {}
+        for job in jobs:
+            with batch.target(job.target):
+                samples[job] = targets.sample(job)
         if samples:
             basis = Basis.of(list(samples.values()))
             for job in samples:
-                batch.tried(job, lambda one: batch.paint(one, basis))
-    return 3 if batch.failed else 0
+                with batch.target(job.target):
+                    targets.paint(job, basis)
+    return batch.exit_status
 
 
-class _Batch:
-    """The targets of a run; a failure of one among several does not stop the others."""
+class _Targets:
+    """The targets of a run, one in memory at a time."""
 
-    def __init__(self, arguments: argparse.Namespace, segmenter: "Segmenter", *, alone: bool) -> None:
-        self.failed: list[Job] = []
-        self._arguments, self._segmenter, self._alone = arguments, segmenter, alone
+    def __init__(self, arguments: argparse.Namespace, segmenter: "Segmenter") -> None:
+        self._arguments, self._segmenter = arguments, segmenter
         self._spacing: Triple | None = None
         # One is kept, so that a single target is prepared once; several are read anew to be painted, for memory holds one.
         self._seen = lru_cache(maxsize=1)(self._read)
-
-    def tried(self, job: Job, action: Callable[[Job], Any]) -> Any:
-        """What an action gives; None if it failed, which is told."""
-        try:
-            return action(job)
-        except (MassError, RuntimeError, MemoryError, OSError) as error:
-            known = as_mass_error(error)
-            if known is None or self._alone:
-                raise
-            self._arguments.terminal.failed(known, target=str(job.target))
-            self.failed.append(job)
-            return None
 
     def sample(self, job: Job) -> "np.ndarray":
         """Feature vectors of a target."""

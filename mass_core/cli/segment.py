@@ -2,16 +2,15 @@
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MassError
-from ..failures import as_mass_error
+from ..errors import InputError
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
-from ..weights_store import locate, may_have_classes
-from .encode import check_references, encoded, read_references
+from .batch import Batch
+from .encode import check_references, read_references
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
@@ -64,7 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.save_probabilities:
             maps = [job.probability(value) for job in jobs for value in tools.mask_values.values()]
             check_free(maps, overwrite=arguments.overwrite)
-        return _batch(arguments, jobs, tools)
+        batch = Batch(arguments.terminal, len(jobs))
+        for job in jobs:
+            with batch.target(job.target):
+                _one(arguments, job, tools)
+        return batch.exit_status
 
 
 def check_what(arguments: argparse.Namespace) -> None:
@@ -73,6 +76,8 @@ def check_what(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: saying what can say it.
     """
+    from ..weights_store import locate, may_have_classes
+
     # Only weights of ours tell their classes without PyTorch; of others the network is asked once it is read.
     fixed = not (arguments.reference or arguments.task) and may_have_classes(locate(arguments.weights))
     if bool(arguments.reference) + (arguments.task is not None) + fixed != 1:
@@ -116,7 +121,7 @@ def made_ready(arguments: argparse.Namespace, number: int | None = None) -> Tool
     segmenter = Segmenter(model, chosen_recipe(arguments, base, name=arguments.recipe), precision=arguments.precision)
     references, appearance = read_references(arguments) if arguments.reference else ([], {})
     if task is None:
-        task = encoded(arguments, segmenter, references, appearance)
+        task = segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
     elif arguments.labels:
         task = task.only(arguments.labels)
     before = [label.value for label in task.labels]
@@ -132,21 +137,6 @@ def _renumbered(mask: "Volume", before: int, after: int) -> "Volume":
     from ..volume import Volume
 
     return Volume((mask.array == before).astype("uint16") * after, mask.geometry)
-
-
-def _batch(arguments: argparse.Namespace, jobs: Sequence[Job], tools: Tools) -> int:
-    """Every job; a failure of one among several does not stop the others."""
-    failures = 0
-    for job in jobs:
-        try:
-            _one(arguments, job, tools)
-        except (MassError, RuntimeError, MemoryError, OSError) as error:
-            known = as_mass_error(error)
-            if known is None or len(jobs) == 1:
-                raise
-            arguments.terminal.failed(known, target=str(job.target))
-            failures += 1
-    return 3 if failures else 0
 
 
 def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:

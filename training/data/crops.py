@@ -145,14 +145,8 @@ def voxels_by_plane(labels: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]
 
 
 def collate(crops: Sequence[Crop]) -> Batch:
-    """Lay crops end to end."""
-    return Batch(
-        image=torch.from_numpy(np.concatenate([crop.image.ravel() for crop in crops])),
-        bits=torch.from_numpy(np.concatenate([crop.numbers.ravel() for crop in crops])),
-        shapes=torch.tensor([crop.image.shape for crop in crops]),
-        affines=torch.from_numpy(np.stack([crop.affine for crop in crops])),
-        slots=1,
-    )
+    """Crops of one step or a part of it."""
+    return Batch.of([crop.image for crop in crops], [crop.numbers for crop in crops], [crop.affine for crop in crops], 1)
 
 
 def steps_of(crops: Crops, start: int, group: Group) -> Iterator[list[Crop]]:

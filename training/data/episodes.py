@@ -8,6 +8,7 @@ Every draw depends on the run's seed and the episode's number alone, so a resume
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,17 @@ class Batch:
     """[B,views,3,4] float32: two views of an episode, one of a crop (`training.data.crops`)."""
     slots: int
     """Masks of every task in the batch."""
+
+    @classmethod
+    def of(cls, images: Sequence[NDArray[Any]], bits: Sequence[NDArray[Any]], affines: Sequence[NDArray[Any]], slots: int) -> "Batch":
+        """Lay parts of scans end to end."""
+        return cls(
+            image=torch.from_numpy(np.concatenate([image.ravel() for image in images])),
+            bits=torch.from_numpy(np.concatenate([some.ravel() for some in bits])),
+            shapes=torch.tensor([image.shape for image in images]),
+            affines=torch.from_numpy(np.stack(affines)),
+            slots=slots,
+        )
 
     def pin_memory(self) -> "Batch":
         """Called by the loader: from page-locked memory the copy to the device overlaps with computing."""
@@ -229,11 +241,5 @@ def _structures(labels: NDArray[np.integer] | None, masks: MaskSet) -> MaskSet:
 
 
 def collate(episodes: Sequence[Episode]) -> Batch:
-    """Lay episodes end to end."""
-    return Batch(
-        image=torch.from_numpy(np.concatenate([e.image.ravel() for e in episodes])),
-        bits=torch.from_numpy(np.concatenate([e.bits.ravel() for e in episodes])),
-        shapes=torch.tensor([e.image.shape for e in episodes]),
-        affines=torch.from_numpy(np.stack([e.affines for e in episodes])),
-        slots=episodes[0].slots,
-    )
+    """Episodes of one step."""
+    return Batch.of([e.image for e in episodes], [e.bits for e in episodes], [e.affines for e in episodes], episodes[0].slots)

@@ -1,0 +1,39 @@
+"""Several targets in one run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import MassError
+from ..failures import as_mass_error
+from .terminal import Output
+
+
+class Batch:
+    """The targets of a run: that one among several fails is told, and the others get their turn.
+
+    Args:
+        output: hears of failures.
+        targets: how many there are.
+    """
+
+    def __init__(self, output: Output, targets: int) -> None:
+        self._output, self._alone = output, targets == 1
+        self._failed = False
+
+    @contextmanager
+    def target(self, path: Path) -> Iterator[None]:
+        """What is done with a target; the failure of a single target, and a defect of this program, is raised."""
+        try:
+            yield
+        except (MassError, RuntimeError, MemoryError, OSError) as error:
+            known = as_mass_error(error)
+            if known is None or self._alone:
+                raise
+            self._output.failed(known, target=str(path))
+            self._failed = True
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 3 if a target failed."""
+        return 3 if self._failed else 0
