@@ -43,6 +43,8 @@ class Conditions:
     epochs: int | None
     recipe: str | None
     """Of finetuning."""
+    settings: tuple[str, ...] = ()
+    """That change the recipe, each `section.field=value`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class Trials:
             labels=list(conditions.labels),
             scratch=trial.method == "scratch",
             recipe=conditions.recipe,
-            settings=[f"seed={conditions.seed + trial.draw}"],
+            settings=[*conditions.settings, f"seed={conditions.seed + trial.draw}"],
             epochs=conditions.epochs,
             output=str(self._file(trial)),
             overwrite=True,

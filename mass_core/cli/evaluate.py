@@ -50,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
     tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
     tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")
     tuning.add_argument("--recipe-finetune", metavar="NAME", help="of finetuned and scratch (default: the one that suits the network)")
+    tuning.add_argument("--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", help="change that recipe")
     add_preparation(parser)
     add_decision(parser)
     parser.set_defaults(run=run)
@@ -115,6 +116,7 @@ class _Bench:
             seconds=arguments.seconds,
             epochs=arguments.epochs,
             recipe=arguments.recipe_finetune,
+            settings=tuple(arguments.set),
         )
         self.folder: EvaluationFolder = EvaluationFolder(
             arguments.output, _settings(arguments, self._segmenter(model), dataset, labels), overwrite=arguments.overwrite
@@ -214,7 +216,7 @@ def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "D
     if "adapted" in arguments.methods:
         settings["seconds"] = arguments.seconds
     if set(arguments.methods) & set(_NETWORKS):
-        settings |= {"epochs": arguments.epochs, "recipe_finetune": arguments.recipe_finetune}
+        settings |= {"epochs": arguments.epochs, "recipe_finetune": arguments.recipe_finetune, "set": sorted(arguments.set)}
     return settings
 
 
