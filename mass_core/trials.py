@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .adapt import adapt
 from .atomic import write_bytes
@@ -43,6 +43,7 @@ class Conditions:
     epochs: int | None
     recipe: str | None
     """Of finetuning."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     settings: tuple[str, ...] = ()
     """That change the recipe, each `section.field=value`."""
 
@@ -124,6 +125,7 @@ class Trials:
         order = Finetune(
             weights=conditions.weights,
             device=str(conditions.model.device),
+            precision=conditions.precision,
             dataset=str(conditions.dataset.folder),
             train_cases=list(scans),
             labels=list(conditions.labels),

@@ -44,7 +44,9 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     state = start(run.model, run.task, config, scratch=run.scratch)
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
-    judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group) if run.cohort.val else None
+    judge = None
+    if run.cohort.val:
+        judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
     network, stopped = group.wrap(state.network), ""
     logbook = Logbook(
         run.output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads, bar=False

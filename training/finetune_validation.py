@@ -27,11 +27,22 @@ class Judge:
         dataset: holds the scans.
         cases: their names.
         group: processes share the scans; all get the same scores.
+        precision: that of training: on a processor validation in float32 takes longer than the training in bfloat16 it looks at.
     """
 
-    def __init__(self, model: Model, average: FixedClasses, task: Task, dataset: Dataset, cases: Sequence[str], group: Group) -> None:
+    def __init__(
+        self,
+        model: Model,
+        average: FixedClasses,
+        task: Task,
+        dataset: Dataset,
+        cases: Sequence[str],
+        group: Group,
+        *,
+        precision: str = "auto",
+    ) -> None:
         current = replace(model, network=average.network, config=average.network.config, name="average", fingerprint="average")
-        self._segmenter = segmenter_for(Segmenter(current), dataset)
+        self._segmenter = segmenter_for(Segmenter(current, precision=precision), dataset)
         self._average, self._dataset, self._cases, self._group = average, dataset, cases, group
         self._task = replace(task, fingerprint="average", weights="average", recipe=self._segmenter.recipe)
 

@@ -277,7 +277,7 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
     monkeypatch.setattr(trials, "load_model", lambda path, device: replace(model, task=task))
     methods = ("scratch", "finetuned", "in-context", "adapted")
     arguments = ("--methods", *methods, "--seconds", 0.1, "--epochs", 2, "--recipe-finetune", "smoke", "--pictures", 1, "--seed", 4)
-    arguments = (*arguments, "--set", "precision=bfloat16")
+    arguments = (*arguments, "--precision", "bfloat16", "--set", "validate_cases=1")
     assert mass("evaluate", "--dataset", folder, "--device", "cpu", *arguments, "--output", output) == 0
     summary = json.loads((output / "summary.json").read_text())
     assert [cell["method"] for cell in summary["means"]] == ["scratch", "in-context", "adapted", "finetuned"]
@@ -290,7 +290,7 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
         (False, 2, "smoke", [LIVER, SPLEEN]),
     ]
     assert {tuple(order.train_cases or ()) for order in orders} == scans and orders[0].dataset == str(folder)
-    assert all(order.settings == ["precision=bfloat16", "seed=4"] for order in orders)
+    assert all(order.settings == ["validate_cases=1", "seed=4"] and order.precision == "bfloat16" for order in orders)
     kept = {path.name for path in (output / "models").iterdir()}
     assert {"adapted_1shot_draw0.masstask", "finetuned_1shot_draw0.safetensors", "scratch_1shot_draw0.json"} <= kept
     lines = (output / "summary.md").read_text().splitlines()

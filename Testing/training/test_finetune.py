@@ -147,6 +147,18 @@ def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypat
     assert result["labels"][0]["dice"] == 0.6
 
 
+def test_validation_has_the_precision_of_training(tune, monkeypatch):
+    asked = []
+
+    def scores(judge, *_):
+        asked.append(judge._segmenter.precision)
+        return {"val_dice": 0.5, "dice_1": 0.5, "dice_2": 0.5}
+
+    monkeypatch.setattr(Judge, "scores", scores)
+    assert tune("--epochs", 1, settings=["precision=bfloat16"])[0] == 0
+    assert asked == ["bfloat16", "bfloat16"]
+
+
 def test_nothing_better_than_the_start_is_said(tune, monkeypatch):
     monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": 0.5})
     _, result, _ = tune("--epochs", 2)

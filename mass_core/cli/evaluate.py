@@ -116,6 +116,7 @@ class _Bench:
             seconds=arguments.seconds,
             epochs=arguments.epochs,
             recipe=arguments.recipe_finetune,
+            precision=arguments.precision,
             settings=tuple(arguments.set),
         )
         self.folder: EvaluationFolder = EvaluationFolder(
