@@ -7,7 +7,8 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -159,16 +160,41 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
     Raises:
         WeightsError: if the file cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MOST_HEADER:
-                raise ValueError("it does not begin with the length of a header")
-            header = json.loads(file.read(length))
-        refuse_classifier(path, header["__metadata__"])
-        task = json.loads(header["__metadata__"]["mass"]).get("task") or {"labels": ()}
+    with _refused(path):
+        metadata = _metadata(path)
+        refuse_classifier(path, metadata)
+        task = json.loads(metadata["mass"]).get("task") or {"labels": ()}
         found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
         return tuple(WeightsClass(value=value, name=name, color=color and tuple(color)) for value, name, color in found)
+
+
+def is_classifier(path: Path) -> bool:
+    """Whether a file is a classifier of whole scans.
+
+    Raises:
+        WeightsError: if it ends in .safetensors and cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    with _refused(path):
+        return CLASSIFIER in _metadata(path)
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    """What a safetensors file says of itself."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _MOST_HEADER:
+            raise ValueError("it does not begin with the length of a header")
+        header: Mapping[str, Mapping[str, str]] = json.loads(file.read(length))
+        return header["__metadata__"]
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Turn what a damaged file leads to into an error that names the file."""
+    try:
+        yield
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is damaged or no weights file of ours: {error}.", "Choose weights written by MASSSlicer.") from error
 

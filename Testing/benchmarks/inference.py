@@ -1,9 +1,9 @@
 """Speed and memory of the network, beside the released code where it is at hand.
 
-    python Testing/benchmarks/inference.py --section cpu                          this code alone
-    python Testing/benchmarks/inference.py --section cpu --released FOLDER        both, and their ratios
-    python Testing/benchmarks/inference.py --section volume --released FOLDER     the commands, on a whole scan
-    python Testing/benchmarks/inference.py --section gpu --released FOLDER        the paper's table: BF16, 128^3, one class
+    python -m Testing.benchmarks.inference --section cpu                          this code alone
+    python -m Testing.benchmarks.inference --section cpu --released FOLDER        both, and their ratios
+    python -m Testing.benchmarks.inference --section volume --released FOLDER     the commands, on a whole scan
+    python -m Testing.benchmarks.inference --section gpu --released FOLDER        the paper's table: BF16, 128^3, one class
 
 FOLDER is a checkout of https://github.com/Stanford-AIMI/MASS (needs einops). Every measurement has a process of its own, so peak memory
 (resident on a CPU, allocated on a GPU) is its own, too. Weights are random: time does not depend on them. The section gpu needs nothing

@@ -1,6 +1,6 @@
 """In-context Dice on held-out patients, beside two baselines: the reference mask copied over, and the network untrained.
 
-    python Testing/benchmarks/one_shot.py --data FOLDER --weights small --shots 1 3 --draws 5 --output table.json
+    python -m Testing.benchmarks.one_shot --data FOLDER --weights small --shots 1 3 --draws 5 --output table.json
 
 FOLDER holds images/, labels/ (same names) and split.json with `labels`, `train` and `test`. References are drawn from `train` among the
 patients that have all structures; one task holds all of them. Every draw is judged on all `test` patients that have the structure. The

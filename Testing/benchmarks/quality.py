@@ -1,8 +1,8 @@
 """How well the estimated quality of results predicts their true Dice; where the numbers in mass_core/quality.py come from.
 
-    python Testing/benchmarks/quality.py collect --data FOLDER --split val --draws 2 --output features.jsonl
-    python Testing/benchmarks/quality.py fit features.jsonl
-    python Testing/benchmarks/quality.py report features.jsonl --figure FILE.png
+    python -m Testing.benchmarks.quality collect --data FOLDER --split val --draws 2 --output features.jsonl
+    python -m Testing.benchmarks.quality fit features.jsonl
+    python -m Testing.benchmarks.quality report features.jsonl --figure FILE.png
 
 FOLDER holds images/, labels/ (same names) and split.json with `labels`, `train`, `val` and `test`. `collect` segments every scan of a split
 after references drawn anew for it among the training patients that have all structures (one reference, every fourth time three), and
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from one_shot import Collection
 from scipy import optimize, stats
 
 from mass_core import Segmenter, Task, Volume, load_model, quality
@@ -32,6 +31,8 @@ from mass_core.evidence import Evidence, Inquiry
 from mass_core.metrics import dice
 from mass_core.progress import Steps
 from mass_core.volume import Box
+
+from .one_shot import Collection
 
 Row = dict[str, Any]
 Pairs = list[tuple[Volume, Volume]]

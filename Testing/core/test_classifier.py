@@ -276,6 +276,17 @@ def test_the_command_tells_one_line_a_scan(file: Path, scans: list[Path], capsys
     assert out.startswith(f"{scans[0]}: ") and "lesion 0." in out and out.count("\n") == 1
 
 
+def test_the_file_can_be_looked_into_and_verified(file: Path, classifier: Classifier, capsys) -> None:
+    assert main(["weights", "info", str(file), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["parameters"] == sum(value.numel() for value in classifier.network.parameters()) and info["licence"] == "CC0-1.0"
+    assert info["classes"] == [{"name": "none"}, {"name": "lesion"}] and info["multi_label"] is False
+    assert main(["weights", "info", str(file)]) == 0
+    assert "  1: lesion" in capsys.readouterr().out
+    assert main(["weights", "verify", str(file)]) == 0
+    assert classifier.fingerprint in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "output, overwrite, match",
     [("table.csv", False, "exists already"), ("table.xlsx", True, "no name for a table")],

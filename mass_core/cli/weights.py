@@ -3,13 +3,10 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import weights_store
 from ..errors import OutputError, WeightsError
-
-if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,38 +41,27 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_info(arguments: argparse.Namespace) -> int:
     """Network, preprocessing and provenance."""
-    from ..config import to_dict
-
-    path, checkpoint = _read(arguments)
-    model, recipe = to_dict(checkpoint.config), to_dict(checkpoint.recipe)
-    count = sum(value.numel() for name, value in checkpoint.tensors.items() if not name.startswith("class_tokens"))
-    lines = [f"{path}: {count:,} parameters, {path.stat().st_size / 1e6:.1f} MB, licence {checkpoint.licence or 'not stated'}"]
-    classes = [] if checkpoint.task is None else [{"value": x.value, "name": x.name, "color": x.color} for x in checkpoint.task.labels]
-    if classes:
-        lines += ["classes", *(f"  {one['value']}: {one['name']}" for one in classes)]
-    for title, values in (("network", model), ("preprocessing", recipe), ("provenance", checkpoint.provenance)):
-        lines += [title, *(f"  {name}: {value}" for name, value in values.items())]
-    arguments.terminal.result(
-        "\n".join(lines),
-        path=str(path),
-        parameters=count,
-        licence=checkpoint.licence,
-        model=model,
-        recipe=recipe,
-        provenance=checkpoint.provenance,
-        classes=classes,
-    )
+    path = weights_store.locate(arguments.weights)
+    held = _of_classifier(path) if weights_store.is_classifier(path) else _of_segmenter(path, arguments.ema)
+    lines = [f"{path}: {held['parameters']:,} parameters, {path.stat().st_size / 1e6:.1f} MB, licence {held['licence'] or 'not stated'}"]
+    if held["classes"]:
+        lines += ["classes", *(f"  {one.get('value', number)}: {one['name']}" for number, one in enumerate(held["classes"]))]
+    for title, name in (("network", "model"), ("preprocessing", "recipe"), ("provenance", "provenance")):
+        lines += [title, *(f"  {name}: {value}" for name, value in held[name].items())]
+    arguments.terminal.result("\n".join(lines), path=str(path), **held)
     return 0
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Read everything as `mass segment` would, and compare with the checksum of the download."""
     from ..checkpoint import load_model
+    from ..classifier import load_classifier
 
     path = weights_store.locate(arguments.weights)
     if weights_store.verify_checksum(path) is False:
         raise WeightsError(f"{path} is not what was downloaded.", f"Run `mass weights remove {path.stem}` and download it again.")
-    model = load_model(path, "cpu", ema=arguments.ema)
+    classifies = weights_store.is_classifier(path)
+    model = load_classifier(path, "cpu") if classifies else load_model(path, "cpu", ema=arguments.ema)
     broken = [name for name, value in model.network.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise WeightsError(f"{path} holds numbers that are infinite or none, in {', '.join(broken[:5])}.", "Get the weights again.")
@@ -134,8 +120,35 @@ def _add_reader(actions: Any, name: str, text: str, run: Callable[[argparse.Name
     return parser
 
 
-def _read(arguments: argparse.Namespace) -> "tuple[Path, Checkpoint]":
+def _of_segmenter(path: Path, ema: bool | None) -> dict[str, Any]:
+    """What weights for segmentation hold."""
     from ..checkpoint import read_checkpoint
+    from ..config import to_dict
 
-    path = weights_store.locate(arguments.weights)
-    return path, read_checkpoint(path, ema=arguments.ema)
+    checkpoint = read_checkpoint(path, ema=ema)
+    labels = [] if checkpoint.task is None else checkpoint.task.labels
+    return {
+        "parameters": sum(value.numel() for name, value in checkpoint.tensors.items() if not name.startswith("class_tokens")),
+        "licence": checkpoint.licence,
+        "model": to_dict(checkpoint.config),
+        "recipe": to_dict(checkpoint.recipe),
+        "provenance": checkpoint.provenance,
+        "classes": [{"value": label.value, "name": label.name, "color": label.color} for label in labels],
+    }
+
+
+def _of_classifier(path: Path) -> dict[str, Any]:
+    """What a classifier of whole scans holds."""
+    from ..classifier import load_classifier
+    from ..config import to_dict
+
+    classifier = load_classifier(path, "cpu")
+    return {
+        "parameters": sum(value.numel() for value in classifier.network.parameters()),
+        "licence": classifier.licence,
+        "model": to_dict(classifier.config.model),
+        "recipe": to_dict(classifier.config.recipe),
+        "provenance": classifier.provenance,
+        "classes": [{"name": name} for name in classifier.config.classes],
+        "multi_label": classifier.config.multi_label,
+    }
