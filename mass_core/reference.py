@@ -203,7 +203,8 @@ def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe)
 
     The longest side of the structure shall fill `extent_fraction` of the window, but its thickness (twice the 95th percentile of the
     distance from inside to the surface) shall span `thickness_voxels`, and the window shall not be larger than the reference image:
-    there would be nothing to see in the rest. All within `spacing_limits_mm`.
+    there would be nothing to see in the rest. All within `spacing_limits_mm`, and not finer than the finest edge of the image's voxels:
+    finer ones show nothing more, and halving them takes eight times as long.
 
     Raises:
         InputError: when the label is absent.
@@ -224,9 +225,9 @@ def _spacing_of(image: Geometry, labels: Volume, value: int, box: Box, recipe: R
     by_view = max(n * s for n, s in zip(image.shape_zyx, image.spacing_zyx, strict=True)) / max(recipe.window_zyx)
     spacing = min(by_extent, by_view, thickness_mm(mask.array == value, edges) / recipe.thickness_voxels)
     low, high = recipe.spacing_limits_mm
-    rungs = math.floor(math.log(high / low) / math.log(LADDER) + 1e-9)
-    rung = round(math.log(max(spacing, low) / low) / math.log(LADDER))
-    edge = low * LADDER ** min(rung, rungs)
+    finest, rungs = (math.log(edge / low) / math.log(LADDER) for edge in (max(low, min(image.spacing_zyx)), high))
+    rung = max(round(math.log(max(spacing, low) / low) / math.log(LADDER)), math.ceil(finest - 1e-9))
+    edge = low * LADDER ** min(rung, math.floor(rungs + 1e-9))
     return edge, edge, edge
 
 

@@ -322,9 +322,18 @@ def test_window_is_not_larger_than_the_reference_image():
 def test_spacing_stays_within_its_limits():
     small = placed(marked((70, 70, 70), (1, 5, 7, 5, 7, 5, 7)))
     large = placed(marked((70, 70, 70), (1, 0, 70, 0, 70, 0, 70)), 8.0)
-    assert working_spacing(WIDE, small, 1, CHOOSE) == (0.8, 0.8, 0.8)
+    fine = Geometry(shape_zyx=WIDE.shape_zyx, spacing_xyz=(0.5, 0.5, 0.5))
+    assert working_spacing(fine, small, 1, CHOOSE) == (0.8, 0.8, 0.8)
     assert working_spacing(WIDE, large, 1, CHOOSE)[0] <= 6
     assert working_spacing(WIDE, large, 1, CHOOSE)[0] * 1.15 > 6
+
+
+def test_voxels_are_not_finer_than_those_of_the_reference_image():
+    """A rod 2 mm thick asks for 0.57 mm; a scan whose finest edge is 1.5 mm shows nothing below that; one of 20 mm is at the limit."""
+    small = placed(marked((70, 70, 70), (1, 5, 65, 5, 7, 5, 7)))
+    found = working_spacing(Geometry(shape_zyx=(300, 600, 600), spacing_xyz=(4.0, 1.5, 3.0)), small, 1, CHOOSE)[0]
+    assert 1.5 <= found < 1.5 * 1.15
+    assert 6 / 1.15 < working_spacing(Geometry(shape_zyx=(60, 60, 60), spacing_xyz=(20.0, 20.0, 20.0)), small, 1, CHOOSE)[0] <= 6
 
 
 def test_thickness_of_a_large_structure_from_fewer_voxels():
