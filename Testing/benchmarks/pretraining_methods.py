@@ -157,21 +157,18 @@ def learn(
 
 
 def compare(weights: Sequence[Path], dataset: Path, output: Path, more: Sequence[str]) -> str:
-    """Evaluate every weights file and return one table in Markdown: a row for each, the mean over structures in each column."""
-    found: dict[str, dict[tuple[int, str], list[float]]] = {}
+    """Evaluate every weights file and return one table in Markdown: a row for each; mean Dice and its standard deviation over draws."""
+    found: dict[str, dict[tuple[int, str], str]] = {}
     for path in weights:
         folder = output / path.stem
         words = ["evaluate", "--weights", str(path), "--dataset", str(dataset), "--output", str(folder)]
         subprocess.run([sys.executable, "-m", "mass_core", *words, *more], check=True)
-        means = found.setdefault(path.stem, {})
-        for row in json.loads((folder / "summary.json").read_text())["rows"]:
-            if row["scans"]:
-                means.setdefault((row["shots"], row.get("method", "in-context")), []).append(row["dice"])
-    columns = sorted({column for means in found.values() for column in means})
+        means = json.loads((folder / "summary.json").read_text())["means"]
+        found[path.stem] = {(cell["shots"], cell["method"]): f"{cell['dice']:.3f} ({cell['dice_sd']:.3f})" for cell in means}
+    columns = sorted({column for cells in found.values() for column in cells})
     lines = [f"| pretraining | {' | '.join(f'{method}, {shots}-shot' for shots, method in columns)} |", "|---|" + "--:|" * len(columns)]
-    for name, means in found.items():
-        cells = [f"{sum(means[column]) / len(means[column]):.3f}" if column in means else "" for column in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name, cells in found.items():
+        lines.append(f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |")
     return "\n".join(lines)
 
 

@@ -96,14 +96,17 @@ def test_tables_are_joined(tmp_path, monkeypatch):
         asked.append(command)
         folder = tmp_path / command[command.index("--weights") + 1].split(".")[0]
         folder.mkdir()
-        worth = 0.5 if folder.name == "mae" else 0.25
-        rows = [{"shots": 1, "method": "finetuned", "scans": 3, "dice": dice} for dice in (worth, 2 * worth)]
-        (folder / "summary.json").write_text(json.dumps({"rows": [*rows, {"shots": 1, "method": "finetuned", "scans": 0, "dice": 0}]}))
+        dice = 0.75 if folder.name == "mae" else 0.375
+        cells = [{"shots": shots, "method": "finetuned", "dice": dice, "dice_sd": 0.01} for shots in (5, 1)]
+        (folder / "summary.json").write_text(json.dumps({"means": cells if folder.name == "mae" else cells[1:]}))
 
     monkeypatch.setattr(pretraining_methods.subprocess, "run", evaluate)
     paths = [pretraining_methods.Path(name) for name in ("none.safetensors", "mae.safetensors")]
     table = pretraining_methods.compare(paths, tmp_path / "data", tmp_path, ["--shots", "1"])
-    assert "| none | 0.375 |" in table and "| mae | 0.750 |" in table and "finetuned, 1-shot" in table
+    assert table.splitlines() == [
+        "| pretraining | finetuned, 1-shot | finetuned, 5-shot |", "|---|--:|--:|",
+        "| none | 0.375 (0.010) |  |", "| mae | 0.750 (0.010) | 0.750 (0.010) |",
+    ]  # fmt: skip
     assert all(command[-2:] == ["--shots", "1"] for command in asked)
 
 
