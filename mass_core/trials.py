@@ -14,7 +14,7 @@ from .adapt import adapt
 from .atomic import write_bytes
 from .checkpoint import Model, load_model
 from .dataset import Dataset
-from .errors import InputError
+from .errors import DeviceError, InputError
 from .evaluation import Trial, scan, segmenter_for
 from .finetuning import finetune
 from .params import Finetune
@@ -75,7 +75,7 @@ class Trials:
         """What segments in a trial, made of some training scans if it is not there yet.
 
         Raises:
-            MassError: if the scans cannot be used, or training fails.
+            MassError: if the scans cannot be used, or training fails or is stopped.
         """
         if self.record(trial) is None:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,12 @@ class Trials:
             output=str(self._file(trial)),
             overwrite=True,
         )
-        finetune(order, progress=self._told)
+        if finetune(order, progress=self._told)["stopped"] == "cancelled":
+            # By a signal to the process that trained: what it kept till then is no result of the recipe.
+            self._file(trial).unlink(missing_ok=True)
+            raise DeviceError(
+                f"The training of {_name(trial)} was stopped from outside.", "Repeat the command: it goes on with this network."
+            )
 
     def _told(self, stage: str, fraction: float, eta_s: float | None, values: Any = None) -> None:
         if self._progress is not None:

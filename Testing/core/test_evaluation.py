@@ -268,10 +268,11 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
     segmenter = segmenter_for(Segmenter(model), dataset)
     task = segmenter.encode([scan(dataset, "p0")], [LIVER, SPLEEN])
 
-    def trained(order: Finetune, progress: Any) -> None:
+    def trained(order: Finetune, progress: Any) -> dict[str, Any]:
         orders.append(order)
         Path(order.output or "").write_bytes(b"weights")
         progress("train", 0.5, 3.0, {"loss": 1.0})
+        return {"stopped": "early"}
 
     monkeypatch.setattr(trials, "finetune", trained)
     monkeypatch.setattr(trials, "load_model", lambda path, device: replace(model, task=task))
@@ -295,6 +296,20 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
     assert {"adapted_1shot_draw0.masstask", "finetuned_1shot_draw0.safetensors", "scratch_1shot_draw0.json"} <= kept
     lines = (output / "summary.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| scratch", "| in-context", "| adapted", "| finetuned"]
+
+
+def test_a_network_whose_training_was_stopped_is_not_judged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stopped(order: Finetune, progress: Any) -> dict[str, Any]:
+        Path(order.output or "").write_bytes(b"weights of a few steps")
+        return {"stopped": "cancelled"}
+
+    monkeypatch.setattr(trials, "finetune", stopped)
+    output = tmp_path / "tables"
+    assert mass("evaluate", "--dataset", folder, "--device", "cpu", "--methods", "finetuned", "--output", output) == 2
+    assert "finetuned_1shot_draw0 was stopped" in capsys.readouterr().err
+    assert not list((output / "models").iterdir()) and not (output / "scores.csv").exists()
 
 
 @pytest.mark.slow
