@@ -212,6 +212,7 @@ def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "D
         "split": arguments.split,
         "labels": labels,
         "seed": arguments.seed,
+        "precision": arguments.precision,
         "recipe": to_dict(segmenter.recipe),
     }
     if "adapted" in arguments.methods:
