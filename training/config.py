@@ -9,6 +9,7 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 
 from .precision import Precision
+from .recompute import Recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +128,8 @@ class RunConfig:
     """The first so many scans of each dataset."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
-    recompute: bool = False
-    """Compute what happens inside residual blocks again for the gradients instead of keeping it: less memory, more time."""
+    recompute: Recompute = "nothing"
+    """What is computed again for the gradients instead of kept (`training.recompute`): activations cost little time, blocks more."""
     compile: bool = False
     channels_last: bool = True
     dataset_weights: tuple[float, ...] = ()

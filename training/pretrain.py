@@ -105,7 +105,7 @@ def step(
     shown = []
     for number, batch in enumerate(parts):
         seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
-        with group.alone(network, last=number == len(parts) - 1):
+        with group.alone(network, last=number == len(parts) - 1), _attention(batch.image.device):  # what is recomputed needs it, too
             loss, values = charge(config, state.step, network, watch, batch, seed)
             state.scaler.scale(loss / len(parts)).backward()
         shown.append(values)
@@ -125,7 +125,7 @@ def charge(
     reference, target = images[:, 0], images[:, 1]
     if config.channels_last:
         reference, target = (x.to(memory_format=torch.channels_last_3d) for x in (reference, target))
-    with autocast(config.precision, device), _attention(device):
+    with autocast(config.precision, device):
         logits = network(target, reference, masks[:, 0].float())
     if config.optim.loss == "tversky":
         loss, dice = tversky_loss(logits, masks[:, 1])

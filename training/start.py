@@ -2,23 +2,21 @@
 
 import copy
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.utils.checkpoint import checkpoint
 
 from mass_core.checkpoint import load_model
 from mass_core.config import ModelConfig
 from mass_core.errors import InputError
-from mass_core.model import MASS, build_model
-from mass_core.model.blocks import ResidualBlock
+from mass_core.model import build_model
 
 from .config import OptimConfig, RunConfig
 from .lamb import Lamb
 from .muon import Muon
 from .precision import scaler
+from .recompute import keep_less
 from .state import State
 
 
@@ -39,8 +37,7 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     if config.channels_last:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     average = copy.deepcopy(network).requires_grad_(False).eval()
-    if config.recompute:
-        _recompute_blocks(network)
+    keep_less(network, config.recompute)
     return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
 
 
@@ -59,13 +56,6 @@ def check_depth(windows: Iterable[int], model: ModelConfig, precision: str, devi
                 f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
                 f"Set precision=float32, or choose views of at least {3 * model.stride} voxels.",
             )
-
-
-def _recompute_blocks(network: MASS) -> None:
-    """Keep only the inputs of residual blocks, which hold most of the memory, until their gradients are computed."""
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
 
 
 def optimiser_of(network: nn.Module, optim: OptimConfig) -> Optimizer:

@@ -22,7 +22,7 @@ TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "prep
 
 
 @pytest.mark.parametrize("recipe", ["paper", "released"])
-@pytest.mark.parametrize("settings", [[], ["accumulate=2", "recompute=true"]], ids=["plain", "less memory"])
+@pytest.mark.parametrize("settings", [[], ["recompute=activations"], ["accumulate=2", "recompute=blocks"]], ids=["plain", "less", "least"])
 def test_two_steps_with_a_tiny_network(blob_dataset, tmp_path, recipe, settings):
     words = ["--recipe", recipe, "--data", str(blob_dataset), "--output", str(tmp_path), "--device", "cpu", "--set", *TINY]
     assert pretrain.main([*words, *settings]) == 0

@@ -1,7 +1,8 @@
-"""How a run starts: recomputed blocks give the same gradients from less memory, views whose gradients would be wrong are refused."""
+"""How a run starts: what is recomputed gives the same gradients from less memory, views whose gradients would be wrong are refused."""
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mass_core.errors import InputError
 from training import recipes
@@ -31,13 +32,46 @@ def gradients(*settings):
     return {name: parameter.grad for name, parameter in network.named_parameters()}, sum(kept.values())
 
 
-def test_recomputed_blocks_give_the_same_gradients_from_less_memory():
+@pytest.mark.parametrize(("what", "share"), [("activations", 0.8), ("blocks", 0.7)])
+def test_what_is_recomputed_gives_the_same_gradients_from_less_memory(what, share):
     plain, much = gradients()
-    again, little = gradients("recompute=true")
+    again, little = gradients(f"recompute={what}")
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
-    assert little < 0.7 * much
+    assert little < share * much
+
+
+def test_recomputing_in_bfloat16_changes_gradients_far_less_than_rounding_does():
+    settings = ["model.channels=8,32,32", "model.stages=1", "model.position_size=24"]
+    exact, plain, again = (
+        torch.cat([gradient.flatten() for gradient in rounded_gradients(*settings, *more, precision=precision).values()])
+        for precision, more in (("float32", []), ("bfloat16", []), ("bfloat16", ["recompute=activations"]))
+    )
+    assert (again - plain).norm() < 0.1 * (plain - exact).norm()
+
+
+def test_recomputing_activations_repeats_no_convolution():
+    assert convolutions("recompute=nothing") == convolutions("recompute=activations") < convolutions("recompute=blocks")
+
+
+def convolutions(*settings):
+    """How many are computed for a prediction and its gradients, those of gradients not counted."""
+    network = start(changed(CONFIG, settings), CPU, None).network
+    images = torch.randn(2, 1, 1, 16, 16, 16)
+    with Convolutions() as counted:
+        network(images[0], images[1], (images[1] > 1).float()).sum().backward()
+    return counted.number
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts them."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), words=None):
+        self.number += function.overloadpacket is torch.ops.aten.convolution
+        return function(*arguments, **(words or {}))
 
 
 @pytest.mark.parametrize("settings", [["preprocess.window_zyx=16,16,16"], ["early_window=16"], ["early_window=8"]])
@@ -68,6 +102,6 @@ def rounded_gradients(*settings, precision="bfloat16"):
 
 
 def test_the_average_and_the_weights_names_do_not_change():
-    states = [start(changed(CONFIG, some), torch.device("cpu"), None) for some in ([], ["recompute=true"])]
+    states = [start(changed(CONFIG, some), torch.device("cpu"), None) for some in ([], ["recompute=blocks"])]
     for a, b in zip(*[(s.network.state_dict(), s.average.state_dict()) for s in states], strict=True):
         assert a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())

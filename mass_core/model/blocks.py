@@ -37,6 +37,12 @@ def convolve(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
     return total
 
 
+def convolve_activated(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """`convolve`, by each of the weights, of the parts after `norm_relu`."""
+    activated = [norm_relu(part) for part in parts]
+    return [convolve(activated, weight) for weight in weights]
+
+
 class ResidualBlock(nn.Module):
     """conv(relu(norm(conv(relu(norm(x)))))) + shortcut(x), all convolutions 3x3x3 without bias.
 
@@ -46,11 +52,15 @@ class ResidualBlock(nn.Module):
         channels_in: channels of all parts together.
         channels_out: channels of the result.
         inplace: without gradients, a block that keeps the number of channels may overwrite its input.
+
+    Attributes:
+        convolve_activated: the function of this name, or another with the same result: training has one that keeps less for the gradients.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
+        self.convolve_activated = convolve_activated
         self.conv1 = nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False)
         self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
         self.shortcut = nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False) if channels_in != channels_out else None
@@ -59,11 +69,10 @@ class ResidualBlock(nn.Module):
         """Map parts [B,C_i,D,H,W], read as one tensor of their channels, to [B,C_out,D,H,W]."""
         if slabs.apply_to(parts[0]):
             return slabs.per_image(lambda *p: slabs.residual_block(self, [slabs.Stored(part) for part in p]), *parts)
-        activated = [norm_relu(part) for part in parts]
-        shortcut = parts[0] if self.shortcut is None else convolve(activated, self.shortcut.weight)
-        hidden = convolve(activated, self.conv1.weight)
-        del activated  # without gradients, the second convolution can have its memory
-        return convolve([norm_relu(hidden)], self.conv2.weight) + shortcut
+        first = [self.conv1.weight] if self.shortcut is None else [self.conv1.weight, self.shortcut.weight]
+        hidden, *shortcut = self.convolve_activated(parts, first)
+        (result,) = self.convolve_activated([hidden], [self.conv2.weight])
+        return result + (shortcut[0] if shortcut else parts[0])
 
 
 class Attention(nn.Module):
