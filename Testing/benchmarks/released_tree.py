@@ -1,45 +1,97 @@
-"""Times the released code itself. Run by `Testing.benchmarks.training` in a process of its own, whose packages are those of the released
-tree: several of them are called as ours are.
+"""Times the released code (https://github.com/Stanford-AIMI/MASS, commit 156e866) itself.
 
-The names of its classes are not known here, so a file says how to build them: `dataset`, to be indexed by number, and if its training step
-shall be timed, `step`, a function of a batch, and `batch_size`. Prints one JSON line.
+Run by `Testing.benchmarks.beside_released` in a process of its own, whose packages are those of the released tree: several of them are
+called as ours are. Its argument is JSON: `tree`, the `folder` of the released layout, `samples`, `edge` of a view in voxels, and whether to
+time the `step` too. Prints one JSON line.
 """
 
 import json
-import runpy
 import sys
 import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch import Tensor
+
+Step = Callable[[Sequence[Tensor]], object]
 
 
 def main() -> None:
-    """Time what the file of the second argument builds, for as many samples as the third says."""
-    setup, samples = runpy.run_path(sys.argv[2]), int(sys.argv[3])
+    """Time samples and a training step on one thread."""
+    order = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    dataset, step, size = setup["dataset"], setup.get("step"), setup.get("batch_size", 1)
-    began = time.process_time()
-    for number in range(samples):
-        dataset[number]
-    found = {"samples_per_cpu_s": samples / (time.process_time() - began)}
-    if step is not None:
-        batch = default_collate([dataset[number] for number in range(size)])
-        step(batch)  # the first one prepares
+    torch.manual_seed(0)
+    import_module("numpy").random.seed(0)
+    config = import_module("yaml").safe_load((Path(order["tree"]) / "config/pretrain/mask_guided_self_supervised.yaml").read_text())
+    samples = dataset(config, Path(order["folder"]), order["edge"])
+    times, lost, empty = [], [], []
+    for number in range(order["samples"]):
         began = time.process_time()
-        step(batch)
-        found["step_cpu_s"] = time.process_time() - began
-    print(json.dumps(found | _memory()))
+        _, target, _, reference = samples[number]
+        times.append(time.process_time() - began)
+        lost.append(float((reference.flatten(1).sum(1) == 0).float().mean()))
+        empty.append(float((target.flatten(1).sum(1) == 0).float().mean()))
+    found = {name: sum(some) / len(some) for name, some in {"loader": times, "lost": lost, "empty": empty}.items()}
+    if order["step"]:
+        batch = [part[None] for part in samples[0]]
+        found["step"] = second(step_of(config), batch)
+    print(json.dumps(found | {"peak_gib": peak()}))
 
 
-def _memory() -> dict[str, float]:
-    """Peak of this process, in GiB; Windows does not tell."""
+def dataset(config: dict[str, Any], folder: Path, edge: int) -> Any:
+    """Its pretraining samples of one folder, all cases of it, augmented on the processor as its configuration says."""
+    build = import_module("data").MaskGuidedSelfSupervisedDataset
+    own = {"datasets": [folder.name], "training_size": [edge] * 3, "augmentation_config": config["augmentation"]}
+    return build(str(folder.parent), max_in_batch=config["data"]["train"]["max_in_batch"], aug_device="cpu", **own)
+
+
+def step_of(config: dict[str, Any]) -> Step:
+    """What its trainer does with a batch, from its network, losses and optimiser; its autocast concerns CUDA alone."""
+    for name in ("models", "metrics", "training"):  # each enters its classes into the registry
+        import_module(name)
+    found = import_module("utils.registry")
+    network, average = _named(found.get_model, config["model"]), _named(found.get_model, config["model"])
+    losses = [found.get_criterion(one["type"])() for one in config["loss"].values()]
+    optimiser = _named(found.get_optimizer, config["optimizer"], network.parameters())
+    decay = config["ema"]["decay"]
+
+    def step(batch: Sequence[Tensor]) -> None:
+        target, masks, reference, reference_masks = batch
+        optimiser.zero_grad()
+        logits = network(target, reference, reference_masks, update_buffer=False)
+        sum(loss(logits, masks) for loss in losses).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            for mine, theirs in zip(average.parameters(), network.parameters(), strict=True):
+                mine.mul_(decay).add_(theirs, alpha=1 - decay)
+
+    return step
+
+
+def _named(registry: Callable[[str], Any], settings: dict[str, Any], *before: Any) -> Any:
+    """What a section of the configuration describes."""
+    return registry(settings["type"])(*before, **{name: value for name, value in settings.items() if name != "type"})
+
+
+def second(step: Step, batch: Sequence[Tensor]) -> float:
+    """CPU seconds of the second step; the first one prepares."""
+    step(batch)
+    began = time.process_time()
+    step(batch)
+    return time.process_time() - began
+
+
+def peak() -> float:
+    """Most memory this process ever held, in GiB; nan on Windows, which does not tell."""
     try:
         import resource
     except ImportError:
-        return {}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 if __name__ == "__main__":

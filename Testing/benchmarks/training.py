@@ -4,12 +4,7 @@
 
 Every number comes from this call, so their ratios bear a busy machine. Runs are real ones of `training.pretrain` on the CPU, one thread a
 process; their first quarter is left out. Two processes share the same batches over gloo.
-
-    python -m Testing.benchmarks.training --data DATASET --exported FOLDER [--released-tree DIR --released-setup FILE] [--samples 24]
-
-compares with the released code instead: CPU seconds of a sample and the share of empty task slots, by the recipe `paper` from DATASET and
-by a stand-in (`Testing.benchmarks.released_way`) from FOLDER, which `mass dataset export` made of it. Where the released source is at hand,
-DIR, its own classes are timed too, as FILE builds them (`Testing.benchmarks.released_tree`).
+The released code is measured by `Testing.benchmarks.beside_released`.
 """
 
 import argparse
@@ -20,20 +15,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from mass_core.dataset import Dataset
 from training import recipes
 from training.config import RunConfig, changed
 from training.data.episodes import Episodes, collate
 from training.schedule import window_at
-from training.views import cut_views
-
-if TYPE_CHECKING:
-    from .released_way import ReleasedWay
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,13 +34,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value")
-    parser.add_argument("--exported", type=Path, metavar="FOLDER")
-    parser.add_argument("--released-tree", type=Path, metavar="DIR")
-    parser.add_argument("--released-setup", type=Path, metavar="FILE")
-    parser.add_argument("--samples", type=int, default=24)
     arguments = parser.parse_args()
-    if arguments.exported:
-        return beside_released(arguments)
     settings = [f"steps={arguments.steps}", "log_every=1", "workers=0", "validate_every=0", *arguments.set]
     config = changed(recipes.named(arguments.recipe), settings)
 
@@ -64,74 +47,6 @@ def main() -> int:
     ratio = two["samples_per_s"] / one["samples_per_s"]
     print(f"two processes            {two['samples_per_s']:8.1f} samples/s, {ratio:.2f} times one; {two['data_wait']:.2%} waiting")
     return 0
-
-
-def beside_released(arguments: argparse.Namespace) -> int:
-    """Print CPU seconds of a sample and shares of empty slots, ours and the released way's."""
-    from .released_way import ReleasedWay
-
-    torch.set_num_threads(1)
-    config = changed(recipes.paper(), ["batch_size=1", f"steps={arguments.samples}", *arguments.set])
-    ours = our_way(config, arguments.data, arguments.samples)
-    print(f"ours                      {ours['loader']:7.3f} CPU s a sample, {ours['views']:.3f} with both views cut; {_empty(ours)}")
-    for one_by_one, name in ((False, "the released way"), (True, "  masks one by one")):
-        theirs = released_way(ReleasedWay(arguments.exported, one_by_one=one_by_one), arguments.samples)
-        ratios = f"{theirs['loader'] / ours['loader']:.0f} and {theirs['loader'] / ours['views']:.1f} times ours"
-        print(f"{name:<26}{theirs['loader']:7.3f} CPU s a sample, {ratios}; {_empty(theirs)}")
-    if not (arguments.released_tree and arguments.released_setup):
-        print("the released code itself  not compared: give --released-tree and --released-setup")
-        return 0
-    found = released_tree(arguments.released_tree, arguments.released_setup, arguments.samples)
-    print("the released code itself  " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-    return 0
-
-
-def _empty(found: dict[str, float]) -> str:
-    return f"{found['lost']:.0%} of the slots empty in the reference, {found['empty']:.0%} in the target"
-
-
-def our_way(config: RunConfig, data: list[Path], samples: int) -> dict[str, float]:
-    """CPU seconds of a sample in the loader, and with its views cut on the CPU; shares of empty slots."""
-    episodes = opened(config, data)
-    generator = torch.Generator().manual_seed(0)
-    cuts, times, lost, empty = [], [], [], []
-    for number in range(samples):
-        began = time.process_time()
-        batch = collate([episodes[number]])
-        times.append(time.process_time() - began)
-        _, masks = cut_views(batch, window_at(number, config), config.episodes, generator)
-        cuts.append(time.process_time() - began)
-        shares = (masks[0].flatten(2).sum(2) == 0).float().mean(1).tolist()
-        lost.append(shares[0])
-        empty.append(shares[1])
-    return _means(loader=times, views=cuts, lost=lost, empty=empty)
-
-
-def released_way(samples: "ReleasedWay", count: int) -> dict[str, float]:
-    """CPU seconds of a sample of the stand-in, and shares of empty slots."""
-    times, lost, empty = [], [], []
-    for number in range(count):
-        began = time.process_time()
-        _, reference, _, target = samples[number]
-        times.append(time.process_time() - began)
-        lost.append(float((reference.flatten(1).sum(1) == 0).float().mean()))
-        empty.append(float((target.flatten(1).sum(1) == 0).float().mean()))
-    return _means(loader=times, lost=lost, empty=empty)
-
-
-def _means(**values: list[float]) -> dict[str, float]:
-    return {name: float(np.mean(some)) for name, some in values.items()}
-
-
-def released_tree(tree: Path, setup: Path, samples: int) -> dict[str, float]:
-    """What `Testing.benchmarks.released_tree` says, run where only the released tree's packages are found."""
-    runner = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
-    script = Path(__file__).with_name("released_tree.py")
-    command = [sys.executable, "-c", runner, str(script), str(setup.resolve()), str(samples)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree.resolve())}
-    done = subprocess.run(command, check=True, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def opened(config: RunConfig, data: list[Path]) -> Episodes:

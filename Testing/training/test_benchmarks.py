@@ -1,23 +1,57 @@
-"""The stand-in for the released loader and the comparison with it: what it yields, what is told, and whose packages are timed."""
+"""The comparison with the released code, on a small tree in its place: what is asked of whom, and what is told."""
 
+import json
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
 from mass_core.dataset import Case, Dataset, write_case
 from mass_core.masks.mask_set import MaskSet
 from mass_core.released_layout import export_case, join_masks
-from Testing.benchmarks import training as benchmark
-from Testing.benchmarks.released_way import MASKS, ReleasedWay, _starts
-from training import recipes
-from training.config import changed
+from Testing.benchmarks import beside_released as benchmark
 
 SHAPE, EDGE = (60, 84, 90), 32
 """Of the scan, and of a view; at full size a sample takes seconds."""
+SMALL = ["model.channels=8,32,32,32", "model.position_size=32", "model.task_rows=0", "episodes.smallest_voxels=1"]
+"""Settings of a network and of masks that suit it."""
+THEIRS = {
+    "data.py": """
+        import h5py, torch
+        class MaskGuidedSelfSupervisedDataset:
+            def __init__(self, data_root, datasets, training_size, augmentation_config, max_in_batch, aug_device):
+                assert (augmentation_config, max_in_batch, aug_device) == ({"aug": 1}, 4, "cpu")
+                self.size = training_size
+                with h5py.File(f"{data_root}/{datasets[0]}/dataset.h5") as file:
+                    assert list(file) == ["one"]
+            def __getitem__(self, number):
+                masks = torch.zeros(4, *self.size)
+                masks[: 1 + number] = 1
+                image = torch.zeros(1, *self.size)
+                return image, masks, image, masks.flip(0) * 0 if number else masks
+    """,
+    **{f"{name}.py": "import utils.registry\nutils.registry.READY.add(__name__)\n" for name in ("models", "metrics", "training")},
+    "utils/__init__.py": "",
+    "utils/registry.py": """
+        import torch
+        READY = set()
+        class Network(torch.nn.Module):
+            def __init__(self, start):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.tensor(start))
+            def forward(self, target, reference, masks, update_buffer):
+                assert len(READY) == 3 and not update_buffer and target.shape == reference.shape
+                return target + self.weight * masks
+        get_model = {"net": Network}.__getitem__
+        get_criterion = {"mse": torch.nn.MSELoss}.__getitem__
+        get_optimizer = {"sgd": torch.optim.SGD}.__getitem__
+    """,
+    "yaml.py": "from json import loads as safe_load\n",
+}
+"""A tree with the names of the released one; its configuration is JSON, so that nothing has to be installed to read it."""
 
 
 @pytest.fixture(scope="module")
@@ -44,66 +78,47 @@ def exported(tmp_path_factory) -> tuple[Path, Path]:
     return folder, released
 
 
-def test_views_of_the_stand_in_keep_image_and_masks_together(exported):
-    """Where a mask is, its number is the brightest and commonest value of the image; one mask of each task is the whole crop."""
-    samples, seen = ReleasedWay(exported[1], edge=EDGE), 0
-    for number in range(9):
-        reference, first, target, second = samples[number]
-        for image, masks in ((reference, first), (target, second)):
-            assert image.shape == (1, EDGE, EDGE, EDGE) and masks.shape == (MASKS, EDGE, EDGE, EDGE)
-            assert set(masks.unique().tolist()) <= {0.0, 1.0}
-            sizes = masks.flatten(1).sum(1)
-            assert sizes.max() > 0.4 * EDGE**3
-            for mask in masks[(sizes > 500) & (sizes < 5000)]:
-                values = image[0][mask.bool()]
-                assert (values - values.median()).abs().median() < 0.05 and values.median() >= 1
-                seen += 1
-    assert seen > 10
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    config = {
+        "data": {"train": {"max_in_batch": 4}},
+        "augmentation": {"aug": 1},
+        "model": {"type": "net", "start": 0.5},
+        "loss": {"one": {"type": "mse", "weight": 1.0}},
+        "optimizer": {"type": "sgd", "lr": 0.1},
+        "ema": {"decay": 0.9},
+    }
+    files = {**THEIRS, "config/pretrain/mask_guided_self_supervised.yaml": json.dumps(config)}
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text))
+    return folder
 
 
-def test_masks_read_one_by_one_are_the_same(exported):
-    at_once, one_by_one = (ReleasedWay(exported[1], one_by_one=flag, edge=EDGE)[3] for flag in (False, True))
-    assert all(torch.equal(a, b) for a, b in zip(at_once, one_by_one, strict=True))
-
-
-def test_crops_overlap_as_released():
-    rng, shape, size = np.random.default_rng(0), np.array([100, 300, 400]), np.array([100, 168, 168])
-    pairs = np.array([_starts(rng, shape, size) for _ in range(300)])
-    assert (pairs >= 0).all() and (pairs <= shape - size).all()
-    apart = np.abs(pairs[:, 0] - pairs[:, 1])
-    assert (apart[:, 0] == 0).all() and 40 < apart[:, 1].max() <= 168 - int(168 * 0.67)
-
-
-def test_ours_takes_less_time_and_leaves_fewer_slots_empty(exported):
-    config = changed(recipes.paper(), ["batch_size=1", "steps=9", "episodes.smallest_voxels=1", "preprocess.window_zyx=32,32,32"])
-    ours = benchmark.our_way(config, [exported[0]], 9)
-    theirs = benchmark.released_way(ReleasedWay(exported[1], edge=EDGE), 9)
-    assert ours["loader"] < ours["views"] and ours["loader"] < theirs["loader"]
-    assert ours["lost"] < theirs["lost"] and 0 <= theirs["empty"] < 1
-
-
-def test_the_released_tree_is_timed_with_its_own_packages(tmp_path):
-    """A tree whose package is called as ours; it would not be found beside ours."""
-    (tmp_path / "tree" / "training").mkdir(parents=True)
-    (tmp_path / "tree" / "training" / "__init__.py").write_text("THEIRS = True\n")
-    setup = tmp_path / "setup.py"
-    setup.write_text(
-        "import torch, training\n"
-        "assert training.THEIRS\n"
-        "dataset = [torch.full((2,), float(sum(range(10**5)) > 0)) for _ in range(9)]\n"
-        "batch_size = 4\n"
-        "def step(batch):\n"
-        "    assert batch.shape == (4, 2) and batch.eq(1).all()\n"
-    )
-    found = benchmark.released_tree(tmp_path / "tree", setup, 3)
-    assert found["samples_per_cpu_s"] > 0 and found["step_cpu_s"] >= 0
-
-
-def test_without_the_tree_it_is_said(exported, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "our_way", lambda config, data, samples: {"loader": 0.1, "views": 0.5, "lost": 0.0, "empty": 0.1})
-    monkeypatch.setattr(benchmark, "released_way", lambda way, samples: {"loader": 5.0, "lost": 0.3, "empty": 0.4})
-    monkeypatch.setattr("sys.argv", ["training", "--data", str(exported[0]), "--exported", str(exported[1])])
+def test_both_are_timed_each_with_its_own_packages(exported, tree, monkeypatch, capsys):
+    """Both trees have a package `training`; only the right one lets the other's network be built."""
+    words = ["--data", str(exported[0]), "--exported", str(exported[1]), "--released-tree", str(tree)]
+    monkeypatch.setattr("sys.argv", ["beside_released", *words, "--samples", "2", "--edge", str(EDGE), "--step", "--set", *SMALL])
     assert benchmark.main() == 0
-    told = capsys.readouterr().out
-    assert "the released code itself  not compared" in told
-    assert "50 and 10.0 times ours; 30% of the slots empty in the reference, 40% in the target" in told
+    lines = capsys.readouterr().out.splitlines()
+    cells = {name.strip(): [float(cell) for cell in rest] for name, *rest in (line.strip("|").split("|") for line in lines[2:])}
+    assert len(cells) == 7 and all(np.isfinite(found[:2]).all() for found in cells.values())
+    # Of four slots the stand-in leaves three and two empty in the target, three and four in the reference.
+    assert cells["slots empty in the target"][1] == 0.625 and cells["slots empty in the reference"][1] == 0.875
+    assert cells["slots empty in the reference"][0] < 0.3
+    assert cells["step, CPU s"][0] > 0 and min(cells["peak memory, GiB"][:2]) > 0.05
+
+
+def test_ratios_are_of_the_released_to_ours():
+    mine, theirs = {"loader": 0.1, "views": 0.5, "lost": 0.0, "empty": 0.1}, {"loader": 5.0, "lost": 0.3, "empty": 0.4}
+    told = benchmark.table(mine, theirs)
+    assert "| loader, CPU s a sample | 0.100 | 5.000 | 50.00 |" in told and "cut and changed | 0.500 | 5.000 | 10.00 |" in told
+    assert "| slots empty in the target | 0.100 | 0.400 | 4.00 |" in told and "step" not in told
+
+
+def test_without_the_tree_it_says_what_to_give(exported, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["beside_released", "--data", str(exported[0])])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "give --exported and --released-tree" in capsys.readouterr().err
