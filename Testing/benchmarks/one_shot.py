@@ -9,6 +9,7 @@ spread is the standard deviation over draws of references.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import torch
 
 from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.checkpoint import Model
+from mass_core.errors import InputError
 from mass_core.metrics import dice
 from mass_core.model import build_model
 
@@ -49,7 +51,7 @@ class Collection:
 
 
 def draw_references(collection: Collection, shots: int, draws: int, seed: int) -> list[list[str]]:
-    """`draws` sets of `shots` training patients that have all structures; no patient twice in a set."""
+    """`draws` sets of `shots` training patients that have all structures; no patient twice in a set, no set twice."""
     rng = np.random.default_rng((seed, shots))
     complete = []
     for name in rng.permutation(collection.splits["train"]):
@@ -57,7 +59,13 @@ def draw_references(collection: Collection, shots: int, draws: int, seed: int) -
             complete.append(str(name))
         if len(complete) == 30:
             break
-    return [[str(name) for name in rng.choice(complete, shots, replace=False)] for _ in range(draws)]
+    if math.comb(len(complete), shots) < draws:
+        raise InputError(f"Only {len(complete)} training patients have all structures.", f"Ask for fewer than {draws} draws.")
+    sets: dict[frozenset[str], list[str]] = {}
+    while len(sets) < draws:
+        names = [str(name) for name in rng.choice(complete, shots, replace=False)]
+        sets.setdefault(frozenset(names), names)
+    return list(sets.values())
 
 
 def copied(labels: Volume, target: Volume) -> np.ndarray:
