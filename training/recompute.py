@@ -39,8 +39,7 @@ def convolve_activated(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> li
     sizes = [part.shape[1] for part in parts]
     results = []
     for weight in weights:
-        pieces = weight.split(sizes, dim=1) if len(parts) > 1 else (weight,)
-        total, *more = [_checkpoint(_convolve_one, part, piece) for part, piece in zip(parts, pieces, strict=True)]
+        total, *more = [_checkpoint(_convolve_one, part, piece) for part, piece in zip(parts, weight.split(sizes, dim=1), strict=True)]
         results.append(sum(more, start=total))
     return results
 

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def samples_of(config: RunConfig, data: Path) -> tuple[Found, Batch]:
     return {name: float(np.mean(some)) for name, some in means.items()}, batch
 
 
-def step_of(config: RunConfig) -> Any:
+def step_of(config: RunConfig) -> Callable[[Any], object]:
     """The step of `training.pretrain`, which cuts and changes its views itself."""
     group = Group(0, 1, torch.device("cpu"))
     state = start(config, group.device, None)
