@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from .atomic import write_bytes
 from .config import Shape, Triple
 from .errors import InputError, OutputError
 from .masks.mask_set import MaskSet
-from .masks.released_masks import read_masks
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -61,8 +60,9 @@ class Dataset:
     """Names of the values in label maps."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """How the images were prepared: the fields of a `Recipe`."""
-    released: bool = False
-    """The files lie in the folder itself, as the released code has them (`released_layout`)."""
+
+    _cure: ClassVar[str] = _CURE
+    _shape_source: ClassVar[str] = "dataset.json says"
 
     def __post_init__(self) -> None:
         """Refuse splits that name strangers or share a patient."""
@@ -70,16 +70,12 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Dataset":
-        """Open a dataset, one of ours or one laid out as the released code does; arrays are mapped into memory when asked for.
+        """Open a dataset of ours; arrays are mapped into memory when asked for. `opening.open_dataset` reads other layouts too.
 
         Raises:
             InputError: if it is missing, damaged, of a newer version, or its splits share a patient.
         """
-        from .released_layout import is_released, read_released
-
         folder = Path(folder)
-        if is_released(folder):
-            return read_released(folder)
         values = read_json(folder / "dataset.json", "Give a folder that `mass prepare` wrote.")
         if values.get("version", 0) > VERSION:
             raise InputError(f"{folder} has format version {values['version']}, this program reads up to {VERSION}.", "Update MASSSlicer.")
@@ -137,8 +133,7 @@ class Dataset:
         case = self.case(name)
         if case.masks is None:
             return MaskSet.of([], case.shape_zyx, case.spacing_zyx)
-        path = self._path(case, case.masks)
-        masks = read_masks(path, name, case.spacing_zyx) if self.released else MaskSet.read(path)
+        masks = self._read_masks(case, case.masks)
         if masks.shape_zyx != case.shape_zyx:
             raise InputError(f"The masks of {name} have the grid {masks.shape_zyx}, its image has {case.shape_zyx}.", self._cure)
         return masks
@@ -150,16 +145,14 @@ class Dataset:
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read: {error}.", self._cure) from error
         if array.shape != case.shape_zyx:
-            says = "its image has" if self.released else "dataset.json says"
-            raise InputError(f"{path} has shape {array.shape}, {says} {case.shape_zyx}.", self._cure)
+            raise InputError(f"{path} has shape {array.shape}, {self._shape_source} {case.shape_zyx}.", self._cure)
         return array
 
-    @property
-    def _cure(self) -> str:
-        return "Copy the folder again, or export it again." if self.released else _CURE
+    def _read_masks(self, case: Case, file: str) -> MaskSet:
+        return MaskSet.read(self._path(case, file))
 
     def _path(self, case: Case, file: str) -> Path:
-        return (self.folder if self.released else case_folder(self.folder, case.name)) / file
+        return case_folder(self.folder, case.name) / file
 
 
 def case_folder(folder: Path, name: str) -> Path:

@@ -8,7 +8,9 @@ released default, and the first voxel to lie at the origin. No file tells splits
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from .config import Triple
 from .dataset import SPLITS, Case, Dataset, case_folder, read_json, write_array, write_case, write_json
 from .errors import InputError, OutputError
 from .masks import released_masks
+from .masks.mask_set import MaskSet
 
 IMAGE, LABELS, MASKS = "_image.npy", "_gt.npy", "dataset.h5"
 SPACING_ZYX = (1.5, 1.5, 1.5)
@@ -26,6 +29,20 @@ _STATE = ".mass-export"
 _RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 """Right, anterior, superior, to which the released preparation turns scans, in LPS."""
 _CURE = "Copy the folder again, or take over the cases that are whole with `mass dataset import`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedDataset(Dataset):
+    """A dataset whose files lie in the folder itself, with the masks of all cases in one of them."""
+
+    _cure: ClassVar[str] = "Copy the folder again, or export it again."
+    _shape_source: ClassVar[str] = "its image has"
+
+    def _read_masks(self, case: Case, file: str) -> MaskSet:
+        return released_masks.read_masks(self._path(case, file), case.name, case.spacing_zyx)
+
+    def _path(self, case: Case, file: str) -> Path:
+        return self.folder / file
 
 
 def is_released(folder: Path) -> bool:
@@ -46,7 +63,7 @@ def case_names(folder: Path) -> list[str]:
 def read_released(
     folder: Path, *, names: Iterable[str] | None = None, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto"
 ) -> Dataset:
-    """Open a folder as a dataset; `Dataset.read` does it with what is usual.
+    """Open a folder as a dataset; `opening.open_dataset` does it with what is usual.
 
     Masks are packed anew each time they are asked for; `mass dataset import` does it once.
 
@@ -62,7 +79,7 @@ def read_released(
     with_masks = _with_masks(folder)
     cases = [_case(folder, name, name in with_masks, spacing_zyx, modality) for name in (case_names(folder) if names is None else names)]
     splits = {split: tuple(case.name for case in cases) if split == "train" else () for split in SPLITS}
-    return Dataset(folder=folder, name=folder.resolve().name, cases=tuple(cases), splits=splits, released=True)
+    return ReleasedDataset(folder=folder, name=folder.resolve().name, cases=tuple(cases), splits=splits)
 
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:

@@ -17,6 +17,7 @@ from mass_core.dataset import Dataset, finished_case
 from mass_core.errors import InputError
 from mass_core.evaluation import case_volumes, segmenter_for
 from mass_core.make_case import make_case
+from mass_core.opening import open_dataset
 from mass_core.outputs import stem
 from mass_core.params import Finetune, Reference
 from mass_core.progress import Report, Steps
@@ -61,7 +62,7 @@ def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, 
         dataset = _prepared(order.cases, model.recipe.changed(modality=order.modality), folder, steps)
         _with_splits(dataset, looks, config.seed).write()
     group.wait()
-    dataset = Dataset.read(order.dataset or folder)
+    dataset = open_dataset(order.dataset or folder)
     looks = {value: Appearance(name=name) for value, name in dataset.label_names.items()} | looks
     looks |= {int(value): Appearance(name=x.name, color=x.color, terminology=x.terminology) for value, x in order.appearance.items()}
     return _chosen(order, config, dataset, looks)

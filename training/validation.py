@@ -12,6 +12,7 @@ import numpy as np
 from mass_core.checkpoint import Model, fingerprint
 from mass_core.dataset import Dataset
 from mass_core.evaluation import Score, Trial, judge, scan, segmenter_for, shown_labels
+from mass_core.opening import open_dataset
 from mass_core.score_tables import table
 from mass_core.segmenter import Segmenter
 from mass_core.task import Task
@@ -34,7 +35,7 @@ class Labelled:
 def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], list[str]]:
     """The datasets that can be judged, and what the user should be told about them and about the others."""
     sets, told = [], []
-    for dataset in map(Dataset.read, data):
+    for dataset in map(open_dataset, data):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
         if not cases:
             told.append(f"{dataset.name} has no labelled scans in its split val.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mass_core.dataset import Dataset
+from mass_core.opening import open_dataset
 from training import recipes
 from training.config import RunConfig, changed
 from training.data.episodes import Episodes, collate
@@ -52,7 +52,7 @@ def main() -> int:
 def opened(config: RunConfig, data: list[Path]) -> Episodes:
     """The episodes of a run."""
     return Episodes(
-        [Dataset.read(path) for path in data],
+        [open_dataset(path) for path in data],
         config.episodes,
         window=lambda step: window_at(step, config),
         batch_size=config.batch_size,

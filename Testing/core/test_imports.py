@@ -51,6 +51,7 @@ LAYERS = {
             "phantoms",
             "dataset",
             "released_layout",
+            "opening",
             "dataset_cases",
             "make_case",
             "masks",

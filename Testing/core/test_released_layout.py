@@ -14,7 +14,8 @@ from mass_core.dataset import Case, Dataset, write_case
 from mass_core.errors import InputError
 from mass_core.masks.mask_set import MaskSet
 from mass_core.masks.released_masks import chunks_of
-from mass_core.released_layout import read_released
+from mass_core.opening import open_dataset
+from mass_core.released_layout import ReleasedDataset, read_released
 from training.config import EpisodeConfig
 from training.data.episodes import Episodes, collate
 from training.views import cut_views
@@ -91,7 +92,7 @@ def full(masks: MaskSet) -> np.ndarray:
 
 
 def test_a_folder_is_read_as_it_is(folder: Path) -> None:
-    dataset = Dataset.read(folder)
+    dataset = open_dataset(folder)
     assert dataset.name == "bcv" and dataset.splits == {"train": ("a", "b", "c", "d"), "val": (), "test": ()}
     case = dataset.case("a")
     assert (case.patient, case.spacing_zyx, case.origin_xyz, case.shape_zyx) == ("a", (1.5, 1.5, 1.5), (0, 0, 0), SHAPE)
@@ -109,7 +110,7 @@ def test_an_episode_of_a_folder_as_it_is_equals_that_of_the_same_taken_over(fold
     assert mass("dataset", "import", folder, "--output", tmp_path / "taken") == 0
     config = EpisodeConfig(task_slots=(3,), pose_warmup=1, absent_share=0.0, smallest_voxels=8)
     options = {"window": lambda step: 16, "batch_size": 2, "seed": 5, "steps": 10}
-    as_it_is, taken = (Episodes([Dataset.read(place)], config, **options) for place in (folder, tmp_path / "taken"))
+    as_it_is, taken = (Episodes([open_dataset(place)], config, **options) for place in (folder, tmp_path / "taken"))
     assert len(as_it_is.scans[0]) == 2  # those with masks
     for number in range(6):
         one, other = as_it_is[number], taken[number]
@@ -124,8 +125,9 @@ def test_taking_over_keeps_every_voxel(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"train": ["b"], "test": ["a", "c"], "labels": {"1": "ball"}}')
     options = ("--spacing", 1, 2, 3, "--modality", "mr", "--split", tmp_path / "split.json", "--name", "balls")
     assert mass("dataset", "import", folder, "--output", output, *options) == 0
-    dataset, before = Dataset.read(output), Dataset.read(folder)
-    assert not dataset.released and (dataset.name, dataset.label_names) == ("balls", {1: "ball"})
+    dataset, before = open_dataset(output), open_dataset(folder)
+    assert isinstance(before, ReleasedDataset) and not isinstance(dataset, ReleasedDataset)
+    assert (dataset.name, dataset.label_names) == ("balls", {1: "ball"})
     assert dataset.splits == {"train": ("b",), "val": (), "test": ("a", "c")}
     assert dataset.case("a").spacing_zyx == (3, 2, 1) == dataset.masks("a").spacing_zyx and dataset.case("a").modality == "mr"
     for name in "abc":
@@ -138,7 +140,7 @@ def test_taking_over_keeps_every_voxel(folder: Path, tmp_path: Path) -> None:
 def test_there_and_back_every_voxel_stays(ours: Path, tmp_path: Path) -> None:
     assert mass("dataset", "export", ours, "--output", tmp_path / "released") == 0
     assert mass("dataset", "import", tmp_path / "released", "--output", tmp_path / "back") == 0
-    before, back = Dataset.read(ours), Dataset.read(tmp_path / "back")
+    before, back = open_dataset(ours), open_dataset(tmp_path / "back")
     for name in "xy":
         np.testing.assert_array_equal(back.image(name), before.image(name))
         assert len(back.masks(name)) == len(before.masks(name))
@@ -159,7 +161,7 @@ def test_what_is_written_is_the_released_layout(ours: Path, tmp_path: Path, caps
         stack, none = file["x/auto_masks"], file["y/auto_masks"]
         assert list(file["x"]) == ["auto_masks"] and not file["x"].attrs and not stack.attrs
         assert (stack.dtype, stack.compression, stack.shuffle, stack.chunks) == (np.uint8, "lzf", True, (2, 9, 8, 11))
-        assert np.array_equal(stack[:], full(Dataset.read(ours).masks("x")))
+        assert np.array_equal(stack[:], full(open_dataset(ours).masks("x")))
         assert none.shape == (0, 9, 8, 11) and none.dtype == np.uint8 and none.compression is None
 
 
@@ -183,7 +185,7 @@ def test_chunks_of_part_of_a_mask_are_read(folder: Path) -> None:
     with h5py.File(folder / "dataset.h5", "a") as file:
         file.create_dataset("e/auto_masks", data=stack * 255, chunks=(3, 7, 24, 9), compression="gzip")
     np.save(folder / "e_image.npy", image)
-    assert np.array_equal(full(Dataset.read(folder).masks("e")), stack[:-1])
+    assert np.array_equal(full(open_dataset(folder).masks("e")), stack[:-1])
 
 
 KILLED = """
@@ -225,7 +227,7 @@ def test_a_second_export_makes_only_what_changed(ours: Path, tmp_path: Path, cap
     assert mass("dataset", "export", ours, "--output", output) == 0
     assert "1 made, 1 there before" in capsys.readouterr().out
     assert (np.load(output / "x_image.npy") == 2).all() and np.array_equal(np.load(output / "x_gt.npy"), before)
-    assert sorted(Dataset.read(output).splits["train"]) == ["x", "y"] and len(Dataset.read(output).masks("x")) == 2
+    assert sorted(open_dataset(output).splits["train"]) == ["x", "y"] and len(open_dataset(output).masks("x")) == 2
 
 
 def test_a_case_that_left_the_export_comes_back_with_its_masks(ours: Path, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_a_case_that_left_the_export_comes_back_with_its_masks(ours: Path, tmp_p
         assert list(file) == ["y"]
     record.write_text(both)
     assert mass("dataset", "export", ours, "--output", output) == 0
-    assert len(Dataset.read(output).masks("x")) == 2
+    assert len(open_dataset(output).masks("x")) == 2
 
 
 def test_a_second_import_makes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -256,7 +258,7 @@ def test_labels_above_255_are_refused(ours: Path, tmp_path: Path, capsys: pytest
     np.save(ours / "cases" / "x" / "labels.npy", labels)
     assert mass("dataset", "export", ours, "--output", tmp_path / "released") == 3
     assert "go up to 256" in capsys.readouterr().err
-    assert Dataset.read(tmp_path / "released").splits["train"] == ("y",)
+    assert open_dataset(tmp_path / "released").splits["train"] == ("y",)
 
 
 def test_an_export_replaces_nothing_that_is_not_its_own(ours: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -287,7 +289,7 @@ def test_a_truncated_file_of_masks_is_refused(folder: Path, tmp_path: Path, caps
     path = folder / "dataset.h5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=r"dataset\.h5 cannot be read"):
-        Dataset.read(folder)
+        open_dataset(folder)
     assert mass("dataset", "import", folder, "--output", tmp_path / "new") == 2
     assert "cannot be read" in capsys.readouterr().err
 
@@ -298,7 +300,7 @@ def test_damaged_masks_inside_a_file_are_refused(folder: Path) -> None:
     content = bytearray((folder / "dataset.h5").read_bytes())
     content[info.byte_offset : info.byte_offset + info.size] = b"\xff" * info.size
     (folder / "dataset.h5").write_bytes(content)
-    dataset = Dataset.read(folder)
+    dataset = open_dataset(folder)
     with pytest.raises(InputError, match="cannot be read"):
         dataset.masks("a")
     assert len(dataset.masks("b")) == 5
@@ -309,10 +311,10 @@ def test_masks_without_their_image_are_refused_and_the_others_can_be_taken_over(
 ) -> None:
     (folder / "a_image.npy").unlink()
     with pytest.raises(InputError, match=r"masks of 'a', but .*a_image\.npy is missing"):
-        Dataset.read(folder)
+        open_dataset(folder)
     assert mass("dataset", "import", folder, "--output", tmp_path / "taken") == 3
     assert "a_image.npy is missing" in capsys.readouterr().err
-    assert Dataset.read(tmp_path / "taken").splits["train"] == ("b", "c", "d")
+    assert open_dataset(tmp_path / "taken").splits["train"] == ("b", "c", "d")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +336,7 @@ def test_parts_that_disagree_are_refused(
     np.save(folder / file, array)
     assert mass("dataset", "import", folder, "--output", tmp_path / "taken") == 3
     assert message in capsys.readouterr().err
-    assert Dataset.read(tmp_path / "taken").splits["train"] == ("b", "c", "d")
+    assert open_dataset(tmp_path / "taken").splits["train"] == ("b", "c", "d")
 
 
 @pytest.mark.parametrize(
@@ -347,22 +349,22 @@ def test_what_is_no_stack_of_masks_is_refused(folder: Path, stack: np.ndarray | 
         if stack is not None:
             file["a/auto_masks"] = stack
     with pytest.raises(InputError, match=message):
-        Dataset.read(folder).masks("a")
+        open_dataset(folder).masks("a")
 
 
 def test_truncated_images_are_refused(folder: Path) -> None:
     path = folder / "b_image.npy"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"b_image\.npy cannot be read"):
-        Dataset.read(folder)
+        open_dataset(folder)
 
 
 def test_without_h5py_the_cure_is_told_and_folders_without_masks_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match="pip install h5py"):
-        Dataset.read(folder)
+        open_dataset(folder)
     (folder / "dataset.h5").unlink()
-    dataset = Dataset.read(folder)
+    dataset = open_dataset(folder)
     assert dataset.splits["train"] == ("a", "b", "c", "d") and len(dataset.masks("a")) == 0
 
 
@@ -377,7 +379,7 @@ def test_without_h5py_nothing_is_exported(
 def test_hidden_files_are_no_cases(folder: Path) -> None:
     """macOS leaves files such as ._a_image.npy on drives of other systems."""
     (folder / "._a_image.npy").write_bytes(b"resource fork")
-    assert Dataset.read(folder).splits["train"] == ("a", "b", "c", "d")
+    assert open_dataset(folder).splits["train"] == ("a", "b", "c", "d")
 
 
 def test_a_full_disk_is_told_and_leaves_the_earlier_file(
@@ -397,4 +399,4 @@ def test_a_full_disk_is_told_and_leaves_the_earlier_file(
     assert "cannot be copied" in capsys.readouterr().err and (output / "dataset.h5").read_bytes() == before
     assert not list(output.glob("*.partial"))
     assert mass("dataset", "export", ours, "--output", output) == 0
-    assert len(Dataset.read(output).masks("x")) == 2
+    assert len(open_dataset(output).masks("x")) == 2

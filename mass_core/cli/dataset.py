@@ -77,10 +77,10 @@ def run_import(arguments: argparse.Namespace) -> int:
 def run_export(arguments: argparse.Namespace) -> int:
     """Write every case, then the file of all masks."""
     from .. import released_layout
-    from ..dataset import Dataset
+    from ..opening import open_dataset
 
-    dataset, output = Dataset.read(arguments.folder), arguments.output
-    if dataset.released:
+    dataset, output = open_dataset(arguments.folder), arguments.output
+    if isinstance(dataset, released_layout.ReleasedDataset):
         raise InputError(f"{arguments.folder} is laid out as the released code does already.", "Copy the folder.")
     released_layout.check_export(output)
     scans = [Scan(case.name, dataset.folder) for case in dataset.cases]

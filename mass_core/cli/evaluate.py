@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Learn, segment, judge and write."""
-    from ..dataset import Dataset
+    from ..opening import open_dataset
 
     epochs = 1 if arguments.epochs is None else arguments.epochs
     if min([*arguments.shots, arguments.repeats, epochs]) < 1:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.seconds <= 0:
         raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
-    dataset = Dataset.read(arguments.dataset)
+    dataset = open_dataset(arguments.dataset)
     cases = dataset.splits[arguments.split][: arguments.cases]
     if not cases:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Sampler
 
-from mass_core.dataset import Dataset
+from mass_core.opening import open_dataset
 
 from ..config import RunConfig
 from ..distributed import Group
@@ -18,7 +18,7 @@ from .episodes import Batch, Episode, Episodes, collate
 def batches(config: RunConfig, data: Sequence[Path], start: int, group: Group) -> Iterator[list[Batch]]:
     """What this process computes in each step from `start` on, in `config.accumulate` parts, on its device."""
     episodes = Episodes(
-        [Dataset.read(path) for path in data],
+        [open_dataset(path) for path in data],
         config.episodes,
         window=partial(window_at, config=config),
         batch_size=config.batch_size,
