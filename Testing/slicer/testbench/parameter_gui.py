@@ -14,7 +14,7 @@ import qt
 import slicer
 import vtk
 
-from .parameter_node import Choice, Decimals, Maximum, Minimum, SingleStep, WithinRange, annotations
+from .parameter_annotations import Choice, Decimals, Maximum, Minimum, SingleStep, WithinRange, annotations
 
 _LEAST = -(2**31)
 """The smallest number of a QSpinBox."""
