@@ -72,7 +72,7 @@ def test_slabs_are_the_block(size: tuple[int, int, int], slab_voxels: int, monke
     skip, coarse = torch.randn(1, 4, *size) + 5, torch.randn(1, 8, *(-(-n // 2) for n in size)) * 3 - 2
     expected = block(skip, F.interpolate(coarse, size=size, mode="trilinear", align_corners=True))
     with torch.no_grad():
-        found = slabs.residual_block(block, [slabs.Stored(skip), slabs.Upsampled(coarse, skip.shape[2:])])
+        found = block.in_slabs([slabs.Stored(skip), slabs.Upsampled(coarse, skip.shape[2:])])
     assert torch.allclose(found, expected, atol=1e-4)
 
 

@@ -68,11 +68,17 @@ class ResidualBlock(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """Map parts [B,C_i,D,H,W], read as one tensor of their channels, to [B,C_out,D,H,W]."""
         if slabs.apply_to(parts[0]):
-            return slabs.per_image(lambda *p: slabs.residual_block(self, [slabs.Stored(part) for part in p]), *parts)
+            return slabs.per_image(lambda *p: self.in_slabs([slabs.Stored(part) for part in p]), *parts)
         first = [self.conv1.weight] if self.shortcut is None else [self.conv1.weight, self.shortcut.weight]
         hidden, *shortcut = self.convolve_activated(parts, first)
         (result,) = self.convolve_activated([hidden], [self.conv2.weight])
         return result + (shortcut[0] if shortcut else parts[0])
+
+    def in_slabs(self, sources: Sequence[slabs.Source]) -> Tensor:
+        """The same for one image, of sources in the order of their channels; see `slabs`."""
+        shortcut = None if self.shortcut is None else self.shortcut.weight
+        weights = slabs.BlockWeights(self.conv1.weight, self.conv2.weight, shortcut)
+        return slabs.residual_block(weights, sources, inplace=self.inplace)
 
 
 class Attention(nn.Module):

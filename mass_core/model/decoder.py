@@ -26,7 +26,7 @@ class UpLevel(nn.Module):
         return self.refine(self.join(skip, F.interpolate(coarse, size=skip.shape[2:], mode="trilinear", align_corners=True)))
 
     def _join_slabs(self, skip: Tensor, coarse: Tensor) -> Tensor:
-        return slabs.residual_block(self.join, [slabs.Stored(skip), slabs.Upsampled(coarse, skip.shape[2:])])
+        return self.join.in_slabs([slabs.Stored(skip), slabs.Upsampled(coarse, skip.shape[2:])])
 
 
 class Decoder(nn.Module):

@@ -10,7 +10,7 @@ Three observations replace the straightforward computation:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,6 @@ from torch import Tensor
 
 from .interpolation import along_axis, upsampling_matrix
 from .threads import in_threads
-
-if TYPE_CHECKING:
-    from .blocks import ResidualBlock
 
 SLAB_VOXELS = 2**16
 """Voxels of one slab: the convolution is fastest, and temporary memory least, on a few slices (measured at 32 to 192 channels)."""
@@ -105,22 +102,31 @@ class Upsampled:
         return planes_zCHW.transpose(0, 1)[None]
 
 
-def residual_block(block: "ResidualBlock", sources: Sequence[Source]) -> Tensor:
+class BlockWeights(NamedTuple):
+    """Kernels [C_out,C_in,3,3,3] of a `ResidualBlock`."""
+
+    first: Tensor
+    second: Tensor
+    shortcut: Tensor | None
+
+
+def residual_block(block: BlockWeights, sources: Sequence[Source], *, inplace: bool) -> Tensor:
     """What `ResidualBlock` computes for the concatenated sources, [1,C_out,D,H,W] with channels last.
 
     Args:
-        block: gives the weights, and says whether the input's memory may become the result's.
+        block: its weights.
         sources: its input, in the order of their channels.
+        inplace: without a shortcut, the input's memory may become the result's.
     """
-    channels, size = block.conv1.out_channels, sources[0].shape[2:]
+    channels, size = len(block.first), sources[0].shape[2:]
     hidden = torch.empty(1, channels, *size, memory_format=LAST)
     if block.shortcut is None:
         total = sources[0].slab(0, size[0])
-        total = total if block.inplace else total.clone()
-        weight = block.conv1.weight
+        total = total if inplace else total.clone()
+        weight = block.first
     else:
         total = torch.empty_like(hidden)
-        weight = torch.cat([block.conv1.weight, block.shortcut.weight])
+        weight = torch.cat([block.first, block.shortcut])
 
     def keep(z: slice, result: Tensor) -> None:
         hidden[:, :, z] = result[:, :channels]
@@ -133,7 +139,7 @@ def residual_block(block: "ResidualBlock", sources: Sequence[Source]) -> Tensor:
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     with torch.autocast("cpu", enabled=False):  # only convolutions are worth rounding for
         convolve_all(sources, weight, dtype, keep)
-        convolve_all([Stored(hidden)], block.conv2.weight, dtype, add)
+        convolve_all([Stored(hidden)], block.second, dtype, add)
     return total
 
 
