@@ -21,7 +21,8 @@ from torch import Tensor
 
 from .atomic import write_bytes
 from .config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from .errors import DeviceError, InputError, WeightsError
+from .errors import InputError, WeightsError
+from .machine import choose_device
 from .model import MASS, build_model
 from .released_finetuned import released_task, released_tokens
 from .released_keys import our_key
@@ -141,32 +142,6 @@ def save_weights(
         header["task"] = task.header()
     tensors = {name: value.detach().to("cpu", _kind(value, dtype)).contiguous() for name, value in network.state_dict().items()}
     write_bytes(Path(path), safetensors_bytes(tensors, {"mass": json.dumps(header)}))
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto takes the fastest there is.
-
-    Raises:
-        DeviceError: if it is absent.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
-    if device.type == "cuda" and not cuda:
-        raise DeviceError(
-            f"{name} was asked for, but PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch."
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another."
-        )
-    if device.type == "mps" and not mps:
-        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
-    return device
 
 
 def fingerprint(network: torch.nn.Module) -> str:

@@ -16,9 +16,10 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from .atomic import write_bytes
-from .checkpoint import choose_device, fill, fingerprint, read_tensors
+from .checkpoint import fill, fingerprint, read_tensors
 from .config import Modality, ModelConfig, Recipe, Shape, from_dict
 from .errors import WeightsError
+from .machine import choose_device
 from .model.encoder import build_encoder
 from .preprocess import prepare
 from .volume import Box, Volume, cut
@@ -248,7 +249,7 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
 
     Args:
         weights: what `save_classifier` wrote.
-        device: see `checkpoint.choose_device`.
+        device: see `machine.choose_device`.
 
     Raises:
         WeightsError: if the file is missing, damaged, for segmentation, or of another version.

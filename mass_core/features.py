@@ -21,11 +21,12 @@ from .config import Modality, Recipe, Shape, Triple
 from .errors import InputError
 from .image_files import write_image
 from .model import MASS
+from .model.compute import Compute, choose_compute, with_one_retry
 from .preprocess import Prepared, Record, restore_probabilities
 from .progress import Steps
 from .resample import resample
-from .segmenter import Segmenter, with_one_retry
-from .sweep import Compute, blended, choose_compute, padded_to, put, stacked
+from .segmenter import Segmenter
+from .sweep import blended, padded_to, put, stacked
 from .tokens import content_key
 from .volume import Geometry, Volume
 from .windows import blend_weights, padded_shape, positions

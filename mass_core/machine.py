@@ -1,9 +1,14 @@
-"""What the computer has: memory free and used, and the devices PyTorch can compute on. Standard library only until PyTorch is asked for."""
+"""Memory free and used, the devices PyTorch can compute on, and which of them to take; PyTorch is loaded only when it is asked."""
 
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def free_memory() -> int | None:
@@ -57,6 +62,34 @@ def devices() -> list[dict[str, Any]]:
         total = torch.mps.recommended_max_memory()
         found.append({"name": "mps", "about": "Apple GPU", "total": total, "free": total - torch.mps.driver_allocated_memory()})
     return [*found, {"name": "cpu", "about": f"{os.cpu_count()} cores", "total": None, "free": free_memory()}]
+
+
+def choose_device(name: str = "auto") -> "torch.device":
+    """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto takes the fastest there is.
+
+    Raises:
+        DeviceError: if it is absent.
+    """
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
+    if device.type == "cuda" and not cuda:
+        raise DeviceError(
+            f"{name} was asked for, but PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another."
+        )
+    if device.type == "mps" and not mps:
+        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
+    return device
 
 
 def _reset_linux_peak() -> None:

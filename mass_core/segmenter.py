@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from . import config
 from .appearance import Appearance
@@ -13,11 +12,12 @@ from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .failures import is_out_of_memory, out_of_memory
 from .merge import Group, interpolated, keep_largest_parts, mapped, nearest
+from .model.compute import Compute, choose_compute, with_one_retry
 from .place import closeness
 from .preprocess import Prepared, Record, prepare, restore_probabilities
 from .progress import Report, Steps
 from .recent import Recent
-from .sweep import Compute, Swept, Wanted, choose_compute, split_passes, sweep
+from .sweep import Swept, Wanted, split_passes, sweep
 from .task import Task
 from .tokens import Learner, content_key, preparation, unique
 from .volume import Box, Geometry, Volume
@@ -25,13 +25,10 @@ from .volume import Box, Geometry, Volume
 if TYPE_CHECKING:
     from .checkpoint import Model
 
-Found = TypeVar("Found")
-
 _PREPARED_BYTES = 1 << 30
 """Of prepared targets kept for the next run."""
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 """Fields of a recipe in which references and targets must not differ."""
-_BLENDED_ON_CPU = "The GPU's memory did not suffice; windows were computed one at a time and blended on the CPU."
 
 
 class Probabilities(Mapping[int, Volume]):
@@ -294,30 +291,6 @@ class _Run:
     def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
         """Reports the windows of one group as a share of those of all groups."""
         return lambda done, count: self._steps.at("segment", before + own * done / count, total)
-
-
-def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple[Found, tuple[str, ...]]:
-    """Run; if memory does not suffice, run once more with the least it can do with, and say so.
-
-    Raises:
-        DeviceError: if that does not suffice either.
-    """
-    try:
-        return found(compute), ()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if compute == compute.frugal():
-            raise out_of_memory(error) from error
-    # Outside the handler: the error held on to the tensors that filled the memory.
-    if compute.device.type == "cuda":
-        torch.cuda.empty_cache()
-    try:
-        return found(compute.frugal()), (_BLENDED_ON_CPU,)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error) from error
-        raise
 
 
 def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:

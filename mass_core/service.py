@@ -12,13 +12,13 @@ import torch
 
 from .adapt import Adapted, adapt
 from .appearance import Appearance, read_appearance, write_labels
-from .checkpoint import Model, choose_device, load_model
+from .checkpoint import Model, load_model
 from .components import bounding_box
 from .config import Recipe, recipe, to_dict
 from .errors import InputError, OutputError
 from .features import look
 from .finetuning import finetune
-from .machine import Peak
+from .machine import Peak, choose_device
 from .outputs import all_or_none, check_free, folders_ready, plan
 from .params import Adapt, Assess, Encode, Features, Finetune, Learn, Load, Look, Order, Reference, Segment, read
 from .progress import Steps

@@ -1,8 +1,7 @@
 """The network goes over a prepared scan, window by window."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -13,39 +12,16 @@ from torch import Tensor
 from .blend import Best, Blend
 from .config import Recipe, Shape
 from .model import MASS
+from .model.compute import Compute
 from .volume import Box, slices
 from .windows import blend_weights, padded_shape, positions
 
 Tokens = tuple[Tensor, ...]
 
-_ACTIVATIONS = 24
-"""Full-resolution feature maps a window may need at once, in multiples of the first level's channels: a cautious guess. Where it is too
-low, the run is repeated with one window at a time."""
 _STORE_BYTES = 1 << 30
 _STORE_VOXEL = 4
 """Probabilities kept for interpolation: float16 and a label's number. They hold every label of a volume of 27 million voxels with nine
 labels; of larger ones at least the three most probable labels of each voxel, the next is hardly ever the voxel's label."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """Where and how the network computes."""
-
-    device: torch.device
-    dtype: torch.dtype
-    """Of the convolutions and products; float32 switches autocast off."""
-    batch: int = 1
-    """Windows in one pass."""
-    blend_device: torch.device = torch.device("cpu")
-    """Where windows are summed."""
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """The context to run the network in."""
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
-
-    def frugal(self) -> "Compute":
-        """The same with the least memory on the device."""
-        return replace(self, batch=1, blend_device=torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +49,6 @@ class Swept:
     best: Best
     maps: tuple[np.ndarray, ...] | None
     """Probabilities float32 [z,y,x] of every label, if they were wanted."""
-
-
-def choose_compute(device: torch.device, precision: str, network: MASS, recipe: Recipe, labels: int) -> Compute:
-    """Precision and number of windows that suit the device's free memory.
-
-    Args:
-        device: where the network is.
-        precision: auto, float32, bfloat16 or float16. auto is bfloat16 on CUDA devices that have it, else float32.
-        network: for the size of its feature maps.
-        recipe: for the window.
-        labels: decoded together.
-    """
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    automatic = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    dtype = automatic if precision == "auto" else names[precision]
-    if device.type != "cuda":
-        return Compute(device=device, dtype=dtype)
-    free, _ = torch.cuda.mem_get_info(device)
-    voxels = int(np.prod(recipe.window_zyx))
-    window = voxels * (_ACTIVATIONS * network.config.channels[0] * dtype.itemsize + 8 * labels)
-    return Compute(device=device, dtype=dtype, batch=int(np.clip(free // 2 // window, 1, 8)), blend_device=device)
 
 
 def sweep(

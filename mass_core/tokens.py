@@ -16,11 +16,11 @@ from .components import count_parts, label_boxes
 from .config import Modality, Recipe, Triple, to_dict
 from .errors import InputError
 from .model import MASS
+from .model.compute import Compute
 from .place import Place, extent_mm, mean_triple
 from .progress import Steps
 from .recent import Recent
 from .reference import ReferenceCrop, as_label_map, common_spacing, prepare_reference, working_spacing
-from .sweep import Compute
 from .task import TaskLabel
 from .volume import Volume, slices
 

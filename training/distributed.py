@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mass_core.checkpoint import choose_device
 from mass_core.errors import InputError
+from mass_core.machine import choose_device
 
 _OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 

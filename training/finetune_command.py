@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mass_core.checkpoint import Model, load_model
-from mass_core.cli.terminal import JsonLines, Output, Terminal
+from mass_core.console import JsonLines, Output, Terminal
 from mass_core.dataset import read_json
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
@@ -206,7 +206,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
 
 def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     """Scans of a folder with the label maps of the same names."""
-    from mass_core.cli.scans import find_scans, scan_named
+    from mass_core.scan_files import find_scans, scan_named
 
     if arguments.images is None:
         return []

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from mass_core.cli.terminal import Output
+from mass_core.console import Output
 
 from .finetune_config import FinetuneConfig
 from .stopping import Signals

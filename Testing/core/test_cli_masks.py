@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("skimage")
 
 from mass_core.cli import main  # noqa: E402
-from mass_core.cli.scans import find_scans  # noqa: E402
 from mass_core.config import Recipe  # noqa: E402
 from mass_core.dataset import Dataset  # noqa: E402
 from mass_core.errors import InputError  # noqa: E402
 from mass_core.masks.generator import masks_of, masks_spacing  # noqa: E402
 from mass_core.masks.mask_set import MaskSet  # noqa: E402
+from mass_core.scan_files import find_scans  # noqa: E402
 from mass_core.volume import Geometry, Volume  # noqa: E402
 
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

@@ -20,9 +20,9 @@ from mass_core.colour_picture import render
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.features import Basis, Painting, look, paint, sample, view, view_spacing
+from mass_core.model.compute import Compute
 from mass_core.progress import Steps
 from mass_core.segmenter import Segmenter
-from mass_core.sweep import Compute
 from mass_core.volume import Geometry, Volume
 from mass_core.windows import blend_weights, positions
 from Testing.core.worker_process import LONG, Files, Recorder

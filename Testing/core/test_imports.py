@@ -36,6 +36,8 @@ LAYERS = {
             "params",
             "finetuning",
             "machine",
+            "console",
+            "scan_files",
             "worker",
             "dataset_kinds",
         ),

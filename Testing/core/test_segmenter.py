@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mass_core.appearance import Appearance
 from mass_core.config import ModelConfig, Recipe, recipe
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
+from mass_core.model.compute import Compute
 from mass_core.preprocess import prepare
 from mass_core.segmenter import Segmenter
-from mass_core.sweep import Compute
 from mass_core.volume import Geometry, Volume
 
 CONFIG = ModelConfig(channels=(8, 32, 32, 32))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .. import __version__
+from ..console import JsonLines, Output, Terminal
 from ..errors import Cancelled, MassError
 from ..failures import as_mass_error
-from .terminal import JsonLines, Output, Terminal
 
 COMMANDS = (
     "segment",

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..console import Output
 from ..errors import MassError
 from ..failures import as_mass_error
-from .terminal import Output
 
 
 class Batch:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..outputs import folders_ready
+from ..scan_files import Scan
 from .prepare import given_splits, listed
-from .scans import Scan, work_through
+from .scans import work_through
 
 if TYPE_CHECKING:
     from ..dataset import Case

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic import write_bytes
 from ..errors import MassError, OutputError
 from ..failures import as_mass_error
-from .scans import Scan
+from ..scan_files import Scan
 
 if TYPE_CHECKING:
     from ..masks.mask_set import MaskSet

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import InputError
 from ..outputs import folders_ready
+from ..scan_files import Scan
 from .mask_summary import Summary, add_summary
 from .options import DEVICES
-from .scans import Outcome, Scan, add_scans, given_scans, scan_recipe, work_through
+from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
     from ..masks.from_slices import SliceConfig

@@ -12,7 +12,8 @@ from typing import Any
 from ..config import Recipe, to_dict
 from ..errors import InputError
 from ..outputs import folders_ready
-from .scans import Scan, add_scans, given_scans, scan_recipe, work_through
+from ..scan_files import Scan
+from .scans import add_scans, given_scans, scan_recipe, work_through
 
 
 def add_parser(subparsers: Any) -> None:

@@ -20,10 +20,9 @@ from sam2.build_sam import build_sam2
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoint import choose_device
 from ..errors import DeviceError, InputError, WeightsError
 from ..failures import is_out_of_memory
-from ..machine import free_memory
+from ..machine import choose_device, free_memory
 from ..weights_store import locate
 from .channels import Bytes
 from .frames import Frames

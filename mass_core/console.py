@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import MassError
+from .errors import MassError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

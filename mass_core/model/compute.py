@@ -1,0 +1,86 @@
+"""Where, how exactly and in which portions the network computes, and what is done when memory does not suffice."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ..config import Recipe
+from ..failures import is_out_of_memory, out_of_memory
+from .mass import MASS
+
+Found = TypeVar("Found")
+
+_ACTIVATIONS = 24
+"""Full-resolution feature maps a window may need at once, in multiples of the first level's channels: a cautious guess. Where it is too
+low, the run is repeated with one window at a time."""
+_BLENDED_ON_CPU = "The GPU's memory did not suffice; windows were computed one at a time and blended on the CPU."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how the network computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+    """Of the convolutions and products; float32 switches autocast off."""
+    batch: int = 1
+    """Windows in one pass."""
+    blend_device: torch.device = torch.device("cpu")
+    """Where windows are summed."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context to run the network in."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
+
+    def frugal(self) -> "Compute":
+        """The same with the least memory on the device."""
+        return replace(self, batch=1, blend_device=torch.device("cpu"))
+
+
+def choose_compute(device: torch.device, precision: str, network: MASS, recipe: Recipe, labels: int) -> Compute:
+    """Precision and number of windows that suit the device's free memory.
+
+    Args:
+        device: where the network is.
+        precision: auto, float32, bfloat16 or float16. auto is bfloat16 on CUDA devices that have it, else float32.
+        network: for the size of its feature maps.
+        recipe: for the window.
+        labels: decoded together.
+    """
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    automatic = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    dtype = automatic if precision == "auto" else names[precision]
+    if device.type != "cuda":
+        return Compute(device=device, dtype=dtype)
+    free, _ = torch.cuda.mem_get_info(device)
+    voxels = int(np.prod(recipe.window_zyx))
+    window = voxels * (_ACTIVATIONS * network.config.channels[0] * dtype.itemsize + 8 * labels)
+    return Compute(device=device, dtype=dtype, batch=int(np.clip(free // 2 // window, 1, 8)), blend_device=device)
+
+
+def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple[Found, tuple[str, ...]]:
+    """Run; if memory does not suffice, run once more with the least it can do with, and say so.
+
+    Raises:
+        DeviceError: if that does not suffice either.
+    """
+    try:
+        return found(compute), ()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if compute == compute.frugal():
+            raise out_of_memory(error) from error
+    # Outside the handler: the error held on to the tensors that filled the memory.
+    if compute.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        return found(compute.frugal()), (_BLENDED_ON_CPU,)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        raise
