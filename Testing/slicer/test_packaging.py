@@ -1,4 +1,4 @@
-"""What the extension's package holds: lists and metadata of the CMake files, and an installation with stand-ins for Slicer's macros."""
+"""What the extension's package holds: metadata of the CMake files, and an installation with stand-ins for Slicer's macros."""
 
 import json
 import re
@@ -16,13 +16,6 @@ ENTRY = REPOSITORY / "docs/MASSSlicer.json"
 MODULE, LIBRARY, TRAINING = (REPOSITORY / name for name in ("MASSSlicer", "mass_core", "training"))
 
 
-def listed(folder: Path, variable: str) -> list[str]:
-    """Files a variable of a folder's CMakeLists.txt names."""
-    text = re.sub(r"#.*", "", (folder / "CMakeLists.txt").read_text(encoding="utf-8"))
-    found = re.search(rf"set\({variable}\b\s*([^)]*)\)", text)
-    return found[1].replace("${MODULE_NAME}", "MASSSlicer").split()
-
-
 def on_disk(folder: Path) -> set[str]:
     """Files below a folder, without what Python and the file manager leave behind."""
     found = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.name not in ("CMakeLists.txt", ".DS_Store"))
@@ -32,17 +25,6 @@ def on_disk(folder: Path) -> set[str]:
 def metadata(name: str) -> str:
     """A value as the Extensions Index finds it: the literal behind `set(`."""
     return re.search(rf'set\s*\(EXTENSION_{name}\s*"([^"]+)"[ ]*\)', TOP)[1]
-
-
-@pytest.mark.parametrize(("folder", "prefix"), [(MODULE, "MODULE"), (LIBRARY, "MASS_CORE"), (TRAINING, "TRAINING")])
-def test_lists_are_those_of_the_folder(folder: Path, prefix: str) -> None:
-    scripts, resources = listed(folder, f"{prefix}_PYTHON_SCRIPTS"), listed(folder, f"{prefix}_PYTHON_RESOURCES")
-    there = on_disk(folder)
-    named = set(scripts + resources)
-    assert len(scripts + resources) == len(named), "listed twice"
-    assert sorted(named - there) == [], "listed, but not there"
-    assert sorted(there - named) == [], "there, but not listed"
-    assert all(name.endswith(".py") for name in scripts) and not any(name.endswith(".py") for name in resources)
 
 
 def test_no_stray_python_file_beside_the_module() -> None:
