@@ -4,8 +4,8 @@ import sys
 
 import slicer
 from MASSSlicerLib.logic import MASSSlicerLogic
+from MASSSlicerLib.panels.window import Window
 from MASSSlicerLib.sample_data import register_sample_data
-from MASSSlicerLib.widget import Window
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest, ScriptedLoadableModuleWidget

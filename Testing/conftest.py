@@ -72,7 +72,7 @@ def tiny_weights(tiny_network, tiny_recipe, tmp_path_factory: pytest.TempPathFac
     """A weights file of the tiny network."""
     import torch
 
-    from mass_core.checkpoint import save_weights
+    from mass_core.weights.checkpoint import save_weights
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, tiny_network, tiny_recipe, {"recipe": "tests"}, dtype=torch.float32)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mass_core.atomic import write_by
 from mass_core.errors import InputError, MassError
+from mass_core.files import write_by
 
 _PANELS = (("loss",), ("dice", "val_dice"), ("norm",), ("lost", "empty"), ("samples_per_s",), ("data_wait",))
 

@@ -23,15 +23,15 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from mass_core.errors import InputError, MassError
 from mass_core.outputs import stem
 
-from . import scene
-from .cases import Case
-from .engine import Engine
-from .exports import Exports
-from .features import FeaturesRun
-from .finetune import Finetuning, News, Order, Outcome
-from .order import Destination, Progress, Reference, Settings
 from .parameters import MASSSlicerParameterNode
-from .run import Run
+from .processes.engine import Engine
+from .runs.cases import Case
+from .runs.features import FeaturesRun
+from .runs.finetuning import Finetuning, News, Order, Outcome
+from .runs.order import Destination, Progress, Reference, Settings
+from .runs.segmentation import Run
+from .scene import exchange as scene
+from .scene.exports import Exports
 
 _LOG_LINES = 2000
 _SURFACE_MS = 50

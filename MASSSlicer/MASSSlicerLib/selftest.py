@@ -8,10 +8,10 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from . import scene
 from .logic import MASSSlicerLogic
-from .order import Reference
+from .runs.order import Reference
 from .sample_data import load_samples
+from .scene import exchange as scene
 
 if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest

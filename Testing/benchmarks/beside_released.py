@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from training import pretrain, recipes
-from training.config import RunConfig, changed
-from training.data.episodes import Batch, collate
-from training.deep import FusionWatch
-from training.distributed import Group
-from training.pretrain import augmented_views
-from training.schedule import window_at
-from training.start import start
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import RunConfig, changed
+from training.pretrain.deep_supervision import FusionWatch
+from training.pretrain.episodes import Batch, collate
+from training.pretrain.loop import augmented_views
+from training.pretrain.schedule import window_at
+from training.pretrain.start import start
+from training.runs.distributed import Group
 
 from .released_tree import peak, second
 from .training import opened

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from mass_core import phantoms
-from mass_core.components import label_boxes
-from mass_core.volume import Volume
-from training.classify import main as train
+from mass_core.data import phantoms
+from mass_core.volumes.components import label_boxes
+from mass_core.volumes.volume import Volume
+from training.classify.loop import main as train
 
 ORGANS = {1: "brainstem", 3: "right parotid", 4: "left parotid", 6: "larynx", 7: "mandible"}
 BOX_MM = 130.0

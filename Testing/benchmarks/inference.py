@@ -108,8 +108,8 @@ def write_scans(folder: Path, size: int) -> None:
     """A target of size^3 voxels of 1.5 mm, and a reference with one organ."""
     import numpy as np
 
-    from mass_core import phantoms
-    from mass_core.volume import Volume
+    from mass_core.data import phantoms
+    from mass_core.volumes.volume import Volume
 
     target, _ = phantoms.subject(1, "ct", shape_zyx=(size,) * 3, spacing_zyx=(1.5,) * 3)
     reference, labels = phantoms.subject(2, "ct", shape_zyx=(128,) * 3, spacing_zyx=(2.0,) * 3)
@@ -120,16 +120,16 @@ def write_scans(folder: Path, size: int) -> None:
 
 def write_own_weights(path: Path) -> None:
     """Random weights of the base network."""
-    from mass_core.checkpoint import save_weights
     from mass_core.config import ModelConfig, Recipe
     from mass_core.model import build_model
+    from mass_core.weights.checkpoint import save_weights
 
     save_weights(path, build_model(ModelConfig()), Recipe(), {})
 
 
 def agreement(folder: Path) -> float:
     """Dice of the two results."""
-    from mass_core.volume import Volume
+    from mass_core.volumes.volume import Volume
 
     ours, released = (Volume.read(folder / f"{code}.nii.gz").array > 0 for code in ("ours", "released"))
     return float(2 * (ours & released).sum() / max(ours.sum() + released.sum(), 1))

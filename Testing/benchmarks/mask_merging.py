@@ -13,9 +13,9 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from mass_core.components import bounding_box
 from mass_core.masks.merge import Found, distinct, part_at_seed
-from mass_core.volume import slices
+from mass_core.volumes.components import bounding_box
+from mass_core.volumes.volume import slices
 
 MOST_IOU = 0.9
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mass_core.components import bounding_box
+from mass_core.data.released_masks import STACK, write_masks
 from mass_core.masks.mask_set import MaskSet
-from mass_core.masks.released_masks import STACK, write_masks
-from mass_core.volume import slices
+from mass_core.volumes.components import bounding_box
+from mass_core.volumes.volume import slices
 
 CHOSEN, CROP = 13, 168
 CASE = "case"

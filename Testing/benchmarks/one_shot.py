@@ -21,10 +21,10 @@ import SimpleITK as sitk
 import torch
 
 from mass_core import Segmenter, Task, Volume, load_model
-from mass_core.checkpoint import Model
 from mass_core.errors import InputError
-from mass_core.metrics import dice
+from mass_core.evaluation.metrics import dice
 from mass_core.model import build_model
+from mass_core.weights.checkpoint import Model
 
 Scores = dict[str, dict[str, list[list[float]]]]
 """Dice [draw][patient] by structure and method."""

@@ -29,17 +29,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mass_core.errors import MassError
-from training import recipes
-from training.config import RunConfig, changed
-from training.data.loader import batches
-from training.distributed import Group
-from training.logbook import Logbook
-from training.precision import autocast, scaler
-from training.pretrain import advance, augmented_views, train
-from training.run_folder import enter, publish
-from training.schedule import window_at
-from training.start import optimiser_of, start
-from training.state import State
+from training.pretrain import recipes
+from training.pretrain.config import RunConfig, changed
+from training.pretrain.loader import batches
+from training.pretrain.loop import advance, augmented_views, train
+from training.pretrain.schedule import window_at
+from training.pretrain.start import optimiser_of, start
+from training.runs.distributed import Group
+from training.runs.logbook import Logbook
+from training.runs.precision import autocast, scaler
+from training.runs.run_folder import enter, publish
+from training.runs.state import State
 
 HIDDEN = 0.75
 """Share of the blocks a view loses (He et al. 2022, https://arxiv.org/abs/2111.06377)."""

@@ -1,4 +1,4 @@
-"""How well the estimated quality of results predicts their true Dice; where the numbers in mass_core/quality.py come from.
+"""How well the estimated quality of results predicts their true Dice; where the numbers in mass_core/evaluation/quality.py come from.
 
     python -m Testing.benchmarks.quality collect --data FOLDER --split val --draws 2 --output features.jsonl
     python -m Testing.benchmarks.quality fit features.jsonl
@@ -25,12 +25,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from mass_core import Segmenter, Task, Volume, load_model, quality
-from mass_core.components import label_boxes
-from mass_core.evidence import Evidence, Inquiry
-from mass_core.metrics import dice
+from mass_core import Segmenter, Task, Volume, load_model
+from mass_core.evaluation import quality
+from mass_core.evaluation.evidence import Evidence, Inquiry
+from mass_core.evaluation.metrics import dice
 from mass_core.progress import Steps
-from mass_core.volume import Box
+from mass_core.volumes.components import label_boxes
+from mass_core.volumes.volume import Box
 
 from .one_shot import Collection
 
@@ -139,7 +140,7 @@ def _with_fixed_classes(segmenter: Segmenter, task: Task) -> Segmenter:
 
 
 def fit(args: argparse.Namespace) -> None:
-    """Print the numbers of mass_core/quality.py: logistic formulas for what is known with references, with a task, with fixed classes."""
+    """The numbers of evaluation/quality.py: logistic formulas for what is known with references, with a task, with fixed classes."""
     rows = _found(args.features)
     signs = [quality.signs(_evidence(row)) for row in rows]
     typical = {name: round(float(np.mean([s[name] for s in signs if s[name] is not None])), 3) for name in signs[0]}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mass_core.machine import Peak, choose_device
-from mass_core.masks.propagate import Seed
-from mass_core.masks.sam2_backend import Sam2
+from mass_core.devices import Peak, choose_device
+from mass_core.masks.slicewise.propagate import Seed
+from mass_core.masks.slicewise.sam2 import Sam2
 from Testing.core.random_sam2 import by_stock, in_lock_step, random_network, stock_predictor
 
 

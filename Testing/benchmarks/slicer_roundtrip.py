@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mass_core.phantoms import subject
+from mass_core.data.phantoms import subject
 
 
 def main() -> None:
@@ -49,10 +49,10 @@ def patient(name, seed, shape, spacing):
 
 def round_trip(bench, shape):
     """One large scan there and back; the worker's own seconds tell what the network took."""
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.exports import Exports
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exports import Exports
 
-    from mass_core.subprocess_transport import LocalClient
+    from mass_core.worker.transport import LocalClient
 
     spacing = tuple(float(edge / count) for edge, count in zip((304.0, 307.0, 358.0), shape, strict=True))
     volume, drawn = patient("large", 1, shape, spacing)
@@ -83,7 +83,7 @@ def usable(bench):
 
     slicer.mrmlScene.Clear(0)
     widget = bench.module("MASSSlicer")
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     reference, drawn = patients.large(0, "reference")
     target, _ = patients.large(1, "target")

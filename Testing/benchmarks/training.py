@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mass_core.opening import open_dataset
-from training import recipes
-from training.config import RunConfig, changed
-from training.data.episodes import Episodes, collate
-from training.schedule import window_at
+from mass_core.data.opening import open_dataset
+from training.pretrain import recipes
+from training.pretrain.config import RunConfig, changed
+from training.pretrain.episodes import Episodes, collate
+from training.pretrain.schedule import window_at
 
 ROOT = Path(__file__).resolve().parents[2]
 

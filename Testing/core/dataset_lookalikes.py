@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
 
 SHAPE = (6, 8, 12)
 SPACING_XYZ = (1.0, 1.5, 3.0)

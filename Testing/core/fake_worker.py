@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mass_core.client import Call, Client
 from mass_core.errors import DeviceError, MassError
+from mass_core.worker.client import Call, Client
 
 
 class FakeWorker:

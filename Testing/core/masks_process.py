@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mass_core.cli import main, masks
-from mass_core.masks import slic_backend
+from mass_core.masks.supervoxels import slic as slic_backend
 from Testing.core.test_from_slices import Seer
 
 

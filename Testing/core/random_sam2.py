@@ -8,10 +8,10 @@ import torch
 from sam2 import sam2_video_predictor
 from sam2.build_sam import build_sam2_video_predictor
 
-from mass_core.masks.batch import Batch
-from mass_core.masks.frames import Frames
-from mass_core.masks.propagate import Seed, propagate
-from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, build
+from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.frames import Frames
+from mass_core.masks.slicewise.propagate import Seed, propagate
+from mass_core.masks.slicewise.sam2 import Sam2, Sam2Tracker, build
 
 
 def random_network(configuration: str, image_size: int) -> Any:

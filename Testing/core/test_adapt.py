@@ -16,18 +16,18 @@ import torch
 
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 
-from mass_core import adapt as adapting
-from mass_core.adapt import Adapted, adapt
-from mass_core.checkpoint import load_model
 from mass_core.cli import main
 from mass_core.errors import Cancelled, GeometryError, InputError, MemoryShort, WeightsError
+from mass_core.inference import adapt as adapting
+from mass_core.inference.adapt import Adapted, adapt
+from mass_core.inference.adapt_views import augmentation, batch_of, windows
+from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS
-from mass_core.reference import masks_on
-from mass_core.reference_views import augmentation, batch_of, windows
-from mass_core.segmenter import Segmenter
-from mass_core.task import Task
-from mass_core.tokens import content_key
-from mass_core.volume import Geometry, Volume
+from mass_core.tasks.reference_crops import masks_on
+from mass_core.tasks.reference_encoder import content_key
+from mass_core.tasks.task import Task
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import Files, Recorder, scan
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from mass_core.appearance import Appearance, appearance_of, read_appearance
+from mass_core.volumes.appearance import Appearance, appearance_of, read_appearance
 
 
 def test_appearance_of_a_slicer_segmentation() -> None:

@@ -8,12 +8,12 @@ import torch
 
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 
-from mass_core.checkpoint import load_model, save_weights
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError, WeightsError
+from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS, build_model
 from mass_core.model.backbones import NAMES
-from mass_core.segmenter import Segmenter
+from mass_core.weights.checkpoint import load_model, save_weights
 from Testing.core.worker_process import scan
 
 

@@ -12,10 +12,10 @@ import SimpleITK as sitk
 import torch
 from safetensors.torch import save_file
 
-from mass_core import phantoms
 from mass_core.cli import main
+from mass_core.data import phantoms
 from mass_core.failures import as_mass_error
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
 
 SHAPE = (24, 30, 34)
 
@@ -242,9 +242,9 @@ def test_weights_with_code_in_them_are_not_run(case: Case, capsys: pytest.Captur
 
 
 def test_task_of_other_weights(case: Case, tiny_network: torch.nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
-    from mass_core.checkpoint import save_weights
     from mass_core.config import Recipe
     from mass_core.model import MASS
+    from mass_core.weights.checkpoint import save_weights
 
     other = case.path("other.safetensors")
     torch.manual_seed(1)
@@ -319,7 +319,7 @@ def test_out_of_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("mass_core.segmenter.sweep", full)
+    monkeypatch.setattr("mass_core.inference.segmenter.sweep", full)
     message = refused()
     assert "memory does not suffice: CUDA out of memory" in message and "device cpu" in message
 
@@ -328,7 +328,7 @@ def test_out_of_memory_anywhere(refused: Refused, monkeypatch: pytest.MonkeyPatc
     def full(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 90 GiB")
 
-    monkeypatch.setattr("mass_core.volume.Volume.read", full)
+    monkeypatch.setattr("mass_core.volumes.volume.Volume.read", full)
     assert "Unable to allocate 90 GiB" in refused()
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mass_core import Segmenter, Volume, load_model, phantoms
-from mass_core.metrics import dice
-from mass_core.weights_store import locate
+from mass_core import Segmenter, Volume, load_model
+from mass_core.data import phantoms
+from mass_core.evaluation.metrics import dice
+from mass_core.weights.store import locate
 
 CARD = Path(__file__).resolve().parents[2] / "mass_core" / "weights" / "README.md"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mass_core.errors import InputError
-from mass_core.masks.channels import LINEAR_HU, PROFILES, Profile, one_range, profile, three_channels, window, with_channels
-from mass_core.masks.slices import by_bisection, seed_axes, seed_slices
+from mass_core.masks.slicewise.channels import LINEAR_HU, PROFILES, Profile, one_range, profile, three_channels, window, with_channels
+from mass_core.masks.slicewise.seed_slices import by_bisection, seed_axes, seed_slices
 
 
 def test_abdomen_windows_are_the_papers() -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mass_core.checkpoint import fingerprint, load_model, save_weights
 from mass_core.cli import main
 from mass_core.config import ModelConfig, Recipe
+from mass_core.devices import choose_device
 from mass_core.errors import DeviceError, WeightsError
-from mass_core.machine import choose_device
 from mass_core.model import MASS
-from mass_core.released_keys import our_key
+from mass_core.weights.checkpoint import fingerprint, load_model, save_weights
+from mass_core.weights.released_keys import our_key
 
 State = dict[str, torch.Tensor]
 

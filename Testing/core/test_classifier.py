@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mass_core import weights_store
-from mass_core.checkpoint import load_model
-from mass_core.classifier import (
+from mass_core.cli import main
+from mass_core.config import ModelConfig, Recipe
+from mass_core.errors import InputError, WeightsError
+from mass_core.inference.classifier import (
     Classifier,
     ClassifierConfig,
     ClassifierNetwork,
@@ -25,10 +26,9 @@ from mass_core.classifier import (
     padded,
     save_classifier,
 )
-from mass_core.cli import main
-from mass_core.config import ModelConfig, Recipe
-from mass_core.errors import InputError, WeightsError
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights import store as weights_store
+from mass_core.weights.checkpoint import load_model
 
 CLASSES = ("none", "lesion")
 

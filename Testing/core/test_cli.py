@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core import phantoms
 from mass_core.cli import build_parser, main
 from mass_core.cli.options import chosen_recipe, use_ema
 from mass_core.config import RELEASED_SWITCHES, Recipe
+from mass_core.data import phantoms
 from mass_core.errors import InputError, OutputError
 from mass_core.outputs import Job, plan, stem
-from mass_core.picture import Image
-from mass_core.task import Task
-from mass_core.volume import Volume
+from mass_core.pictures.label_map import Image
+from mass_core.tasks.task import Task
+from mass_core.volumes.volume import Volume
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., int]
@@ -245,7 +245,7 @@ def test_interrupted_while_writing_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mass_core.picture.draw", interrupted)
+    monkeypatch.setattr("mass_core.pictures.label_map.draw", interrupted)
     out = tmp_path / "out"
     code = segment("--target", scans / "target.nii.gz", "--output-dir", out, "--save-probabilities", "--picture", out / "v.png")
     assert code == 130

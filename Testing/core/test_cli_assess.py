@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import main
-from mass_core.volume import Volume
+from mass_core.volumes.volume import Volume
 from Testing.core.worker_process import scan
 
 

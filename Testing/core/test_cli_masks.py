@@ -12,12 +12,12 @@ pytest.importorskip("skimage")
 
 from mass_core.cli import main  # noqa: E402
 from mass_core.config import Recipe  # noqa: E402
-from mass_core.dataset import Dataset  # noqa: E402
+from mass_core.data.dataset import Dataset  # noqa: E402
+from mass_core.data.scan_files import find_scans  # noqa: E402
 from mass_core.errors import InputError  # noqa: E402
 from mass_core.masks.generator import masks_of, masks_spacing  # noqa: E402
 from mass_core.masks.mask_set import MaskSet  # noqa: E402
-from mass_core.scan_files import find_scans  # noqa: E402
-from mass_core.volume import Geometry, Volume  # noqa: E402
+from mass_core.volumes.volume import Geometry, Volume  # noqa: E402
 
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 SPACING_XYZ = (2.0, 2.0, 4.0)
@@ -177,7 +177,7 @@ def test_a_picture_that_shows_these_masks_is_left_alone(made: Path, scans: Path,
 
 def test_a_stopped_run_leaves_its_table(scans: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One set of an earlier run, one made, then Ctrl-C: rows for both, and the next run has all three."""
-    from mass_core.masks import slic_backend
+    from mass_core.masks.supervoxels import slic as slic_backend
 
     real, calls = slic_backend.generate, []
 

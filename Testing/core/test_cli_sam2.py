@@ -12,7 +12,7 @@ import pytest
 from mass_core.cli import main
 from mass_core.cli import masks as command
 from mass_core.masks.mask_set import MaskSet
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
 from Testing.core.test_from_slices import SPACING, Seer, scene
 
 GEOMETRY = Geometry(shape_zyx=scene().shape, spacing_xyz=SPACING[::-1], origin_xyz=(3.0, -4.0, 5.0))
@@ -129,7 +129,7 @@ def test_what_is_missing_is_told_before_anything_is_computed(scans: Path, capsys
     assert "There is no folder" in capsys.readouterr().err
     for missing in ("sam2", "sam2.build_sam"):
         monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "mass_core.masks.sam2_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "mass_core.masks.slicewise.sam2", raising=False)
     assert run(scans) == 2
     assert "docs/masks.md" in capsys.readouterr().err and not (scans / "masks").exists()
 
@@ -143,11 +143,11 @@ def test_long_work_is_told_once_before_it_begins(
     scans: Path, seer: list[Seer], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Six seed slices of 20 minutes are two hours; what takes minutes is not worth a word."""
-    monkeypatch.setattr("mass_core.masks.from_slices.seconds_per_slice", lambda *_: 1200.0)
+    monkeypatch.setattr("mass_core.masks.slicewise.pipeline.seconds_per_slice", lambda *_: 1200.0)
     assert run(scans) == 0
     warned = capsys.readouterr().err
     assert warned.count("take about 2.0 h: 6 seed slices of 20.0 min.") == 1 and "--crop-layers 0" in warned
-    monkeypatch.setattr("mass_core.masks.from_slices.seconds_per_slice", lambda *_: 10.0)
+    monkeypatch.setattr("mass_core.masks.slicewise.pipeline.seconds_per_slice", lambda *_: 10.0)
     assert run(scans, "--overwrite") == 0 and "seed slices" not in capsys.readouterr().err
 
 
@@ -167,7 +167,7 @@ def test_the_real_network_goes_the_whole_way(scans: Path, monkeypatch: pytest.Mo
     pytest.importorskip("sam2", reason="SAM2 is not installed: see docs/masks.md")
     import torch
 
-    from mass_core.masks import sam2_backend
+    from mass_core.masks.slicewise import sam2 as sam2_backend
     from Testing.core.random_sam2 import random_network
 
     network = random_network("configs/sam2.1/sam2.1_hiera_t.yaml", 128)

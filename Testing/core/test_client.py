@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mass_core.client import WorkerDied
 from mass_core.errors import InputError
+from mass_core.worker.client import WorkerDied
 from Testing.core.fake_worker import Bench, FakeWorker
 
 

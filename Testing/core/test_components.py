@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mass_core.components import body_box, bounding_box, closed, connected_parts, count_parts, grown, label_boxes, largest_parts
 from mass_core.config import Recipe
-from mass_core.metrics import dice
+from mass_core.evaluation.metrics import dice
+from mass_core.volumes.components import body_box, bounding_box, closed, connected_parts, count_parts, grown, label_boxes, largest_parts
 
 NO_MARGIN = Recipe(body_margin_zyx=(0, 0, 0))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core.dataset import Case, Dataset, check_splits, finished_case, split_by_patient, write_case
+from mass_core.data.dataset import Case, Dataset, check_splits, finished_case, split_by_patient, write_case
 from mass_core.errors import InputError, OutputError
 from mass_core.masks.mask_set import MaskSet
 
@@ -78,7 +78,7 @@ def test_a_case_written_half_does_not_count(folder: Path, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr("mass_core.dataset.write_array", full)
+    monkeypatch.setattr("mass_core.data.dataset.write_array", full)
     with pytest.raises(OutputError):
         write_case(folder, case("a"), IMAGE, LABELS, MASKS)
     assert finished_case(folder, "a", "abc") is None

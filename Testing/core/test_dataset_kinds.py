@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mass_core.cli import main
-from mass_core.dataset import Dataset
-from mass_core.dataset_cases import find_cases
-from mass_core.dataset_kinds import KINDS
+from mass_core.data.dataset import Dataset
+from mass_core.data.public_cases import find_cases
+from mass_core.data.public_layouts import KINDS
 from mass_core.errors import GeometryError, InputError
 from mass_core.masks.mask_set import MaskSet
-from mass_core.volume import Volume
+from mass_core.volumes.volume import Volume
 from Testing.core.dataset_lookalikes import LOOKALIKES, SHAPE, SPACING_XYZ, arrays, block, pair, write
 
 AS_STORED = ("--spacing", "native", "--body-crop", "none")

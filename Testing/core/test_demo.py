@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mass_core.checkpoint import save_weights
 from mass_core.cli import demo, main
 from mass_core.cli.demo import Scan, file_names, table
-from mass_core.phantoms import LABELS, subject
-from mass_core.volume import Volume
+from mass_core.data.phantoms import LABELS, subject
+from mass_core.volumes.volume import Volume
+from mass_core.weights.checkpoint import save_weights
 
 
 @pytest.fixture

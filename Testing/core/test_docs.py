@@ -11,7 +11,7 @@ import pytest
 import mass_core
 from mass_core.cli import build_parser
 from mass_core.config import RELEASED_SWITCHES, ModelConfig, Recipe
-from mass_core.dataset_kinds import KINDS
+from mass_core.data.public_layouts import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), *sorted((REPOSITORY / "mass_core").rglob("*.md"))]

@@ -12,19 +12,19 @@ import pytest
 
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 
-from mass_core import trials
-from mass_core.checkpoint import load_model
 from mass_core.cli import main
-from mass_core.dataset import Dataset
+from mass_core.data.dataset import Dataset
+from mass_core.data.phantoms import subject
 from mass_core.errors import InputError
-from mass_core.evaluation import Score, Trial, draw_scans, judge, scan, segmenter_for, shown_labels
-from mass_core.metrics import surface_distances
-from mass_core.params import Finetune
-from mass_core.phantoms import subject
-from mass_core.score_tables import Row, as_csv, layout, markdown, means, scores_of, table
-from mass_core.segmenter import Segmenter
-from mass_core.task import Task
-from mass_core.volume import Volume
+from mass_core.evaluation import trials
+from mass_core.evaluation.metrics import surface_distances
+from mass_core.evaluation.scoring import Score, Trial, draw_scans, judge, scan, segmenter_for, shown_labels
+from mass_core.evaluation.tables import Row, as_csv, layout, markdown, means, scores_of, table
+from mass_core.inference.segmenter import Segmenter
+from mass_core.tasks.task import Task
+from mass_core.volumes.volume import Volume
+from mass_core.weights.checkpoint import load_model
+from mass_core.worker.requests import Finetune
 
 LIVER, SPLEEN = 1, 2
 

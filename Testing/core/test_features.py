@@ -13,18 +13,19 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from mass_core import features, phantoms
-from mass_core.checkpoint import load_model
 from mass_core.cli import main
-from mass_core.colour_picture import render
 from mass_core.config import ModelConfig, Recipe
+from mass_core.data import phantoms
 from mass_core.errors import Cancelled, InputError, MassError
-from mass_core.features import Basis, Painting, look, paint, sample, view, view_spacing
+from mass_core.inference import features
+from mass_core.inference.features import Basis, Painting, look, paint, sample, view, view_spacing
+from mass_core.inference.segmenter import Segmenter
+from mass_core.inference.windows import blend_weights, positions
 from mass_core.model.compute import Compute
+from mass_core.pictures.colour_volume import render
 from mass_core.progress import Steps
-from mass_core.segmenter import Segmenter
-from mass_core.volume import Geometry, Volume
-from mass_core.windows import blend_weights, positions
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import LONG, Files, Recorder
 from Testing.core.worker_process import scan as balls
 

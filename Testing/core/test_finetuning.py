@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from mass_core import weights_store
 from mass_core.errors import DeviceError, GeometryError, InputError, OutputError
-from mass_core.finetuning import finetune
-from mass_core.params import Finetune
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights import store as weights_store
+from mass_core.worker.finetuning import finetune
+from mass_core.worker.requests import Finetune
 from Testing.core.worker_process import Files, Recorder, alive, scan
 
 pytest.importorskip("monai")
@@ -167,6 +167,6 @@ def test_what_is_refused_before_a_process_is_started(tuning: Tuning) -> None:
 
 
 def test_an_installation_without_training_says_so(tuning: Tuning, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mass_core.finetuning._ROOT", tmp_path)
+    monkeypatch.setattr("mass_core.worker.finetuning._ROOT", tmp_path)
     with pytest.raises(InputError, match="cannot train"):
         finetune(tuning.params())

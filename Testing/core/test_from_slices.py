@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.components import body_mask
 from mass_core.config import Recipe
 from mass_core.errors import Cancelled, GeometryError, InputError
-from mass_core.masks.channels import Profile, one_range
-from mass_core.masks.frames import Frames
-from mass_core.masks.from_slices import SliceConfig, SliceMask, masks_by_slices
+from mass_core.masks.from_labels import label_masks, with_labels
 from mass_core.masks.generator import masks_as_stored
-from mass_core.masks.labels_backend import label_masks, with_labels
 from mass_core.masks.mask_set import MaskSet
-from mass_core.masks.plane_masks import GridConfig, PlaneMasker
+from mass_core.masks.slicewise.channels import Profile, one_range
+from mass_core.masks.slicewise.frames import Frames
+from mass_core.masks.slicewise.pipeline import SliceConfig, SliceMask, masks_by_slices
+from mass_core.masks.slicewise.plane_masks import GridConfig, PlaneMasker
 from mass_core.progress import Steps
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.components import body_mask
+from mass_core.volumes.volume import Geometry, Volume
 
 SHAPE = (24, 40, 48)
 PROFILE = Profile(modality="mr", channels=one_range((0, 255)), min_pixels=9, min_voxels=60, interval_mm=12)

@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 from mass_core.config import Recipe, recipe
-from mass_core.preprocess import prepare, restore_labels, restore_probabilities
-from mass_core.reference import prepare_reference
-from mass_core.volume import Geometry, Volume
+from mass_core.tasks.reference_crops import prepare_reference
+from mass_core.volumes.preprocess import prepare, restore_labels, restore_probabilities
+from mass_core.volumes.volume import Geometry, Volume
 
 RIGHT, FRONT, UP = np.array([-1, 0, 0]), np.array([0, -1, 0]), np.array([0, 0, 1])
 """Directions of the patient in LPS."""

@@ -1,14 +1,15 @@
-"""The layer rule: a file imports its own layer or a lower one, and what starts the command costs nothing.
+"""The rule of rooms: which libraries a folder may load, and which folders it may import.
 
-Forbidden libraries are poisoned in a fresh interpreter (`sys.modules[name] = None` makes their import fail), then every file of the layer
-is imported there.
+Forbidden libraries are poisoned in a fresh interpreter (`sys.modules[name] = None` makes their import fail), then every file of a layer
+is imported there. Imports between folders are read from the source, those inside functions too.
 """
 
+import ast
 import os
 import subprocess
 import sys
 import time
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
@@ -23,112 +24,143 @@ NUMERIC = ["numpy", "scipy", "SimpleITK", "PIL", "rich"]
 NEVER = ["training", "Testing", "MASSSlicer"]
 
 LAYERS = {
-    "stdlib": [
-        *("mass_core", "__main__", "colors", "errors", "failures", "config", "progress", "recent", "atomic", "cli", "cli.*"),
-        *(
-            "released_keys",
-            "weights_store",
-            "download",
-            "outputs",
-            "protocol",
-            "client",
-            "subprocess_transport",
-            "params",
-            "finetuning",
-            "machine",
-            "console",
-            "scan_files",
-            "worker",
-            "dataset_kinds",
-        ),
-    ],
-    "numeric": [
-        *("volume", "image_files", "nifti_floats", "scans", "appearance", "resample", "intensity", "components", "preprocess", "reference"),
-        *(
-            "metrics",
-            "place",
-            "panels",
-            "picture",
-            "colour_picture",
-            "phantoms",
-            "dataset",
-            "released_layout",
-            "opening",
-            "dataset_cases",
-            "make_case",
-            "masks",
-            "masks.mask_set",
-            "masks.merge_tree",
-            "masks.regrid",
-            "masks.released_masks",
-            "masks.generator",
-            "masks.channels",
-            "masks.slices",
-            "masks.merge",
-            "masks.batch",
-            "masks.frames",
-            "masks.propagate",
-            "masks.labels_backend",
-            "masks.statistics",
-            "masks.histogram",
-            "masks.sheet",
-        ),
-    ],
-    "torch": [
-        "model",
-        "model.*",
-        "checkpoint",
-        "classifier",
-        "task",
-        "released_finetuned",
-        "tokens",
-        "windows",
-        "blend",
-        "sweep",
-        "merge",
-        "segmenter",
-        "losses",
-        "reference_views",
-        "adapt",
-        "evaluation",
-        "evaluation_folder",
-        "score_tables",
-        "trials",
-        "features",
-        "self_reference",
-        "evidence",
-        "quality",
-        "service",
-        "masks.small_regions",
-        "masks.plane_masks",
-        "masks.from_slices",
-    ],
-    "backends": ["masks.slic_backend"],
-    "sam2": ["masks.sam2_backend"],
-}
-"""Modules of the package without their `mass_core.` prefix; a star stands for every file of a folder."""
-
-FORBIDDEN = {
     "stdlib": NUMERIC + HEAVY + EXTRAS + NEVER,
     "numeric": HEAVY + EXTRAS + NEVER,
     "torch": EXTRAS + NEVER,
-    "backends": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
+    "skimage": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
     "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm")), *NEVER, "torchvision"],
 }
+"""What files of a layer must do without."""
+
+LIBRARIES = {
+    "mass_core": "stdlib",
+    "mass_core.volumes": "numeric",
+    "mass_core.model": "torch",
+    "mass_core.worker": "stdlib",
+    "mass_core.tasks": "torch",
+    "mass_core.weights": "torch",
+    "mass_core.weights.store": "stdlib",
+    "mass_core.weights.download": "stdlib",
+    "mass_core.weights.released_keys": "stdlib",
+    "mass_core.inference": "torch",
+    "mass_core.masks": "numeric",
+    "mass_core.masks.slicewise": "torch",
+    "mass_core.masks.slicewise.sam2": "sam2",
+    "mass_core.masks.supervoxels": "skimage",
+    "mass_core.data": "numeric",
+    "mass_core.data.public_layouts": "stdlib",
+    "mass_core.data.scan_files": "stdlib",
+    "mass_core.evaluation": "torch",
+    "mass_core.pictures": "numeric",
+    "mass_core.jobs": "torch",
+    "mass_core.cli": "stdlib",
+}
+"""Layer of the files of a folder, and of files that are not of their folder's layer; what a function imports does not count."""
+
+GROUND = "mass_core"
+ANY = ["mass_core.*"]
+ROOMS: dict[str, list[str]] = {
+    GROUND: [],
+    "mass_core.volumes": [],
+    "mass_core.model": [],
+    "mass_core.worker": [],
+    "mass_core.tasks": ["model", "volumes"],
+    "mass_core.weights": ["tasks", "model"],
+    "mass_core.masks": ["volumes"],
+    "mass_core.masks.supervoxels": ["masks", "volumes"],
+    "mass_core.masks.slicewise": ["masks", "volumes", "weights"],
+    "mass_core.inference": ["weights", "tasks", "model", "volumes"],
+    "mass_core.data": ["masks", "volumes"],
+    "mass_core.evaluation": ["inference", "data", "tasks", "weights", "volumes"],
+    "mass_core.pictures": ["masks", "volumes"],
+    "mass_core.jobs": ["evaluation", "inference", "tasks", "weights", "volumes", "worker"],
+    "mass_core.cli": ANY,
+    "training": [],
+    "training.augmentation": [],
+    "training.optimisers": [],
+    "training.runs": ["mass_core.data", "mass_core.model", "mass_core.weights"],
+    "training.pretrain": [*ANY, "runs", "augmentation", "optimisers"],
+    "training.finetune": [*ANY, "runs", "augmentation", "optimisers"],
+    "training.classify": [*ANY, "runs", "augmentation", "optimisers"],
+    "MASSSlicerLib": [],
+    "MASSSlicerLib.scene": [],
+    "MASSSlicerLib.install": [],
+    "MASSSlicerLib.processes": ["install", "mass_core.worker"],
+    "MASSSlicerLib.library": ["processes", "install", "mass_core.weights"],
+    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.worker"],
+    "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene"],
+    "MASSSlicerLib.panels": ["logic", "runs", "library", "processes", "install", "scene", "mass_core.weights", "mass_core.worker"],
+    "MASSSlicerLib.selftest": ["logic", "runs", "scene"],
+}
+"""What a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
+further up in this table."""
+
+EXCEPTIONS: dict[str, dict[str, str]] = {
+    "mass_core.__main__": {"mass_core.cli": "starts the command"},
+    "mass_core.worker.server": {"mass_core.jobs": "makes the service it serves; the command shall hand it over"},
+    "mass_core.evaluation.trials": {"mass_core.worker": "has networks finetuned by a process of their own, with the request for it"},
+    "training.augmentation.appearance": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
+    "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
+    "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
+    "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
+    "training.runs.state": {"training.pretrain": "the settings of every run, and the pretraining's own, lie in pretrain/config.py"},
+    "training.finetune.command": {"training.pretrain": "`changed` lies in pretrain/config.py"},
+    "training.finetune.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
+    "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
+    "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
+    "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py, ema_decay in pretrain/schedule.py"},
+    "training.classify.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
+    "training.classify.loop": {"training.pretrain": "`changed` lies in pretrain/config.py"},
+    "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
+    "MASSSlicerLib.processes.downloading": {"MASSSlicerLib.library": "asks library/weights.py for the command of a download"},
+}
+"""Files that import what their room may not, and why."""
 
 
-def modules() -> list[str]:
-    """Every module of the package as LAYERS names it."""
-    root = REPOSITORY / "mass_core"
-    found = []
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "mass_core")
+def files() -> dict[str, Path]:
+    """Every module of the product and its file."""
+    found = {}
+    for top in (REPOSITORY / "mass_core", REPOSITORY / "training", REPOSITORY / "MASSSlicer/MASSSlicerLib"):
+        for path in sorted(top.rglob("*.py")):
+            parts = path.relative_to(top.parent).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-def layers_of(module: str) -> list[str]:
-    return [layer for layer, patterns in LAYERS.items() for pattern in patterns if fnmatchcase(module, pattern)]
+def nearest(module: str, table: Iterable[str]) -> str | None:
+    """The longest entry of a table that names a module or a folder it lies in."""
+    return max((name for name in table if f"{module}.".startswith(f"{name}.")), key=len, default=None)
+
+
+def room_of(module: str) -> str:
+    """A folder's own `__init__` belongs to the folder; a file at the root of a package, or in no room of its own, to the root."""
+    return nearest(module, ROOMS) or module
+
+
+def layer_of(module: str) -> str:
+    return LIBRARIES[nearest(module, LIBRARIES) or ""]
+
+
+def imported(module: str, path: Path, known: Collection[str]) -> set[str]:
+    """Modules of the product that a file imports, wherever in the file."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found.update(whole if (whole := f"{base}.{alias.name}") in known else base for alias in node.names)
+    return found & set(known)
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether the table lets a room import another one."""
+    package = room.partition(".")[0]
+    named = [name if name.startswith("mass_core.") else f"{package}.{name}" for name in ROOMS[room]]
+    free = {room, package, GROUND}
+    return other in free | set(named) or ("mass_core.*" in named and other.startswith("mass_core."))
 
 
 def python(code: str, *, forbidden: list[str]) -> subprocess.CompletedProcess[str]:
@@ -137,22 +169,40 @@ def python(code: str, *, forbidden: list[str]) -> subprocess.CompletedProcess[st
     return subprocess.run([sys.executable, "-c", poison + code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
 
 
-def test_every_file_has_one_layer() -> None:
-    assert {module: layers_of(module) for module in modules() if len(layers_of(module)) != 1} == {}
+def test_every_folder_is_a_room() -> None:
+    folders = {module for module, path in files().items() if path.name == "__init__.py"}
+    assert folders - set(ROOMS) == set()
 
 
-def test_no_stale_entries() -> None:
-    present = modules()
-    stale = [pattern for patterns in LAYERS.values() for pattern in patterns if not any(fnmatchcase(m, pattern) for m in present)]
-    assert stale == []
+def test_the_tables_name_what_there_is() -> None:
+    assert [name for name in (*ROOMS, *LIBRARIES, *EXCEPTIONS) if name not in files()] == []
+    assert [room for room in ROOMS if room.startswith("mass_core") and nearest(room, LIBRARIES) is None] == []
+
+
+def test_rooms_import_only_rooms_above_them_in_the_table() -> None:
+    rooms = list(ROOMS)
+    assert [(one, other) for i, one in enumerate(rooms) for other in rooms[i + 1 :] if may_import(one, other)] == []
+
+
+def test_imports_follow_the_table() -> None:
+    """And every exception is needed."""
+    modules = files()
+    broken = {
+        (module, room_of(other))
+        for module, path in modules.items()
+        for other in imported(module, path, modules)
+        if not may_import(room_of(module), room_of(other))
+    }
+    allowed = {(module, room) for module, rooms in EXCEPTIONS.items() for room in rooms}
+    assert (broken - allowed, allowed - broken) == (set(), set())
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layer_imports_without_what_lies_above(layer: str) -> None:
-    if layer in ("backends", "sam2"):
-        pytest.importorskip({"backends": "skimage", "sam2": "sam2"}[layer])
-    names = [m if m == "mass_core" else f"mass_core.{m}" for m in modules() if layer in layers_of(m) and m != "__main__"]
-    result = python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", forbidden=FORBIDDEN[layer])
+    if layer in ("skimage", "sam2"):
+        pytest.importorskip(layer)
+    names = [m for m in files() if m.startswith("mass_core") and layer_of(m) == layer and m != "mass_core.__main__"]
+    result = python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", forbidden=LAYERS[layer])
     assert result.returncode == 0, result.stderr
 
 
@@ -168,12 +218,12 @@ def test_public_names_resolve() -> None:
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
-    result = python("import mass_core\nprint(*sorted(m for m in sys.modules if m.startswith('mass_core')))", forbidden=FORBIDDEN["stdlib"])
+    result = python("import mass_core\nprint(*sorted(m for m in sys.modules if m.startswith('mass_core')))", forbidden=LAYERS["stdlib"])
     assert result.stdout.split() == ["mass_core"], result.stderr
 
 
 def test_help_needs_the_standard_library_only() -> None:
-    result = python("from mass_core.cli import main\nsys.exit(main(['--help']))", forbidden=FORBIDDEN["stdlib"])
+    result = python("from mass_core.cli import main\nsys.exit(main(['--help']))", forbidden=LAYERS["stdlib"])
     assert result.returncode == 0, result.stderr
     assert all(command in result.stdout for command in ("segment", "encode", "weights", "demo"))
 

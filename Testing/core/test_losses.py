@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
-from mass_core import losses
 from mass_core.errors import InputError
-from mass_core.losses import mask_loss, tversky_loss
+from mass_core.model import losses
+from mass_core.model.losses import mask_loss, tversky_loss
 
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core import machine
+from mass_core import devices
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell this to a program of the standard library")
 
@@ -14,14 +14,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not
 @linux
 def test_free_memory() -> None:
     psutil = pytest.importorskip("psutil")
-    free = machine.free_memory()
+    free = devices.free_memory()
     assert free is not None
     assert free == pytest.approx(psutil.virtual_memory().available, rel=0.3)
 
 
 @linux
 def test_peak_counts_what_is_used_while_it_counts() -> None:
-    before = machine.Peak(torch.device("cpu"))
+    before = devices.Peak(torch.device("cpu"))
     low = before.measured()
     block = np.ones(64 << 20, np.uint8)
     high = before.measured()
@@ -31,7 +31,7 @@ def test_peak_counts_what_is_used_while_it_counts() -> None:
 
 
 def test_devices_end_with_the_cpu() -> None:
-    *others, cpu = machine.devices()
+    *others, cpu = devices.devices()
     assert cpu["name"] == "cpu" and cpu["about"]
     assert all(set(device) == {"name", "about", "total", "free"} for device in (*others, cpu))
     assert [d["name"] for d in others if d["name"] != "mps"] == [f"cuda:{n}" for n in range(torch.cuda.device_count())]

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from mass_core.errors import GeometryError, OutputError
-from mass_core.masks.histogram import draw_histogram
 from mass_core.masks.mask_set import MaskSet
-from mass_core.masks.sheet import Cut, cut, draw_sheet, sheet
-from mass_core.resample import orient, resample
-from mass_core.volume import Geometry, Volume
+from mass_core.pictures.histogram import draw_histogram
+from mass_core.pictures.mask_sheet import Cut, cut, draw_sheet, sheet
+from mass_core.volumes.resample import orient, resample
+from mass_core.volumes.volume import Geometry, Volume
 from Testing.core.test_mask_statistics import mask_set
 
 SPACING = (1.5, 2.5, 4.0)

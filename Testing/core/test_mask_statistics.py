@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mass_core.errors import GeometryError, InputError
-from mass_core.masks.labels_backend import label_masks
+from mass_core.evaluation.metrics import dice
+from mass_core.masks.from_labels import label_masks
 from mass_core.masks.mask_set import MaskSet
 from mass_core.masks.statistics import LabelScore, averages, label_scores, sizes
-from mass_core.metrics import dice
-from mass_core.resample import orient, resample
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.resample import orient, resample
+from mass_core.volumes.volume import Geometry, Volume
 
 SHAPE = (6, 10, 20)
 GRID = Geometry(shape_zyx=SHAPE, spacing_xyz=(1.0, 2.0, 5.0), origin_xyz=(-7.0, 4.0, 30.0))

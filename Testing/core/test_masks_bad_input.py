@@ -18,7 +18,7 @@ pytest.importorskip("skimage")
 from mass_core.cli import main  # noqa: E402
 from mass_core.cli import masks as command  # noqa: E402
 from mass_core.masks.mask_set import MaskSet  # noqa: E402
-from mass_core.volume import Geometry, Volume  # noqa: E402
+from mass_core.volumes.volume import Geometry, Volume  # noqa: E402
 from Testing.core.test_from_slices import SHAPE, SPACING, Seer, scene  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
                 raise OSError(errno.ENOSPC, "No space left on device")
             self._file.write(data)
 
-    monkeypatch.setattr("mass_core.atomic.os.fdopen", lambda handle, mode: Full(handle))
+    monkeypatch.setattr("mass_core.files.os.fdopen", lambda handle, mode: Full(handle))
     run = ("masks", folder / "scans", "--output", folder / "masks", *COMMON, *method)
     assert mass(*run) == 2
     assert "No space left on device" in capsys.readouterr().err and len(given) == 2

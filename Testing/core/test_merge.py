@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mass_core.blend import Best
 from mass_core.config import Recipe
-from mass_core.merge import Group, interpolated, keep_largest_parts, nearest
-from mass_core.preprocess import prepare
-from mass_core.volume import Geometry, Volume
+from mass_core.inference.blending import Best
+from mass_core.inference.decision import Group, interpolated, keep_largest_parts, nearest
+from mass_core.volumes.preprocess import prepare
+from mass_core.volumes.volume import Geometry, Volume
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -44,7 +44,7 @@ def test_probabilities_are_interpolated_not_labels() -> None:
 def test_slabs_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     group, _ = ball_in_coarse_voxels([3])
     whole = interpolated([group], 0.5, lambda done, total: None)
-    monkeypatch.setattr("mass_core.merge._SLAB", 5)
+    monkeypatch.setattr("mass_core.inference.decision._SLAB", 5)
     assert np.array_equal(whole, interpolated([group], 0.5, lambda done, total: None))
     assert np.unique(whole).tolist() == [0, 3]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from mass_core.data.phantoms import LABELS, subject
 from mass_core.errors import InputError
-from mass_core.phantoms import LABELS, subject
 
 COARSE = {"shape_zyx": (56, 56, 64), "spacing_zyx": (6.0, 5.6, 5.6)}
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mass_core.errors import OutputError
-from mass_core.picture import draw, render
-from mass_core.volume import Geometry, Volume
+from mass_core.pictures.label_map import draw, render
+from mass_core.volumes.volume import Geometry, Volume
 
 YELLOW, BLUE = (1.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mass_core.place import Place, closeness, extent_mm, mean_triple
-from mass_core.volume import Geometry
+from mass_core.tasks.location import Place, closeness, extent_mm, mean_triple
+from mass_core.volumes.volume import Geometry
 
 SCAN = Geometry(shape_zyx=(10, 20, 40), spacing_xyz=(1.0, 2.0, 5.0), origin_xyz=(-100.0, 30.0, 7.0))
 """40 x 40 x 50 mm."""

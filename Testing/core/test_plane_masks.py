@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
-from mass_core.masks.batch import Batch
-from mass_core.masks.channels import Profile, one_range
-from mass_core.masks.plane_masks import (
+from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.channels import Profile, one_range
+from mass_core.masks.slicewise.plane_masks import (
     Crop,
     GridConfig,
     PlaneMask,

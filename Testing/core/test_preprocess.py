@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import InputError
-from mass_core.intensity import Intensity, choose_modality, guess_modality, normalise
-from mass_core.metrics import dice
-from mass_core.preprocess import Record, prepare, restore_labels, restore_probabilities
-from mass_core.volume import Geometry, Volume, slices
+from mass_core.evaluation.metrics import dice
+from mass_core.volumes.intensity import Intensity, choose_modality, guess_modality, normalise
+from mass_core.volumes.preprocess import Record, prepare, restore_labels, restore_probabilities
+from mass_core.volumes.volume import Geometry, Volume, slices
 
 PLAIN = Recipe(body_crop="none", modality="mr", percentiles=(0.0, 100.0), spacing_zyx=(1.0, 1.0, 1.0))
 """No crop, no clip: only the grid changes."""

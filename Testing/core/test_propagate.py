@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mass_core.errors import InputError
-from mass_core.masks.batch import Batch
-from mass_core.masks.frames import Frames
-from mass_core.masks.propagate import Seed, propagate
+from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.frames import Frames
+from mass_core.masks.slicewise.propagate import Seed, propagate
 
 COUNT, HEIGHT, WIDTH = 20, 12, 16
 

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from mass_core import errors, params, protocol
+from mass_core import errors
 from mass_core.config import Recipe
 from mass_core.errors import DeviceError, InputError, MassError
-from mass_core.protocol import Defect, Lines, Request
+from mass_core.worker import protocol
+from mass_core.worker import requests as params
+from mass_core.worker.protocol import Defect, Lines, Request
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])

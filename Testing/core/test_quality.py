@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mass_core.components import label_boxes
 from mass_core.errors import Cancelled, GeometryError, InputError
-from mass_core.evidence import Evidence, Inquiry, on_grid
-from mass_core.place import Place
+from mass_core.evaluation.evidence import Evidence, Inquiry, on_grid
+from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged
+from mass_core.inference.segmenter import Segmenter
 from mass_core.progress import Steps
-from mass_core.quality import GOOD, USABLE, Quality, assess, expected_dice, judged
-from mass_core.segmenter import Segmenter
-from mass_core.task import Task
-from mass_core.volume import Volume
+from mass_core.tasks.location import Place
+from mass_core.tasks.task import Task
+from mass_core.volumes.components import label_boxes
+from mass_core.volumes.volume import Volume
 from Testing.core.test_segmenter import REFERENCE, TARGET, TRUTH, FakeModel, Nearness, balls, dice
 
 RIGHT = Evidence(ml=10.0, cycle=0.9, own=0.95, scaled=0.95, volume_ratio=1.0, extent_ratio=1.0, offset=0.1)

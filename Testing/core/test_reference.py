@@ -7,9 +7,9 @@ import pytest
 
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import GeometryError, InputError
-from mass_core.preprocess import prepare
-from mass_core.reference import as_label_map, common_spacing, prepare_reference, present_labels, thickness_mm, working_spacing
-from mass_core.volume import Geometry, Volume, slices
+from mass_core.tasks.reference_crops import as_label_map, common_spacing, prepare_reference, present_labels, thickness_mm, working_spacing
+from mass_core.volumes.preprocess import prepare
+from mass_core.volumes.volume import Geometry, Volume, slices
 
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 SMALL = Recipe(window_zyx=(32, 32, 32), spacing_zyx=(1.0, 1.0, 1.0), body_crop="none")

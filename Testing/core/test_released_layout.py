@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from mass_core.cli import main
-from mass_core.dataset import Case, Dataset, write_case
+from mass_core.data.dataset import Case, Dataset, write_case
+from mass_core.data.opening import open_dataset
+from mass_core.data.released_layout import ReleasedDataset, read_released
+from mass_core.data.released_masks import chunks_of
 from mass_core.errors import InputError
 from mass_core.masks.mask_set import MaskSet
-from mass_core.masks.released_masks import chunks_of
-from mass_core.opening import open_dataset
-from mass_core.released_layout import ReleasedDataset, read_released
-from training.config import EpisodeConfig
-from training.data.episodes import Episodes, collate
-from training.views import cut_views
+from training.augmentation.views import cut_views
+from training.pretrain.config import EpisodeConfig
+from training.pretrain.episodes import Episodes, collate
 
 h5py = pytest.importorskip("h5py")
 
@@ -190,7 +190,7 @@ def test_chunks_of_part_of_a_mask_are_read(folder: Path) -> None:
 
 KILLED = """
 import os, sys
-from mass_core.masks import released_masks
+from mass_core.data import released_masks
 write = released_masks.write_masks
 def dies(path, case, masks):
     if case == "y":

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from mass_core.resample import grid_at, orient, resample
-from mass_core.volume import Geometry, Volume, geometry_of
+from mass_core.volumes.resample import grid_at, orient, resample
+from mass_core.volumes.volume import Geometry, Volume, geometry_of
 
 TURNS = [np.eye(3)[list(order)] * signs for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 """All 48 ways to store a volume along the body axes, left-handed ones included."""

@@ -12,11 +12,11 @@ import torch  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
 from mass_core.errors import DeviceError, InputError, WeightsError  # noqa: E402
-from mass_core.masks.channels import Profile, one_range  # noqa: E402
-from mass_core.masks.frames import Frames  # noqa: E402
-from mass_core.masks.plane_masks import GridConfig, PlaneMasker  # noqa: E402
-from mass_core.masks.propagate import Seed  # noqa: E402
-from mass_core.masks.sam2_backend import Sam2, Sam2Tracker, _configuration, load_sam2  # noqa: E402
+from mass_core.masks.slicewise.channels import Profile, one_range  # noqa: E402
+from mass_core.masks.slicewise.frames import Frames  # noqa: E402
+from mass_core.masks.slicewise.plane_masks import GridConfig, PlaneMasker  # noqa: E402
+from mass_core.masks.slicewise.propagate import Seed  # noqa: E402
+from mass_core.masks.slicewise.sam2 import Sam2, Sam2Tracker, _configuration, load_sam2  # noqa: E402
 from Testing.core.random_sam2 import by_stock, in_lock_step, random_network, stock_predictor  # noqa: E402
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -118,7 +118,7 @@ def test_as_many_features_are_kept_as_memory_holds(network: Any, monkeypatch: py
     """At 128 pixels: 32 x 32 x 32, 16 x 16 x 64 and 8 x 8 x 256 numbers of four bytes a slice; two fifths of the memory."""
     a_slice = 4 * (32**3 + 16 * 16 * 64 + 8 * 8 * 256)
     for free, most in ((10 * a_slice, 4), (0, 1), (None, None)):
-        monkeypatch.setattr("mass_core.masks.sam2_backend.free_memory", lambda free=free: free)
+        monkeypatch.setattr("mass_core.masks.slicewise.sam2.free_memory", lambda free=free: free)
         assert Sam2(network).slices_in_memory() == most
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core import scans
 from mass_core.errors import InputError
-from mass_core.scans import Scans, state_of
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes import read_cache as scans
+from mass_core.volumes.read_cache import Scans, state_of
+from mass_core.volumes.volume import Geometry, Volume
 
 
 def written(path: Path, value: int) -> Path:

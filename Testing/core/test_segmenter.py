@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mass_core.appearance import Appearance
 from mass_core.config import ModelConfig, Recipe, recipe
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
+from mass_core.inference.segmenter import Segmenter
 from mass_core.model.compute import Compute
-from mass_core.preprocess import prepare
-from mass_core.segmenter import Segmenter
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.appearance import Appearance
+from mass_core.volumes.preprocess import prepare
+from mass_core.volumes.volume import Geometry, Volume
 
 CONFIG = ModelConfig(channels=(8, 32, 32, 32))
 
@@ -178,7 +178,7 @@ def test_what_did_not_change_is_not_encoded_again(model: FakeModel) -> None:
 def test_targets_are_prepared_once(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mend 50: editing the reference and segmenting again reuses the prepared target."""
     calls = []
-    monkeypatch.setattr("mass_core.segmenter.prepare", lambda *args: calls.append(args) or prepare(*args))
+    monkeypatch.setattr("mass_core.inference.segmenter.prepare", lambda *args: calls.append(args) or prepare(*args))
     segmenter = Segmenter(model)
     segmenter.segment(TARGET, segmenter.encode([REFERENCE]))
     segmenter.segment(Volume(TARGET.array.copy(), TARGET.geometry), segmenter.encode([REFERENCE], labels=[1]))
@@ -238,7 +238,7 @@ def test_far_apart_parts_are_averaged_and_reported(model: FakeModel) -> None:
 
 
 def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mass_core import tokens
+    from mass_core.tasks import reference_encoder as tokens
 
     learner = Segmenter(model)._learner
     crops = [crop_of(brightness=1.0, kept=0.75), crop_of(brightness=5.0, kept=0.25)]
@@ -251,7 +251,7 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
 
 
 def crop_of(*, brightness: float, kept: float) -> Any:
-    from mass_core.reference import ReferenceCrop
+    from mass_core.tasks.reference_crops import ReferenceCrop
 
     return ReferenceCrop(
         image=np.full((16, 16, 16), brightness, np.float32),
@@ -299,7 +299,7 @@ def test_as_many_parts_as_the_reference_has(model: FakeModel) -> None:
 @pytest.mark.parametrize("name", ["default", "released"])
 @pytest.mark.parametrize(("orientation", "degrees"), [("LPS", 0), ("RAS", 20), ("SAR", 0), ("AIL", 35)])
 def test_result_lies_on_the_target_whatever_its_grid(name: str, orientation: str, degrees: float) -> None:
-    from mass_core import phantoms
+    from mass_core.data import phantoms
 
     model = FakeModel(Brightness(), Recipe(window_zyx=(32, 32, 32), spacing_zyx=(6.0,) * 3, modality="ct"))
     image, labels = phantoms.subject(
@@ -367,7 +367,7 @@ def test_full_gpu_is_tried_once_more_with_less(model: FakeModel, monkeypatch: py
     task = segmenter.encode([REFERENCE])
     expected = segmenter.segment(TARGET, task).labels.array
     gpu = Compute(device=torch.device("cpu"), dtype=torch.float32, batch=4)
-    monkeypatch.setattr("mass_core.segmenter.choose_compute", lambda *args: gpu)
+    monkeypatch.setattr("mass_core.inference.segmenter.choose_compute", lambda *args: gpu)
     start = model.network.images
     model.network.fail = lambda call: full(call) if call == start + 2 else None
     model.network.batches.clear()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mass_core import phantoms
 from mass_core.cli import main
-from mass_core.self_reference import brightened, seen_otherwise, turned
-from mass_core.volume import Geometry, Volume
+from mass_core.data import phantoms
+from mass_core.evaluation.self_reference import brightened, seen_otherwise, turned
+from mass_core.volumes.volume import Geometry, Volume
 
 
 def places(geometry: Geometry) -> np.ndarray:

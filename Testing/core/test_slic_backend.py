@@ -8,8 +8,8 @@ pytest.importorskip("skimage")
 from scipy import ndimage  # noqa: E402
 
 from mass_core.errors import InputError  # noqa: E402
-from mass_core.masks.merge_tree import merge_tree, neighbours  # noqa: E402
-from mass_core.masks.slic_backend import SlicConfig, equalise, foreground, generate  # noqa: E402
+from mass_core.masks.supervoxels.merge_tree import merge_tree, neighbours  # noqa: E402
+from mass_core.masks.supervoxels.slic import SlicConfig, equalise, foreground, generate  # noqa: E402
 
 SPACING = (2.0, 1.0, 1.0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.masks.small_regions import small_regions, without_small_regions
+from mass_core.masks.slicewise.small_regions import small_regions, without_small_regions
 
 
 def drawing() -> torch.Tensor:

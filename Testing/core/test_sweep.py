@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mass_core.config import Recipe, recipe
+from mass_core.inference.sliding_window import Wanted, split_passes, sweep
 from mass_core.model.compute import Compute, choose_compute
-from mass_core.sweep import Wanted, split_passes, sweep
 
 
 def test_batches_do_not_change_the_result(tiny_network: Any) -> None:

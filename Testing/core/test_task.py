@@ -10,8 +10,8 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from mass_core.config import Recipe
 from mass_core.errors import InputError, OutputError, WeightsError
-from mass_core.place import Place
-from mass_core.task import FORMAT, Task, TaskLabel
+from mass_core.tasks.location import Place
+from mass_core.tasks.task import FORMAT, Task, TaskLabel
 
 CHANNELS = (512, 256, 128)
 

@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from mass_core.errors import GeometryError, InputError, MassError, OutputError
-from mass_core.image_files import _nifti_length
-from mass_core.volume import Geometry, Volume, cut
+from mass_core.volumes.image_io import _nifti_length
+from mass_core.volumes.volume import Geometry, Volume, cut
 
 TILTED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mass_core import download, weights_store
 from mass_core.cli import main
 from mass_core.errors import Cancelled, InputError, OutputError, WeightsError
-from mass_core.weights_store import REMOTE, Remote
+from mass_core.weights import download
+from mass_core.weights import store as weights_store
+from mass_core.weights.store import REMOTE, Remote
 
 CONTENT = bytes(range(256)) * 10_000
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.blend import Best, Blend
-from mass_core.windows import blend_weights, padded_shape, positions, starts
+from mass_core.inference.blending import Best, Blend
+from mass_core.inference.windows import blend_weights, padded_shape, positions, starts
 
 
 @pytest.mark.parametrize(

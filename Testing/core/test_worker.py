@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mass_core.appearance import Appearance, read_appearance
-from mass_core.checkpoint import load_model
-from mass_core.components import bounding_box
 from mass_core.errors import DeviceError, InputError, MassError, OutputError, WeightsError
-from mass_core.segmenter import Segmenter
-from mass_core.task import Task
-from mass_core.volume import Geometry, Volume
+from mass_core.inference.segmenter import Segmenter
+from mass_core.tasks.task import Task
+from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.components import bounding_box
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import LONG, Files, Recorder, scan
 
 # What it answers
@@ -219,7 +219,7 @@ def by_library(files: Files, **changes: Any) -> np.ndarray:
 def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Files, tiny_network: Any, tiny_recipe: Any) -> None:
     import torch
 
-    from mass_core.checkpoint import save_weights
+    from mass_core.weights.checkpoint import save_weights
 
     weights = files.folder / "mine.safetensors"
     network = deepcopy(tiny_network)

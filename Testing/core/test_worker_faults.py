@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from mass_core import protocol
-from mass_core.client import WorkerDied
 from mass_core.errors import DeviceError
-from mass_core.protocol import Defect, Request
-from mass_core.subprocess_transport import worker_command
+from mass_core.worker import protocol
+from mass_core.worker.client import WorkerDied
+from mass_core.worker.protocol import Defect, Request
+from mass_core.worker.transport import worker_command
 from Testing.core.worker_process import LONG, PATIENCE_S, Files, Recorder, alive, patched, talk
 
 # Stopping
@@ -98,7 +98,7 @@ def test_the_end_of_its_input_ends_it(fresh: Callable[..., Recorder], files: Fil
 def test_the_end_of_its_input_ends_it_even_if_it_cannot_be_stopped() -> None:
     code = """
 import time
-from mass_core import worker
+from mass_core.worker import server as worker
 worker.Worker._computed = lambda self, job: job.progress("stuck", 0.0) or time.sleep(600)
 worker.Worker(*worker.claim_standard_streams(), ending_s=0.3).run()
 """
@@ -117,7 +117,7 @@ def test_it_does_not_outlive_its_parent(files: Files) -> None:
     psutil = pytest.importorskip("psutil")
     params = json.dumps(files.segment(options=LONG))
     code = (
-        "import sys, time\nfrom mass_core.subprocess_transport import LocalClient\n"
+        "import sys, time\nfrom mass_core.worker.transport import LocalClient\n"
         f"import json\nclient = LocalClient()\nclient.request('segment', json.loads({params!r}), "
         "progress=lambda stage, *rest: print(client.transport.pid, stage, flush=True))\n"
         "while True: client.pump()"
@@ -151,7 +151,7 @@ def test_shutdown(fresh: Callable[..., Recorder], files: Files) -> None:
 def test_prints_of_libraries_do_not_disturb(fresh: Callable[..., Recorder], files: Files) -> None:
     code = """
 import os, subprocess, sys
-from mass_core.scans import Scans
+from mass_core.volumes.read_cache import Scans
 honest = Scans.read
 def loud(self, *arguments):
     print("printed by Python", flush=True)
@@ -193,7 +193,7 @@ MASS.encode_image = limited
 
 
 def test_a_defect_is_told_with_its_traceback(fresh: Callable[..., Recorder], files: Files) -> None:
-    code = "from mass_core.service import Service\nService._encode = lambda self, order, run: {}['nothing']"
+    code = "from mass_core.jobs.service import Service\nService._encode = lambda self, order, run: {}['nothing']"
     worker = fresh(command=patched(code))
     with pytest.raises(Defect, match="KeyError: 'nothing'") as caught:
         worker.ask("encode", files.encode())
@@ -266,7 +266,7 @@ def test_unknown_methods_and_broken_requests_are_answered() -> None:
 
 
 def test_a_number_that_is_taken_is_refused_without_ending_its_owner() -> None:
-    code = "import time\nfrom mass_core import worker\nworker.Worker._computed = lambda self, job: time.sleep(1) or {'result': {}}"
+    code = "import time\nfrom mass_core.worker.server import Worker\nWorker._computed = lambda self, job: time.sleep(1) or {'result': {}}"
     load = Request(id=5, method="load")
     process = subprocess.Popen(patched(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None

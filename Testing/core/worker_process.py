@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mass_core import protocol
-from mass_core.client import Call
-from mass_core.protocol import Request
-from mass_core.subprocess_transport import LocalClient, worker_command
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.worker import protocol
+from mass_core.worker.client import Call
+from mass_core.worker.protocol import Request
+from mass_core.worker.transport import LocalClient, worker_command
 
 LONG = {"overlap": 0.9, "skip_uniform": False}
 """Options with which a run takes some hundred windows."""

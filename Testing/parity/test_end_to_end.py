@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mass_core.cli import main
-from mass_core.volume import Volume
+from mass_core.volumes.volume import Volume
 
 CASES = ("ct_oblique_multilabel", "mr_sagittal_two_refs_ema", "ct_small_target_flipped", "auto_modality_bspline_no_reorient")
 OPTIONS = {

@@ -10,7 +10,7 @@ import torch
 
 from mass_core.config import ModelConfig
 from mass_core.model import MASS, build_model, slabs
-from mass_core.released_keys import our_key
+from mass_core.weights.released_keys import our_key
 
 CONFIGS = {
     "keys_tiny.json": ModelConfig(channels=(8, 16, 32, 64, 128), task_rows=5),

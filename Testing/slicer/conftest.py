@@ -104,7 +104,7 @@ def clinic(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any
 @pytest.fixture(scope="session")
 def worker_client() -> Iterator[Any]:
     """To a real worker, the same for all tests of a process."""
-    from mass_core.subprocess_transport import LocalClient
+    from mass_core.worker.transport import LocalClient
 
     client = LocalClient()
     yield client

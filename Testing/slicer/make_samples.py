@@ -1,6 +1,6 @@
 """Make the phantoms the extension ships: `python -m Testing.slicer.make_samples FOLDER`, then enter the checksums in sample_data.py.
 
-Two people of `mass_core.phantoms` with the liver marked, in voxels coarse enough to keep the extension small.
+Two people of `mass_core.data.phantoms` with the liver marked, in voxels coarse enough to keep the extension small.
 """
 
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mass_core import Volume
-from mass_core.appearance import Appearance, write_labels
-from mass_core.phantoms import LABELS, subject
+from mass_core.data.phantoms import LABELS, subject
+from mass_core.volumes.appearance import Appearance, write_labels
 
 PEOPLE = {"reference": 0, "target": 1}
 SHAPE_ZYX = (61, 70, 86)

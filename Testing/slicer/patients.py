@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 
 from mass_core import Volume
-from mass_core.phantoms import subject
+from mass_core.data.phantoms import subject
 
 LIVER, SPLEEN = 1, 2
 SHAPE_ZYX, SPACING_ZYX = (38, 48, 56), (8.0, 6.4, 6.4)
@@ -32,7 +32,7 @@ def scan(image: Volume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
 
 def large(number, name):
     """A person in voxels as small as scanners make them, 304 x 480 x 504 of them: volume node, and segmentation with the liver."""
-    from MASSSlicerLib import segments
+    from MASSSlicerLib.scene import segments
 
     image, labels = people(number + 1)[number]
     fine, liver = image.array.astype(np.int16), labels.array == LIVER

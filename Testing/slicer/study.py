@@ -11,9 +11,10 @@ class Study:
 
     def __init__(self, client):
         import slicer
-        from MASSSlicerLib import order, scene
-        from MASSSlicerLib.exports import Exports
-        from MASSSlicerLib.run import Run
+        from MASSSlicerLib.runs import order
+        from MASSSlicerLib.runs.segmentation import Run
+        from MASSSlicerLib.scene import exchange as scene
+        from MASSSlicerLib.scene.exports import Exports
 
         self.slicer, self.module, self.scene, self.Run = slicer, order, scene, Run
         self.client, self.people, self.patients = client, patients.people(3), patients
@@ -64,7 +65,7 @@ class Study:
         return run
 
     def case(self, volume):
-        from MASSSlicerLib.cases import Case
+        from MASSSlicerLib.runs.cases import Case
 
         return Case(volume.GetName(), volume_id=volume.GetID())
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from mass_core.client import Client
+from mass_core.worker.client import Client
 
 
 def make_model(path, people, labels=(1,), names=("liver",)):
     """Fixed-class weights of the bundled network, which look for what one person shows."""
     from dataclasses import replace
 
-    from mass_core.checkpoint import load_model, save_weights
-    from mass_core.segmenter import Segmenter
+    from mass_core.inference.segmenter import Segmenter
+    from mass_core.weights.checkpoint import load_model, save_weights
 
     model = load_model("small", "cpu")
     task = Segmenter(model).encode([people[0]], list(labels))

@@ -39,7 +39,7 @@ def test_adapt_fits_then_segments_and_is_used_again(clinic, monkeypatch):
 @pytest.mark.parametrize("change", ["nothing", "drawn", "renamed", "another reference", "other weights", "file gone"])
 def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, tmp_path, change):
     """And only then: looking at it, and settings that say nothing about references, leave it."""
-    from MASSSlicerLib.adapted import Adapted
+    from MASSSlicerLib.runs.adapted import Adapted
 
     clinic.ready("target")
     choice, file = clinic.window.choice, tmp_path / "adapted.masstask"

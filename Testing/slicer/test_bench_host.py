@@ -65,9 +65,9 @@ def test_a_closed_host_leaves_nothing_behind(tmp_path):
 
     before, path = set(vars(slicer)), list(sys.path)
     host = Host(tmp_path)
-    import MASSSlicerLib.cases
+    import MASSSlicerLib.runs.cases
 
-    assert Path(MASSSlicerLib.cases.__file__).parent.name == "MASSSlicerLib"
+    assert Path(MASSSlicerLib.runs.cases.__file__).parent.name == "runs"
     host.close()
     assert set(vars(slicer)) == before
     assert sys.path == path

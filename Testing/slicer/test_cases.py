@@ -9,7 +9,7 @@ from mass_core.errors import InputError, WeightsError
 
 
 def test_a_folder_of_images_leaves_out_masks_results_and_other_files(host, tmp_path):
-    from MASSSlicerLib import cases
+    from MASSSlicerLib.runs import cases
 
     for name in (
         "b.nii.gz",
@@ -29,7 +29,7 @@ def test_a_folder_of_images_leaves_out_masks_results_and_other_files(host, tmp_p
 
 
 def test_a_folder_of_series(host, tmp_path):
-    from MASSSlicerLib import cases
+    from MASSSlicerLib.runs import cases
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -43,7 +43,7 @@ def test_a_folder_of_series(host, tmp_path):
 
 
 def test_names_of_results_are_distinct_and_possible(host, tmp_path):
-    from MASSSlicerLib.cases import Case, output_paths
+    from MASSSlicerLib.runs.cases import Case, output_paths
 
     names = ["CT 1: chest", "CT 1/ chest", "ct 1_ chest", "  ", "Ärztin é"]
     paths = output_paths([Case(name) for name in names], tmp_path, ".seg.nrrd")
@@ -57,7 +57,7 @@ def test_names_of_results_are_distinct_and_possible(host, tmp_path):
 
 
 def test_the_table_has_a_line_for_each_structure(host, tmp_path):
-    from MASSSlicerLib.cases import Case, write_summary
+    from MASSSlicerLib.runs.cases import Case, write_summary
 
     done = Case("a", status="done", seconds=1.23, volumes_ml={"liver": 1234.5, "milz, links": 0.0}, warnings=("first.", "second."))
     failed = Case("b", status="failed", message="cause\ncure")
@@ -75,7 +75,7 @@ def test_the_table_has_a_line_for_each_structure(host, tmp_path):
 
 def test_series_of_the_dicom_database_are_linked_not_copied(host, tmp_path):
     import slicer
-    from MASSSlicerLib import dicom
+    from MASSSlicerLib.scene import dicom
 
     files = []
     for number in range(3):
@@ -94,7 +94,7 @@ def test_series_of_the_dicom_database_are_linked_not_copied(host, tmp_path):
 
 def test_task_files_say_what_they_are_without_pytorch(host, tmp_path, monkeypatch):
     monkeypatch.setenv("MASS_HOME", str(tmp_path))
-    from MASSSlicerLib import tasks
+    from MASSSlicerLib.library import tasks
 
     assert tasks.listing() == []
     for name, content in (("empty", b""), ("text", b"not a task at all"), ("long", (1 << 40).to_bytes(8, "little"))):
@@ -110,7 +110,7 @@ def test_task_files_say_what_they_are_without_pytorch(host, tmp_path, monkeypatc
 @pytest.mark.parametrize("name", ["", "  ", "a/b", "a\\b", "..", ".hidden", "a:b", "a\nb"])
 def test_names_of_tasks_that_cannot_be_files(host, name, tmp_path, monkeypatch):
     monkeypatch.setenv("MASS_HOME", str(tmp_path))
-    from MASSSlicerLib import tasks
+    from MASSSlicerLib.library import tasks
 
     with pytest.raises(InputError, match="cannot be called"):
         tasks._free(name)

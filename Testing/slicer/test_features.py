@@ -18,7 +18,7 @@ PART = np.s_[12:26, 2:26, 2:26]
 def admit(clinic, *names):
     """Loaded volumes that show a part of a person."""
     import slicer
-    from MASSSlicerLib import grids
+    from MASSSlicerLib.scene import grids
 
     volumes = [clinic.volume(1, name) for name in names]
     for volume in volumes:
@@ -71,10 +71,11 @@ def test_the_selected_line_goes_before_ticks(clinic):
 
 def test_colours_lie_over_the_scan_under_its_transform(clinic, turned):
     """An oblique, left-handed, moved volume: voxel for voxel the colours of the same scan in a file."""
-    from MASSSlicerLib import grids, scene
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene import grids
 
     from mass_core import Segmenter, Volume, load_model
-    from mass_core.features import look
+    from mass_core.inference.features import look
     from mass_core.progress import Steps
 
     (volume,) = admit(clinic, "target")
@@ -177,7 +178,7 @@ def test_a_volume_that_is_moved_or_removed_meanwhile_is_told(clinic, turned):
 
 
 def test_from_a_script(clinic):
-    from MASSSlicerLib.order import Settings
+    from MASSSlicerLib.runs.order import Settings
 
     from MASSSlicer import MASSSlicerLogic
 

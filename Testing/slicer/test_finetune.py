@@ -142,7 +142,7 @@ def test_stop_before_there_is_a_model(clinic, trainer):
 
 
 def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
-    from mass_core.client import WorkerDied
+    from mass_core.worker.client import WorkerDied
 
     ready(clinic, ("liver",))
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
@@ -293,9 +293,9 @@ def test_choices_are_saved_with_the_scene(clinic, trainer, tmp_path):
 
 def test_the_tutorials_script(clinic, trainer):
     """Of docs/slicer.md: without the window."""
-    from MASSSlicerLib.annotated import of_scene
-    from MASSSlicerLib.finetune import Order
-    from MASSSlicerLib.order import Reference
+    from MASSSlicerLib.runs.annotated import of_scene
+    from MASSSlicerLib.runs.finetuning import Order
+    from MASSSlicerLib.runs.order import Reference
 
     from MASSSlicer import MASSSlicerLogic
 

@@ -74,7 +74,7 @@ def test_label_maps_that_cannot_be_used_are_told(clinic, trainer, tmp_path):
     ],
 )
 def test_scans_are_paired_with_label_maps_by_name(host, tmp_path, files, found):
-    from MASSSlicerLib import pairs
+    from MASSSlicerLib.runs import pairs
 
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def test_scans_are_paired_with_label_maps_by_name(host, tmp_path, files, found):
 
 
 def test_label_maps_that_disagree_are_refused(host, tmp_path):
-    from MASSSlicerLib import annotated
+    from MASSSlicerLib.runs import annotated
 
     one = annotated.of_files(Path("a"), Path("a.seg.nrrd"), [{"value": 1, "name": "liver"}], {})
     two = annotated.of_files(Path("b"), Path("b.seg.nrrd"), [{"value": 2, "name": "liver"}], {})

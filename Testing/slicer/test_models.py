@@ -99,7 +99,7 @@ def test_models_are_shared_renamed_and_deleted(clinic, model, tmp_path):
 
 
 def test_what_is_no_model_is_not_imported(clinic, tmp_path):
-    from mass_core.weights_store import BUNDLED
+    from mass_core.weights.store import BUNDLED
 
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     for path, reason in ((BUNDLED / "small.safetensors", "no finetuned model"), (tmp_path / "broken.safetensors", "damaged")):

@@ -147,7 +147,7 @@ def test_installed_library_runs_with_its_weights(installed: tuple[Path, str], tm
 import sys
 sys.path[:0] = [{str(modules)!r}]
 for name in ("rich", "skimage", "training"): sys.modules[name] = None
-import mass_core, mass_core.worker
+import mass_core, mass_core.worker.server
 from mass_core import load_model
 print(mass_core.__file__); print(load_model("small", "cpu").fingerprint)
 """

@@ -17,7 +17,7 @@ def drawn(host):
 def result(folder, *, surface):
     """A volume with a block of one half found in it."""
     import slicer
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
     slicer.util.updateVolumeFromArray(volume, np.full((20, 20, 20), 40, np.int16))

@@ -13,8 +13,8 @@ QUALITY = 4
 
 def judged(*words):
     """Finished cases named after how good they are, such as “check 0.7”; “none” was not checked."""
-    from MASSSlicerLib.cases import Case
-    from MASSSlicerLib.quality import Quality
+    from MASSSlicerLib.runs.cases import Case
+    from MASSSlicerLib.runs.quality import Quality
 
     made = []
     for word in words:
@@ -51,7 +51,7 @@ def test_the_worst_come_first_and_what_is_unknown_last(clinic):
 
 def test_the_selected_case_stays_selected_wherever_sorting_puts_it(clinic):
     """And so it is what Show and Export mean; a case that becomes worse meanwhile moves as well."""
-    from MASSSlicerLib.quality import Quality
+    from MASSSlicerLib.runs.quality import Quality
 
     results, table = clinic.window.results, clinic.ui.resultsTable
     cases = judged("good 0.9", "check 0.7", "unreliable 0.3")
@@ -69,7 +69,7 @@ def test_the_selected_case_stays_selected_wherever_sorting_puts_it(clinic):
 
 
 def test_flag_dice_and_reasons_are_shown(clinic):
-    from MASSSlicerLib.quality import COLORS, Quality
+    from MASSSlicerLib.runs.quality import COLORS, Quality
 
     (case,) = judged("good 0.9")
     case.quality["spleen"] = Quality("check", 0.61, ("Its volume is half of the reference's.",))

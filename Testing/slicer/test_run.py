@@ -69,7 +69,7 @@ def test_chosen_segments_only(study):
 
 
 def test_one_bad_case_does_not_stop_the_others(study, tmp_path):
-    from MASSSlicerLib.cases import Case
+    from MASSSlicerLib.runs.cases import Case
 
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
     empty = study.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
@@ -103,7 +103,7 @@ def test_weights_that_are_not_there_end_the_run_with_the_reason(study):
 
 
 def test_files_and_table(study, tmp_path):
-    from MASSSlicerLib.cases import Case
+    from MASSSlicerLib.runs.cases import Case
 
     scans = [study.volume(1, "a/b: c"), study.volume(2, "a/b: c")]
     study.scene.write_volume(scans[0], tmp_path / "on disk.nrrd")
@@ -226,8 +226,8 @@ def test_every_frame_of_a_sequence(study):
     proxy = browser.GetProxyNode(sequence)
     proxy.SetName("breathing")
     browser.SetSelectedItemNumber(0)
-    from MASSSlicerLib import sequences
-    from MASSSlicerLib.cases import Case
+    from MASSSlicerLib.runs.cases import Case
+    from MASSSlicerLib.scene import sequences
 
     assert sequences.frames(proxy) == 2 and sequences.frames(study.volume(1)) == 0
     volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
@@ -247,7 +247,8 @@ def test_every_frame_of_a_sequence(study):
 
 def test_a_full_disk_is_told_and_costs_that_target_only(study, tmp_path, monkeypatch):
     """The table cannot be written either; the run goes on and says so once."""
-    from MASSSlicerLib import cases, run
+    from MASSSlicerLib.runs import cases
+    from MASSSlicerLib.runs import segmentation as run
 
     from mass_core.errors import OutputError
 
@@ -266,7 +267,7 @@ def test_a_full_disk_is_told_and_costs_that_target_only(study, tmp_path, monkeyp
 
 
 def test_a_defect_costs_one_target_only(study, monkeypatch):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     original = scene.place_result
     monkeypatch.setattr(scene, "place_result", lambda volume, *a, **k: 1 / 0 if volume.GetName() == "first" else original(volume, *a, **k))

@@ -33,7 +33,7 @@ def test_they_are_phantoms_with_the_liver_marked(host):
     import slicer
     from MASSSlicerLib.sample_data import load_samples
 
-    from mass_core.phantoms import subject
+    from mass_core.data.phantoms import subject
     from Testing.slicer.make_samples import LIVER, PEOPLE, SHAPE_ZYX, SPACING_ZYX
 
     samples = load_samples()

@@ -13,8 +13,8 @@ RIGID = ("none", "shift", "turn", "mirror", "stretch")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -30,7 +30,7 @@ def test_a_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_files_say_where_voxels_lie_in_the_world(nodes, tmp_path, grid, transform):
     """The network is told which way is up by the file. What keeps axes at right angles is told exactly."""
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     if transform == "stretch" and grid == "oblique":
         pytest.skip("stretched obliquely, axes are no longer at right angles")
@@ -44,7 +44,7 @@ def test_files_say_where_voxels_lie_in_the_world(nodes, tmp_path, grid, transfor
 
 
 def test_a_shear_keeps_voxel_sizes_and_the_nearest_turn(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume(GRIDS["thick slices"], TRANSFORMS["shear"])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -56,8 +56,8 @@ def test_a_shear_keeps_voxel_sizes_and_the_nearest_turn(nodes, tmp_path):
 
 
 def test_segments_that_exist_are_not_touched(nodes, tmp_path):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume()
     existing = nodes.segmentation(volume, block())
@@ -75,8 +75,8 @@ def test_segments_that_exist_are_not_touched(nodes, tmp_path):
 
 
 def test_a_segmentation_under_another_transform_gets_the_result_in_the_same_place(nodes, tmp_path):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
     other = nodes.volume(GRIDS["thick slices"], TRANSFORMS["shift"])
@@ -87,8 +87,8 @@ def test_a_segmentation_under_another_transform_gets_the_result_in_the_same_plac
 
 
 def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume()
     hierarchy = nodes.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(nodes.scene)
@@ -110,8 +110,8 @@ def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
 
 
 def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume()
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -125,8 +125,8 @@ def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -137,8 +137,8 @@ def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, trans
 
 
 def test_where_nothing_was_found_there_is_no_segment(nodes, tmp_path):
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.scene import Look
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene.exchange import Look
 
     volume = nodes.volume(GRIDS["oblique"])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -151,7 +151,8 @@ def test_where_nothing_was_found_there_is_no_segment(nodes, tmp_path):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_volume_tells_where_its_own_file_lies(nodes, tmp_path, grid):
     """Without its parent transforms: whoever loads the scan's file and the result sees them on top of each other."""
-    from MASSSlicerLib import grids, scene
+    from MASSSlicerLib.scene import exchange as scene
+    from MASSSlicerLib.scene import grids
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS["turn"])
     told = grids.own(volume)
@@ -164,7 +165,7 @@ def test_a_volume_tells_where_its_own_file_lies(nodes, tmp_path, grid):
 
 @pytest.mark.parametrize("ending", [".seg.nrrd", ".nii.gz", ".nrrd"])
 def test_segments_are_saved_where_the_volume_file_lies(nodes, tmp_path, ending):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
     drawn = nodes.segmentation(volume, block())
@@ -190,7 +191,7 @@ def test_segments_are_saved_where_the_volume_file_lies(nodes, tmp_path, ending):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_slicer_reads_the_segmentation_files_the_worker_writes(nodes, tmp_path, grid):
-    from mass_core.appearance import Appearance, write_labels
+    from mass_core.volumes.appearance import Appearance, write_labels
 
     volume = nodes.volume(GRIDS[grid])
     nodes.slicer.util.saveNode(volume, str(tmp_path / "own.nrrd"))
@@ -214,7 +215,7 @@ def test_slicer_reads_the_segmentation_files_the_worker_writes(nodes, tmp_path, 
 
 
 def test_corrections_are_saved_too(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume(GRIDS["left-handed"])
     segmentation = nodes.segmentation(volume, block(), ~block())
@@ -225,7 +226,7 @@ def test_corrections_are_saved_too(nodes, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     (tmp_path / "taken.nrrd").mkdir()
     with pytest.raises(OutputError, match="could not be written"):
@@ -233,7 +234,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(nodes, tmp_path):
 
 
 def test_what_is_no_scan_is_refused(nodes):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     with pytest.raises(InputError, match="No volume"):
         scene.check_volume(None)
@@ -257,7 +258,7 @@ def test_what_is_no_scan_is_refused(nodes):
 
 
 def test_state_changes_with_voxels_and_place(nodes):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume()
     states = [scene.state(volume)]
@@ -273,7 +274,7 @@ def test_state_changes_with_voxels_and_place(nodes):
 
 
 def test_exports_write_again_only_after_a_change(nodes):
-    from MASSSlicerLib.exports import Exports
+    from MASSSlicerLib.scene.exports import Exports
 
     exports = Exports()
     volume, other = nodes.volume(), nodes.volume()

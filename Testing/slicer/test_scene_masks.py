@@ -20,7 +20,7 @@ def on_grid(mask, scan):
 
 def test_a_segment_of_one_voxel_at_the_far_corner(nodes, tmp_path):
     """Its file holds two voxels along each axis at least, all of them the scan's."""
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume(TRANSFORMS["turn"])
     corner = np.zeros(SHAPE, bool)
@@ -32,7 +32,7 @@ def test_a_segment_of_one_voxel_at_the_far_corner(nodes, tmp_path):
 
 def test_masks_follow_the_segmentation_whatever_its_grid(nodes, tmp_path):
     """Drawn on a finer scan that shows a part only, and under another transform than the volume."""
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     coarse = nodes.volume(affine(np.diag([2.0, 2, 2]), (100, 0, 0)), affine(np.eye(3), (-100, 0, 0)), np.zeros((6, 6, 6), np.int16))
     fine = nodes.volume(affine(np.eye(3) * 0.5, (1.75, 1.75, 1.75)), None, np.zeros((16, 16, 16), np.int16))
@@ -50,7 +50,7 @@ def test_masks_follow_the_segmentation_whatever_its_grid(nodes, tmp_path):
 @pytest.mark.parametrize("own", TRANSFORMS)
 @pytest.mark.parametrize("other", TRANSFORMS)
 def test_masks_lie_where_they_are_seen_whatever_transforms_there_are(nodes, tmp_path, own, other):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     drawn_on = nodes.volume(affine(np.diag([-0.8, 1.2, 3.0])), TRANSFORMS[other])
     segmentation = nodes.segmentation(drawn_on, block())
@@ -67,7 +67,7 @@ def test_masks_lie_where_they_are_seen_whatever_transforms_there_are(nodes, tmp_
 
 
 def test_overlapping_segments_go_to_files_of_their_own(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume()
     whole, part, beside = block(), np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
@@ -84,7 +84,7 @@ def test_overlapping_segments_go_to_files_of_their_own(nodes, tmp_path):
 
 
 def test_what_lies_outside_the_volume_is_told(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume()
     wide = nodes.volume(affine(np.eye(3), (0, 0, -7)), None, np.zeros((14, 9, 11), np.int16))
@@ -99,7 +99,7 @@ def test_what_lies_outside_the_volume_is_told(nodes, tmp_path):
 
 
 def test_empty_and_missing_segments_are_refused(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume()
     segmentation = nodes.segmentation(volume, block())
@@ -112,7 +112,7 @@ def test_empty_and_missing_segments_are_refused(nodes, tmp_path):
 
 
 def test_a_segment_that_is_only_a_surface_serves_too(nodes, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     volume = nodes.volume(array=np.zeros((24, 24, 24), np.int16))
     mask = np.zeros((24, 24, 24), bool)

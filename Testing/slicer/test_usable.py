@@ -2,8 +2,8 @@
 
 import pytest
 
-from mass_core.client import Client
 from mass_core.errors import MemoryShort
+from mass_core.worker.client import Client
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 import slicer
@@ -69,7 +69,7 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
 
 def test_many_scans_leave_nothing_behind(study, tmp_path):
     """Nodes, temporary files and the worker's memory stay what they are after the first few."""
-    from MASSSlicerLib.cases import Case
+    from MASSSlicerLib.runs.cases import Case
 
     scans = [tmp_path / f"{number}.nrrd" for number in range(16)]
     for number, path in enumerate(scans):

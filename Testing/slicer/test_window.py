@@ -177,7 +177,7 @@ def test_tasks_are_saved_used_shared_and_deleted(clinic, tmp_path):
 
 
 def test_a_folder_of_scans_to_files(clinic, tmp_path):
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     clinic.admit("a", "b")
     clinic.choose_reference()
@@ -244,7 +244,7 @@ def test_the_self_test_passes(clinic):
 def test_series_of_the_dicom_database(clinic, tmp_path):
     """Chosen in a window, read from their files, result to a folder."""
     import SimpleITK as sitk
-    from MASSSlicerLib import scene
+    from MASSSlicerLib.scene import exchange as scene
 
     from mass_core import Volume
 
@@ -327,8 +327,8 @@ def test_weights_are_downloaded_after_consent_only(clinic, tmp_path):
 
 def test_the_tutorials_script(clinic, tmp_path):
     """Of docs/slicer.md: a volume of the scene and a file as targets, without the window."""
-    from MASSSlicerLib import scene
-    from MASSSlicerLib.order import Reference, Settings
+    from MASSSlicerLib.runs.order import Reference, Settings
+    from MASSSlicerLib.scene import exchange as scene
 
     from MASSSlicer import MASSSlicerLogic
 

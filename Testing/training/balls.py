@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mass_core.checkpoint import save_weights
 from mass_core.config import ModelConfig, Recipe
-from mass_core.dataset import Case, Dataset, write_case
+from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.model import MASS
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import save_weights
 
 SHAPE, SPACING = (24, 32, 32), (2.0, 1.0, 1.0)
 SPLITS = {"train": ("a", "b", "c"), "val": ("d", "e"), "test": ("f",)}

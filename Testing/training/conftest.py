@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core.dataset import Case, Dataset, write_case
+from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.masks.mask_set import MaskSet
 
 SHAPE, SPACING = (24, 40, 40), (2.0, 1.0, 1.0)

@@ -2,8 +2,8 @@
 
 import torch
 
-from training.augment import _blur, _contrast, _gamma, appearance
-from training.config import AppearanceConfig
+from training.augmentation.appearance import _blur, _contrast, _gamma, appearance
+from training.pretrain.config import AppearanceConfig
 
 NEVER, ALWAYS = AppearanceConfig(probability=0.0), AppearanceConfig(probability=1.0)
 

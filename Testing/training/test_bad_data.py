@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core.dataset import Case, Dataset, write_case
+from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.masks.mask_set import MaskSet
-from training import pretrain
+from training.pretrain import loop as pretrain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "workers=0", "log_every=1",

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
-from mass_core.dataset import Case, Dataset, write_case
+from mass_core.data.dataset import Case, Dataset, write_case
+from mass_core.data.released_layout import export_case, join_masks
 from mass_core.masks.mask_set import MaskSet
-from mass_core.released_layout import export_case, join_masks
 from Testing.benchmarks import beside_released as benchmark
 
 SHAPE, EDGE = (60, 84, 90), 32

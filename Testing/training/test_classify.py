@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.checkpoint import load_model, save_weights
-from mass_core.classifier import ClassifierConfig, classify, load_classifier
 from mass_core.config import ModelConfig, Recipe
+from mass_core.inference.classifier import ClassifierConfig, classify, load_classifier
 from mass_core.model import MASS
-from mass_core.volume import Geometry, Volume
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import load_model, save_weights
 from Testing.training.classify_rows import ROWS, write_csv
-from training import classify as command
-from training import classify_config, classify_inputs
-from training.classify_config import ClassifyConfig
-from training.classify_inputs import Draws, input_recipe
-from training.classify_scores import scores
-from training.classify_table import read_table
-from training.config import changed
-from training.distributed import Group
-from training.state import saved
+from training.classify import config as classify_config
+from training.classify import inputs as classify_inputs
+from training.classify import loop as command
+from training.classify.config import ClassifyConfig
+from training.classify.inputs import Draws, input_recipe
+from training.classify.scores import scores
+from training.classify.table import read_table
+from training.pretrain.config import changed
+from training.runs.distributed import Group
+from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALONE = Group(0, 1, torch.device("cpu"))

@@ -6,7 +6,7 @@ import pytest
 
 from mass_core.errors import InputError
 from Testing.training.classify_rows import ROWS, write_csv
-from training.classify_table import read_table
+from training.classify.table import read_table
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 
 from mass_core.errors import InputError
-from training import recipes
-from training.config import OptimConfig, changed
-from training.schedule import ema_decay, learning_rate, pose_strength, window_at
+from training.pretrain import recipes
+from training.pretrain.config import OptimConfig, changed
+from training.pretrain.schedule import ema_decay, learning_rate, pose_strength, window_at
 
 
 @pytest.mark.parametrize(

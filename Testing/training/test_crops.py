@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from mass_core.config import Recipe
-from mass_core.dataset import Dataset
-from mass_core.task import Task, TaskLabel
-from training.data.crops import Crops, collate, steps_of, voxels_by_plane
-from training.distributed import Group
-from training.finetune_config import CropConfig, FinetuneConfig
-from training.views import cut
+from mass_core.data.dataset import Dataset
+from mass_core.tasks.task import Task, TaskLabel
+from training.augmentation.views import cut
+from training.finetune.config import CropConfig, FinetuneConfig
+from training.finetune.crops import Crops, collate, steps_of, voxels_by_plane
+from training.runs.distributed import Group
 
 from .balls import SHAPE, SPACING, write_dataset
 

@@ -4,7 +4,7 @@ import torch
 
 from mass_core.config import ModelConfig
 from mass_core.model import build_model
-from training.deep import FusionWatch, deep_loss
+from training.pretrain.deep_supervision import FusionWatch, deep_loss
 
 CONFIG = ModelConfig(channels=(8, 32, 64), stages=2, position_size=16, task_rows=0)
 SHOWN = torch.full((1, 2), 256)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
-from training import pretrain, recipes
-from training.config import changed
-from training.data.loader import _Steps
-from training.distributed import Group
-from training.state import saved
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import changed
+from training.pretrain.loader import _Steps
+from training.runs.distributed import Group
+from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.dataset import Dataset, case_folder, write_array
+from mass_core.data.dataset import Dataset, case_folder, write_array
 from mass_core.errors import InputError
-from training.config import EpisodeConfig
-from training.data.episodes import Episodes, collate
-from training.views import cut_views
+from training.augmentation.views import cut_views
+from training.pretrain.config import EpisodeConfig
+from training.pretrain.episodes import Episodes, collate
 
 from .conftest import SHAPE
 

@@ -12,18 +12,20 @@ import pytest
 import torch
 
 from mass_core import load_model
-from mass_core.appearance import read_appearance
 from mass_core.cli import main as mass
-from mass_core.task import Task
-from mass_core.volume import Volume
-from mass_core.weights_store import classes
-from training import finetune, finetune_command, finetune_recipes
+from mass_core.tasks.task import Task
+from mass_core.volumes.appearance import read_appearance
+from mass_core.volumes.volume import Volume
+from mass_core.weights.store import classes
 from training.curves import read_log
-from training.finetune_cases import hold_out
-from training.finetune_validation import Judge
-from training.fixed_classes import rates
-from training.news import News
-from training.state import saved
+from training.finetune import command as finetune_command
+from training.finetune import loop as finetune
+from training.finetune import recipes as finetune_recipes
+from training.finetune.cases import hold_out
+from training.finetune.fixed_classes import rates
+from training.finetune.reporting import News
+from training.finetune.validation import Judge
+from training.runs.state import saved
 
 from .balls import SHAPE, SPLITS, write_dataset, write_files, write_weights
 
@@ -167,10 +169,10 @@ def test_nothing_better_than_the_start_is_said(tune, monkeypatch):
 
 def test_the_validation_is_the_users_segmentation(tune, dataset, tmp_path, capsys):
     """The score of the weights that are kept is that of `mass segment` on the same scans."""
-    from mass_core.dataset import Dataset
-    from mass_core.evaluation import scan, segmenter_for
-    from mass_core.metrics import dice
-    from mass_core.segmenter import Segmenter
+    from mass_core.data.dataset import Dataset
+    from mass_core.evaluation.metrics import dice
+    from mass_core.evaluation.scoring import scan, segmenter_for
+    from mass_core.inference.segmenter import Segmenter
 
     _, result, _ = tune("--epochs", 2, settings=["optim.learning_rate=3e-3", "steps_per_epoch=10"])
     model = load_model(result["output"], "cpu")
@@ -269,7 +271,7 @@ def test_two_processes_train_and_no_parameter_is_idle(weights, dataset, tmp_path
     words = ["--weights", weights, "--data", dataset, "--device", "cpu", "--recipe", "smoke", "--output", tmp_path / "run", "--epochs", 2]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.finetune"]
     command = [*launcher, *map(str, words), "--set", *QUICK]
-    root = Path(finetune.__file__).parents[1]
+    root = Path(finetune.__file__).parents[2]
     done = subprocess.run(
         command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
     )
@@ -278,14 +280,14 @@ def test_two_processes_train_and_no_parameter_is_idle(weights, dataset, tmp_path
 
 
 def test_all_tokens_get_gradients_though_one_group_is_trained(weights):
-    from training.fixed_classes import start
+    from training.finetune.fixed_classes import start
 
     model = load_model(weights, "cpu")
     image = torch.randn(1, 1, 16, 16, 16)
     mask = torch.zeros(1, 2, 16, 16, 16)
     mask[:, :, 4:8, 4:8, 4:8] = 1
     (tokens,) = model.network.encode_reference(image, mask)
-    from mass_core.task import TaskLabel
+    from mass_core.tasks.task import TaskLabel
 
     labels = tuple(TaskLabel(value=v, name=str(v), spacing_zyx=(v, v, v), tokens=(tokens[0, v - 1],)) for v in (1, 2))
     task = Task(labels=labels, fingerprint=model.fingerprint, weights="tiny", recipe=model.recipe, modality="mr")
@@ -299,8 +301,8 @@ def test_it_runs_where_only_the_packages_of_slicer_are(weights, dataset, tmp_pat
     """3D Slicer has PyTorch, MONAI and safetensors; curves are not drawn there."""
     missing = ["matplotlib", "tqdm", "rich", "h5py", "skimage", "tensorboard", "einops", "PIL", "nibabel"]
     words = ["--weights", str(weights), "--data", str(dataset), "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--json"]
-    code = f"import sys\nfor name in {missing!r}: sys.modules[name] = None\nfrom training.finetune_command import main\nsys.exit(main())"
+    code = f"import sys\nfor name in {missing!r}: sys.modules[name] = None\nfrom training.finetune.command import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "run"), "--set", *QUICK]
-    done = subprocess.run(command, cwd=Path(finetune.__file__).parents[1], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=Path(finetune.__file__).parents[2], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["event"] == "result" and not (tmp_path / "run/curves.png").exists()

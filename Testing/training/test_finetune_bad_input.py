@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
-from mass_core.appearance import Appearance, write_labels
-from mass_core.checkpoint import load_model
-from mass_core.dataset import Dataset
-from mass_core.evaluation import case_volumes
-from mass_core.volume import Geometry, Volume
-from training import finetune, finetune_command
-from training.news import News
+from mass_core.data.dataset import Dataset
+from mass_core.evaluation.scoring import case_volumes
+from mass_core.volumes.appearance import Appearance, write_labels
+from mass_core.volumes.volume import Geometry, Volume
+from mass_core.weights.checkpoint import load_model
+from training.finetune import command as finetune_command
+from training.finetune import loop as finetune
+from training.finetune.reporting import News
 
 from .balls import SHAPE, SPACING, scan, write_dataset, write_files, write_weights
 

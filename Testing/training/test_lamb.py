@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.lamb import Lamb
+from training.optimisers.lamb import Lamb
 
 LR, DECAY, BETA1, BETA2, EPS = 0.05, 0.1, 0.8, 0.95, 1e-6
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mass_core.config import ModelConfig
 from mass_core.model import build_model
-from training.muon import Muon, orthogonal
+from training.optimisers.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 64), (64, 16), (32, 16, 3, 3, 3)])

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
-from training import pretrain, recipes
-from training.config import changed
-from training.precision import autocast, scaler
-from training.start import start
-from training.state import State, saved
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import changed
+from training.pretrain.start import start
+from training.runs.precision import autocast, scaler
+from training.runs.state import State, saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
         "episodes.smallest_voxels=8", "workers=0", "save_every=3", "log_every=1", "keep_states=9", "precision=float16"]  # fmt: skip

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from mass_core import load_model
-from training import pretrain, recipes
-from training.config import changed
-from training.distributed import Group
-from training.state import saved
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import changed
+from training.runs.distributed import Group
+from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
         "episodes.smallest_voxels=8", "workers=0", "save_every=5", "log_every=5"]  # fmt: skip

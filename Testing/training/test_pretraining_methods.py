@@ -10,7 +10,7 @@ from mass_core.config import ModelConfig
 from mass_core.model import build_model
 from Testing.benchmarks import pretraining_methods
 from Testing.benchmarks.pretraining_methods import BLOCK, Mae, SimClr, configured
-from training.state import saved
+from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "early_window=16",
         "episodes.task_slots=2", "episodes.smallest_voxels=8", "dataset_weights=1", "log_every=1", "batch_size=4",

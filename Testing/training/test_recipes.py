@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.checkpoint import load_model
-from mass_core.dataset import Dataset
+from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
-from training import pretrain, recipes
-from training.augment import WEAK
-from training.config import OptimConfig, changed
-from training.data.episodes import Episodes
-from training.data.poses import overlapping
-from training.schedule import first_beta, learning_rate
-from training.state import saved
+from mass_core.weights.checkpoint import load_model
+from training.augmentation.appearance import WEAK
+from training.augmentation.poses import overlapping
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import OptimConfig, changed
+from training.pretrain.episodes import Episodes
+from training.pretrain.schedule import first_beta, learning_rate
+from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=3",
         "workers=0", "steps=2", "log_every=1", "batch_size=4"]  # fmt: skip

@@ -5,10 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mass_core.errors import InputError
-from training import recipes
-from training.config import changed
-from training.precision import autocast
-from training.start import start
+from training.pretrain import recipes
+from training.pretrain.config import changed
+from training.pretrain.start import start
+from training.runs.precision import autocast
 
 CPU = torch.device("cpu")
 

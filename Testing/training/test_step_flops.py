@@ -3,8 +3,8 @@
 import pytest
 
 from Testing.benchmarks.step_flops import flops
-from training import recipes
-from training.config import changed
+from training.pretrain import recipes
+from training.pretrain.config import changed
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=32"]
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from mass_core import load_model
-from mass_core.dataset import Case, Dataset, case_folder, write_case
+from mass_core.data.dataset import Case, Dataset, case_folder, write_case
 from mass_core.masks.mask_set import MaskSet
-from training import curves, pretrain, recipes
-from training.config import changed
-from training.distributed import Group
-from training.start import start
-from training.validation import labelled, validate
+from training import curves
+from training.pretrain import loop as pretrain
+from training.pretrain import recipes
+from training.pretrain.config import changed
+from training.pretrain.start import start
+from training.pretrain.validation import labelled, validate
+from training.runs.distributed import Group
 
 from .conftest import SHAPE, SPACING, blobs
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import EpisodeConfig
-from training.data.episodes import Episode, collate
-from training.data.poses import Pose, random_linear, rotation
-from training.views import cut_views
+from training.augmentation.poses import Pose, random_linear, rotation
+from training.augmentation.views import cut_views
+from training.pretrain.config import EpisodeConfig
+from training.pretrain.episodes import Episode, collate
 
 STILL = EpisodeConfig(elastic_probability=0.0)
 WINDOW = 8

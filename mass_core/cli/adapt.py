@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
     output = checked_output(arguments)
     with folders_ready([output]):
-        from ..adapt import adapt
-        from ..segmenter import Segmenter
+        from ..inference.adapt import adapt
+        from ..inference.segmenter import Segmenter
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)

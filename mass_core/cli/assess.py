@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [str(path) for path in (arguments.target, arguments.result) if not path.exists()]
     if missing:
         raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
-    from ..volume import Volume
+    from ..volumes.volume import Volume
 
     tools = made_ready(arguments)
     worth = judged(arguments, tools, Volume.read(arguments.target, frame=arguments.frame), Volume.read(arguments.result))

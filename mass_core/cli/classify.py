@@ -12,7 +12,7 @@ from .batch import Batch
 from .options import DEVICES
 
 if TYPE_CHECKING:
-    from ..classifier import Classification, Classifier
+    from ..inference.classifier import Classification, Classifier
 
 _NAMED = 6
 """Classes a line names."""
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Classify every target; a failure of one among several does not stop the others."""
-    from ..classifier import load_classifier
+    from ..inference.classifier import load_classifier
 
     missing = [str(path) for path in arguments.target if not path.exists()]
     if missing:
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) -> "Classification":
     """Read, classify and tell."""
-    from ..classifier import classify
-    from ..volume import Volume
+    from ..inference.classifier import classify
+    from ..volumes.volume import Volume
 
     result = classify(classifier, Volume.read(target, frame=arguments.frame))
     for warning in result.warnings:
@@ -76,7 +76,7 @@ def _summary(target: Path, result: "Classification") -> str:
 
 def _write(path: Path, results: "dict[Path, Classification]") -> None:
     """A line for each scan: what was predicted, then the probability of every class."""
-    from ..atomic import write_bytes
+    from ..files import write_bytes
 
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
-from ..scan_files import Scan
 from .prepare import given_splits, listed
 from .scans import work_through
 
 if TYPE_CHECKING:
-    from ..dataset import Case
+    from ..data.dataset import Case
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,8 +40,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Take over every case, then write the dataset."""
-    from .. import released_layout
-    from ..dataset import Dataset, finished_case
+    from ..data import released_layout
+    from ..data.dataset import Dataset, finished_case
 
     source, output, spacing = arguments.folder, arguments.output, tuple(arguments.spacing[::-1])
     if not released_layout.is_released(source):
@@ -77,8 +77,8 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write every case, then the file of all masks."""
-    from .. import released_layout
-    from ..opening import open_dataset
+    from ..data import released_layout
+    from ..data.opening import open_dataset
 
     dataset, output = open_dataset(arguments.folder), arguments.output
     if isinstance(dataset, released_layout.ReleasedDataset):

@@ -12,8 +12,8 @@ from ..outputs import all_or_none, check_free, folders_ready
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..segmenter import Segmenter
-    from ..volume import Volume
+    from ..inference.segmenter import Segmenter
+    from ..volumes.volume import Volume
 
 MODALITIES: tuple[Literal["ct", "mr"], ...] = ("ct", "mr")
 REFERENCE = 0
@@ -58,8 +58,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment the phantoms, tell how well, write everything."""
-    from ..checkpoint import load_model
-    from ..segmenter import Segmenter
+    from ..inference.segmenter import Segmenter
+    from ..weights.checkpoint import load_model
 
     began = time.monotonic()
     files = file_names(arguments.output)
@@ -98,8 +98,8 @@ def _volumes(folder: Path, scan: Scan) -> dict[Path, "Volume"]:
 
 def _study(segmenter: "Segmenter", modality: Literal["ct", "mr"], terminal: Any) -> list[Scan]:
     """The reference of a modality and its three subjects, segmented."""
-    from ..metrics import dice
-    from ..phantoms import LABELS, subject
+    from ..data.phantoms import LABELS, subject
+    from ..evaluation.metrics import dice
 
     image, truth = subject(REFERENCE, modality)
     task = segmenter.encode([(image, truth)], progress=terminal.progress)
@@ -122,7 +122,7 @@ def _study(segmenter: "Segmenter", modality: Literal["ct", "mr"], terminal: Any)
 
 def table(studies: Mapping[str, Sequence[Scan]]) -> str:
     """Dice by structure, subject and modality, for people."""
-    from ..phantoms import LABELS
+    from ..data.phantoms import LABELS
 
     columns = [[scan.dice for scan in study if scan.dice] for study in studies.values()]
     heads = "".join(f"  {f'{modality.upper()}-like':<{6 * (len(SUBJECTS) + 1)}}" for modality in studies)
@@ -154,8 +154,8 @@ def _picture(studies: Mapping[str, Sequence[Scan]]) -> "Image":
     """One column a modality: the reference on top, the subjects below."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from ..phantoms import LABELS
-    from ..picture import render
+    from ..data.phantoms import LABELS
+    from ..pictures.label_map import render
 
     font, pages = ImageFont.load_default(size=22), []
     for modality, study in studies.items():

@@ -9,9 +9,9 @@ from ..outputs import check_free, folders_ready
 from .options import add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
-    from ..appearance import Appearance
-    from ..task import Task
-    from ..volume import Volume
+    from ..tasks.task import Task
+    from ..volumes.appearance import Appearance
+    from ..volumes.volume import Volume
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_references(arguments)
     output = checked_output(arguments)
     with folders_ready([output]):
-        from ..segmenter import Segmenter
+        from ..inference.segmenter import Segmenter
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
@@ -79,8 +79,8 @@ def check_references(arguments: argparse.Namespace) -> None:
 
 def read_references(arguments: argparse.Namespace) -> tuple[list[tuple["Volume", "Volume"]], dict[int, "Appearance"]]:
     """The references on the command line, and how their labels are called and shown."""
-    from ..appearance import read_appearance
-    from ..volume import Volume
+    from ..volumes.appearance import read_appearance
+    from ..volumes.volume import Volume
 
     references: list[tuple[Volume, Volume]] = []
     appearance: dict[int, Appearance] = {}

@@ -14,10 +14,10 @@ from . import self_reference
 from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
-    from ..checkpoint import Model
-    from ..dataset import Dataset
-    from ..evaluation import Score, Trial
-    from ..segmenter import Segmenter
+    from ..data.dataset import Dataset
+    from ..evaluation.scoring import Score, Trial
+    from ..inference.segmenter import Segmenter
+    from ..weights.checkpoint import Model
 
 _METHODS = ("in-context", "adapted", "finetuned", "scratch")
 _NETWORKS = ("finetuned", "scratch")
@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Learn, segment, judge and write."""
-    from ..opening import open_dataset
+    from ..data.opening import open_dataset
 
     epochs = 1 if arguments.epochs is None else arguments.epochs
     if min([*arguments.shots, arguments.repeats, epochs]) < 1:
@@ -98,8 +98,8 @@ class _Bench:
     """All trials of a command, with what was found so far."""
 
     def __init__(self, arguments: argparse.Namespace, dataset: "Dataset", labels: tuple[int, ...]) -> None:
-        from ..evaluation_folder import EvaluationFolder
-        from ..trials import Conditions, Trials
+        from ..evaluation.results_folder import EvaluationFolder
+        from ..evaluation.trials import Conditions, Trials
 
         self._arguments = arguments
         self._dataset = dataset
@@ -126,7 +126,7 @@ class _Bench:
 
     def work(self, cases: Sequence[str]) -> None:
         """Judge all scans in all trials, those left out that were judged before."""
-        from ..evaluation import judge, scan
+        from ..evaluation.scoring import judge, scan
         from ..progress import Steps
 
         steps, done = Steps(self._arguments.terminal.progress), 0
@@ -144,9 +144,9 @@ class _Bench:
 
     def draw_worst(self) -> None:
         """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
-        from ..evaluation import scan
-        from ..picture import draw
-        from ..volume import Volume
+        from ..evaluation.scoring import scan
+        from ..pictures.label_map import draw
+        from ..volumes.volume import Volume
 
         names = {1: "agreed", 2: "missed", 3: "too much"}
         colors = {1: (0.2, 0.8, 0.35), 2: (1.0, 0.75, 0.1), 3: (1.0, 0.3, 0.3)}
@@ -164,7 +164,7 @@ class _Bench:
             draw(path, image, errors, names=names, colors=colors, modality="mr")
 
     def _segmenter(self, model: "Model") -> "Segmenter":
-        from ..segmenter import Segmenter
+        from ..inference.segmenter import Segmenter
 
         recipe = chosen_recipe(self._arguments, model.recipe, name=self._arguments.recipe)
         return Segmenter(model, recipe, precision=self._arguments.precision)
@@ -189,7 +189,7 @@ class _Bench:
 
 def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> list[_Job]:
     """Every method after every draw; all methods get the same scans."""
-    from ..evaluation import Trial, draw_scans, shown_labels
+    from ..evaluation.scoring import Trial, draw_scans, shown_labels
 
     shown = shown_labels(dataset, dataset.splits["train"])
     counts = sorted(set(arguments.shots))
@@ -224,9 +224,9 @@ def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "D
 
 def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
     """Tables in three forms."""
-    from ..atomic import write_bytes
-    from ..evaluation import Trial
-    from ..score_tables import Row, as_csv, layout, markdown, means, table
+    from ..evaluation.scoring import Trial
+    from ..evaluation.tables import Row, as_csv, layout, markdown, means, table
+    from ..files import write_bytes
 
     trials = dict.fromkeys(Trial(method=score.method, shots=score.shots, draw=score.draw) for score in bench.folder.scores)
     records = {trial: made for trial in trials if (made := bench.trials.record(trial)) is not None}

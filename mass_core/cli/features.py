@@ -15,9 +15,9 @@ from .options import add_preparation, add_weights, chosen_recipe, load
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..features import Basis, Painting, View
-    from ..segmenter import Segmenter
-    from ..volume import Volume
+    from ..inference.features import Basis, Painting, View
+    from ..inference.segmenter import Segmenter
+    from ..volumes.volume import Volume
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
     check_free(files, overwrite=arguments.overwrite)
     with folders_ready(files):
-        from ..features import Basis
-        from ..segmenter import Segmenter
+        from ..inference.features import Basis
+        from ..inference.segmenter import Segmenter
 
         model = load(arguments)
         segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
@@ -75,13 +75,13 @@ class _Targets:
 
     def sample(self, job: Job) -> "np.ndarray":
         """Feature vectors of a target."""
-        from ..features import sample
+        from ..inference.features import sample
 
         return sample(self._segmenter, self._seen(job.target)[1], self._steps())
 
     def paint(self, job: Job, basis: "Basis") -> None:
         """Paint a target, write and tell."""
-        from ..features import paint
+        from ..inference.features import paint
 
         began = time.monotonic()
         scan, seen = self._seen(job.target)
@@ -89,7 +89,7 @@ class _Targets:
         with all_or_none([job.output] + ([job.picture] if job.picture is not None else [])) as place:
             painting.write(place[job.output])
             if job.picture is not None:
-                from ..colour_picture import draw
+                from ..pictures.colour_volume import draw
 
                 draw(place[job.picture], scan, painting.rgb, modality=painting.modality)
         for warning in painting.warnings:
@@ -113,8 +113,8 @@ class _Targets:
 
     def _read(self, target: Path) -> "tuple[Volume, View]":
         """A scan, read and prepared; the first one says at which voxel size all are looked at."""
-        from ..features import view, view_spacing
-        from ..volume import Volume
+        from ..inference.features import view, view_spacing
+        from ..volumes.volume import Volume
 
         scan = Volume.read(target, frame=self._arguments.frame)
         self._spacing = self._spacing or view_spacing(scan.geometry, self._segmenter.recipe)

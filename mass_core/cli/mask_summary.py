@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_bytes
+from ..data.scan_files import Scan
 from ..errors import MassError, OutputError
 from ..failures import as_mass_error
-from ..scan_files import Scan
+from ..files import write_bytes
 
 if TYPE_CHECKING:
     from ..masks.mask_set import MaskSet
@@ -63,7 +63,7 @@ class Summary:
         """Add a mask set: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status)
         if self._picture and not self._is_drawn(scan):
-            from ..masks.sheet import draw_sheet
+            from ..pictures.mask_sheet import draw_sheet
 
             draw_sheet(self._file(scan, ".png"), scan.read(), masks, scan.name)
         if self._compare is not None:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
-from ..scan_files import Scan
 from .mask_summary import Summary, add_summary
 from .options import DEVICES
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
-    from ..masks.from_slices import SliceConfig
     from ..masks.generator import Maker
     from ..masks.mask_set import MaskSet
-    from ..masks.sam2_backend import Sam2
+    from ..masks.slicewise.pipeline import SliceConfig
+    from ..masks.slicewise.sam2 import Sam2
 
 Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
 """Makes the masks of a scan, and tells what the user should know."""
@@ -169,7 +169,7 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
     """With the labels of the scan's label map."""
-    from ..masks.labels_backend import with_labels
+    from ..masks.from_labels import with_labels
 
     labels = scan.read_labels(arguments.labels)
     if labels is None:
@@ -196,7 +196,7 @@ def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     """Supervoxels with the settings of the command line, and these settings."""
     try:
-        from ..masks.slic_backend import SlicConfig, generate
+        from ..masks.supervoxels.slic import SlicConfig, generate
     except ModuleNotFoundError as error:
         raise InputError("Making masks needs scikit-image, which is not installed.", "Run: pip install 'mass-core[masks]'") from error
     from ..masks.generator import masks_of
@@ -222,11 +222,11 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
     """SAM2 with the settings of the command line, and these settings."""
     from dataclasses import replace
 
-    from ..components import body_mask
-    from ..masks.channels import profile, with_channels
-    from ..masks.from_slices import SliceConfig, masks_by_slices
-    from ..masks.plane_masks import GridConfig
+    from ..masks.slicewise.channels import profile, with_channels
+    from ..masks.slicewise.pipeline import SliceConfig, masks_by_slices
+    from ..masks.slicewise.plane_masks import GridConfig
     from ..progress import Steps
+    from ..volumes.components import body_mask
 
     grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers, small_regions=arguments.small_regions)
     config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects, skip_covered=arguments.skip_covered)
@@ -265,7 +265,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
     """The network, and a word about the time it takes where that is long."""
     try:
-        from ..masks.sam2_backend import load_sam2
+        from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
         raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "docs/masks.md tells how to install it.") from error
     device = arguments.device

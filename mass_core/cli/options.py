@@ -9,7 +9,7 @@ from ..config import Recipe
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..checkpoint import Model
+    from ..weights.checkpoint import Model
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
@@ -108,6 +108,6 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def load(arguments: argparse.Namespace) -> "Model":
     """The network the options name."""
-    from ..checkpoint import load_model
+    from ..weights.checkpoint import load_model
 
     return load_model(arguments.weights, arguments.device, ema=use_ema(arguments))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Recipe, to_dict
+from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
-from ..scan_files import Scan
 from .scans import add_scans, given_scans, scan_recipe, work_through
 
 
@@ -81,7 +81,7 @@ class _Plan:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare every scan and write the dataset."""
-    from ..dataset import Dataset, finished_case
+    from ..data.dataset import Dataset, finished_case
 
     scans = given_scans(arguments)
     splits, names = given_splits(arguments.split)
@@ -181,7 +181,7 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
 
 def given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
     """Splits and label names of a file; both empty without one."""
-    from ..dataset import SPLITS, read_json
+    from ..data.dataset import SPLITS, read_json
 
     if path is None:
         return {}, {}
@@ -215,14 +215,14 @@ def _splits(
     arguments: argparse.Namespace, given: Mapping[str, Sequence[str]], scans: Sequence[Scan], patients: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """Splits for the scans at hand, checked for leaks before anything is made."""
-    from ..dataset import check_splits, split_by_patient
+    from ..data.dataset import check_splits, split_by_patient
 
     patients = {scan.name: patients[scan.name] for scan in scans}
     cases = [scan.case for scan in scans if scan.case]
     if given:
         splits = {split: tuple(name for name in members if name in patients) for split, members in given.items()}
     elif cases:
-        from ..dataset_cases import official_splits
+        from ..data.public_cases import official_splits
 
         splits = official_splits(cases, patients, arguments.shares, arguments.seed)
     else:
@@ -233,7 +233,7 @@ def _splits(
 
 def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     """Prepare one scan."""
-    from ..make_case import make_case
+    from ..data.make_case import make_case
     from ..masks.mask_set import MaskSet
 
     masks_path = plan.mask_file(scan)

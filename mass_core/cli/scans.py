@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..config import Recipe
 from ..console import Output
-from ..dataset_kinds import KINDS
+from ..data.public_layouts import KINDS
+from ..data.scan_files import Scan, distinct_scans, find_scans
 from ..errors import MassError, OutputError
 from ..failures import as_mass_error
-from ..scan_files import Scan, distinct_scans, find_scans
 from .options import chosen_recipe
 
 
@@ -62,7 +62,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
     """
     if arguments.dataset_kind is None:
         return find_scans(arguments.images)
-    from ..dataset_cases import find_cases
+    from ..data.public_cases import find_cases
 
     cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
     for warning in warnings:

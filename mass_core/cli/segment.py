@@ -14,10 +14,10 @@ from .encode import check_references, read_references
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
-    from ..quality import Quality
-    from ..segmenter import Segmentation, Segmenter
-    from ..task import Task
-    from ..volume import Volume
+    from ..evaluation.quality import Quality
+    from ..inference.segmenter import Segmentation, Segmenter
+    from ..tasks.task import Task
+    from ..volumes.volume import Volume
 
 _NAMED = 8
 """Labels a summary line names."""
@@ -76,7 +76,7 @@ def check_what(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: saying what can say it.
     """
-    from ..weights_store import locate, may_have_classes
+    from ..weights.store import locate, may_have_classes
 
     # Only weights of ours tell their classes without PyTorch; of others the network is asked once it is read.
     fixed = not (arguments.reference or arguments.task) and may_have_classes(locate(arguments.weights))
@@ -106,8 +106,8 @@ class Tools:
 
 def made_ready(arguments: argparse.Namespace, number: int | None = None) -> Tools:
     """The segmenter, and the task read or encoded; its single label gets a number, if one is given."""
-    from ..segmenter import Segmenter
-    from ..task import Task
+    from ..inference.segmenter import Segmenter
+    from ..tasks.task import Task
 
     task = Task.load(arguments.task) if arguments.task is not None else None
     model = load(arguments)
@@ -134,14 +134,14 @@ def made_ready(arguments: argparse.Namespace, number: int | None = None) -> Tool
 
 def _renumbered(mask: "Volume", before: int, after: int) -> "Volume":
     """One label of a mask under another number."""
-    from ..volume import Volume
+    from ..volumes.volume import Volume
 
     return Volume((mask.array == before).astype("uint16") * after, mask.geometry)
 
 
 def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
     """Read, segment, write and tell."""
-    from ..volume import Volume
+    from ..volumes.volume import Volume
 
     began = time.monotonic()
     terminal, task = arguments.terminal, tools.task
@@ -167,14 +167,14 @@ def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
 
 def judged(arguments: argparse.Namespace, tools: Tools, target: "Volume", labels: "Volume") -> "dict[int, Quality]":
     """The quality of every label of a result."""
-    from ..quality import assess
+    from ..evaluation.quality import assess
 
     return assess(tools.segmenter, tools.task, target, labels, tools.references, progress=arguments.terminal.progress)
 
 
 def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmentation", task: "Task") -> None:
     """All files of a job, or none."""
-    from ..appearance import write_labels
+    from ..volumes.appearance import write_labels
 
     files = [*maps.values(), job.output] + ([job.picture] if job.picture is not None else [])
     with all_or_none(files) as place:
@@ -183,7 +183,7 @@ def _write(job: Job, maps: Mapping[int, Path], target: "Volume", result: "Segmen
                 result.probabilities[number].write(place[path])
         write_labels(result.labels, task.looks, place[job.output])
         if job.picture is not None:
-            from ..picture import draw
+            from ..pictures.label_map import draw
 
             names = {label.value: label.name for label in task.labels}
             colors = {label.value: label.color for label in task.labels if label.color is not None}

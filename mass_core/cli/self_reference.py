@@ -13,8 +13,8 @@ from ..progress import Steps
 from .options import chosen_recipe, load
 
 if TYPE_CHECKING:
-    from ..dataset import Dataset
-    from ..self_reference import Recognition
+    from ..data.dataset import Dataset
+    from ..evaluation.self_reference import Recognition
 
 NAME = "self-reference"
 _FILE = "self_reference.csv"
@@ -22,10 +22,10 @@ _FILE = "self_reference.csv"
 
 def run(arguments: argparse.Namespace, dataset: "Dataset", cases: Sequence[str], labels: Sequence[int]) -> int:
     """Find every scan's structures again, write and tell."""
-    from ..atomic import write_bytes
-    from ..evaluation import segmenter_for
-    from ..segmenter import Segmenter
-    from ..self_reference import recognise
+    from ..evaluation.scoring import segmenter_for
+    from ..evaluation.self_reference import recognise
+    from ..files import write_bytes
+    from ..inference.segmenter import Segmenter
 
     output = arguments.output / _FILE
     check_free([output], overwrite=arguments.overwrite)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import weights_store
 from ..errors import OutputError, WeightsError
+from ..weights import store as weights_store
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,8 +54,8 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Read everything as `mass segment` would, and compare with the checksum of the download."""
-    from ..checkpoint import load_model
-    from ..classifier import load_classifier
+    from ..inference.classifier import load_classifier
+    from ..weights.checkpoint import load_model
 
     path = weights_store.locate(arguments.weights)
     if weights_store.verify_checksum(path) is False:
@@ -73,7 +73,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Any readable weights to our format."""
     import torch
 
-    from ..checkpoint import load_model, save_weights
+    from ..weights.checkpoint import load_model, save_weights
 
     output: Path = arguments.output
     if output.suffix != ".safetensors":
@@ -122,8 +122,8 @@ def _add_reader(actions: Any, name: str, text: str, run: Callable[[argparse.Name
 
 def _of_segmenter(path: Path, ema: bool | None) -> dict[str, Any]:
     """What weights for segmentation hold."""
-    from ..checkpoint import read_checkpoint
     from ..config import to_dict
+    from ..weights.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(path, ema=ema)
     labels = [] if checkpoint.task is None else checkpoint.task.labels
@@ -139,8 +139,8 @@ def _of_segmenter(path: Path, ema: bool | None) -> dict[str, Any]:
 
 def _of_classifier(path: Path) -> dict[str, Any]:
     """What a classifier of whole scans holds."""
-    from ..classifier import load_classifier
     from ..config import to_dict
+    from ..inference.classifier import load_classifier
 
     classifier = load_classifier(path, "cpu")
     return {

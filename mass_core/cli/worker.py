@@ -12,7 +12,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until standard input ends."""
-    from ..worker import Worker, claim_standard_streams
+    from ..worker.server import Worker, claim_standard_streams
 
     Worker(*claim_standard_streams()).run()
     return 0

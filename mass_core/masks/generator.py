@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Modality, Recipe, Triple
+from ..devices import free_memory
 from ..errors import InputError
-from ..intensity import guess_modality
-from ..machine import free_memory
-from ..preprocess import Record, prepare, working_image
-from ..resample import orient
-from ..volume import Geometry, Volume
+from ..volumes.intensity import guess_modality
+from ..volumes.preprocess import Record, prepare, working_image
+from ..volumes.resample import orient
+from ..volumes.volume import Geometry, Volume
 from .mask_set import Bools, Box, MaskSet
 
 Backend = Callable[[NDArray[np.float32], Triple, int], list[tuple[Box, Bools]]]

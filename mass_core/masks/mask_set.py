@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..atomic import write_bytes
 from ..config import Shape, Triple
 from ..errors import InputError
+from ..files import write_bytes
 
 Box = tuple[Shape, Shape]
 """First voxel z, y, x of a bounding box, and one past its last."""

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import connected_parts
-from ..volume import slices
+from ..volumes.components import connected_parts
+from ..volumes.volume import slices
 from .mask_set import Bools, Box
 
 Found = tuple[Box, Bools]

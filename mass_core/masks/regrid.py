@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..config import Shape, Triple
 from ..errors import GeometryError
-from ..volume import Geometry
+from ..volumes.volume import Geometry
 from .mask_set import Bools, Box, MaskSet
 
 _TOLERANCE = 1e-3

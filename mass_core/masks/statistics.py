@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..components import bounding_box, label_boxes
-from ..volume import Box, Geometry, Volume, slices
-from .labels_backend import check_labels, numbered
+from ..volumes.components import bounding_box, label_boxes
+from ..volumes.volume import Box, Geometry, Volume, slices
+from .from_labels import check_labels, numbered
 from .mask_set import MaskSet
 from .merge import Packed
 from .regrid import grid_of

@@ -29,17 +29,17 @@ def slicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slicer]:
 
 @pytest.fixture
 def install(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.install")
+    return importlib.import_module("MASSSlicerLib.install.packages")
 
 
 @pytest.fixture
 def readiness(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.readiness")
+    return importlib.import_module("MASSSlicerLib.install.readiness")
 
 
 @pytest.fixture
 def weights(slicer: Slicer) -> Any:
-    return importlib.import_module("MASSSlicerLib.weights")
+    return importlib.import_module("MASSSlicerLib.library.weights")
 
 
 @pytest.fixture

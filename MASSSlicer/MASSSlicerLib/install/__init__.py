@@ -1,0 +1,1 @@
+"""Packages the module needs: whether they are there, installing them."""

@@ -1,0 +1,1 @@
+"""Saved tasks, models and weights."""

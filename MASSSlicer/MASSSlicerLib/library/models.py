@@ -1,0 +1,113 @@
+"""Finetuned models: weights with classes of their own, files in the user's folder of weights."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from mass_core.errors import MassError, WeightsError
+from mass_core.weights import store as weights_store
+from mass_core.weights.store import WeightsClass
+
+from . import named_files
+
+ENDING = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights that know what to look for."""
+
+    name: str
+    path: Path
+    classes: tuple[WeightsClass, ...]
+
+
+def listing() -> list[Model]:
+    """All finetuned models in the user's folder, by name."""
+    found = [Model(path.stem, path, classes_of(path)) for path in sorted(weights_store.folder().glob(f"*{ENDING}"))]
+    return [model for model in found if model.classes]
+
+
+def classes_of(weights: str | Path) -> tuple[WeightsClass, ...]:
+    """The classes of weights; empty: they look for what references say, or are not there.
+
+    Args:
+        weights: a name or a file.
+    """
+    return _classes(weights) or ()
+
+
+def take_references(weights: str | Path) -> bool:
+    """Whether weights are there and look for what references say."""
+    return _classes(weights) == ()
+
+
+def _classes(weights: str | Path) -> tuple[WeightsClass, ...] | None:
+    """None: they are not there."""
+    try:
+        path = weights_store.locate(weights)
+        about = path.stat()
+    except (MassError, OSError):
+        return None
+    return _read(path, about.st_mtime_ns, about.st_size)
+
+
+def add(source: Path, name: str) -> Model:
+    """Copy a file into the folder of weights.
+
+    Raises:
+        WeightsError: if it is no finetuned model.
+        InputError: if the name cannot be a file's or is taken.
+        OutputError: if it cannot be written.
+    """
+    if source.suffix != ENDING or not weights_store.classes(source):
+        raise WeightsError(
+            _("{path} is no finetuned model.").format(path=source), _("Weights that need references are chosen under Advanced, Browse….")
+        )
+    target = free(name)
+    named_files.copy(source, target)
+    return Model(target.stem, target, classes_of(target))
+
+
+def rename(model: Model, name: str) -> Model:
+    """Give a model another name.
+
+    Raises:
+        InputError: if the name cannot be a file's or is taken.
+    """
+    target = free(name)
+    model.path.rename(target)
+    return Model(target.stem, target, model.classes)
+
+
+def delete(model: Model) -> None:
+    """Delete a model."""
+    model.path.unlink(missing_ok=True)
+
+
+def free(name: str) -> Path:
+    """The file of a new model.
+
+    Raises:
+        InputError: if the name cannot be a file's, or is that of other weights.
+    """
+    target = named_files.free(weights_store.folder(), name, ENDING, _("model"))
+    # Weights are asked for by name, so no two may share one, those that could be downloaded included.
+    if target.stem in {entry.name for entry in weights_store.entries()}:
+        raise named_files.taken(target.stem, _("model"))
+    return target
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, changed: int, size: int) -> tuple[WeightsClass, ...]:
+    """Read once for each state of a file: the window asks often."""
+    if path.suffix != ENDING:
+        return ()
+    try:
+        return weights_store.classes(path)
+    except WeightsError:
+        return ()

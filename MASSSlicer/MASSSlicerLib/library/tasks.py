@@ -1,0 +1,109 @@
+"""The task library: what references taught, kept in the user's folder, shared as files. No image is in them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from mass_core.errors import WeightsError
+from mass_core.weights.store import home
+
+from . import named_files
+
+ENDING = ".masstask"
+_LONGEST_HEADER = 16 << 20
+
+
+@dataclass(frozen=True)
+class SavedTask:
+    """One task of the library."""
+
+    name: str
+    path: Path
+    weights: str
+    """Name of the weights it was made with; others cannot use it."""
+    labels: tuple[str, ...]
+
+
+def folder() -> Path:
+    """Where saved tasks are, outside the extension so that updates keep them."""
+    return home() / "tasks"
+
+
+def read(path: Path) -> SavedTask:
+    """What a task file says about itself (docs/formats.md), without loading PyTorch.
+
+    Raises:
+        WeightsError: if it is no task.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError("no header")
+            header = json.loads(json.loads(file.read(length))["__metadata__"]["mass-task"])
+        return SavedTask(_name(path), path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise WeightsError(f"{path} is no task file, or it is damaged.", "Choose a .masstask file saved by MASS.") from error
+
+
+def listing() -> list[SavedTask]:
+    """All tasks of the library by name; files that are none are left out."""
+    found = []
+    for path in sorted(folder().glob(f"*{ENDING}")):
+        try:
+            found.append(read(path))
+        except WeightsError:
+            continue
+    return found
+
+
+def add(source: Path, name: str) -> SavedTask:
+    """Copy a task file into the library.
+
+    Raises:
+        WeightsError: if it is no task.
+        InputError: if the name cannot be a file's or is taken.
+        OutputError: if it cannot be written.
+    """
+    read(source)
+    target = _free(name)
+    named_files.copy(source, target)
+    return read(target)
+
+
+def rename(task: SavedTask, name: str) -> SavedTask:
+    """Give a task another name.
+
+    Raises:
+        InputError: if the name cannot be a file's or is taken.
+    """
+    target = _free(name)
+    task.path.rename(target)
+    return read(target)
+
+
+def copy(task: SavedTask, path: Path) -> None:
+    """Copy a task out of the library, to share it.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    named_files.copy(task.path, path)
+
+
+def delete(task: SavedTask) -> None:
+    """Delete a task."""
+    task.path.unlink(missing_ok=True)
+
+
+def _name(path: Path) -> str:
+    return path.name[: -len(ENDING)] if path.name.endswith(ENDING) else path.stem
+
+
+def _free(name: str) -> Path:
+    return named_files.free(folder(), name, ENDING, _("task"))

@@ -1,0 +1,167 @@
+"""Weights, device and the numbers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import MassError
+from mass_core.weights import store as weights_store
+
+from ..library.weights import Weights, browsed, consent_text, listed
+from ..parameters import MASSSlicerParameterNode
+from ..processes.downloading import Download
+from .status import StatusPanel
+
+_DEVICE = "MASSSlicer/device"
+
+
+class AdvancedPanel:
+    """The section “Advanced”.
+
+    Args:
+        ui: the window's parts by name.
+        status: tells which devices there are.
+        changed: called when the weights changed.
+        failed: shows an error.
+    """
+
+    def __init__(self, ui: object, status: StatusPanel, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        self._ui, self._changed, self._failed = ui, changed, failed
+        self._parameters: MASSSlicerParameterNode | None = None
+        self._quiet = False
+        self._download: Download | None = None
+        status.devices_changed = self._show_devices
+        self._own = (ui.windowSpin, ui.overlapSlider, ui.thresholdSlider, ui.partsCombo)
+        ui.weightsCombo.connect("currentIndexChanged(int)", self._on_weights)
+        ui.deviceCombo.connect("currentIndexChanged(int)", self._on_device)
+        ui.browseWeightsButton.connect("clicked()", self._browse)
+        ui.downloadButton.connect("clicked()", self._ask_download)
+        ui.removeWeightsButton.connect("clicked()", self._ask_remove)
+        self._show_devices([])
+
+    @property
+    def device(self) -> str:
+        """Where to compute: kept in Slicer's settings, for it belongs to this computer and not to the scene."""
+        return slicer.app.userSettings().value(_DEVICE) or "auto"
+
+    def show(self, parameters: MASSSlicerParameterNode | None) -> None:
+        """Show the weights of a scene."""
+        self._parameters = parameters
+        if parameters is not None:
+            self._show_weights()
+
+    def update(self, parameters: MASSSlicerParameterNode | None) -> None:
+        """What can be pressed."""
+        own = parameters is not None and parameters.ownSettings
+        for widget in self._own:
+            widget.enabled = own
+        if parameters is not None and self._ui.weightsCombo.currentData != parameters.weights:
+            self._show_weights()
+        chosen = self._chosen()
+        self._ui.downloadButton.enabled = self._download is not None or any(weights.path is None for weights in listed())
+        self._ui.downloadButton.text = _("Cancel download") if self._download is not None else _("Download…")
+        self._ui.removeWeightsButton.enabled = chosen is not None and chosen.where == "downloaded"
+
+    def use_file(self, path: Path) -> None:
+        """Use weights from anywhere on this computer."""
+        try:
+            browsed(path)
+        except MassError as error:
+            self._failed(error)
+            return
+        self._parameters.weights = str(path)
+        self._show_weights()
+        self._changed()
+
+    def _chosen(self) -> Weights | None:
+        """The weights in use, if they are known by name."""
+        name = "" if self._parameters is None else self._parameters.weights
+        return next((weights for weights in listed() if weights.name == name), None)
+
+    def _show_weights(self) -> None:
+        """Names of weights that are on this computer, and the file that was browsed to."""
+        self._quiet = True
+        combo, chosen = self._ui.weightsCombo, self._parameters.weights
+        combo.clear()
+        for weights in listed():
+            if weights.path is not None:
+                combo.addItem(_("{name} ({where})").format(name=weights.name, where=weights.where), weights.name)
+        if combo.findData(chosen) < 0:
+            combo.addItem(Path(chosen).name, chosen)
+        combo.currentIndex = combo.findData(chosen)
+        self._quiet = False
+
+    def _show_devices(self, devices: list[dict[str, Any]]) -> None:
+        self._quiet = True
+        combo, chosen = self._ui.deviceCombo, self.device
+        combo.clear()
+        combo.addItem(_("automatic"), "auto")
+        combo.addItem(_("processor"), "cpu")
+        for device in devices:
+            if device["name"] != "cpu":
+                combo.addItem(f"{device['name']} ({device.get('about', '')})", device["name"])
+        if combo.findData(chosen) < 0:
+            combo.addItem(chosen, chosen)
+        combo.currentIndex = combo.findData(chosen)
+        self._quiet = False
+
+    def _on_weights(self, index: int) -> None:
+        if not self._quiet and self._parameters is not None and index >= 0:
+            self._parameters.weights = self._ui.weightsCombo.itemData(index)
+            self._changed()
+
+    def _on_device(self, index: int) -> None:
+        if not self._quiet and index >= 0:
+            slicer.app.userSettings().setValue(_DEVICE, self._ui.deviceCombo.itemData(index))
+
+    def _browse(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(), _("Weights"), str(weights_store.folder()), "Weights (*.safetensors *.pth)"
+        )
+        if path:
+            self.use_file(Path(path))
+
+    def _ask_download(self) -> None:
+        """Download after consent; a second press stops it."""
+        if self._download is not None:
+            self._download.cancel()
+            return
+        offer = next(weights for weights in listed() if weights.path is None)
+        if not slicer.util.confirmOkCancelDisplay(consent_text(offer), windowTitle=_("MASS")):
+            return
+        try:
+            self._download = Download(offer.name, progress=self._on_download, finished=self._downloaded)
+        except MassError as error:
+            self._failed(error)
+        self._changed()
+
+    def _on_download(self, fraction: float) -> None:
+        self._ui.downloadButton.text = _("Cancel ({percent:.0%})").format(percent=fraction)
+
+    def _downloaded(self, error: MassError | None) -> None:
+        name = self._download.name
+        self._download = None
+        if error is not None:
+            self._failed(error)
+        elif self._parameters is not None and any(weights.name == name and weights.path for weights in listed()):
+            self._parameters.weights = name
+            self._show_weights()
+        self._changed()
+
+    def _ask_remove(self) -> None:
+        chosen = self._chosen()
+        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=chosen.size)
+        if slicer.util.confirmYesNoDisplay(question, windowTitle=_("MASS")):
+            try:
+                weights_store.remove(chosen.name)
+            except (MassError, OSError) as error:
+                self._failed(error)
+            self._parameters.weights = "small"
+            self._show_weights()
+            self._changed()

@@ -1,0 +1,134 @@
+"""What says what to look for: the references, what was adapted to them, a saved task, or a finetuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from mass_core.weights.store import WeightsClass
+
+from ..library import models
+from ..logic import references_of, settings_of
+from ..parameters import MASSSlicerParameterNode
+from ..runs.adapted import Adapted, state
+from ..runs.order import Reference
+from .models import in_colour
+
+_BASE = "small"
+"""Weights that take references, where none were in use before."""
+_REFERENCE = _("Choose a reference: a scan, and the segmentation that shows what to look for.")
+
+
+class Choice:
+    """Tells it in a line below the references, with a button that goes back to them.
+
+    Args:
+        ui: the window's parts by name.
+        changed: called when the user chose otherwise.
+    """
+
+    def __init__(self, ui: object, changed: Callable[[], None]) -> None:
+        self._ui, self._changed = ui, changed
+        self._parameters: MASSSlicerParameterNode | None = None
+        self._adapted: Adapted | None = None
+        self._base = _BASE
+        ui.useReferencesButton.connect("clicked()", self.use_references)
+
+    def show(self, parameters: MASSSlicerParameterNode | None) -> None:
+        """The choice of a scene."""
+        self._parameters, self._adapted = parameters, None
+
+    def use_task(self, path: Path) -> None:
+        """Segment with a saved task."""
+        self._parameters.taskFile = str(path)
+        self._leave_model()
+        self._changed()
+
+    def use_model(self, name: str) -> None:
+        """Segment with a finetuned model."""
+        self._note_base()
+        self._parameters.taskFile = ""
+        self._parameters.weights = name
+        self._changed()
+
+    def use_references(self) -> None:
+        """Segment with the references as they are."""
+        self._adapted = None
+        self._parameters.taskFile = ""
+        self._leave_model()
+        self._changed()
+
+    def model_gone(self) -> None:
+        """The model in use was deleted."""
+        self._parameters.weights = self._base
+        self._changed()
+
+    def keep(self, adapted: Adapted) -> None:
+        """The references were adapted to."""
+        self._adapted = adapted
+
+    def references(self) -> list[Reference]:
+        """The complete references."""
+        return references_of(self._parameters)
+
+    def state(self) -> tuple:
+        """Of the references: what is adapted now is good as long as this stays."""
+        return state(self.references(), settings_of(self._parameters, ""))
+
+    def task(self) -> Sequence[Reference] | Path | None:
+        """As a run wants it: a task file, references, or None for a model."""
+        if self._classes():
+            return None
+        if self._parameters.taskFile:
+            return Path(self._parameters.taskFile)
+        adapted = self._valid()
+        return adapted.file if adapted is not None else self.references()
+
+    def why_not(self) -> str:
+        """Why nothing says what to look for; empty: something does."""
+        return "" if self._classes() or self._parameters.taskFile or self.references() else _REFERENCE
+
+    def why_not_adapt(self) -> str:
+        """Why references cannot be adapted to; empty: they can."""
+        if self._classes() or self._parameters.taskFile:
+            return _("Adapt works on references: press “Use references instead” first.")
+        return "" if self.references() else _REFERENCE
+
+    def update(self) -> None:
+        """Tell what is looked for."""
+        text = "" if self._parameters is None else self._text()
+        self._ui.taskRow.visible = bool(text)
+        self._ui.taskLabel.text = text
+        if self._parameters is not None:
+            self._note_base()
+
+    def _text(self) -> str:
+        """What is looked for, unless it is the references."""
+        weights, task, adapted = self._parameters.weights, self._parameters.taskFile, self._valid()
+        if classes := self._classes():
+            return _("Looks for what the model “{name}” knows: {classes}").format(name=Path(weights).stem, classes=in_colour(classes))
+        if task:
+            return _("Looks for what the saved task “{name}” says.").format(name=Path(task).stem)
+        return "" if adapted is None else adapted.text()
+
+    def _classes(self) -> tuple[WeightsClass, ...]:
+        """Of the weights in use; empty: they take references."""
+        return models.classes_of(self._parameters.weights)
+
+    def _valid(self) -> Adapted | None:
+        """What was adapted to the references, if they are still the same."""
+        kept = self._adapted
+        if kept is not None and (not kept.file.is_file() or kept.of != self.state()):
+            self._adapted = kept = None
+        return kept
+
+    def _note_base(self) -> None:
+        """Remember which weights took references last."""
+        if models.take_references(self._parameters.weights):
+            self._base = self._parameters.weights
+
+    def _leave_model(self) -> None:
+        if self._classes():
+            self._parameters.weights = self._base

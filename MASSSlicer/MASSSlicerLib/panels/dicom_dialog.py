@@ -1,0 +1,41 @@
+"""The question which DICOM series to segment."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from ..scene.dicom import SCHEME, database_series
+
+
+def choose_series() -> list[str]:
+    """Ask which series to add; their names as `SCHEME` has them."""
+    known = database_series()
+    if not known:
+        slicer.util.infoDisplay(_("There is no CT, MR or PET series in the DICOM database. Import patients in the module DICOM first."))
+        return []
+    dialog = qt.QDialog(slicer.util.mainWindow())
+    dialog.windowTitle = _("Series to segment")
+    layout = qt.QVBoxLayout(dialog)
+    table = qt.QTableWidget(len(known), 4)
+    table.setHorizontalHeaderLabels([_("Patient"), _("Study"), _("Series"), _("Kind")])
+    for row, series in enumerate(known):
+        cells = (
+            series.patient,
+            series.study,
+            series.description,
+            _("{kind}, {count} files").format(kind=series.modality, count=series.count),
+        )
+        for column, text in enumerate(cells):
+            table.setItem(row, column, qt.QTableWidgetItem(text))
+        table.item(row, 0).setCheckState(qt.Qt.Unchecked)
+    buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
+    buttons.connect("accepted()", dialog.accept)
+    buttons.connect("rejected()", dialog.reject)
+    layout.addWidget(table)
+    layout.addWidget(buttons)
+    dialog.resize(700, 400)
+    if not dialog.exec_():
+        return []
+    return [SCHEME + series.uid for row, series in enumerate(known) if table.item(row, 0).checkState() == qt.Qt.Checked]

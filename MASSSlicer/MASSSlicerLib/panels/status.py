@@ -1,0 +1,177 @@
+"""Top of the window: whether everything is there, where the network computes, and the button that installs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import Cancelled, MassError
+
+from ..install import packages as install
+from ..install.readiness import Readiness, read_probe
+from ..logic import MASSSlicerLogic
+from ..processes.engine import worker_environment
+
+
+class StatusPanel:
+    """Checks, installs and tells.
+
+    Args:
+        ui: the window's parts by name.
+        logic: for the worker's word on devices, and its log.
+        failed: shows an error.
+    """
+
+    def __init__(self, ui: object, logic: MASSSlicerLogic, failed: Callable[[Exception], None]) -> None:
+        self._ui, self._logic, self._failed = ui, logic, failed
+        self._probe: qt.QProcess | None = None
+        self._devices: list[dict[str, Any]] = []
+        self.readiness: Readiness | None = None
+        self.changed: Callable[[], None] = lambda: None
+        self.devices_changed: Callable[[list[dict[str, Any]]], None] = lambda devices: None
+        ui.installButton.connect("clicked()", self._install)
+        ui.logButton.connect("clicked()", self._show_log)
+        ui.releaseButton.connect("clicked()", self._release)
+        self._show()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a run can begin, as far as is known: until the check has run, a PyTorch that is there counts as one that works."""
+        if self.readiness is not None:
+            return self.readiness.ready
+        return bool(os.environ.get("MASS_PYTHON")) or importlib.util.find_spec("torch") is not None
+
+    def enter(self) -> None:
+        """Check once, in a process of its own; nothing is installed."""
+        if self.readiness is None and self._probe is None and not slicer.app.testingEnabled():
+            self.check()
+
+    def check(self, then: Callable[[], None] = lambda: None) -> None:
+        """Really import the packages, in a process of its own, and tell what came of it.
+
+        Args:
+            then: called afterwards.
+        """
+        try:
+            program, *arguments = install.probe_command(install.python_slicer())
+        except MassError as error:
+            self._failed(error)
+            return
+        process = qt.QProcess()
+        process.setProcessEnvironment(worker_environment())
+        process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: self._checked(process, code, then))
+        process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._not_started(process))
+        self._probe = process
+        process.start(program, arguments)
+        self._show()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the worker has told of a device other than the processor."""
+        return any(device["name"] != "cpu" for device in self._devices)
+
+    def device_name(self, wanted: str) -> str:
+        """Where it is computed if this is wanted; automatic is the fastest device the worker told of."""
+        return self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
+
+    def show_worker(self) -> None:
+        """Which devices there are and how much memory of them is free: the worker that started has told."""
+        self._devices = self._logic.engine.client.worker["devices"]
+        self.devices_changed(self._devices)
+        self._show()
+
+    def close(self) -> None:
+        """The window goes: nobody waits for the check any more."""
+        process, self._probe = self._probe, None
+        if process is not None:
+            process.kill()
+            process.waitForFinished(2000)
+
+    def _checked(self, process: qt.QProcess, code: int, then: Callable[[], None]) -> None:
+        if self._probe is not process:
+            return
+        self._probe = None
+        output = process.readAllStandardOutput().data().decode("utf-8", "replace")
+        errors = process.readAllStandardError().data().decode("utf-8", "replace")
+        self.readiness = read_probe(output, code, errors)
+        self._logic.log += self.readiness.details.splitlines()
+        install.confirm(self.readiness)
+        self._show()
+        self.changed()
+        then()
+
+    def _not_started(self, process: qt.QProcess) -> None:
+        if self._probe is process and process.state() == qt.QProcess.NotRunning:
+            self._checked(process, -1, lambda: None)
+
+    def _show(self) -> None:
+        """What is there, in a line or two."""
+        found = self.readiness
+        if self._probe is not None:
+            lines = [_("Checking the packages…")]
+        elif found is not None:
+            lines = [_("PyTorch {version}").format(version=found.torch) if found.torch else _("PyTorch is not installed.")]
+            lines += [text for text in (found.broken, found.device_note) if text]
+        elif self.ready:
+            lines = [_("PyTorch is there.")]
+        else:
+            lines = [_("PyTorch is not installed yet. Install… says what it would do before it does it.")]
+        if install.restart_pending():
+            lines.append(_("Restart Slicer to finish the installation."))
+        lines += [_device_line(device) for device in self._devices]
+        if self._devices and not self.gpu:
+            lines.append(_("No GPU is used: large scans take minutes."))
+        self._ui.statusLabel.text = "\n".join(lines)
+
+    def _install(self) -> None:
+        """Look what is missing, ask, install."""
+        self.check(then=self._ask)
+
+    def _ask(self) -> None:
+        chosen = install.plan(self.readiness)
+        if chosen.obstacle:
+            slicer.util.warningDisplay(chosen.obstacle, windowTitle=_("MASS"))
+        elif not chosen.packages:
+            slicer.util.infoDisplay(_("Everything that is needed is installed."), windowTitle=_("MASS"))
+        elif slicer.util.confirmOkCancelDisplay(_("Install into Slicer?") + "\n\n" + chosen.text(), windowTitle=_("MASS")):
+            self._do(chosen)
+
+    def _do(self, chosen: install.Plan) -> None:
+        self._logic.close()
+        try:
+            with slicer.util.WaitCursor():
+                restart = install.install(chosen, log=self._logic.log.append)
+        except Cancelled:
+            return
+        except MassError as error:
+            self._failed(error)
+            self.check()
+            return
+        if restart and slicer.util.confirmYesNoDisplay(
+            _("Slicer must be restarted to use what was installed. Restart now?"), windowTitle=_("MASS")
+        ):
+            slicer.util.restart()
+            return
+        self.check()
+
+    def _show_log(self) -> None:
+        text = "\n".join(self._logic.log) or _("Nothing was reported yet.")
+        slicer.util.infoDisplay(_("What the worker reported is behind “Show details”."), windowTitle=_("MASS"), detailedText=text)
+
+    def _release(self) -> None:
+        """End the worker, and with it everything it holds."""
+        self._logic.close()
+        self._devices = []
+        self._show()
+        self.changed()
+
+
+def _device_line(device: dict[str, Any]) -> str:
+    free = _(", {free:.1f} GB free").format(free=device["free"] / 1e9) if device.get("free") else ""
+    return f"{device['name']}: {device.get('about') or _('processor')}{free}"

@@ -1,0 +1,345 @@
+"""The window: connects its parts with parameters and logic; decides what can be pressed and says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from mass_core.errors import MassError
+from mass_core.worker.protocol import error_of, failure
+
+from ..logic import MASSSlicerLogic, destination_of, settings_of
+from ..parameters import BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from ..runs import cases as c
+from ..runs.adapted import Adapted
+from ..runs.features import FeaturesPanel, FeaturesRun
+from ..runs.order import Progress, Reference, duration
+from ..runs.segmentation import Run
+from .advanced import AdvancedPanel
+from .choice import Choice
+from .dicom_dialog import choose_series
+from .drawing import Drawing
+from .finetune import FinetunePanel
+from .models import ModelsPanel
+from .references import ReferencesPanel
+from .results import ResultsPanel
+from .status import StatusPanel
+from .targets import TargetsPanel
+from .tasks import LibraryPanel
+
+_BAR = 1000
+_COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("were done before")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
+
+
+class Window(VTKObservationMixin):
+    """One scene's references, targets and results on the screen.
+
+    Args:
+        ui: the parts of MASSSlicer.ui by name.
+        logic: does the work.
+    """
+
+    def __init__(self, ui: object, logic: MASSSlicerLogic) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui, self.logic = ui, logic
+        self.parameters: MASSSlicerParameterNode | None = None
+        self.run: Run | None = None
+        self._adapting_to: tuple = ()
+        """State of the references when the latest run began."""
+        self._gui_tag: object = None
+        self._refresh_due = False
+        self._reread_due = False
+        stretched = (ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)
+        stretched = *stretched, (ui.modelsTable, 1), (ui.annotatedTable, 0), (ui.annotatedTable, 1), (ui.classesTable, 0)
+        for table, column in stretched:
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
+        for column in range(5):
+            ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        filled = (ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)
+        for combo, words in (*filled, (ui.tuneUnitCombo, BUDGETS)):
+            combo.addItems(list(words))
+        self.status = StatusPanel(ui, logic, self.show_error)
+        self.status.changed = self.update
+        self.references = ReferencesPanel(ui, self.update)
+        self.drawing = Drawing(ui, self.references)
+        self.targets = TargetsPanel(ui, self.update, self.show_error)
+        self.choice = Choice(ui, self.update)
+        self.library = LibraryPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
+        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
+        self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
+        self.finetune = FinetunePanel(
+            ui,
+            logic,
+            self.status,
+            device=lambda: self.advanced.device,
+            use=self._use_finetuned,
+            changed=self.update,
+            failed=self.show_error,
+        )
+        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
+        self.features = FeaturesPanel(ui, self.targets.current, self._look_inside, self._looked_inside, self.show_error)
+        ui.segmentButton.connect("clicked()", self.segment)
+        ui.adaptButton.connect("clicked()", self.adapt)
+        ui.cancelButton.connect("clicked()", self.cancel)
+        ui.resumeButton.connect("clicked()", self.resume)
+        ui.addDicomButton.connect("clicked()", self._add_dicom)
+        ui.outputFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
+        logic.worker_started = self._worker_started
+
+    def enter(self) -> None:
+        """Show the scene's parameters."""
+        if self.parameters is None:
+            self._show_scene()
+        self.models.refresh()
+        self.references.refresh()
+        self.finetune.refresh()
+        self.update()
+        self.status.enter()
+        self.drawing.enter()
+
+    def exit(self) -> None:
+        """Let go of keyboard and views; a run goes on."""
+        self.drawing.exit()
+
+    def close(self) -> None:
+        """Disconnect everything."""
+        self.logic.worker_started = lambda again: None
+        self._let_go()
+        self.drawing.close()
+        self.status.close()
+
+    def on_scene_start_close(self) -> None:
+        """The scene's nodes are about to go: a run that needs them is stopped."""
+        self.logic.forget_scene()
+        self._let_go()
+        self.run = None
+        self.results.clear()
+        self._show_idle("")
+
+    def on_scene_changed(self) -> None:
+        """Nodes came or went. Answered once for many changes, and when they are complete: a new volume has no image yet."""
+        if not self._refresh_due:
+            self._refresh_due = True
+            qt.QTimer.singleShot(0, self._refresh)
+
+    def on_scene_imported(self) -> None:
+        """A scene was loaded, its parameters with it."""
+        self._reread_due = True
+        self.on_scene_changed()
+
+    def segment(self) -> None:
+        """The button."""
+        self._begin(self.choice.task())
+
+    def adapt(self) -> None:
+        """The button beside it: first fit what the references teach to them, then segment."""
+        self._begin(self.choice.references(), adapt_s=self.parameters.adaptSeconds)
+
+    def cancel(self) -> None:
+        """Stop the run; done within two seconds."""
+        self.logic.cancel()
+
+    def resume(self) -> None:
+        """Go on where a run was stopped."""
+        try:
+            self.logic.resume(self.run)
+        except MassError as error:
+            self.show_error(error)
+            return
+        self._show_begun()
+
+    def why_not(self) -> str:
+        """Why a run cannot begin; empty: it can."""
+        parameters = self.parameters
+        if parameters is None:
+            return _("There is no scene.")
+        if reason := self._why_not_now() or self.choice.why_not():
+            return reason
+        if not self.targets.cases():
+            return _("Tick at least one target, or add a folder.")
+        if parameters.toFiles and not parameters.outputFolder:
+            return _("Choose a folder for the results.")
+        return ""
+
+    def update(self) -> None:
+        """What can be pressed depends on what is chosen."""
+        reason = self.why_not()
+        self.ui.segmentButton.enabled = not reason
+        self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
+        reason = reason or self.choice.why_not_adapt()
+        self.ui.adaptButton.enabled = not reason
+        self.ui.adaptButton.toolTip = reason or _("Fits what the references teach to them for {seconds} s, then segments with that").format(
+            seconds=self.parameters.adaptSeconds
+        )
+        self.ui.cancelButton.enabled = self.logic.segmenting
+        left = self.run is not None and not self.logic.busy and not all(case.over for case in self.run.cases)
+        self.ui.resumeButton.enabled = left
+        files = self.parameters is not None and self.parameters.toFiles
+        for widget in (self.ui.outputFolderEdit, self.ui.formatCombo, self.ui.skipCheck):
+            widget.enabled = files
+        self.ui.outputSelector.enabled = not files
+        self.choice.update()
+        self.advanced.update(self.parameters)
+        self.library.update()
+        self.models.update()
+        self.finetune.update()
+        self.features.update(self._why_not_now())
+
+    def show_error(self, error: Exception) -> None:
+        """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
+        told = error_of(failure(error))
+        text = told.message + (f"\n\n{told.cure}" if told.cure else "")
+        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(told, "details", ""))
+
+    def _show_scene(self) -> None:
+        """Connect to the parameters of the scene."""
+        self.parameters = self.logic.getParameterNode()
+        self._gui_tag = self.parameters.connectGui(self.ui)
+        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.update())
+        self.ui.outputFolderEdit.currentPath = self.parameters.outputFolder
+        self.choice.show(self.parameters)
+        self.references.show(self.parameters)
+        self.targets.show(self.parameters)
+        self.advanced.show(self.parameters)
+        self.finetune.show(self.parameters)
+        self.update()
+
+    def _on_folder(self, path: str) -> None:
+        if self.parameters is not None:
+            self.parameters.outputFolder = path
+
+    def _let_go(self) -> None:
+        self.removeObservers()
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+        self.parameters = None
+        self.choice.show(None)
+        self.references.close()
+        self.targets.show(None)
+        self.advanced.show(None)
+        self.finetune.show(None)
+
+    def _refresh(self) -> None:
+        self._refresh_due = False
+        if slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
+            return
+        if self._reread_due:
+            self._reread_due = False
+            self._let_go()
+        if self.parameters is None:
+            self._show_scene()
+        self.references.refresh()
+        self.targets.refresh()
+        self.finetune.refresh()
+        self.update()
+
+    def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
+        """Start a run."""
+        try:
+            self._adapting_to = self.choice.state()
+            self.run = self.logic.segment(
+                task,
+                self.targets.cases(),
+                adapt_s=adapt_s,
+                settings=settings_of(self.parameters, self.advanced.device),
+                destination=destination_of(self.parameters),
+                changing=self.drawing.save_for_undo,
+                changed=self.results.update,
+                progressed=self._on_progress,
+                finished=self._on_finished,
+            )
+        except MassError as error:
+            self.show_error(error)
+            return
+        self.results.begin(self.run.cases)
+        self._show_begun()
+
+    def _use_finetuned(self, name: str) -> None:
+        """A model is ready."""
+        self.models.refresh()
+        self.choice.use_model(name)
+
+    def _model_moved(self, name: str, to: str) -> None:
+        """A model got another name, or none: it was deleted."""
+        if self.parameters is not None and self.parameters.weights == name:
+            self.choice.use_model(to) if to else self.choice.model_gone()
+        self.update()
+
+    def _why_not_now(self) -> str:
+        """Why nothing at all can be computed; empty: it can."""
+        if self.logic.busy:
+            return _("A run is on.") if self.logic.segmenting else _("A model is being trained: see Finetune.")
+        return "" if self.status.ready else _("PyTorch is not installed yet: see Status, Install…")
+
+    def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
+        settings = settings_of(self.parameters, self.advanced.device)
+        run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
+        self.update()
+        return run
+
+    def _looked_inside(self, message: str, error: MassError | None) -> None:
+        self._show_idle(message)
+        self.update()
+        if error is not None:
+            self.show_error(error)
+
+    def _add_dicom(self) -> None:
+        chosen = choose_series()
+        if chosen:
+            self.targets.add_files(chosen)
+
+    def _worker_started(self, again: bool) -> None:
+        if again:
+            self.ui.messageLabel.text = _("The worker was started anew. The scene is as it was.")
+        self.status.show_worker()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.ui.progressBar.value = int(_BAR * progress.fraction)
+        left = "" if progress.eta_s is None else _(", {time} left").format(time=duration(progress.eta_s))
+        self.ui.progressBar.format = f"{progress.text}{left}"
+
+    def _on_finished(self, error: MassError | None) -> None:
+        run = self.run
+        if run is not None and run.adapted is not None:
+            told = run.adapted
+            self.choice.keep(Adapted(run.task_file, told["seconds"], tuple(told["dice"]), self._adapting_to))
+        self._show_idle(_summary(run) if run is not None else "")
+        self.references.refresh()
+        self.targets.refresh()
+        self.update()
+        if run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu":
+            self._offer_processor(run)
+        elif error is not None:
+            self.show_error(error)
+
+    def _offer_processor(self, run: Run) -> None:
+        """The graphics card's memory did not suffice: with the user's consent the processor does the rest."""
+        text = _("The memory of the graphics card does not suffice.\n\nGo on with the processor? It takes longer; what is done stays.")
+        if slicer.util.confirmYesNoDisplay(text, windowTitle=_("MASS")):
+            run.settings = replace(run.settings, device="cpu")
+            self.resume()
+
+    def _show_begun(self) -> None:
+        """A run is on, unless there was nothing to do: then it is over by now."""
+        self._show_idle("" if self.logic.busy else _summary(self.run))
+        self.update()
+
+    def _show_idle(self, message: str) -> None:
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.format = ""
+        self.ui.messageLabel.text = message
+
+
+def _summary(run: Run) -> str:
+    """A sentence about a run that is over, with what its references call for attention to."""
+    counts = [(sum(case.status == status for case in run.cases), word) for status, word in _COUNTED]
+    parts = [f"{count} {word}" for count, word in counts if count]
+    where = _(" (on {device})").format(device=run.device) if run.device else ""
+    return " ".join([", ".join(parts) + where + ".", *run.warnings])

@@ -1,0 +1,1 @@
+"""Other processes: worker, download, survey."""

@@ -1,0 +1,45 @@
+"""Which structures label maps hold: a script for the Python that runs the worker, in a process of its own, with mass_core on PYTHONPATH.
+
+Reads a JSON list of files from standard input and prints a line for each: `mask` with `labels` (value, name, colour, terminology), or with
+`error`. One label map is in memory at a time, and not in that of Slicer.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+MARK = "MASSSlicer-survey "
+"""Begins every line of ours; libraries print what they like."""
+
+
+def main() -> None:
+    """Look at one file after the other."""
+    here = str(Path(__file__).resolve().parent)  # its files are Slicer's, and must not hide those of libraries
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
+    for mask in json.load(sys.stdin):
+        sys.stdout.write(f"{MARK}{json.dumps({'mask': mask, **_looked_at(mask)})}\n")
+        sys.stdout.flush()
+
+
+def _looked_at(mask: str) -> dict[str, object]:
+    """What a label map holds, or why that cannot be told."""
+    import numpy as np
+
+    from mass_core.errors import MassError
+    from mass_core.volumes.appearance import read_appearance
+    from mass_core.volumes.volume import Volume
+
+    try:
+        array = Volume.read(mask).array
+    except MassError as error:
+        return {"error": f"{error.message} {error.cure}".strip()}
+    known = read_appearance(mask)
+    values = [int(value) for value in np.unique(array) if value]
+    looks = [(value, known.get(value)) for value in values]
+    named = [{"value": value, **({} if look is None else vars(look))} for value, look in looks]
+    return {"labels": named}
+
+
+if __name__ == "__main__":
+    main()

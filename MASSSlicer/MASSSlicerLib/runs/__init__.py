@@ -1,0 +1,1 @@
+"""Segmenting, finetuning and features for nodes of the scene."""

@@ -1,0 +1,123 @@
+"""The targets of a run, what became of each, and the table of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mass_core.errors import InputError
+from mass_core.files import write_bytes
+from mass_core.outputs import IMAGE_ENDINGS, stem
+
+from .quality import Quality
+
+WAITING, RUNNING, DONE, SKIPPED, FAILED, STOPPED = "waiting", "running", "done", "skipped", "failed", "stopped"
+SUMMARY = "MASS_summary.csv"
+_NOT_TARGETS = re.compile(r"(_seg|_mask|-label|_label\d+_prob)$", re.IGNORECASE)
+"""How names of masks and results end."""
+
+
+@dataclass
+class Case:
+    """One target: a volume of the scene, a file or DICOM folder, or a series of the DICOM database."""
+
+    name: str
+    volume_id: str = ""
+    path: Path | None = None
+    series: str = ""
+    """Unique identifier of a series in Slicer's DICOM database."""
+    frame: int | None = None
+    """Of a volume that shows a sequence; None: the volume as it is shown."""
+    status: str = WAITING
+    message: str = ""
+    """Why it failed and what to do, or what else the user should know."""
+    seconds: float = 0.0
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    """By name of the structure."""
+    quality: dict[str, Quality] = field(default_factory=dict)
+    """By name of the structure; empty: not checked."""
+    warnings: tuple[str, ...] = ()
+    segmentation_id: str = ""
+    segment_ids: tuple[str, ...] = ()
+    output: Path | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether a resumed run passes it by."""
+        return self.status in (DONE, SKIPPED)
+
+    def reset(self) -> None:
+        """Make ready for another try."""
+        self.status, self.message, self.seconds, self.volumes_ml, self.quality, self.warnings = WAITING, "", 0.0, {}, {}, ()
+
+
+def of_folder(folder: Path) -> list[Path]:
+    """The targets in a folder: image files by name, without results and masks; else sub-folders that hold files, one DICOM series each.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}.", "Choose a folder with scans.")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path)]
+    if files:
+        return files
+    series = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(inner.is_file() for inner in path.iterdir())]
+    if not series:
+        raise InputError(
+            f"{folder} holds no scans.",
+            f"Choose a folder of image files ({', '.join(IMAGE_ENDINGS)}) or of folders with one DICOM series each.",
+        )
+    return series
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a scan by its name: an image format, and not a mask or a result."""
+    name = path.name.lower()
+    return (
+        name.endswith(IMAGE_ENDINGS) and not name.startswith(".") and not name.endswith(".seg.nrrd") and not _NOT_TARGETS.search(stem(path))
+    )
+
+
+def output_paths(cases: Sequence[Case], folder: Path, ending: str) -> list[Path]:
+    """Where the results of cases go, one name each whatever characters their names have, numbered where names repeat."""
+    taken: set[str] = set()
+    paths = []
+    for case in cases:
+        plain = re.sub(r'[<>:"/\\|?*\x00-\x1f]+', "_", case.name).strip(" .") or "target"
+        names = (plain, *(f"{plain}_{number}" for number in range(2, len(cases) + 2)))
+        name = next(candidate for candidate in names if candidate.lower() not in taken)
+        taken.add(name.lower())
+        paths.append(folder / (f"{name}.seg.nrrd" if ending == ".seg.nrrd" else f"{name}_seg{ending}"))
+    return paths
+
+
+def write_summary(cases: Iterable[Case], path: Path) -> None:
+    """Write the table of a run: a line for each structure of each target.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["target", "status", "structure", "volume_ml", "quality", "expected_dice", "seconds", "output", "message"])
+    for case in cases:
+        source = str(case.path or case.series or case.name)
+        note = " ".join([case.message, *case.warnings]).strip().replace("\n", " ")
+        for structure, volume in (case.volumes_ml or {"": None}).items():
+            shown = "" if volume is None else f"{volume:.4g}"
+            flag, dice = _judged(case.quality.get(structure))
+            table.writerow([source, case.status, structure, shown, flag, dice, f"{case.seconds:.1f}", str(case.output or ""), note])
+    # The mark tells Excel that this is UTF-8.
+    write_bytes(path, b"\xef\xbb\xbf" + text.getvalue().encode())
+
+
+def _judged(quality: Quality | None) -> tuple[str, str]:
+    """Flag and expected Dice for the table; empty where they are not known."""
+    if quality is None:
+        return "", ""
+    return quality.flag, "" if quality.expected_dice is None else f"{quality.expected_dice:.3f}"

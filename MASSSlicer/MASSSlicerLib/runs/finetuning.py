@@ -1,0 +1,232 @@
+"""A finetuning run: annotated scans are written to files one after the other, the worker trains on them, a model is left.
+
+Nothing here knows of windows and buttons: callbacks tell how far it is. Once the files are written, the scene is not needed any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import InputError, MassError, OutputError
+from mass_core.worker.client import Call, Client
+
+from ..library import models, named_files
+from ..scene import exchange as scene
+from . import annotated
+from .annotated import Annotated
+from .reference_files import appearance_of
+
+_BEST = "best.safetensors"
+"""In the folder of a run: the best model so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a finetuning run is asked for."""
+
+    cases: tuple[Annotated, ...]
+    classes: tuple[str, ...]
+    """Names of the structures to learn."""
+    name: str
+    """Of the model."""
+    weights: str = "small"
+    """What it starts from."""
+    device: str = "auto"
+    precision: str = "auto"
+    epochs: int | None = None
+    """None: as many as the recipe has."""
+    minutes: float | None = None
+    """None: as long as it takes."""
+    recipe: str | None = None
+    """None: the one that suits the weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """How far a run is."""
+
+    stage: str
+    """write (files, by Slicer); prepare, encode, train, validate (by the worker)."""
+    fraction: float
+    eta_s: float | None = None
+    """Seconds to the end of the training; None: not known yet."""
+    spent_s: float = 0.0
+    """Seconds since the training began."""
+    values: dict[str, float] = field(default_factory=dict)
+    """epoch, step and loss; after a validation val_dice and dice_<value>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a run."""
+
+    error: MassError | None = None
+    """What ended it before its time, if anything did."""
+    result: dict[str, Any] | None = None
+    """The worker's; None: it could not tell any more."""
+    model: str = ""
+    """Name of the model that is there now; empty: none."""
+
+
+class Finetuning:
+    """One press of Start.
+
+    Args:
+        client: to the worker.
+        order: what for.
+        log: gets a line for the record.
+        told: called with `News`.
+        finished: called once.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        order: Order,
+        *,
+        log: Callable[[str], None] = lambda text: None,
+        told: Callable[[News], None] = lambda news: None,
+        finished: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        self.order = order
+        self.active = False
+        self.stopping = False
+        """Whether it was asked to stop and the best model is being written."""
+        self.numbers: dict[str, int] = {}
+        """Of the classes."""
+        self.warnings: list[str] = []
+        self._client, self._log, self._told, self._finished = client, log, told, finished
+        self._call: Call | None = None
+        self._cases: list[Annotated] = []
+        self._files: list[dict[str, Any]] = []
+        self._folder: Path | None = None
+        self._output: Path | None = None
+        self._began: float | None = None
+
+    @property
+    def needs_scene(self) -> bool:
+        """Whether files are still being written."""
+        return self.active and self._call is None
+
+    def start(self) -> None:
+        """Begin; returns at once.
+
+        Raises:
+            MassError: if something is missing or does not fit; nothing has begun then.
+        """
+        wanted = set(self.order.classes)
+        if not wanted:
+            raise InputError(_("No class is chosen."), _("Tick at least one structure to learn."))
+        self._cases = [case for case in self.order.cases if wanted & set(case.looks)]
+        if not self._cases:
+            raise InputError(_("No annotated scan is chosen."), _("Tick scans with a segmentation, or add a folder."))
+        self.numbers = annotated.numbers(self._cases, self.order.classes)
+        self._output = models.free(self.order.name)
+        self._folder = Path(tempfile.mkdtemp(prefix="mass-finetune-", dir=slicer.app.temporaryPath or None))
+        self.active = True
+        self._later(self._write_next)
+
+    def stop(self) -> None:
+        """End it; the best model so far is kept. `finished` tells when that is written."""
+        if not self.active or self._call is None:
+            self.abandon()
+        elif not self.stopping:
+            self.stopping = True
+            self._call.cancel()
+
+    def abandon(self) -> None:
+        """End it at once: the worker goes, or what the run needs. The best model so far is kept."""
+        call, self._call = self._call, None
+        self._end()
+        if call is not None:
+            call.cancel()
+
+    def _later(self, step: Callable[[], None]) -> None:
+        """Let Slicer do what else there is first."""
+        qt.QTimer.singleShot(0, step)
+
+    def _write_next(self) -> None:
+        """Write the files of one case; one is in memory at a time."""
+        if not self.active:
+            return
+        case = self._cases[len(self._files)]
+        self._told(News(stage="write", fraction=len(self._files) / len(self._cases)))
+        try:
+            self._files.append(self._written(case))
+        except MassError as error:
+            self._end(type(error)(f"{case.name}: {error.message}", error.cure))
+            return
+        self._later(self._write_next if len(self._files) < len(self._cases) else self._send)
+
+    def _written(self, case: Annotated) -> dict[str, Any]:
+        """A case as the worker wants it."""
+        numbers = {name: self.numbers[name] for name in case.looks if name in self.numbers}
+        if case.reference is None:
+            return {"image": str(case.image), "mask": str(case.mask), "labels": sorted(numbers.values())}
+        reference, place = case.reference, self._folder / f"case{len(self._files) + 1}.nrrd"
+        if reference.volume.GetScene() is None or reference.segmentation.GetScene() is None:
+            raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
+        looks = scene.looks(reference.segmentation, reference.chosen())
+        values = {segment_id: numbers[look.name] for segment_id, look in looks.items() if look.name in numbers}
+        mask = place.with_name(f"{place.stem}_labels.nrrd")
+        self.warnings += scene.write_labels(reference.volume, reference.segmentation, values, mask)
+        scene.write_volume(reference.volume, place)
+        return {"image": str(place), "mask": str(mask), "labels": sorted(numbers.values())}
+
+    def _send(self) -> None:
+        """Everything is written: the worker's turn."""
+        if not self.active:
+            return
+        order, known = self.order, annotated.classes(self._cases)
+        looks = {number: known[name].look for name, number in self.numbers.items()}
+        params = {
+            "weights": order.weights,
+            "device": order.device,
+            "precision": order.precision,
+            "cases": self._files,
+            "labels": sorted(self.numbers.values()),
+            "appearance": appearance_of(looks),
+            "output": str(self._output),
+            "folder": str(self._folder / "run"),
+            "recipe": order.recipe,
+            "epochs": order.epochs,
+            "minutes": order.minutes,
+        }
+        self._call = self._client.request(
+            "finetune", params, progress=self._on_progress, done=self._on_done, failed=self._end, cancelled=self._end
+        )
+
+    def _on_progress(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None = None) -> None:
+        if stage == "train" and self._began is None:
+            self._began = time.monotonic()
+        spent = 0.0 if self._began is None else time.monotonic() - self._began
+        self._told(News(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
+
+    def _on_done(self, reply: dict[str, Any]) -> None:
+        self._end(result=reply["result"])
+
+    def _end(self, error: MassError | None = None, *, result: dict[str, Any] | None = None) -> None:
+        """It is over; the best model is saved if the worker could not, and the files go."""
+        if not self.active:
+            return
+        self.active, self._call = False, None
+        if details := getattr(error, "details", ""):
+            self._log(details)
+        best = self._folder / "run" / _BEST
+        if not self._output.is_file() and best.is_file():
+            with contextlib.suppress(OutputError):  # what ended the run is the news then
+                named_files.copy(best, self._output)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        model = self._output.stem if self._output.is_file() else ""
+        self._finished(Outcome(error=error, result=result, model=model))

@@ -1,0 +1,86 @@
+"""What a run is asked for: references, settings, a destination; and how it tells how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from ..scene import exchange as scene
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A scan with the segments that say what to look for."""
+
+    volume: slicer.vtkMRMLScalarVolumeNode
+    segmentation: slicer.vtkMRMLSegmentationNode
+    segment_ids: tuple[str, ...] = ()
+    """Empty: all segments."""
+
+    def chosen(self) -> list[str]:
+        """IDs of the segments that count."""
+        present = scene.segment_ids(self.segmentation)
+        return [i for i in present if i in self.segment_ids] if self.segment_ids else present
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to segment; what is left out is as the weights record it."""
+
+    weights: str = "small"
+    device: str = "auto"
+    precision: str = "auto"
+    recipe: str = "default"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of a recipe by name (docs/preprocessing.md)."""
+    assess: bool = False
+    """Also estimate how good each result is; takes longer."""
+
+    def params(self) -> dict[str, Any]:
+        """As every method of the worker wants them."""
+        return {
+            "weights": self.weights,
+            "device": self.device,
+            "precision": self.precision,
+            "recipe": self.recipe,
+            "options": self.options,
+        }
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go: into the scene, or into a folder."""
+
+    into: slicer.vtkMRMLSegmentationNode | None = None
+    """Existing segmentation that gets the new segments; None: a new one for each target."""
+    name: str = "{target} MASS"
+    """Of new segmentations."""
+    folder: Path | None = None
+    """Results become files here and the scene stays as it is."""
+    ending: str = ".seg.nrrd"
+    skip_done: bool = True
+    """Targets whose file exists are passed by; else they get a fresh one."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    text: str
+    fraction: float
+    """Of the whole run, 0 to 1."""
+    eta_s: float | None
+    """Seconds to its end; None: not known yet."""
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 90:
+        return _("{seconds:.0f} s").format(seconds=max(1, seconds))
+    if seconds < 90 * 60:
+        return _("{minutes:.0f} min").format(minutes=seconds / 60)
+    return _("{hours:.1f} h").format(hours=seconds / 3600)

@@ -1,0 +1,366 @@
+"""A run: references are encoded, or adapted to, once; then every target is segmented, one after the other, while Slicer stays usable.
+
+Nothing here knows of windows and buttons: callbacks tell how far it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import InputError, MassError, MemoryShort
+from mass_core.files import write_bytes
+from mass_core.worker.client import Call, Client
+from mass_core.worker.protocol import error_of, failure
+
+from ..scene import dicom, grids, sequences
+from ..scene import exchange as scene
+from ..scene.exchange import Look
+from ..scene.exports import Exports
+from . import cases as c
+from .cases import Case
+from .order import Destination, Progress, Reference, Settings
+from .quality import Quality
+from .reference_files import Written, write_references
+
+_STAGES = {
+    "load": (0.0, 0.02),
+    "read": (0.02, 0.05),
+    "prepare": (0.05, 0.1),
+    "segment": (0.1, 0.95),
+    "place": (0.95, 0.99),
+    "write": (0.99, 1.0),
+}
+"""Where a stage of the worker begins and ends within a target's share of the bar."""
+_CHECKED = {**_STAGES, "encode": (0.04, 0.05), "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
+"""With results that are checked."""
+_REFERENCES, _ADAPTED = 0.05, 0.4
+"""The references' share of the bar: looked at, and adapted to."""
+
+
+class Run:
+    """One press of the button.
+
+    Args:
+        client: to the worker.
+        exports: files of volumes, kept from run to run.
+        task: references to encode, or a task file; None: the weights know it themselves.
+        cases: targets in order; their status is kept here.
+        adapt_s: seconds in which what the references taught is fitted to them; 0: it is taken as it is.
+        settings: how to segment.
+        destination: where results go.
+        log: gets the traceback of what is the program's own fault.
+        changing: called with an existing segmentation before segments are added to it: the moment to save a state for undo.
+        changed: called with a case whenever something about it changed.
+        progressed: called with a `Progress`.
+        finished: called once, with the error that stopped the whole run or None.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        exports: Exports,
+        *,
+        task: Sequence[Reference] | Path | None,
+        cases: Sequence[Case],
+        adapt_s: float = 0.0,
+        settings: Settings,
+        destination: Destination,
+        log: Callable[[str], None] = lambda text: None,
+        changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
+        changed: Callable[[Case], None] = lambda case: None,
+        progressed: Callable[[Progress], None] = lambda progress: None,
+        finished: Callable[[MassError | None], None] = lambda error: None,
+    ) -> None:
+        self.cases = list(cases)
+        self.settings = settings
+        self.destination = destination
+        self.task_file: Path | None = task if isinstance(task, Path) else None
+        self.adapted: dict[str, Any] | None = None
+        """What the worker told of adapting, once that is done."""
+        self.found: dict[int, Look] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.device = ""
+        self.active = False
+        self.flat: list[str] = []
+        """IDs of new segmentations that are to get the surface their references have: that takes Slicer seconds, so not during the run."""
+        self.memory_short = False
+        """Whether something failed for want of memory."""
+        self._client, self._exports = client, exports
+        self._references = () if task is None or isinstance(task, Path) else tuple(task)
+        self._adapt_s = adapt_s
+        self._share = _ADAPTED if adapt_s else _REFERENCES
+        self._log = log
+        self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
+        self._call: Call | None = None
+        self._taught: Written | None = None
+        """The references as files, where the task is what they taught and no more."""
+        self._far = 0.0
+        """Of the target under way."""
+        self._outputs: dict[int, Path] = {}
+        self._reference_ids = {reference.volume.GetID() for reference in self._references}
+        self._surface = any(r.segmentation.GetSegmentation().ContainsRepresentation("Closed surface") for r in self._references)
+
+    def start(self) -> None:
+        """Begin; returns at once.
+
+        Raises:
+            MassError: if a reference or the destination cannot be used; nothing has begun then.
+        """
+        if not self.cases:
+            raise InputError(_("There is no target."), _("Choose at least one volume or folder to segment."))
+        if self.destination.folder is not None:
+            paths = c.output_paths(self.cases, self.destination.folder, self.destination.ending)
+            self._outputs = {id(case): path for case, path in zip(self.cases, paths, strict=True)}
+        self.active = True
+        try:
+            self._encode() if self._references and self.task_file is None else self._next()
+        except BaseException:
+            self.active = False
+            raise
+
+    def resume(self) -> None:
+        """Go on with the targets that are not done: those that were stopped, failed or never came up.
+
+        Raises:
+            MassError: as `start`.
+        """
+        self.memory_short = False
+        for case in self.cases:
+            if not case.over:
+                case.reset()
+                self._changed(case)
+        self.start()
+
+    def cancel(self) -> None:
+        """Stop; what is done stays, the target under way leaves nothing behind."""
+        if not self.active:
+            return
+        call, self._call = self._call, None
+        self._end(None)
+        if call is not None:
+            call.cancel()
+
+    def _encode(self) -> None:
+        """Send the references; their task then serves every target."""
+        written = write_references(self._references, self._exports)
+        self.found, self.warnings = written.found, tuple(written.warnings)
+        output = self._exports.new(".masstask")
+        self._taught = None if self._adapt_s else written
+        params = {**self.settings.params(), **written.params(self._exports), "output": str(output)}
+        method = "encode"
+        if self._adapt_s:
+            method, params = "adapt", {**params, "seconds": self._adapt_s}
+        self._encoding("read", 0.0, None)
+        self._call = self._client.request(method, params, progress=self._encoding, done=self._encoded, failed=self._end)
+
+    def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        last = "adapt" if self._adapt_s else "encode"
+        text = _("Adapting to the references") if stage == "adapt" else _("Looking at the references")
+        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
+
+    def _encoded(self, reply: dict[str, Any]) -> None:
+        result = reply["result"]
+        self.task_file = Path(result["output"])
+        self.adapted = result if self._adapt_s else None
+        self.warnings = (*self.warnings, *result["warnings"])
+        self._next()
+
+    def _next(self) -> None:
+        """Begin with the next target that waits; a target that cannot be used is marked and the one after it taken."""
+        self._call = None
+        while self.active:
+            case = next((case for case in self.cases if case.status == c.WAITING), None)
+            if case is None:
+                self._end(None)
+                return
+            try:
+                if not self._begun(case):
+                    continue
+                return
+            except Exception as error:  # noqa: BLE001  # whatever happens to one target, the others get their turn
+                self._fail(case, error_of(failure(error)))
+
+    def _begun(self, case: Case) -> bool:
+        """Send a target to the worker; False: it is done already."""
+        output = self._outputs.get(id(case))
+        if output is not None and output.exists() and self.destination.skip_done:
+            case.output = output
+            self._set(case, c.SKIPPED, _("Its result exists."))
+            return False
+        target = self._file_of(case)
+        label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
+        params = {**self.settings.params(), **self._what(), "target": str(target), "output": str(label_file)}
+        params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
+        began = time.monotonic()
+        self._far = 0.0
+        self._set(case, c.RUNNING)
+
+        def progress(stage: str, fraction: float, eta_s: float | None) -> None:
+            self._advance(case, stage, fraction, eta_s, time.monotonic() - began)
+
+        def done(reply: dict[str, Any]) -> None:
+            case.seconds = time.monotonic() - began
+            self._let_go(case, target)
+            self._done(case, label_file, reply)
+
+        def failed(error: MassError) -> None:
+            label_file.unlink(missing_ok=True)
+            self._let_go(case, target)
+            self._fail(case, error)
+            self._next()
+
+        def cancelled() -> None:
+            self._let_go(case, target)
+
+        self._call = self._client.request("segment", params, progress=progress, done=done, failed=failed, cancelled=cancelled)
+        return True
+
+    def _what(self) -> dict[str, Any]:
+        """What to look for, for the worker: a task; to check results the references, which tell more; or nothing, with a model."""
+        checked = {"assess": True} if self.settings.assess else {}
+        if checked and self._taught is not None and self._taught.there:
+            return {**checked, **self._taught.params(self._exports)}
+        return checked | ({"task": str(self.task_file)} if self.task_file is not None else {})
+
+    def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
+        """Put a result where it belongs."""
+        result, self.device = reply["result"], reply.get("device", "")
+        for label in result["labels"]:
+            color = None if label["color"] is None else tuple(label["color"])
+            self.found.setdefault(label["value"], Look(label["name"], color, label["terminology"]))
+        case.volumes_ml = {label["name"]: label["ml"] for label in result["labels"]}
+        case.quality = {label["name"]: Quality.of(label["quality"]) for label in result["labels"] if label.get("quality")}
+        missing = [name for name, ml in case.volumes_ml.items() if not ml]
+        nothing = (_("Nothing was found of {names}.").format(names=", ".join(missing)),) if missing else ()
+        itself = (_("This scan is a reference itself."),) if case.volume_id in self._reference_ids else ()
+        case.warnings = (*nothing, *itself, *result["warnings"])
+        try:
+            self._keep(case, label_file)
+            self._set(case, c.DONE)
+            self._summarise()
+        except Exception as error:  # noqa: BLE001  # whatever happens to one target, the others get their turn
+            self._fail(case, error_of(failure(error)))
+        finally:
+            label_file.unlink(missing_ok=True)
+        self._next()
+
+    def _keep(self, case: Case, label_file: Path) -> None:
+        """Into the scene or into a file."""
+        output = self._outputs.get(id(case))
+        if output is not None:
+            write_bytes(output, label_file.read_bytes())
+            case.output = output
+        elif case.frame is not None:
+            self._keep_frame(case, label_file)
+        else:
+            self._keep_volume(case, label_file)
+
+    def _keep_volume(self, case: Case, label_file: Path) -> None:
+        """Into the scene, beside the target."""
+        into = self.destination.into
+        if into is not None and into.GetScene() is None:
+            raise InputError(_("The segmentation for the results was removed."), _("Choose another one, and segment this target again."))
+        if into is not None:
+            self._changing(into)
+        volume = self._volume(case) if case.volume_id else self._load(case)
+        case.volume_id = volume.GetID()
+        name = self.destination.name.replace("{target}", case.name)
+        placed = scene.place_result(volume, label_file, self.found, into=into, name=name)
+        case.segmentation_id, case.segment_ids = placed.segmentation.GetID(), placed.segment_ids
+        if self._surface and into is None:
+            self.flat.append(case.segmentation_id)
+
+    def _keep_frame(self, case: Case, label_file: Path) -> None:
+        """Into the sequence of results beside that of the volume."""
+        shown = self._volume(case)
+        name = self.destination.name.replace("{target}", shown.GetName())
+        with sequences.frame_volume(shown, case.frame) as frame:
+            placed = scene.place_result(frame, label_file, self.found, name=name, surface=self._surface)
+        case.segment_ids = placed.segment_ids
+        case.segmentation_id = sequences.add_frame(shown, case.frame, placed.segmentation, name)
+
+    def _file_of(self, case: Case) -> Path:
+        """The target as the worker can read it."""
+        if case.series:
+            return dicom.series_folder(case.series, self._exports.new(""))
+        if case.frame is not None:
+            path = self._exports.new(".nrrd")
+            with sequences.frame_volume(self._volume(case), case.frame) as frame:
+                scene.write_volume(frame, path)
+            return path
+        return case.path or self._exports.volume(self._volume(case))
+
+    def _let_go(self, case: Case, target: Path) -> None:
+        """Links to a series, and the file of a frame, have served; a volume's file is kept for the next run."""
+        if case.series:
+            shutil.rmtree(target, ignore_errors=True)
+        elif case.frame is not None:
+            target.unlink(missing_ok=True)
+
+    def _load(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
+        """A target that is a file, brought into the scene."""
+        if case.series:
+            return dicom.load_series(case.series)
+        return scene.load_volume(case.path)
+
+    def _volume(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
+        volume = slicer.mrmlScene.GetNodeByID(case.volume_id)
+        if volume is None:
+            raise InputError(_("The volume “{name}” was removed.").format(name=case.name), _("Load it again to segment it."))
+        return volume
+
+    def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
+        """Tell how far the whole run is."""
+        begin, end = (_CHECKED if self.settings.assess else _STAGES).get(stage, (0.0, 1.0))
+        own = self._far = max(self._far, begin + (end - begin) * fraction)  # some stages come twice
+        number, count = self.cases.index(case), len(self.cases)
+        share = self._share + (1 - self._share) * (number + own) / count
+        text = _("{name}: {percent:.0%}").format(name=case.name, percent=own)
+        if count > 1:
+            text = _("{number} of {count}, {text}").format(number=number + 1, count=count, text=text)
+        left = None if eta_s is None else eta_s + (count - number - 1) * self._usual_s(spent_s + eta_s)
+        self._progressed(Progress(text, share, left))
+
+    def _usual_s(self, guess_s: float) -> float:
+        """Seconds a target takes: the mean of those done, else a guess."""
+        known = [case.seconds for case in self.cases if case.status == c.DONE]
+        return sum(known) / len(known) if known else guess_s
+
+    def _fail(self, case: Case, error: MassError) -> None:
+        if details := getattr(error, "details", ""):
+            self._log(details)
+        self.memory_short |= isinstance(error, MemoryShort)
+        self._set(case, c.FAILED, str(error))
+        self._summarise()
+
+    def _set(self, case: Case, status: str, message: str = "") -> None:
+        case.status, case.message = status, message
+        self._changed(case)
+
+    def _summarise(self) -> None:
+        """Keep the table beside the files up to date, so that a crash loses no more than the target under way."""
+        if self.destination.folder is None:
+            return
+        try:
+            c.write_summary(self.cases, self.destination.folder / c.SUMMARY)
+        except MassError as error:
+            self.warnings = tuple(dict.fromkeys((*self.warnings, str(error))))
+
+    def _end(self, error: MassError | None) -> None:
+        if not self.active:
+            return
+        self.active = False
+        self.memory_short |= isinstance(error, MemoryShort)
+        for case in self.cases:
+            if case.status in (c.RUNNING, c.WAITING):
+                self._set(case, c.STOPPED)
+        if any(case.status != c.STOPPED for case in self.cases):
+            self._summarise()
+        self._finished(error)

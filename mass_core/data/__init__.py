@@ -1,0 +1,1 @@
+"""Datasets and scans on disk: finding, preparing, reading and writing them."""

@@ -1,0 +1,271 @@
+"""Training-ready scans in a folder: what `mass prepare` writes and training reads.
+
+Layout (docs/formats.md): `dataset.json` and, for each case, `cases/<name>/` with `case.json`, `image.npy` (float16 [z,y,x], normalised),
+`labels.npy` if there are any and `mask_set.masks` if there are any. All arrays of a case share one grid. `case.json` is written last: a
+case is finished when it exists.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Shape, Triple
+from ..errors import InputError, OutputError
+from ..files import write_bytes
+from ..masks.mask_set import MaskSet
+
+VERSION = 1
+SPLITS = ("train", "val", "test")
+_CURE = "Prepare the dataset again with `mass prepare`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One scan of a dataset."""
+
+    name: str
+    patient: str
+    modality: str
+    shape_zyx: Shape
+    spacing_zyx: Triple
+    """Voxel edges in mm."""
+    origin_xyz: Triple
+    """Centre of the first voxel in LPS mm, as in `Geometry`."""
+    direction: tuple[float, ...]
+    image: str = "image.npy"
+    """File in the case's folder."""
+    masks: str | None = None
+    labels: str | None = None
+    settings: str = ""
+    """Fingerprint of what the case was made from and how: another one means it has to be made anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Scans, their masks and labels, and who is in which split."""
+
+    folder: Path
+    name: str
+    cases: tuple[Case, ...]
+    splits: dict[str, tuple[str, ...]]
+    """Names of the cases in train, val and test."""
+    label_names: dict[int, str] = field(default_factory=dict)
+    """Names of the values in label maps."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """How the images were prepared: the fields of a `Recipe`."""
+
+    _cure: ClassVar[str] = _CURE
+    _shape_source: ClassVar[str] = "dataset.json says"
+
+    def __post_init__(self) -> None:
+        """Refuse splits that name strangers or share a patient."""
+        check_splits(self.splits, {case.name: case.patient for case in self.cases})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Dataset":
+        """Open a dataset of ours; arrays are mapped into memory when asked for. `opening.open_dataset` reads other layouts too.
+
+        Raises:
+            InputError: if it is missing, damaged, of a newer version, or its splits share a patient.
+        """
+        folder = Path(folder)
+        values = read_json(folder / "dataset.json", "Give a folder that `mass prepare` wrote.")
+        if values.get("version", 0) > VERSION:
+            raise InputError(f"{folder} has format version {values['version']}, this program reads up to {VERSION}.", "Update MASSSlicer.")
+        try:
+            return cls(
+                folder=folder,
+                name=values["name"],
+                cases=tuple(case_from(case) for case in values["cases"]),
+                splits={split: tuple(values["splits"].get(split, ())) for split in SPLITS},
+                label_names={int(value): name for value, name in values["labels"].items()},
+                recipe=values["recipe"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / 'dataset.json'} lacks fields or holds wrong ones: {error}.", _CURE) from error
+
+    def write(self) -> None:
+        """Write `dataset.json`; it appears complete or not at all."""
+        values = {
+            "version": VERSION,
+            "name": self.name,
+            "cases": [asdict(case) for case in self.cases],
+            "labels": {str(value): name for value, name in self.label_names.items()},
+            "splits": {split: list(self.splits.get(split, ())) for split in SPLITS},
+            "recipe": self.recipe,
+        }
+        write_json(self.folder / "dataset.json", values)
+
+    def case(self, name: str) -> Case:
+        """A case by its name.
+
+        Raises:
+            InputError: if there is none.
+        """
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise InputError(f"There is no case {name!r} in {self.folder}.", "Names are listed in dataset.json.")
+
+    def spacing_zyx(self, name: str) -> Triple:
+        """Voxel edges of a case in mm."""
+        return self.case(name).spacing_zyx
+
+    def image(self, name: str) -> NDArray[np.floating]:
+        """Normalised intensities [z,y,x], mapped into memory: float16, of the released layout float32."""
+        case = self.case(name)
+        return self._mapped(case, case.image)
+
+    def labels(self, name: str) -> NDArray[np.integer] | None:
+        """Label map [z,y,x], mapped into memory; None where the case has none."""
+        case = self.case(name)
+        return None if case.labels is None else self._mapped(case, case.labels)
+
+    def masks(self, name: str) -> MaskSet:
+        """Class-agnostic masks of a case, on its image's grid; none where it has no file."""
+        case = self.case(name)
+        if case.masks is None:
+            return MaskSet.of([], case.shape_zyx, case.spacing_zyx)
+        masks = self._read_masks(case, case.masks)
+        if masks.shape_zyx != case.shape_zyx:
+            raise InputError(f"The masks of {name} have the grid {masks.shape_zyx}, its image has {case.shape_zyx}.", self._cure)
+        return masks
+
+    def _mapped(self, case: Case, file: str) -> NDArray[Any]:
+        path = self._path(case, file)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {error}.", self._cure) from error
+        if array.shape != case.shape_zyx:
+            raise InputError(f"{path} has shape {array.shape}, {self._shape_source} {case.shape_zyx}.", self._cure)
+        return array
+
+    def _read_masks(self, case: Case, file: str) -> MaskSet:
+        return MaskSet.read(self._path(case, file))
+
+    def _path(self, case: Case, file: str) -> Path:
+        return case_folder(self.folder, case.name) / file
+
+
+def case_folder(folder: Path, name: str) -> Path:
+    """Where the files of a case lie."""
+    return folder / "cases" / name
+
+
+def case_from(values: Mapping[str, Any]) -> Case:
+    """Rebuild a case from JSON values."""
+    names = [f.name for f in fields(Case) if f.name in values]
+    known: dict[str, Any] = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names}
+    return Case(**known)
+
+
+def finished_case(folder: Path, name: str, settings: str) -> Case | None:
+    """The record of a case that was made before in the same way; None: it has to be made."""
+    path = case_folder(folder, name) / "case.json"
+    if not path.exists():
+        return None
+    try:
+        case = case_from(read_json(path, _CURE))
+    except (InputError, TypeError):
+        return None
+    return case if case.settings == settings else None
+
+
+def write_case(
+    folder: Path, case: Case, image: NDArray[np.float16], labels: NDArray[np.integer] | None = None, masks: MaskSet | None = None
+) -> None:
+    """Write the files of a case, the record last.
+
+    Raises:
+        OutputError: if that is not possible.
+    """
+    place = case_folder(folder, case.name)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "case.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write into {place}: {error.strerror}.", "Choose a folder you may write to.") from error
+    write_array(place / case.image, image)
+    if case.labels is not None and labels is not None:
+        write_array(place / case.labels, labels)
+    if case.masks is not None and masks is not None:
+        masks.write(place / case.masks)
+    write_json(place / "case.json", asdict(case))
+
+
+def check_splits(splits: Mapping[str, Iterable[str]], patients: Mapping[str, str]) -> None:
+    """Refuse a split that leaks: a patient, or a case, on two sides.
+
+    Args:
+        splits: names of the cases in each split.
+        patients: patient of each case.
+
+    Raises:
+        InputError: naming the patients, or the cases that do not exist.
+    """
+    sides: dict[str, str] = {}
+    for split, names in splits.items():
+        for name in names:
+            if name not in patients:
+                raise InputError(f"The split {split} names {name!r}, but there is no such case.", "Mend the list or add the scan.")
+            before = sides.setdefault(patients[name], split)
+            if before != split:
+                raise InputError(
+                    f"Patient {patients[name]!r} is in {before} and in {split}.",
+                    "Put all scans of a patient on one side, or results are too good.",
+                )
+
+
+def split_by_patient(patients: Mapping[str, str], shares: Sequence[float], seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """Deal patients into train, val and test.
+
+    A patient's place in line is a hash of its name, so the same patients are dealt alike wherever their scans come from.
+
+    Args:
+        patients: patient of each case.
+        shares: of train, val and test, sum 1.
+        seed: another one deals differently.
+    """
+    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(f"The shares of train, val and test are {tuple(shares)}.", "Give three numbers from 0 to 1 whose sum is 1.")
+    line = sorted(set(patients.values()), key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
+    ends = np.round(np.cumsum(shares) * len(line)).astype(int).tolist()
+    sides = {patient: SPLITS[sum(place >= end for end in ends)] for place, patient in enumerate(line)}
+    return {split: tuple(name for name in sorted(patients) if sides[patients[name]] == split) for split in SPLITS}
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: if it is missing or something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", cure) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.", cure) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold a JSON object.", cure)
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object; the file appears complete or not at all."""
+    write_bytes(path, json.dumps(values, indent=1).encode())
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write .npy; the file appears complete or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,78 @@
+"""One case of a dataset, from a scan with its labels and masks: all of them on one grid, the image normalised as for segmentation."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..config import Recipe
+from ..errors import GeometryError, InputError
+from ..masks.mask_set import MaskSet
+from ..masks.regrid import regrid
+from ..volumes.preprocess import Prepared, prepare
+from ..volumes.resample import orient, resample
+from ..volumes.volume import Volume
+from .dataset import Case, write_case
+
+
+def make_case(
+    folder: Path,
+    name: str,
+    image: Volume,
+    recipe: Recipe,
+    *,
+    patient: str,
+    settings: str,
+    labels: tuple[Volume, Path] | None = None,
+    masks: MaskSet | None = None,
+    min_voxels: int = 8,
+) -> tuple[str, ...]:
+    """Prepare a scan and write its files.
+
+    Args:
+        folder: of the dataset.
+        name: of the case.
+        image: the scan as stored.
+        recipe: how it is prepared; its spacing is None for the scan's own.
+        patient: whose scan it is.
+        settings: fingerprint of what the case is made from and how.
+        labels: label map, and the file it comes from, for messages.
+        masks: class-agnostic masks.
+        min_voxels: masks that keep fewer on the prepared grid are dropped.
+
+    Returns:
+        What the user should be told, one sentence each.
+
+    Raises:
+        MassError: if scan or labels cannot be used, or files cannot be written.
+    """
+    spacing = recipe.spacing_zyx or orient(image, recipe.orientation).geometry.spacing_zyx
+    prepared = prepare(image, recipe, spacing)
+    grid = prepared.record.working
+    moved = None if labels is None else _labels(*labels, prepared)
+    if masks is not None:
+        masks = regrid(masks, grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, min_voxels)
+    case = Case(
+        name=name,
+        patient=patient,
+        modality=prepared.record.modality,
+        shape_zyx=grid.shape_zyx,
+        spacing_zyx=grid.spacing_zyx,
+        origin_xyz=grid.origin_xyz,
+        direction=grid.direction,
+        masks="mask_set.masks" if masks is not None else None,
+        labels="labels.npy" if moved is not None else None,
+        settings=settings,
+    )
+    write_case(folder, case, prepared.array.astype(np.float16), moved, masks)
+    return prepared.record.warnings
+
+
+def _labels(labels: Volume, path: Path, prepared: Prepared) -> np.ndarray:
+    """A label map on the prepared image's grid, uint8 or uint16."""
+    if not labels.geometry.overlaps(prepared.record.target):
+        raise GeometryError(f"The label map {path} does not lie where its image lies.", "Check that both belong to the same scan.")
+    low, high = float(labels.array.min()), float(labels.array.max())
+    if low < 0 or high > 65535 or not np.array_equal(labels.array, np.rint(labels.array)):
+        raise InputError(f"{path} holds values from {low:g} to {high:g}, which are not label numbers.", "Label numbers are 0 to 65535.")
+    moved = resample(labels, prepared.record.working, "nearest").array
+    return moved.astype(np.uint8 if high < 256 else np.uint16)

@@ -1,0 +1,227 @@
+"""Datasets as the released code lays them out, read as they are, taken over, and written.
+
+Layout (docs/formats.md): in one folder `<case>_image.npy` (float32 [z,y,x], normalised), `<case>_gt.npy` (uint8) if there are labels, and
+`dataset.h5` with the masks of all cases. Nothing in it tells spacing, place, direction or modality: the spacing is taken to be 1.5 mm, the
+released default, and the first voxel to lie at the origin. No file tells splits either; all cases are for training, each its own patient.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ..config import Triple
+from ..errors import InputError, OutputError
+from ..masks.mask_set import MaskSet
+from . import released_masks
+from .dataset import SPLITS, Case, Dataset, case_folder, read_json, write_array, write_case, write_json
+
+IMAGE, LABELS, MASKS = "_image.npy", "_gt.npy", "dataset.h5"
+SPACING_ZYX = (1.5, 1.5, 1.5)
+TRAINING_EDGE = 128
+"""Voxels a scan needs along every axis before the released training takes it."""
+_STATE = ".mass-export"
+"""Folder of what an export has done so far."""
+_RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+"""Right, anterior, superior, to which the released preparation turns scans, in LPS."""
+_CURE = "Copy the folder again, or take over the cases that are whole with `mass dataset import`."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedDataset(Dataset):
+    """A dataset whose files lie in the folder itself, with the masks of all cases in one of them."""
+
+    _cure: ClassVar[str] = "Copy the folder again, or export it again."
+    _shape_source: ClassVar[str] = "its image has"
+
+    def _read_masks(self, case: Case, file: str) -> MaskSet:
+        return released_masks.read_masks(self._path(case, file), case.name, case.spacing_zyx)
+
+    def _path(self, case: Case, file: str) -> Path:
+        return self.folder / file
+
+
+def is_released(folder: Path) -> bool:
+    """Whether a folder is laid out so, and not as one of our datasets."""
+    return not (folder / "dataset.json").exists() and ((folder / MASKS).exists() or next(folder.glob(f"[!.]*{IMAGE}"), None) is not None)
+
+
+def case_names(folder: Path) -> list[str]:
+    """Names of all cases that have an image or masks.
+
+    Raises:
+        InputError: if the masks cannot be read, or h5py is missing.
+    """
+    images = {path.name[: -len(IMAGE)] for path in folder.glob(f"[!.]*{IMAGE}")}
+    return sorted(images.union(_with_masks(folder)))
+
+
+def read_released(
+    folder: Path, *, names: Iterable[str] | None = None, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto"
+) -> Dataset:
+    """Open a folder as a dataset; `opening.open_dataset` does it with what is usual.
+
+    Masks are packed anew each time they are asked for; `mass dataset import` does it once.
+
+    Args:
+        folder: of the released layout.
+        names: cases; None: all.
+        spacing_zyx: voxel edges in mm.
+        modality: ct, mr, pet, or auto where it is not known.
+
+    Raises:
+        InputError: if an image or the masks cannot be read, or h5py is missing.
+    """
+    with_masks = _with_masks(folder)
+    cases = [_case(folder, name, name in with_masks, spacing_zyx, modality) for name in (case_names(folder) if names is None else names)]
+    splits = {split: tuple(case.name for case in cases) if split == "train" else () for split in SPLITS}
+    return ReleasedDataset(folder=folder, name=folder.resolve().name, cases=tuple(cases), splits=splits)
+
+
+def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
+    """Fingerprint of what a case is taken over from, and how."""
+    return _fingerprint([folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS], spacing_zyx, modality)
+
+
+def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto") -> None:
+    """Write a case of a released folder as one of ours: the image as float16, masks packed.
+
+    Raises:
+        InputError: if it is damaged, its parts disagree, or its image has no place in float16.
+        OutputError: if it cannot be written.
+    """
+    source = read_released(folder, names=[name], spacing_zyx=spacing_zyx, modality=modality)
+    found = source.case(name)
+    labels, masks = source.labels(name), source.masks(name) if found.masks else None
+    if labels is not None and labels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{name}{LABELS} holds {labels.dtype}, not label numbers.", "Write it as uint8.")
+    with np.errstate(over="ignore"):
+        image = source.image(name).astype(np.float16)
+    if not np.isfinite(image).all():
+        raise InputError(f"{name}{IMAGE} holds values beyond 65504, infinite or none.", "Normalise it as the released code does.")
+    case = Case(
+        name=name,
+        patient=name,
+        modality=modality,
+        shape_zyx=found.shape_zyx,
+        spacing_zyx=spacing_zyx,
+        origin_xyz=found.origin_xyz,
+        direction=found.direction,
+        masks="mask_set.masks" if masks is not None else None,
+        labels="labels.npy" if labels is not None else None,
+        settings=import_settings(folder, name, spacing_zyx, modality),
+    )
+    write_case(output, case, image, labels, masks)
+
+
+def check_export(output: Path) -> None:
+    """Refuse to begin an export that could not end, or would replace something else.
+
+    Raises:
+        InputError: if h5py is missing.
+        OutputError: naming what is there.
+    """
+    released_masks.library()
+    if (output / "dataset.json").exists():
+        raise OutputError(f"{output} is a dataset of ours.", "Choose another folder.")
+    if (output / MASKS).exists() and not (output / _STATE).is_dir():
+        raise OutputError(f"{output / MASKS} is not of an earlier export and would be lost.", "Choose another folder.")
+
+
+def is_exported(dataset: Dataset, name: str, output: Path) -> bool:
+    """Whether an earlier run wrote this case, and nothing changed since."""
+    files = [output / f"{name}{IMAGE}", *([output / f"{name}{LABELS}"] if dataset.case(name).labels else [])]
+    if not all(path.exists() for path in files) or not (_part(output, name).exists() or name in _with_masks(output)):
+        return False
+    try:
+        return read_json(_record(output, name), "").get("settings") == _export_settings(dataset, name)
+    except InputError:
+        return False
+
+
+def export_case(dataset: Dataset, name: str, output: Path) -> None:
+    """Write image and labels of a case as the released code does, and its masks to a file that `join_masks` takes up.
+
+    Raises:
+        InputError: if labels are above 255, the case is damaged, or h5py is missing.
+        OutputError: if it cannot be written.
+    """
+    image, labels, masks = dataset.image(name), dataset.labels(name), dataset.masks(name)
+    if labels is not None and labels.size and labels.max() > 255:
+        raise InputError(f"The labels of {name} go up to {labels.max()}; the released layout ends at 255.", "Number the labels anew.")
+    try:
+        (output / _STATE).mkdir(parents=True, exist_ok=True)
+        _record(output, name).unlink(missing_ok=True)
+        (output / f"{name}{LABELS}").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write into {output}: {error.strerror}.", "Choose a folder you may write to.") from error
+    write_array(output / f"{name}{IMAGE}", image.astype(np.float32))
+    if labels is not None:
+        write_array(output / f"{name}{LABELS}", labels.astype(np.uint8))
+    released_masks.write_masks(_part(output, name), name, masks)
+    write_json(_record(output, name), {"settings": _export_settings(dataset, name)})
+
+
+def join_masks(output: Path, names: Iterable[str]) -> None:
+    """Make `dataset.h5` of the masks of exported cases, unless it holds just these.
+
+    Raises:
+        InputError: if a part is damaged, or h5py is missing.
+        OutputError: if it cannot be written.
+    """
+    parts = {name: part if (part := _part(output, name)).exists() else output / MASKS for name in names}
+    fresh = [part for part in parts.values() if part != output / MASKS]
+    if fresh or set(parts) != set(_with_masks(output)):
+        released_masks.join(output / MASKS, parts)
+    for part in fresh:
+        part.unlink(missing_ok=True)
+
+
+def _with_masks(folder: Path) -> tuple[str, ...]:
+    return released_masks.case_names(folder / MASKS) if (folder / MASKS).exists() else ()
+
+
+def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modality: str) -> Case:
+    path = folder / f"{name}{IMAGE}"
+    if not path.exists():
+        raise InputError(f"{folder / MASKS} holds masks of {name!r}, but {path} is missing.", _CURE)
+    try:
+        image = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", _CURE) from error
+    if image.ndim != 3 or image.dtype.kind != "f" or not image.size:
+        raise InputError(f"{path} holds {image.dtype} of shape {image.shape}, no scan [z,y,x] of real numbers.", _CURE)
+    return Case(
+        name=name,
+        patient=name,
+        modality=modality,
+        shape_zyx=image.shape,
+        spacing_zyx=spacing_zyx,
+        origin_xyz=(0.0, 0.0, 0.0),
+        direction=_RAS,
+        image=path.name,
+        masks=MASKS if has_masks else None,
+        labels=f"{name}{LABELS}" if (folder / f"{name}{LABELS}").exists() else None,
+    )
+
+
+def _export_settings(dataset: Dataset, name: str) -> str:
+    case, folder = dataset.case(name), case_folder(dataset.folder, name)
+    return _fingerprint([folder / file for file in (case.image, case.labels, case.masks) if file])
+
+
+def _fingerprint(files: Iterable[Path], *more: object) -> str:
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
+    return hashlib.sha256(json.dumps([states, *more]).encode()).hexdigest()
+
+
+def _part(output: Path, name: str) -> Path:
+    return output / _STATE / f"{name}.h5"
+
+
+def _record(output: Path, name: str) -> Path:
+    return output / _STATE / f"{name}.json"

@@ -1,0 +1,1 @@
+"""Metrics, quality estimates and evaluation on labelled scans."""

@@ -1,0 +1,149 @@
+"""How good a result is likely to be: an expected Dice with a plain flag and reasons, the truth not being known (docs/quality.md)."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..inference.segmenter import Segmenter
+from ..progress import Report, Steps
+from ..tasks.task import Task
+from ..volumes.volume import Volume
+from .evidence import Evidence, Inquiry, Reference
+
+GOOD, USABLE = 0.7, 0.5
+"""Expected Dice from which a result is good, and below which it is unreliable."""
+_FORMULAS: tuple[dict[str, float], ...] = (
+    {"": -2.72, "cycle": 2.34, "own": 2.26, "extent": -0.40},
+    {"": -2.60, "own": 3.55, "extent": -0.71},
+    {"": -1.72, "scaled": 2.00, "extent": -0.88},
+)
+"""Of the logarithm of expected Dice / (1 - expected Dice), with the sum under the empty name: with references, a task alone, fixed classes.
+Fitted by Testing/benchmarks/quality.py to 187 results of the weights `small` on validation patients (131 hippocampus MR, 56 head-and-neck
+CT, both sets counted alike; 49 of structures that are not there)."""
+_TYPICAL = {"cycle": 0.332, "own": 0.622, "scaled": 0.783, "extent": 0.457}
+"""Means over the same results, for what is not known."""
+_STRANGE = 2.0
+"""Ratio of volumes, or of extents, from which it is told."""
+_FAR = 0.75
+"""Extents away from the expected place from which it is told."""
+_LOW = {"cycle": 0.4, "own": 0.6, "scaled": 0.6}
+"""Dice below which it is told."""
+_NOTHING = "Nothing was found: the scan may not show the structure, or the network missed it."
+_SLIGHT = "Nothing is far off, but the network agrees less with itself than in good results."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What a result is worth; None: not known."""
+
+    expected_dice: float | None
+    """None: nothing was found."""
+    flag: Literal["good", "check", "unreliable"]
+    reasons: tuple[str, ...] = ()
+    """What speaks against the result, a sentence each."""
+    cycle: float | None = None
+    """Mean Dice with the references' own masks when the label is learned from the result and looked for in their scans."""
+    agreement: float | None = None
+    """Dice of the result with what is found after itself as the reference or, by fixed classes, at a coarser working spacing."""
+    volume_ratio: float | None = None
+    """Volume over the mean of the references."""
+    extent_ratio: float | None = None
+    """Of the extents along the patient's axes over those in the references the one furthest from 1."""
+
+    def text(self) -> str:
+        """One line for people."""
+        expected = "" if self.expected_dice is None else f", expected Dice {self.expected_dice:.2f}"
+        return " ".join([f"{self.flag}{expected}.", *self.reasons])
+
+    def told(self) -> dict[str, Any]:
+        """As JSON values, rounded."""
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+def assess(
+    segmenter: Segmenter,
+    task: Task,
+    target: Volume,
+    found: Volume,
+    references: Sequence[Reference] | None = None,
+    *,
+    progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[int, Quality]:
+    """Judge a result.
+
+    Args:
+        segmenter: with the weights and the recipe of the result.
+        task: what was looked for.
+        target: the scan.
+        found: label map, as a rule of `segmenter.segment`; another grid than the target's is resampled by position.
+        references: images with label maps the task was learned from; None: the cycle is left out.
+        progress: hears of every question put to the network, as stage `assess`.
+        cancelled: asked between windows; true stops.
+
+    Returns:
+        The quality of every label of the task, by value.
+
+    Raises:
+        MassError: if the label map holds labels, but none of the task's, or a scan or the memory does not serve.
+        Cancelled: if `cancelled` said so.
+    """
+    inquiry = Inquiry(segmenter, task, target, found, cancelled)
+    known = inquiry.gather(references or [], Steps(progress, cancelled))
+    return {label.value: judged(known[label.value], several=label.references > 1) for label in task.labels}
+
+
+def judged(evidence: Evidence, *, several: bool = False) -> Quality:
+    """The quality that follows from evidence; `several`: the references were more than one."""
+    if not evidence.ml:
+        return Quality(expected_dice=None, flag="check", reasons=(_NOTHING,))
+    expected = expected_dice(evidence)
+    return Quality(
+        expected_dice=expected,
+        flag="good" if expected >= GOOD else "check" if expected >= USABLE else "unreliable",
+        reasons=tuple(_reasons(evidence, "references" if several else "reference")) or ((_SLIGHT,) if expected < GOOD else ()),
+        cycle=evidence.cycle,
+        agreement=evidence.scaled if evidence.own is None else evidence.own,
+        volume_ratio=evidence.volume_ratio,
+        extent_ratio=evidence.extent_ratio,
+    )
+
+
+def expected_dice(evidence: Evidence) -> float:
+    """The Dice to be expected of a label that was found, from 0 to 1."""
+    known = {name: _TYPICAL[name] if value is None else value for name, value in signs(evidence).items()}
+    formula = _FORMULAS[0] if evidence.cycle is not None else _FORMULAS[1] if evidence.own is not None else _FORMULAS[2]
+    total = formula[""] + sum(weight * known[name] for name, weight in formula.items() if name)
+    return 1 / (1 + math.exp(-total))
+
+
+def signs(evidence: Evidence) -> dict[str, float | None]:
+    """What the expected Dice is computed from; None: not known. Volume and place added nothing to it."""
+    return {"cycle": evidence.cycle, "own": evidence.own, "scaled": evidence.scaled, "extent": _strangeness(evidence)}
+
+
+def _strangeness(evidence: Evidence) -> float | None:
+    """How far the extents are from those in the references, as a logarithm; what the scan cuts off may be as small as it is."""
+    if evidence.extent_ratio is None or (evidence.cut and evidence.extent_ratio < 1):
+        return None
+    return abs(math.log(evidence.extent_ratio))
+
+
+def _reasons(evidence: Evidence, references: str) -> Iterator[str]:
+    """What speaks against a result, in words."""
+    volume, extent = evidence.volume_ratio, evidence.extent_ratio
+    if evidence.cycle is not None and evidence.cycle < _LOW["cycle"]:
+        yield f"Shown this result, the network does not find the structure again in the {references} (Dice {evidence.cycle:.2f})."
+    if evidence.own is not None and evidence.own < _LOW["own"]:
+        yield f"Shown this result, the network marks something else in the same scan (Dice {evidence.own:.2f})."
+    if evidence.scaled is not None and evidence.scaled < _LOW["scaled"]:
+        yield f"Looked for in coarser voxels, the structure looks different (Dice {evidence.scaled:.2f})."
+    if volume is not None and not 1 / _STRANGE <= volume <= _STRANGE:
+        yield f"The structure is {volume:.2g} times as large as in the {references}."
+    elif extent is not None and not 1 / _STRANGE <= extent <= _STRANGE:
+        yield f"Along one direction the structure is {extent:.2g} times as long as in the {references}."
+    if evidence.offset is not None and evidence.offset > _FAR:
+        yield f"It lies {evidence.offset:.1f} times its own length away from where it is in the {references}."
+    if evidence.cut:
+        yield "It reaches the border of the scan: a part of it may be missing."

@@ -1,0 +1,88 @@
+"""What an evaluation has found so far, in a folder: the same command goes on where it stopped."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, OutputError
+from ..files import write_bytes
+from .scoring import Score, Trial
+from .tables import as_csv, scores_of
+
+RESULTS = ("scores.csv", "summary.csv", "summary.json", "summary.md")
+SETTINGS = "settings.json"
+_MADE = ("models/*draw*.json", "models/*draw*.masstask", "models/*draw*.safetensors", "worst*.png")
+
+
+class EvaluationFolder:
+    """The scores of an evaluation, written anew after every scan.
+
+    Args:
+        folder: exists.
+        settings: what the results depend on, by name; a repetition may name others besides.
+        overwrite: begin anew where there are results of other settings.
+
+    Raises:
+        OutputError: if there are, and `overwrite` is off.
+        InputError: if what is there is damaged.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+        self._folder = folder
+        wanted = json.loads(json.dumps(settings))
+        known = self._settings()
+        changed = [name for name in wanted if name in known and known[name] != wanted[name]]
+        foreign = not known and any((folder / name).exists() for name in RESULTS)
+        if (changed or foreign) and not overwrite:
+            raise OutputError(_told(folder, changed, known, wanted), "Choose another --output, or begin anew with --overwrite.")
+        if changed or foreign:
+            self._clear()
+            known = {}
+        self.scores: list[Score] = self._read()
+        self._done = {(_trial(score), score.case) for score in self.scores}
+        write_bytes(folder / SETTINGS, json.dumps({**known, **wanted}, indent=1).encode())
+
+    def has(self, trial: Trial, case: str) -> bool:
+        """Whether a scan was judged in a trial."""
+        return (trial, case) in self._done
+
+    def add(self, scores: Sequence[Score]) -> None:
+        """Keep the scores of a scan in a trial."""
+        self.scores += scores
+        self._done |= {(_trial(score), score.case) for score in scores}
+        write_bytes(self._folder / "scores.csv", as_csv(self.scores, Score).encode())
+
+    def _settings(self) -> dict[str, Any]:
+        path = self._folder / SETTINGS
+        if not path.is_file():
+            return {}
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: {error}.", "Delete it, and begin anew with --overwrite.") from error
+        return values if isinstance(values, dict) else {}
+
+    def _read(self) -> list[Score]:
+        path = self._folder / "scores.csv"
+        if not path.is_file():
+            return []
+        try:
+            return scores_of(path.read_text(encoding="utf-8"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {error}.", f"Delete it and {SETTINGS} beside it.") from error
+
+    def _clear(self) -> None:
+        """Take away what an evaluation left; nothing else that lies there."""
+        for path in (found for pattern in (*RESULTS, *_MADE) for found in self._folder.glob(pattern)):
+            path.unlink()
+
+
+def _trial(score: Score) -> Trial:
+    return Trial(method=score.method, shots=score.shots, draw=score.draw)
+
+
+def _told(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    if not changed:
+        return f"Results exist in {folder} already, of nobody knows what."
+    return f"Results exist in {folder} already, with other settings: {changed[0]} was {known[changed[0]]}, now {wanted[changed[0]]}."

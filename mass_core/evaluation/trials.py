@@ -1,0 +1,159 @@
+"""Makes ready what an evaluation judges: a task or a finetuned network for every method and draw of references, kept in a folder.
+
+What was made once is not made again: a trial's record is written last, so what has one is whole.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.dataset import Dataset
+from ..errors import DeviceError, InputError
+from ..files import write_bytes
+from ..inference.adapt import adapt
+from ..inference.segmenter import Segmenter
+from ..progress import Report
+from ..tasks.task import Task
+from ..weights.checkpoint import Model, load_model
+from ..worker.finetuning import finetune
+from ..worker.requests import Finetune
+from .scoring import Trial, scan, segmenter_for
+
+Ready = tuple[Segmenter, Task]
+"""What segments a scan in a trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What all trials of an evaluation have in common."""
+
+    dataset: Dataset
+    labels: tuple[int, ...]
+    weights: str
+    """File or name, for the process that finetunes."""
+    model: Model
+    segmenter: Callable[[Model], Segmenter]
+    """With the recipe and precision asked for."""
+    seed: int
+    seconds: float
+    """To adapt a task."""
+    epochs: int | None
+    recipe: str | None
+    """Of finetuning."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    settings: tuple[str, ...] = ()
+    """That change the recipe, each `section.field=value`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """How a trial was made ready."""
+
+    scans: tuple[str, ...]
+    seconds: float
+
+
+class Trials:
+    """Makes trials ready.
+
+    Args:
+        conditions: what they have in common.
+        folder: where tasks, networks and records are kept.
+        progress: hears how far that is.
+    """
+
+    def __init__(self, conditions: Conditions, folder: Path, progress: Report | None = None) -> None:
+        self._conditions = conditions
+        self._folder = folder
+        self._progress = progress
+        self._segmenter = segmenter_for(conditions.segmenter(conditions.model), conditions.dataset)
+
+    def ready(self, trial: Trial, scans: Sequence[str]) -> Ready:
+        """What segments in a trial, made of some training scans if it is not there yet.
+
+        Raises:
+            MassError: if the scans cannot be used, or training fails or is stopped.
+        """
+        if self.record(trial) is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            began = time.monotonic()
+            if trial.method in ("in-context", "adapted"):
+                self._learned(trial, scans).save(self._file(trial), overwrite=True)
+            else:
+                self._trained(trial, scans)
+            record = Record(scans=tuple(scans), seconds=round(time.monotonic() - began, 3))
+            write_bytes(self._record(trial), json.dumps(asdict(record)).encode())
+        return self._kept(trial)
+
+    def record(self, trial: Trial) -> Record | None:
+        """How a trial was made ready; None: it was not yet.
+
+        Raises:
+            InputError: if the record is damaged.
+        """
+        path = self._record(trial)
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return Record(scans=tuple(values["scans"]), seconds=float(values["seconds"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged: {error}.", "Delete it, or begin anew with --overwrite.") from error
+
+    def _kept(self, trial: Trial) -> Ready:
+        if trial.method in ("in-context", "adapted"):
+            return self._segmenter, Task.load(self._file(trial))
+        model = load_model(self._file(trial), str(self._conditions.model.device))
+        assert model.task is not None  # finetuning writes no others
+        return segmenter_for(self._conditions.segmenter(model), self._conditions.dataset), model.task
+
+    def _learned(self, trial: Trial, scans: Sequence[str]) -> Task:
+        """The task of the references, fitted to them if that is the method."""
+        references = [scan(self._conditions.dataset, name) for name in scans]
+        task = self._segmenter.encode(references, self._conditions.labels, progress=self._progress)
+        if trial.method == "in-context":
+            return task
+        seconds, seed = self._conditions.seconds, self._conditions.seed + trial.draw
+        return adapt(self._segmenter, references, task, seconds=seconds, seed=seed, progress=self._progress).task
+
+    def _trained(self, trial: Trial, scans: Sequence[str]) -> None:
+        """A network of the trial's own, in a process of its own."""
+        conditions = self._conditions
+        order = Finetune(
+            weights=conditions.weights,
+            device=str(conditions.model.device),
+            precision=conditions.precision,
+            dataset=str(conditions.dataset.folder),
+            train_cases=list(scans),
+            labels=list(conditions.labels),
+            scratch=trial.method == "scratch",
+            recipe=conditions.recipe,
+            settings=[*conditions.settings, f"seed={conditions.seed + trial.draw}"],
+            epochs=conditions.epochs,
+            output=str(self._file(trial)),
+            overwrite=True,
+        )
+        if finetune(order, progress=self._told)["stopped"] == "cancelled":
+            # By a signal to the process that trained: what it kept till then is no result of the recipe.
+            self._file(trial).unlink(missing_ok=True)
+            raise DeviceError(
+                f"The training of {_name(trial)} was stopped from outside.", "Repeat the command: it goes on with this network."
+            )
+
+    def _told(self, stage: str, fraction: float, eta_s: float | None, values: Any = None) -> None:
+        if self._progress is not None:
+            self._progress(stage, fraction, eta_s)
+
+    def _file(self, trial: Trial) -> Path:
+        ending = "masstask" if trial.method in ("in-context", "adapted") else "safetensors"
+        return self._folder / f"{_name(trial)}.{ending}"
+
+    def _record(self, trial: Trial) -> Path:
+        return self._folder / f"{_name(trial)}.json"
+
+
+def _name(trial: Trial) -> str:
+    return f"{trial.method}_{trial.shots}shot_draw{trial.draw}"

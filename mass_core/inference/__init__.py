@@ -1,0 +1,1 @@
+"""From a scan and a task to labels: sliding window, blending, decision, adapting."""

@@ -1,0 +1,175 @@
+"""Which label a voxel of the target gets: probabilities of one or several working grids meet on the target's own grid."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..config import Shape, Triple
+from ..volumes.components import bounding_box, largest_parts
+from ..volumes.preprocess import Record, restore_labels
+from ..volumes.resample import resample
+from ..volumes.volume import Box, Geometry, Volume, slices
+from .blending import Best
+
+_SLAB = 32
+"""Planes of the target decided at a time; memory beyond the label map is some float32 slabs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What the network said about labels that share a working spacing."""
+
+    best: Best
+    numbers: tuple[int, ...]
+    """The number in the label map of each label of `best`, ascending."""
+    record: Record
+
+
+def kind_of(numbers: Sequence[int]) -> np.dtype:
+    """uint8 where all label numbers fit, else uint16."""
+    return np.dtype(np.uint8 if max(numbers) < 256 else np.uint16)
+
+
+def interpolated(groups: Sequence[Group], threshold: float, step: Callable[[int, int], None]) -> np.ndarray:
+    """Label map [z,y,x] on the target's grid: probabilities are interpolated, the highest one that reaches the threshold wins.
+
+    Args:
+        groups: working grids; of equal probabilities the first group's, then the lower number wins.
+        threshold: probability from which a voxel belongs to a label.
+        step: called with the slabs done and their number.
+    """
+    target = groups[0].record.target
+    depth, height, width = target.shape_zyx
+    labels = np.zeros(target.shape_zyx, kind_of([n for group in groups for n in group.numbers]))
+    first_planes = range(0, depth, _SLAB)
+    for done, z in enumerate(first_planes):
+        step(done, len(first_planes))
+        slab: Box = ((z, 0, 0), (min(z + _SLAB, depth), height, width))
+        highest = np.full((slab[1][0] - z, height, width), np.nextafter(np.float32(threshold), np.float32(0)), np.float32)
+        for group in groups:
+            for number, box, probability in _seen_in(slab, group):
+                part = slices(((box[0][0] - z, *box[0][1:]), (box[1][0] - z, *box[1][1:])))
+                better = probability > highest[part]
+                highest[part][better] = probability[better]
+                labels[slices(box)][better] = number
+    step(len(first_planes), len(first_planes))
+    return labels
+
+
+def nearest(groups: Sequence[Group], threshold: float, *, keep_largest: bool) -> np.ndarray:
+    """Label map [z,y,x] on the target's grid: decided on the working grid, then carried over by nearest neighbour.
+
+    Args:
+        groups: working grids; where several claim a voxel the highest probability wins, in steps of 1/65535.
+        threshold: probability from which a voxel belongs to a label.
+        keep_largest: keep only the largest component of each label, on the working grid.
+    """
+    decided, highest = None, None
+    for group in groups:
+        working = group.best.decide(group.numbers, threshold)
+        if keep_largest:
+            keep_largest_parts(working, {})
+        labels = restore_labels(working, group.record).array
+        if len(groups) == 1:
+            return labels.astype(kind_of(group.numbers), copy=False)
+        rounded = np.round(group.best.most_probable().astype(np.float32) * 65535).astype(np.uint16)
+        probability = restore_labels(np.where(working > 0, rounded, 0), group.record).array
+        if decided is None or highest is None:
+            decided, highest = labels, probability
+        else:
+            better = probability > highest
+            decided[better], highest[better] = labels[better], probability[better]
+    numbers = [n for group in groups for n in group.numbers]
+    return np.zeros(0) if decided is None else decided.astype(kind_of(numbers), copy=False)
+
+
+def keep_largest_parts(
+    labels: np.ndarray, counts: Mapping[int, int], closeness: Mapping[int, Callable[[Triple], float]] | None = None
+) -> int:
+    """Set what lies outside the largest connected parts of each label of a map [z,y,x] to 0, in place.
+
+    Args:
+        labels: the map.
+        counts: parts to keep by label; 1 of those not named.
+        closeness: by label, by what a part's voxels are multiplied before parts are compared, from its centre in voxels (z, y, x).
+
+    Returns:
+        Voxels set to 0.
+    """
+    dropped = 0
+    for number in np.unique(labels).tolist():
+        box = bounding_box(labels == number) if number else None
+        if box is not None:
+            view, near = labels[slices(box)], (closeness or {}).get(number, _everywhere_alike)
+            rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1), partial(_from, box[0], near))
+            view[rest] = 0
+            dropped += int(rest.sum())
+    return dropped
+
+
+def _everywhere_alike(centre_zyx: Triple) -> float:
+    return 1.0
+
+
+def _from(start_zyx: Shape, closeness: Callable[[Triple], float], centre_zyx: Triple) -> float:
+    """The closeness of a place given in voxels of a cut-out that begins at `start_zyx`."""
+    z, y, x = (a + b for a, b in zip(start_zyx, centre_zyx, strict=True))
+    return closeness((z, y, x))
+
+
+def _seen_in(slab: Box, group: Group) -> Iterator[tuple[int, Box, np.ndarray]]:
+    """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
+    for label in sorted(group.best.boxes):
+        here = group.best.boxes[label]
+        box = _common(mapped(here, group.record.working, group.record.target), slab)
+        if box is None:
+            continue
+        source = _common(mapped(box, group.record.target, group.record.working), _widened(here))
+        if source is not None:
+            values = Volume(_with_rim(group.best, label, source), group.record.working.cropped(source))
+            yield group.numbers[label], box, resample(values, group.record.target.cropped(box), "linear").array
+
+
+def _with_rim(best: Best, label: int, box: Box) -> np.ndarray:
+    """A label's probabilities in a box that may reach one voxel beyond where it was seen: there they end, or the border voxel goes on."""
+    inside = _common(box, best.boxes[label])
+    if inside is None:
+        return np.zeros([b - a for a, b in zip(*box, strict=True)], np.float32)
+    values = best.probability(label, inside)
+    low = [(a - o) for a, o in zip(inside[0], box[0], strict=True)]
+    high = [(o - b) for b, o in zip(inside[1], box[1], strict=True)]
+    for axis, size in enumerate(best.shape):
+        pad = [(0, 0)] * 3
+        pad[axis] = (low[axis], 0)
+        values = np.pad(values, pad, mode="edge" if inside[0][axis] == 0 else "constant")
+        pad[axis] = (0, high[axis])
+        values = np.pad(values, pad, mode="edge" if inside[1][axis] == size else "constant")
+    return values
+
+
+def mapped(box: Box, grid: Geometry, other: Geometry) -> Box:
+    """The voxels of another grid that lie in a box of this grid, and one more on each side."""
+    start, stop = box
+    corners = list(itertools.product(*[(a - 0.5, b - 0.5) for a, b in zip(start[::-1], stop[::-1], strict=True)]))
+    to_other = np.linalg.inv(other.affine) @ grid.affine
+    index = np.array(corners) @ to_other[:3, :3].T + to_other[:3, 3]
+    low = np.floor(index.min(axis=0)).astype(int)[::-1].tolist()
+    high = (np.ceil(index.max(axis=0)).astype(int) + 1)[::-1].tolist()
+    return (low[0] - 1, low[1] - 1, low[2] - 1), (high[0] + 1, high[1] + 1, high[2] + 1)
+
+
+def _widened(box: Box) -> Box:
+    (z0, y0, x0), (z1, y1, x1) = box
+    return (z0 - 1, y0 - 1, x0 - 1), (z1 + 1, y1 + 1, x1 + 1)
+
+
+def _common(a: Box, b: Box) -> Box | None:
+    """What two boxes share; None: nothing."""
+    start = [max(pair) for pair in zip(a[0], b[0], strict=True)]
+    stop = [min(pair) for pair in zip(a[1], b[1], strict=True)]
+    if any(low >= high for low, high in zip(start, stop, strict=True)):
+        return None
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])

@@ -1,0 +1,308 @@
+"""The main job: references in, task; target and task in, label map on the target's own grid."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import config
+from ..cache import Recent
+from ..config import Modality, Recipe, Triple, to_dict
+from ..errors import InputError
+from ..failures import is_out_of_memory, out_of_memory
+from ..model.compute import Compute, choose_compute, with_one_retry
+from ..progress import Report, Steps
+from ..tasks.location import closeness
+from ..tasks.reference_encoder import Learner, content_key, preparation, unique
+from ..tasks.task import Task
+from ..volumes.appearance import Appearance
+from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
+from ..volumes.volume import Box, Geometry, Volume
+from .decision import Group, interpolated, keep_largest_parts, mapped, nearest
+from .sliding_window import Swept, Wanted, split_passes, sweep
+
+if TYPE_CHECKING:
+    from ..weights.checkpoint import Model
+
+_PREPARED_BYTES = 1 << 30
+"""Of prepared targets kept for the next run."""
+_AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
+"""Fields of a recipe in which references and targets must not differ."""
+
+
+class Probabilities(Mapping[int, Volume]):
+    """Probability maps on the target's own grid by label, each made when it is asked for."""
+
+    def __init__(self, maps: Mapping[int, tuple[np.ndarray, Record]]) -> None:
+        self._maps = maps
+
+    def __getitem__(self, value: int) -> Volume:
+        return restore_probabilities(*self._maps[value])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """What was found in a target."""
+
+    labels: Volume
+    """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
+    probabilities: Probabilities | None
+    """Float32 maps on the target's grid, if they were asked for."""
+    volumes_ml: dict[int, float]
+    """Volume of each label of the task."""
+    passes: tuple[tuple[int, ...], ...]
+    """Labels that were decoded together and so could influence each other."""
+    modality: Modality
+    """The target was processed as."""
+    warnings: tuple[str, ...]
+    """What the user should be told, one sentence each."""
+    timings: dict[str, float]
+    """Seconds by stage: prepare, segment, place."""
+
+
+class Segmenter:
+    """Segments targets after references, with one model and one recipe; keeps what it prepared and encoded lately.
+
+    Args:
+        model: from `load_model`.
+        recipe: `default`, `released`, or a recipe of one's own made from `model.recipe`.
+        precision: auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA devices that have it, else float32.
+    """
+
+    def __init__(self, model: "Model", recipe: str | Recipe = "default", *, precision: str = "auto") -> None:
+        self.model = model
+        self.recipe = config.recipe(recipe, model.recipe) if isinstance(recipe, str) else recipe
+        self.precision = precision
+        least = 2 * model.network.config.stride
+        if min(self.recipe.window_zyx) < least:
+            raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
+        self._learner = Learner(model.network, self.recipe, model.fingerprint)
+        self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
+        self.preparations = 0
+        """How often a target was prepared because it was not at hand."""
+
+    @property
+    def encodings(self) -> int:
+        """How often a label of a reference was encoded because it was not at hand."""
+        return self._learner.encodings
+
+    def with_recipe(self, recipe: Recipe) -> "Segmenter":
+        """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
+        other = Segmenter(self.model, recipe, precision=self.precision)
+        if preparation(recipe) == preparation(self.recipe):
+            other._learner, other._prepared = self._learner, self._prepared
+        return other
+
+    def encode(
+        self,
+        references: Sequence[tuple[Volume, Volume]],
+        labels: Sequence[int] | None = None,
+        *,
+        appearance: Mapping[int, Appearance] | None = None,
+        spacings: Mapping[int, Triple] | None = None,
+        progress: Report | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Task:
+        """Learn from references what to segment.
+
+        Args:
+            references: images with their label maps; labels that occur in several are averaged.
+            labels: values to learn; None: all that occur.
+            appearance: names and colours by value, where known.
+            spacings: working voxel size in mm by value; None: what suits the references.
+            progress: hears of every encoded label.
+            cancelled: asked between labels; true stops.
+
+        Raises:
+            MassError: if a reference cannot be used.
+            Cancelled: if `cancelled` said so.
+        """
+        if not references:
+            raise InputError("No reference is given.", "Give at least one image with its mask.")
+        compute = self.compute(labels=1)
+        try:
+            learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled), spacings or {})
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error) from error
+            raise
+        return Task(
+            labels=learned.labels,
+            fingerprint=self.model.fingerprint,
+            weights=self.model.name,
+            recipe=self.recipe,
+            modality=learned.modality,
+            warnings=learned.warnings,
+        )
+
+    def segment(
+        self,
+        target: Volume,
+        task: Task,
+        *,
+        progress: Report | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        probabilities: bool = False,
+        near: Sequence[Box] | None = None,
+    ) -> Segmentation:
+        """Find a task's labels in a scan.
+
+        Args:
+            target: the scan as stored.
+            task: encoded with the same weights and preprocessing.
+            progress: hears of every window.
+            cancelled: asked between windows; true stops.
+            probabilities: also keep every label's probabilities; takes a volume of memory for each.
+            near: boxes of the target's voxels (z, y, x); windows that touch none of them are left out. Inside the boxes the network says
+                the same as without. None: all of the target.
+
+        Raises:
+            MassError: if the target or the task cannot be used, or memory does not suffice.
+            Cancelled: if `cancelled` said so.
+        """
+        self.check(task)
+        steps = Steps(progress, cancelled)
+        compute = self.compute(labels=len(task.labels))
+        run = _Run(self, target, task, steps, maps=probabilities, near=near)
+        found, notes = with_one_retry(run.found, compute)
+        array, surplus = self._decided([group for group, _ in found], task, steps)
+        labels = Volume(array, target.geometry)
+        steps.stop_clock()
+        records = [group.record for group, _ in found]
+        return Segmentation(
+            labels=labels,
+            probabilities=_maps(found) if probabilities else None,
+            volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
+            passes=run.passes(),
+            modality=records[0].modality,
+            warnings=unique([*task.warnings, *(warning for record in records for warning in record.warnings), *notes, *surplus]),
+            timings=steps.seconds,
+        )
+
+    def prepared(self, target: Volume, key: str, spacing_zyx: Triple) -> Prepared:
+        """The target as the network sees it, from memory if it was prepared lately; `key` identifies its content."""
+        key = f"{key}{spacing_zyx}"
+        kept = self._prepared.get(key)
+        if kept is None:
+            kept = prepare(target, self.recipe, spacing_zyx)
+            self.preparations += 1
+            self._prepared.put(key, kept, kept.array.nbytes)
+        return kept
+
+    def compute(self, labels: int) -> Compute:
+        """Where and how the network computes with so many labels at once."""
+        return choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
+
+    def check(self, task: Task) -> None:
+        """Refuse a task of other weights or another preprocessing.
+
+        Raises:
+            MassError: naming both.
+        """
+        task.require(self.model.fingerprint, self.model.name)
+        ours, theirs = to_dict(self.recipe), to_dict(task.recipe)
+        for name in _AGREEING:
+            if ours[name] != theirs[name]:
+                raise InputError(
+                    f"The task was encoded with {name} {theirs[name]}, this run asks for {ours[name]}.",
+                    "Leave that option out, or encode the references again with it.",
+                )
+
+    def _decided(self, groups: Sequence[Group], task: Task, steps: Steps) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The label map on the target's grid, and what to tell about it."""
+        steps.at("place", 0, 1)
+        one = self.recipe.parts == "largest"
+        if not self.recipe.smooth_restore:
+            labels = nearest(groups, self.recipe.threshold, keep_largest=one)
+        else:
+            labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total))
+            if one:
+                keep_largest_parts(labels, {})
+        notes = self._without_surplus(labels, task, groups[0].record.target) if self.recipe.parts == "reference" else ()
+        steps.at("place", 1, 1)
+        return labels, notes
+
+    def _without_surplus(self, labels: np.ndarray, task: Task, target: Geometry) -> tuple[str, ...]:
+        """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
+        found = np.count_nonzero(labels)
+        counts = {label.value: label.parts for label in task.labels}
+        near = {label.value: closeness(label.place, target, self.recipe.place_mm) for label in task.labels}
+        dropped = keep_largest_parts(labels, counts, near)
+        if not dropped:
+            return ()
+        return (f"Of each label as many parts are kept as its reference has; {dropped / found:.0%} of what was found lay in other ones.",)
+
+
+class _Run:
+    """One target and one task: every group of labels with a working spacing of its own gets its sweep."""
+
+    def __init__(
+        self, segmenter: Segmenter, target: Volume, task: Task, steps: Steps, *, maps: bool, near: Sequence[Box] | None = None
+    ) -> None:
+        self._segmenter = segmenter
+        self._target = target
+        self._task = task
+        self._steps = steps
+        self._maps = maps
+        self._near = near
+
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """Values of the labels decoded together."""
+        size = self._segmenter.recipe.classes_per_pass
+        values = [[self._task.labels[i].value for i in indices] for indices in self._task.groups().values()]
+        return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
+
+    def found(self, compute: Compute) -> list[tuple[Group, Swept]]:
+        """What the network says about every group of labels."""
+        segmenter, task = self._segmenter, self._task
+        key = content_key(self._target)
+        found = []
+        groups = task.groups()
+        # Windows, and so time, grow with the inverse volume of the working voxels.
+        efforts = [1 / float(np.prod(spacing)) for spacing in groups]
+        for number, (spacing, indices) in enumerate(groups.items()):
+            self._steps.at("prepare", number, len(groups))
+            prepared = segmenter.prepared(self._target, key, spacing)
+            swept = sweep(
+                segmenter.model.network,
+                prepared.array,
+                split_passes(task.tokens(indices), segmenter.recipe.classes_per_pass),
+                segmenter.recipe,
+                compute=compute,
+                wanted=Wanted.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
+                step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
+                near=self._near_on(prepared.record),
+            )
+            values = tuple(task.labels[i].value for i in indices)
+            found.append((Group(best=swept.best, numbers=values, record=prepared.record), swept))
+        return found
+
+    def _near_on(self, record: Record) -> list[Box] | None:
+        """The boxes to look at, in voxels of the prepared array."""
+        return None if self._near is None else [mapped(box, record.target, record.working) for box in self._near]
+
+    def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
+        """Reports the windows of one group as a share of those of all groups."""
+        return lambda done, count: self._steps.at("segment", before + own * done / count, total)
+
+
+def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:
+    return Probabilities(
+        {value: (values, group.record) for group, swept in found for value, values in zip(group.numbers, swept.maps or (), strict=True)}
+    )
+
+
+def _volumes_ml(labels: Volume, values: Sequence[int]) -> dict[int, float]:
+    """Volume of each label, counted slice by slice."""
+    counts = np.zeros(max(values) + 1, np.int64)
+    for plane in labels.array:
+        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
+    voxel_ml = float(np.prod(labels.geometry.spacing_xyz)) / 1000
+    return {value: float(counts[value]) * voxel_ml for value in values}

@@ -1,0 +1,90 @@
+"""Masks from label maps somebody made: an expert, or another program such as TotalSegmentator. They may join other masks of the scan."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..errors import GeometryError, InputError
+from ..volumes.resample import resample
+from ..volumes.volume import Geometry, Volume
+from .mask_set import Bools, Box, MaskSet
+from .regrid import grid_of
+
+
+def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[list[tuple[Box, Bools]], list[int]]:
+    """One mask for each label, whole: a label of two parts is a mask of two parts.
+
+    Args:
+        labels: integers, 0 outside; on whatever grid.
+        grid: of the masks; each voxel takes the label nearest to it in the patient.
+        min_voxels: smaller masks are dropped.
+
+    Returns:
+        Bounding boxes and masks by ascending label, and the labels.
+
+    Raises:
+        InputError: if there are no labels, or they are no integers.
+        GeometryError: if the label map lies elsewhere.
+    """
+    check_labels(labels, grid)
+    moved, known = numbered(labels, grid)
+    masks, kept = [], []
+    for number, place in enumerate(ndimage.find_objects(moved), start=1):
+        if place is None or np.count_nonzero(moved[place] == number) < min_voxels:
+            continue
+        z, y, x = place
+        masks.append((((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), moved[place] == number))
+        kept.append(known[number - 1])
+    return masks, kept
+
+
+def check_labels(labels: Volume, grid: Geometry) -> None:
+    """Refuse what is no label map of the scan whose grid this is.
+
+    Raises:
+        InputError: if there are no labels, or they are no integers.
+        GeometryError: if the label map lies elsewhere.
+    """
+    array = labels.array
+    if not np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, np.floor(array)):
+        raise InputError("The label map holds fractions.", "Give whole numbers, one for each structure.")
+    if array.min() < 0 or array.max() < 1:
+        raise InputError(f"The label map holds values from {array.min():g} to {array.max():g}.", "Labels are 1 and above, 0 is outside.")
+    if not labels.geometry.overlaps(grid):
+        raise GeometryError(
+            f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {grid.describe()}.",
+            "Give the label map that was drawn on this scan.",
+        )
+
+
+def numbered(labels: Volume, grid: Geometry) -> tuple[NDArray[np.int32], list[int]]:
+    """A label map on another grid, its labels numbered from 1 on: label maps may hold any integers.
+
+    Args:
+        labels: integers, 0 outside; on whatever grid.
+        grid: each voxel takes the label nearest to it in the patient.
+
+    Returns:
+        Numbers [z,y,x], and the label of each number, also of those that no voxel of the grid has.
+    """
+    known = np.unique(labels.array)
+    known = known[known > 0]
+    moved = resample(labels, grid, "nearest").array
+    inside = moved > 0
+    numbers = np.zeros(moved.shape, np.int32)
+    numbers[inside] = np.searchsorted(known, moved[inside]) + 1
+    return numbers, [int(value) for value in known]
+
+
+def with_labels(masks: MaskSet, labels: Volume, min_voxels: int = 1) -> MaskSet:
+    """A mask set with those of a label map behind its own; `meta["per_mask"]["label"]` tells which are which.
+
+    Args:
+        masks: their `meta` says where their grid lies.
+        labels: see `label_masks`.
+        min_voxels: smaller masks are dropped.
+    """
+    more, values = label_masks(labels, grid_of(masks), min_voxels)
+    before = {"label": [None] * len(masks), **masks.meta.get("per_mask", {})}
+    per_mask = {name: [*column, *(values if name == "label" else [None] * len(values))] for name, column in before.items()}
+    return MaskSet.of([*masks, *more], masks.shape_zyx, masks.spacing_zyx, {**masks.meta, "per_mask": per_mask})

@@ -1,0 +1,44 @@
+"""A scan's slices as a network sees them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ...cache import Recent
+from ...errors import InputError
+from .channels import Bytes
+
+
+class Frames:
+    """Pictures of slices, and features of them that are computed once and then kept.
+
+    Args:
+        images: [n,h,w,3] pictures.
+        look: computes the features of one.
+        most: how many features are kept; the ones not used for longest go first. None: all.
+    """
+
+    def __init__(self, images: Bytes, look: Callable[[Bytes], Any], most: int | None = None) -> None:
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(f"Slices have the shape {images.shape}.", "Give pictures [n,h,w,3].")
+        self.images = images
+        self.computed = 0
+        """How often features were computed."""
+        self._look = look
+        self._kept: Recent[Any] = Recent(len(images) if most is None else max(most, 1))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a slice."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def __getitem__(self, index: int) -> Any:
+        """Features of a slice."""
+        features = self._kept.get(str(index))
+        if features is None:
+            features = self._look(self.images[index])
+            self.computed += 1
+            self._kept.put(str(index), features, 1)
+        return features

@@ -1,0 +1,244 @@
+"""Masks of a scan by way of its slices, in the paper's five stages (3.2 and 6.1), each a file of its own.
+
+Three channels (`channels`), seed slices (`seed_slices`), 2D masks on them (`plane_masks`), carried through the volume (`propagate`), merged
+(`merge`). The network comes as a protocol; SAM2 is one (`sam2`).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config import Triple
+from ...progress import Steps
+from ..mask_set import Bools, Box
+from ..merge import Found, cross_section, distinct, part_at_seed, uncovered
+from .batch import Batch
+from .channels import Bytes, Profile, three_channels
+from .frames import Frames
+from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
+from .propagate import Seed, Tracker, propagate
+from .seed_slices import by_bisection, seed_axes, seed_slices
+
+_QUICK_S = 0.01
+"""A point that takes less is answered by a device that works on many at once."""
+
+
+class Network(Promptable, Protocol):
+    """What the pipeline asks of a network."""
+
+    def tracker(self, frames: Frames) -> Tracker:
+        """Follows objects through slices whose features `look` computed."""
+
+    def slices_in_memory(self) -> int | None:
+        """How many slices' features to keep; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceConfig:
+    """How the pipeline works; what it looks for is in the profile."""
+
+    grid: GridConfig = field(default_factory=GridConfig)
+    all_axes: bool = False
+    """Cut slices across all three axes, not just where pixels are finest."""
+    objects: int = 64
+    """Carried through the volume at a time; halved when memory does not suffice."""
+    skip_covered: bool = False
+    """Do not carry a 2D mask that overlaps what an object carried before shows on its slice more than duplicates may. Seed slices are then
+    taken by bisection."""
+
+
+Start = tuple[int, PlaneMask]
+"""A 2D mask, preceded by the number of its slice."""
+
+
+class SliceMask(NamedTuple):
+    """A 3D mask and where it comes from."""
+
+    box: Box
+    bits: NDArray[np.uint8]
+    """The values inside the box, eight in a byte: thousands of masks are held at once."""
+    predicted_iou: float
+    """Of the 2D mask it began as, as are the next three."""
+    stability: float
+    axis: int
+    slice: int
+
+    @property
+    def found(self) -> Found:
+        """The mask as a bounding box and the values inside it."""
+        shape = np.subtract(self.box[1], self.box[0])
+        return self.box, np.unpackbits(self.bits, count=int(shape.prod())).reshape(shape).view(bool)
+
+
+def masks_by_slices(
+    array: NDArray[np.floating],
+    spacing_zyx: Triple,
+    body: Bools,
+    profile: Profile,
+    network: Network,
+    *,
+    config: SliceConfig | None = None,
+    seed: int = 0,
+    steps: Steps | None = None,
+    forewarn: Callable[[float, int], None] | None = None,
+) -> list[SliceMask]:
+    """The masks of one scan.
+
+    Args:
+        array: [z,y,x] intensities as stored (HU for CT).
+        spacing_zyx: voxel edges in mm.
+        body: [z,y,x] where 2D masks may lie.
+        profile: channels, thresholds and smallest sizes.
+        network: finds and follows objects.
+        config: see `SliceConfig`.
+        seed: of the choice among duplicates.
+        steps: hears of progress, and may cancel.
+        forewarn: hears, before the work begins, about how many seconds the 2D masks of a seed slice take, and how many there are.
+
+    Returns:
+        Connected masks in their tight boxes, by axis and seed slice.
+    """
+    config = config or SliceConfig()
+    images = three_channels(array, profile, body)
+    places = {axis: _places(body, axis, spacing_zyx, profile) for axis in seed_axes(spacing_zyx, all_axes=config.all_axes)}
+    if forewarn is not None:
+        _foretell(forewarn, images, places, profile, network, config.grid)
+    batch, masker = Batch(config.objects), PlaneMasker(network, profile, config.grid)
+    masks: list[SliceMask] = []
+    for axis in places:
+        frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
+        planes = np.moveaxis(body, axis, 0)
+        starts: list[list[Start]] = []
+        for done, place in enumerate(places[axis]):
+            _tell(steps, "2D masks", done, len(places[axis]))
+            starts.append([(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])])
+        journey = _Journey(frames, axis, profile, network.tracker(frames), batch, steps, total=sum(map(len, starts)))
+        masks += journey.made(starts, masks if config.skip_covered else None)
+    kept = distinct((mask.found for mask in masks), profile.duplicate_iou, seed, profile.keep)
+    return [masks[number] for number in kept]
+
+
+def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, config: GridConfig) -> float:
+    """About how long the 2D masks of a seed slice take, measured with few points on one picture [h,w,3], after a first time for warmth."""
+    body = np.ones(image.shape[:2], bool)
+    for _ in range(2):
+        began = time.perf_counter()
+        features = network.look(image)
+        network.propose(features, np.full((1, 2), 0.5, np.float32))[1].cpu()  # GPUs are waited for here
+        looked = time.perf_counter() - began
+
+    def asked(per_side: int) -> float:
+        masker = PlaneMasker(network, profile, replace(config, points_per_side=per_side, crop_layers=0))
+        masker(image, body, features)
+        began = time.perf_counter()
+        masker(image, body, features)
+        return (time.perf_counter() - began) / per_side**2
+
+    # Devices that are quick answer many points at once about as fast as few: only these are asked as many as in earnest.
+    each = asked(2)
+    if each < _QUICK_S:
+        each = asked(min(config.points_per_side, max(2, math.isqrt(config.points_per_batch))))
+    pictures = sum(4**layer for layer in range(config.crop_layers + 1))
+    return pictures * (looked + each * config.points_per_side**2)
+
+
+def _places(body: Bools, axis: int, spacing_zyx: Triple, profile: Profile) -> list[int]:
+    """The seed slices across an axis."""
+    occupied = np.moveaxis(body, axis, 0).any(axis=(1, 2))
+    return seed_slices(np.asarray(occupied), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
+
+
+def _foretell(
+    forewarn: Callable[[float, int], None],
+    images: Bytes,
+    places: dict[int, list[int]],
+    profile: Profile,
+    network: Promptable,
+    config: GridConfig,
+) -> None:
+    axis, found = next(iter(places.items()))
+    if found:
+        middle = np.moveaxis(images, axis, 0)[found[len(found) // 2]]
+        forewarn(seconds_per_slice(network, middle, profile, config), sum(map(len, places.values())))
+
+
+@dataclass
+class _Journey:
+    """The way of 2D masks through the volume, across one axis."""
+
+    frames: Frames
+    axis: int
+    profile: Profile
+    tracker: Tracker
+    batch: Batch
+    steps: Steps | None
+    total: int
+    """2D masks there are."""
+    done: int = 0
+    """Of them, carried or left out."""
+
+    def made(self, starts: list[list[Start]], known: list[SliceMask] | None) -> list[SliceMask]:
+        """The 3D masks of 2D masks, given slice by slice, in their order.
+
+        Args:
+            starts: the 2D masks.
+            known: objects that are there already; None: every 2D mask is carried, whatever is known.
+        """
+        if known is None:
+            return self.carried(sum(starts, []))
+        found: list[SliceMask] = []
+        for numbers in by_bisection(len(starts)):
+            before = known + found
+            found += self.carried([start for number in numbers for start in self.worth_it(starts[number], before)])
+        return sorted(found, key=lambda mask: mask.slice)
+
+    def carried(self, starts: list[Start]) -> list[SliceMask]:
+        """What becomes of 2D masks in the volume, in their order; parts that are too small are dropped."""
+        carried: dict[int, SliceMask] = {}
+        seeds = [Seed(place, mask.mask) for place, mask in starts]
+        for number, found in propagate(self.tracker, seeds, len(self.frames), self.batch):
+            _tell(self.steps, "3D masks", self.done, self.total)
+            self.done += 1
+            place, mask = starts[number]
+            part = part_at_seed(_as_zyx(found, self.axis), self.axis, place)
+            if part is not None and np.count_nonzero(part[1]) >= self.profile.min_voxels:
+                carried[number] = SliceMask(part[0], np.packbits(part[1]), mask.predicted_iou, mask.stability, self.axis, place)
+        return [carried[number] for number in sorted(carried)]
+
+    def worth_it(self, starts: list[Start], known: list[SliceMask]) -> list[Start]:
+        """Those 2D masks of a slice that no known object covers there already."""
+        if not starts or not known:
+            return starts
+        here = starts[0][0]
+        there = (mask.found for mask in known if mask.box[0][self.axis] <= here < mask.box[1][self.axis])
+        shown = [cross_section(found, self.axis, here) for found in there]
+        planes = [_as_zyx(_plane(here, mask.mask), self.axis) for _, mask in starts]
+        worth = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
+        self.done += len(starts) - len(worth)
+        return [starts[number] for number in worth]
+
+
+def _plane(place: int, mask: Bools) -> Found:
+    """A 2D mask as a mask one slice thick, in its tight box: slice, row, column."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return ((place, top, left), (place + 1, bottom, right)), mask[None, top:bottom, left:right]
+
+
+def _as_zyx(found: Found, axis: int) -> Found:
+    """A mask whose first axis is the one slices were cut across, in array order."""
+    corners = []
+    for first, *others in found[0]:
+        others.insert(axis, first)
+        corners.append((others[0], others[1], others[2]))
+    return (corners[0], corners[1]), np.moveaxis(found[1], 0, axis)
+
+
+def _tell(steps: Steps | None, stage: str, done: int, total: int) -> None:
+    if steps is not None:
+        steps.at(stage, done, total)

@@ -1,0 +1,1 @@
+"""PNG pictures of label maps, masks and features."""

@@ -1,0 +1,200 @@
+"""A picture of a label map on its scan: axial, coronal and sagittal plane with contours, the patient's right on the left."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..config import Modality, Triple
+from ..volumes.components import label_boxes
+from ..volumes.resample import orient, resample
+from ..volumes.volume import Box, Volume, slices
+from .panels import BACKGROUND, GAP, PLANES, Font, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
+
+_TALLEST = 480
+"""Pixels of the tallest plane."""
+_NAMED = 16
+"""Labels the legend names."""
+_COLORS = (
+    (255, 196, 37),
+    (64, 190, 255),
+    (255, 95, 95),
+    (110, 225, 110),
+    (205, 130, 255),
+    (255, 145, 40),
+    (70, 240, 215),
+    (255, 140, 190),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What all planes of a picture have in common."""
+
+    view: Box
+    grey: tuple[float, float]
+    """Values shown black and white."""
+    inks: Mapping[int, Ink]
+    """Colour of each label."""
+    scale: float
+    """Pixels a millimetre."""
+
+
+def draw(
+    path: str | Path,
+    image: Volume,
+    labels: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    colors: Mapping[int, Triple] | None = None,
+    modality: Modality | None = None,
+) -> None:
+    """Write the picture of `render` as PNG.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    write_png(path, render(image, labels, names=names, colors=colors, modality=modality))
+
+
+def render(
+    image: Volume,
+    labels: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    colors: Mapping[int, Triple] | None = None,
+    modality: Modality | None = None,
+) -> Image.Image:
+    """Three planes through what is labelled, in one scale, with contours, orientation letters, a scale bar and a legend.
+
+    Args:
+        image: the scan.
+        labels: label map; another grid is resampled by position.
+        names: of the labels; "label N" where missing.
+        colors: of the labels, red, green, blue from 0 to 1; a palette where missing.
+        modality: chooses the grey scale: Hounsfield windows for CT, percentiles else.
+    """
+    if not image.geometry.matches(labels.geometry):
+        labels = resample(labels, image.geometry, "nearest")
+    scan, marked = orient(image), orient(labels)
+    boxes = label_boxes(marked.array)
+    grey = grey_scale(scan.array, _labelled(scan.array, marked.array, boxes), modality)
+    view = _view(scan, boxes, dark=grey[0] + 0.1 * (grey[1] - grey[0]))
+    inks = {value: _ink(value, order, colors or {}) for order, value in enumerate(boxes)}
+    indices = _best_slices(marked.array, boxes)
+    scale = _scale(view, scan.geometry.spacing_zyx)
+    look = _Look(view=view, grey=grey, inks=inks, scale=scale)
+    panels = [_panel(plane, scan, marked, indices[plane.axis], look) for plane in PLANES]
+    return _page(panels, [(inks[value], (names or {}).get(value, f"label {value}")) for value in boxes], scale)
+
+
+def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
+    """Along each axis the slice that shows most: labels count by the share of their widest section."""
+    scores = [np.zeros(size) for size in labels.shape]
+    for value, box in boxes.items():
+        mask = labels[slices(box)] == value
+        for axis, score in enumerate(scores):
+            areas = mask.sum(axis=tuple(a for a in range(3) if a != axis), dtype=float)
+            score[box[0][axis] : box[1][axis]] += areas / areas.max()
+    z, y, x = (int(score.argmax()) if score.any() else len(score) // 2 for score in scores)
+    return z, y, x
+
+
+def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
+    """What is shown: the body with all labels, or for small structures their surroundings, four times their extent and at least 100 mm."""
+    start, stop = _body(scan.array, dark)
+    if not boxes:
+        return start, stop
+    low = np.min([box[0] for box in boxes.values()], axis=0)
+    high = np.max([box[1] for box in boxes.values()], axis=0)
+    first, last = np.minimum(start, low), np.maximum(stop, high)
+    spacing = np.asarray(scan.geometry.spacing_zyx)
+    side_mm = max(100.0, 4 * float(((high - low) * spacing).max()))
+    if 1.5 * side_mm <= float(((last - first) * spacing).max()):
+        side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
+        first = np.clip((low + high - side) // 2, 0, scan.array.shape - side)
+        last = first + side
+    z, y, x = zip(first.tolist(), last.tolist(), strict=True)
+    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+
+
+def _body(array: np.ndarray, dark: float) -> Box:
+    """The part of an image where at least 1 % of a slice is brighter than `dark`, with a rim; all if nothing is."""
+    bright = array[::2, ::2, ::2] > dark
+    start, stop = [0, 0, 0], list(array.shape)
+    for axis in range(3):
+        filled = np.flatnonzero(bright.mean(axis=tuple(a for a in range(3) if a != axis)) > 0.01)
+        if filled.size:
+            start[axis] = max(0, 2 * int(filled[0]) - 4)
+            stop[axis] = min(array.shape[axis], 2 * int(filled[-1]) + 6)
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+def _labelled(values: np.ndarray, labels: np.ndarray, boxes: Mapping[int, Box]) -> np.ndarray:
+    """Every seventh value inside a label."""
+    inside = [values[slices(box)][labels[slices(box)] == value][::7] for value, box in boxes.items()]
+    return np.concatenate(inside) if inside else np.zeros(0, values.dtype)
+
+
+def _scale(view: Box, spacing_zyx: Triple) -> float:
+    """Pixels a millimetre, the same for all planes."""
+    return _TALLEST / max((b - a) * s for a, b, s in zip(view[0][:2], view[1][:2], spacing_zyx[:2], strict=True))
+
+
+def _panel(plane: Plane, scan: Volume, labels: Volume, index: int, look: _Look) -> Image.Image:
+    """One plane, with contours and letters."""
+    part = slices(look.view)
+    index -= look.view[0][plane.axis]
+    values = plane.cut(scan.array[part], index)
+    marked = plane.cut(labels.array[part], index)
+    picture = in_grey(values, size_of(values, plane.edges(scan.geometry.spacing_zyx), look.scale), look.grey)
+    return panel(outlined(picture, marked, look.inks), plane.letters)
+
+
+def _page(panels: Sequence[Image.Image], legend: Sequence[tuple[Ink, str]], scale: float) -> Image.Image:
+    """The planes side by side, under them the legend and a scale bar."""
+    width = sum(shown.width for shown in panels) + GAP * (len(panels) + 1)
+    tallest = max(shown.height for shown in panels)
+    face = font(15)
+    rows = _legend_rows(legend, width - 2 * GAP - 120, face)
+    page = Image.new("RGB", (width, tallest + 2 * GAP + 26 * max(1, len(rows)) + 6), BACKGROUND)
+    left = GAP
+    for shown in panels:
+        page.paste(shown, (left, GAP + (tallest - shown.height) // 2))
+        left += shown.width + GAP
+    pen = ImageDraw.Draw(page)
+    for number, row in enumerate(rows):
+        y = tallest + 2 * GAP + 26 * number + 10
+        for x, ink, name in row:
+            pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=ink)
+            pen.text((x + 20, y), name, fill=(225, 225, 225), font=face, anchor="lm")
+    draw_bar(pen, width - GAP, tallest + 2 * GAP + 10, scale)
+    return page
+
+
+def _legend_rows(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[list[tuple[int, Ink, str]]]:
+    """(x, colour, name) of the legend's entries, row by row."""
+    entries = list(legend[:_NAMED])
+    if len(legend) > _NAMED:
+        entries.append((BACKGROUND, f"and {len(legend) - _NAMED} more"))
+    if not legend:
+        entries = [((90, 90, 90), "nothing found")]
+    rows: list[list[tuple[int, Ink, str]]] = [[]]
+    x = GAP
+    for ink, name in entries:
+        wide = 44 + round(face.getlength(name))
+        if rows[-1] and x + wide > width:
+            rows.append([])
+            x = GAP
+        rows[-1].append((x, ink, name))
+        x += wide
+    return rows
+
+
+def _ink(value: int, order: int, colors: Mapping[int, Triple]) -> Ink:
+    if value not in colors:
+        return _COLORS[order % len(_COLORS)]
+    red, green, blue = (round(255 * channel) for channel in colors[value])
+    return red, green, blue

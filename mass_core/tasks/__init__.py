@@ -1,0 +1,1 @@
+"""Tasks, and how references become one: crops around labels, task tokens."""

@@ -1,0 +1,399 @@
+"""Reference crops: the windows from which the network learns what to segment."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..config import Modality, Recipe, Shape, Triple
+from ..errors import GeometryError, InputError
+from ..volumes.components import bounding_box, label_boxes
+from ..volumes.intensity import Intensity, guess_modality
+from ..volumes.preprocess import working_image
+from ..volumes.resample import orient, resample
+from ..volumes.volume import Box, Geometry, Volume, cut, slices
+
+MAX_CROPS = 4
+"""Most windows a structure that exceeds the window is shown in."""
+ENOUGH = 0.95
+"""Share of its voxels from which no further window is added."""
+LADDER = 1.15
+"""Ratio between neighbouring working spacings; labels whose spacings fall on one rung share their windows."""
+MAX_LABEL = 65535
+"""Highest label value: label maps are written as uint16."""
+_THICKNESS_VOXELS = 4_000_000
+"""Voxels from which a structure's thickness is measured on every second (third, ...) voxel only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceCrop:
+    """One window of a reference with the structures to learn from it. A structure larger than the window has several."""
+
+    image: np.ndarray
+    """Normalised values, float32 [z, y, x], window-sized."""
+    masks: np.ndarray
+    """uint8 [K, z, y, x], one for each of `values`."""
+    values: tuple[int, ...]
+    """Label values of the masks."""
+    kept: tuple[float, ...]
+    """Share of each label's voxels inside this window."""
+    covered: tuple[float, ...]
+    """Share of each label's voxels inside all windows of this reference together."""
+    geometry: Geometry
+    """Where the window lies."""
+    modality: Modality
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spacing_zyx(self) -> Triple:
+        """Working voxel size in mm."""
+        return self.geometry.spacing_zyx
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedMask:
+    """A binary mask that fills only a box of the working grid."""
+
+    array: np.ndarray
+    box: Box
+
+    def window(self, box: Box) -> np.ndarray:
+        """The part inside a window, uint8 [z, y, x]."""
+        return cut(self.array, _shifted(box, self.box[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scan:
+    """A reference image on its working grid, ready to be cut into windows."""
+
+    volume: Volume
+    modality: Modality | None
+    """None: guessed for every window."""
+    intensity: Intensity | None
+    """None: measured in every window."""
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, image: Volume, recipe: Recipe, spacing_zyx: Triple, notes: tuple[str, ...]) -> "_Scan":
+        working = working_image(image, recipe, spacing_zyx, crop_body=recipe.normalise_before_crop)
+        modality, intensity = working.modality, None
+        if recipe.normalise_before_crop:
+            body = working.volume.array[slices(working.region)]
+            modality = modality or guess_modality(body)
+            intensity = Intensity.of(body, modality, recipe)
+        return cls(volume=working.volume, modality=modality, intensity=intensity, warnings=(*notes, *working.warnings))
+
+    def crops(self, value: int, mask: PlacedMask, recipe: Recipe) -> list[ReferenceCrop]:
+        """The windows that show one label."""
+        boxes = _windows_for(mask, recipe)
+        total = int(mask.array.sum())
+        covered = _inside(mask, boxes) / total
+        warnings = self.warnings
+        if covered < 1:
+            crops = "the reference crop" if len(boxes) == 1 else f"its {len(boxes)} reference crops"
+            warnings = (*warnings, f"Label {value} exceeds the reference window; {math.floor(100 * covered)}% of it lies in {crops}.")
+        return [self._crop(value, mask, box, covered, warnings, recipe) for box in boxes]
+
+    def _crop(self, value: int, mask: PlacedMask, box: Box, covered: float, warnings: tuple[str, ...], recipe: Recipe) -> ReferenceCrop:
+        image, modality = self._window(box, recipe)
+        part = mask.window(box)
+        return ReferenceCrop(
+            image=image,
+            masks=part[None],
+            values=(value,),
+            kept=(int(part.sum()) / int(mask.array.sum()),),
+            covered=(covered,),
+            geometry=self.volume.geometry.cropped(box),
+            modality=modality,
+            warnings=warnings,
+        )
+
+    def _window(self, box: Box, recipe: Recipe) -> tuple[np.ndarray, Modality]:
+        """Normalised values, and the modality they were normalised for."""
+        if self.intensity is not None and self.modality is not None:
+            # The mean becomes 0: the padding of a window that reaches beyond the image, as in training.
+            return self.intensity.apply(cut(self.volume.array, box, fill=self.intensity.mean)), self.modality
+        crop = cut(self.volume.array, box)
+        modality = self.modality or guess_modality(crop)
+        return Intensity.of(crop, modality, recipe).apply(crop), modality
+
+
+def prepare_reference(
+    image: Volume, labels: Volume, values: Sequence[int], recipe: Recipe, spacing_zyx: Triple | None = None
+) -> list[ReferenceCrop]:
+    """Cut the windows that show the structures of a reference.
+
+    Args:
+        image: The reference scan as stored.
+        labels: Its label map; another grid than the image's is resampled by position, with a warning.
+        values: Labels to show; each must be present.
+        recipe: How.
+        spacing_zyx: Working voxel size in mm for all values; None: the recipe's, or else each label's own `working_spacing`.
+
+    Returns:
+        One crop or several for each value, in the order of `values`. A label of which nothing lies on the image, or nothing is left at the
+        working spacing, has none.
+
+    Raises:
+        InputError: for an empty mask, an absent label, or an image that cannot be normalised.
+        GeometryError: when the label map lies somewhere else than the image.
+    """
+    notes = _check_overlap(image, labels)
+    whole = as_label_map(labels)
+    boxes = _boxes_of(whole, values)
+    spacings = {v: spacing_zyx or recipe.spacing_zyx or _spacing_of(image.geometry, whole, v, boxes[v], recipe) for v in values}
+    whole = _on_axes_of(image, whole, recipe)
+    found: dict[int, list[ReferenceCrop]] = {}
+    for spacing in sorted(set(spacings.values())):
+        scan = _Scan.of(image, recipe, spacing, notes)
+        masks = _masks_on(scan.volume.geometry, whole, [v for v in values if spacings[v] == spacing], recipe)
+        found.update({value: scan.crops(value, mask, recipe) for value, mask in masks.items()})
+    return [crop for value in values for crop in found.get(value, [])]
+
+
+def masks_on(image: Volume, labels: Volume, values: Sequence[int], grid: Geometry, recipe: Recipe) -> dict[int, PlacedMask]:
+    """The masks of some labels on a working grid of their image; labels of which nothing is left there, or that are absent, are left out.
+
+    Args:
+        image: The reference scan as stored.
+        labels: Its label map.
+        values: Labels wanted.
+        grid: On the recipe's axes, as `Record.working` of the prepared image.
+        recipe: How.
+
+    Raises:
+        InputError: for a map of fractional values.
+        GeometryError: when the label map lies somewhere else than the image.
+    """
+    _check_overlap(image, labels)
+    return _masks_on(grid, _on_axes_of(image, as_label_map(labels), recipe), values, recipe)
+
+
+def present_labels(labels: Volume) -> tuple[int, ...]:
+    """The label values above 0 of a label map, ascending.
+
+    Raises:
+        InputError: when it is no label map.
+    """
+    return tuple(label_boxes(as_label_map(labels).array))
+
+
+def as_label_map(labels: Volume) -> Volume:
+    """The same label map with integer voxels.
+
+    Raises:
+        InputError: for fractional values (an image or a probability map) and for values above 65535.
+    """
+    array = labels.array
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind == "f":
+        if not np.array_equal(array, np.rint(array)):
+            raise InputError("The mask holds fractional values, so it is an image or a probability map.", "Give a map of whole numbers.")
+        array = array.astype(np.int32)
+    if array.max() > MAX_LABEL:
+        raise InputError(f"The mask holds the value {array.max()}, the highest label is {MAX_LABEL}.", "Check that this is a label map.")
+    return Volume(array, labels.geometry)
+
+
+def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe) -> Triple:
+    """The voxel size at which a structure is best seen, in mm, equal along all axes; a rung of the ladder.
+
+    The longest side of the structure shall fill `extent_fraction` of the window, but its thickness (twice the 95th percentile of the
+    distance from inside to the surface) shall span `thickness_voxels`, and the window shall not be larger than the reference image:
+    there would be nothing to see in the rest. All within `spacing_limits_mm`, and not finer than the finest edge of the image's voxels:
+    finer ones show nothing more, and halving them takes eight times as long.
+
+    Raises:
+        InputError: when the label is absent.
+    """
+    whole = as_label_map(labels)
+    return _spacing_of(image, whole, value, _boxes_of(whole, [value])[value], recipe)
+
+
+def common_spacing(spacings: Sequence[Triple]) -> Triple:
+    """The one spacing for a label seen in several references: the middle one (of two middle ones the finer)."""
+    return sorted(spacings)[(len(spacings) - 1) // 2]
+
+
+def _spacing_of(image: Geometry, labels: Volume, value: int, box: Box, recipe: Recipe) -> Triple:
+    mask = orient(labels.cropped(box), recipe.orientation)
+    edges = mask.geometry.spacing_zyx
+    by_extent = max(n * s / w for n, s, w in zip(mask.array.shape, edges, recipe.window_zyx, strict=True)) / recipe.extent_fraction
+    by_view = max(n * s for n, s in zip(image.shape_zyx, image.spacing_zyx, strict=True)) / max(recipe.window_zyx)
+    spacing = min(by_extent, by_view, thickness_mm(mask.array == value, edges) / recipe.thickness_voxels)
+    low, high = recipe.spacing_limits_mm
+    finest, rungs = (math.log(edge / low) / math.log(LADDER) for edge in (max(low, min(image.spacing_zyx)), high))
+    rung = max(round(math.log(max(spacing, low) / low) / math.log(LADDER)), math.ceil(finest - 1e-9))
+    edge = low * LADDER ** min(rung, math.floor(rungs + 1e-9))
+    return edge, edge, edge
+
+
+def thickness_mm(mask: np.ndarray, spacing_zyx: Triple) -> float:
+    """Twice the 95th percentile of the distance from a mask's voxels to the nearest voxel outside it, in mm."""
+    stride = max(1, math.ceil((mask.size / _THICKNESS_VOXELS) ** (1 / 3)))
+    steps = [stride if n >= 8 * stride else 1 for n in mask.shape]
+    thinned = np.pad(mask[tuple(slice(None, None, step) for step in steps)], 1)
+    distance = ndimage.distance_transform_edt(thinned, sampling=[s * step for s, step in zip(spacing_zyx, steps, strict=True)])
+    return 2 * float(np.percentile(distance[thinned], 95))
+
+
+def _check_overlap(image: Volume, labels: Volume) -> tuple[str, ...]:
+    """What to tell about a label map whose grid is not that of its image."""
+    if image.geometry.matches(labels.geometry):
+        return ()
+    if not image.geometry.overlaps(labels.geometry):
+        raise GeometryError(
+            f"The mask does not lie on its image: the image is {image.geometry.describe()}, the mask {labels.geometry.describe()}.",
+            "Check that they belong together, and that the mask was saved with its position.",
+        )
+    if image.geometry.contains(labels.geometry):
+        return ()  # a cut-out: all around it is background
+    if image.geometry.shares_lattice(labels.geometry):
+        return ("The mask covers another part of the patient than its image; voxels were matched by position.",)
+    return ("The mask has another grid than its image and was resampled by position.",)
+
+
+def _boxes_of(labels: Volume, values: Sequence[int]) -> dict[int, Box]:
+    boxes = label_boxes(labels.array)
+    if not boxes:
+        raise InputError("The mask is empty: all of its voxels are 0.", "Mark the structure to segment in the reference mask.")
+    absent = [v for v in values if v not in boxes]
+    if absent:
+        raise InputError(f"Label {_listing(absent)} is not in the mask; it holds {_listing(boxes)}.", "Choose among those.")
+    return boxes
+
+
+def _listing(values: Sequence[int] | dict[int, Box]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _on_axes_of(image: Volume, labels: Volume, recipe: Recipe) -> Volume:
+    """The label map on axes parallel to the image's, which coverage needs; an oblique one is carried over to the image's own grid."""
+    ours, theirs = (orient(volume, recipe.orientation).geometry for volume in (image, labels))
+    if not recipe.mask_coverage or ours.aligned(theirs):
+        return labels
+    return resample(labels, image.geometry, "nearest")
+
+
+def _masks_on(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Recipe) -> dict[int, PlacedMask]:
+    """The masks of some labels on the working grid; labels of which nothing lies on it are left out."""
+    oriented = orient(labels, recipe.orientation)
+    if recipe.mask_coverage:
+        boxes = label_boxes(oriented.array)
+        covered = {v: _by_coverage(oriented, v, boxes[v], grid) for v in values if v in boxes}
+        return {v: mask for v, mask in covered.items() if mask is not None}
+    moved = resample(oriented, grid, "nearest").array
+    boxes = label_boxes(moved)
+    return {v: PlacedMask(array=(moved[slices(boxes[v])] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
+
+
+def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> PlacedMask | None:
+    """As many voxels of the grid as the label's volume fills, those it covers most; at least one if it lies on the grid at all."""
+    ratio = [new / old for new, old in zip(grid.spacing_zyx, labels.geometry.spacing_zyx, strict=True)]
+    margin = [math.ceil(2 * r) + 1 for r in ratio]
+    roomy = _widened(box, margin)
+    inside = (labels.array[slices(box)] == value).astype(np.float32)
+    source = Volume(np.pad(inside, [(m, m) for m in margin]), labels.geometry.cropped(roomy))
+    part = _reached(source.geometry, grid)
+    if part is None:
+        return None
+    coverage = resample(source, grid.cropped(part), "linear", average=True).array
+    total = float(coverage.sum(dtype=np.float64))
+    if total < 1e-3:
+        return None
+    count = max(1, round(total))
+    least = np.partition(coverage, coverage.size - count, axis=None)[coverage.size - count]
+    mask = coverage >= max(float(least), 1e-6)
+    tight = bounding_box(mask)
+    assert tight is not None  # the most covered voxel is above zero
+    return PlacedMask(array=mask[slices(tight)].astype(np.uint8), box=_shifted(tight, [-s for s in part[0]]))
+
+
+def _reached(source: Geometry, grid: Geometry) -> Box | None:
+    """The box of the grid whose voxel centres lie in a source; None: no such voxel."""
+    to_index = np.linalg.inv(grid.affine)
+    corners = (source.corners_mm() @ to_index[:3, :3].T + to_index[:3, 3])[:, ::-1]
+    start = np.clip(np.ceil(corners.min(axis=0) - 1e-3), 0, grid.shape_zyx).astype(int).tolist()
+    stop = np.clip(np.floor(corners.max(axis=0) + 1e-3) + 1, 0, grid.shape_zyx).astype(int).tolist()
+    if any(b <= a for a, b in zip(start, stop, strict=True)):
+        return None
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+def _windows_for(mask: PlacedMask, recipe: Recipe) -> list[Box]:
+    """Windows that show a mask: one around its middle if it fits, else several on its densest parts."""
+    window = recipe.window_zyx
+    if not recipe.cover_reference:
+        return [_centred(mask.box, window)]
+    if all(b - a <= w for a, b, w in zip(*mask.box, window, strict=True)):
+        return [_holding(mask.box, window)]
+    boxes: list[Box] = []
+    start = mask.box[0]
+    left = mask.array.copy()
+    total = int(left.sum())
+    while len(boxes) < MAX_CROPS and int(left.sum()) > (1 - ENOUGH) * total:
+        densest = _shifted(_densest(left, window), [-s for s in start])
+        boxes.append(_holding(densest, window))
+        _erase(left, _shifted(boxes[-1], start))
+    return boxes
+
+
+def _inside(mask: PlacedMask, boxes: Sequence[Box]) -> int:
+    """Voxels of a mask that lie in any of the boxes."""
+    left = mask.array.copy()
+    for box in boxes:
+        _erase(left, _shifted(box, mask.box[0]))
+    return int(mask.array.sum()) - int(left.sum())
+
+
+def _erase(mask: np.ndarray, box: Box) -> None:
+    """Set a box, as far as it lies in the mask, to 0 in place."""
+    mask[tuple(slice(max(0, a), max(0, b)) for a, b in zip(*box, strict=True))] = 0
+
+
+def _densest(mask: np.ndarray, window_zyx: Shape) -> Box:
+    """The tight box around the part of a mask that a best placed window holds; the mask is not empty."""
+    sums = mask.astype(np.int32)
+    for axis, width in enumerate(window_zyx):
+        sums = _running_sum(sums, axis, min(width, mask.shape[axis]))
+    start = np.unravel_index(int(sums.argmax()), sums.shape)
+    part = mask[tuple(slice(a, a + w) for a, w in zip(start, window_zyx, strict=True))]
+    tight = bounding_box(part)
+    assert tight is not None  # the window of most voxels holds some
+    return _shifted(tight, [-int(s) for s in start])
+
+
+def _running_sum(array: np.ndarray, axis: int, width: int) -> np.ndarray:
+    """Sums of `width` neighbours along an axis, one for each start."""
+    total = np.insert(np.cumsum(array, axis=axis, dtype=np.int32), 0, 0, axis=axis)
+    count = total.shape[axis]
+    return np.take(total, range(width, count), axis=axis) - np.take(total, range(count - width), axis=axis)
+
+
+def _centred(box: Box, window_zyx: Shape) -> Box:
+    """The window around the middle of a box, rounded as in the released script."""
+    z, y, x = (round((low + high - 1) / 2) - w // 2 for low, high, w in zip(*box, window_zyx, strict=True))
+    return (z, y, x), (z + window_zyx[0], y + window_zyx[1], x + window_zyx[2])
+
+
+def _holding(box: Box, window_zyx: Shape) -> Box:
+    """The window around the middle of a box no larger than it, moved by a voxel where rounding would cut the box off."""
+    start = _centred(box, window_zyx)[0]
+    z, y, x = (max(min(s, low), high - w) for s, low, high, w in zip(start, *box, window_zyx, strict=True))
+    return (z, y, x), (z + window_zyx[0], y + window_zyx[1], x + window_zyx[2])
+
+
+def _shifted(box: Box, origin: Sequence[int]) -> Box:
+    """A box counted from another voxel."""
+    (z0, y0, x0), (z1, y1, x1) = box
+    z, y, x = origin
+    return (z0 - z, y0 - y, x0 - x), (z1 - z, y1 - y, x1 - x)
+
+
+def _widened(box: Box, margin: Sequence[int]) -> Box:
+    (z0, y0, x0), (z1, y1, x1) = box
+    z, y, x = margin
+    return (z0 - z, y0 - y, x0 - x), (z1 + z, y1 + y, x1 + x)

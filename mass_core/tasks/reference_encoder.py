@@ -1,0 +1,260 @@
+"""What the network learns from references: the tokens of each label, computed once for what did not change."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ..cache import Recent
+from ..config import Modality, Recipe, Triple, to_dict
+from ..errors import InputError
+from ..model import MASS
+from ..model.compute import Compute
+from ..progress import Steps
+from ..volumes.appearance import Appearance
+from ..volumes.components import count_parts, label_boxes
+from ..volumes.volume import Volume, slices
+from .location import Place, extent_mm, mean_triple
+from .reference_crops import ReferenceCrop, as_label_map, common_spacing, prepare_reference, working_spacing
+from .task import TaskLabel
+
+Tokens = tuple[Tensor, ...]
+
+_DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "place_mm", "blend_floor", "smooth_restore", "skip_uniform"}
+"""Fields of a recipe that do not touch how scans are prepared."""
+_KEPT_BYTES = 64 << 20
+"""Of embeddings, 40 KB each for the released network."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One label of one reference, encoded."""
+
+    tokens: Tokens
+    """[queries+1,C] float32 on the CPU, deepest stage first."""
+    covered: float
+    """Share of the label's voxels the encoded crops showed."""
+    parts: int
+    """Connected parts of the label."""
+    place: Place
+    """Of the label in its scan."""
+    ml: float
+    """Volume of the label."""
+    extent_mm: Triple
+    """Of the label along left, posterior, superior."""
+    modality: Modality
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learned:
+    """All labels of all references, encoded."""
+
+    labels: tuple[TaskLabel, ...]
+    modality: Modality
+    warnings: tuple[str, ...]
+
+
+class _Reference:
+    """One image with its label map, and what identifies their content."""
+
+    def __init__(self, image: Volume, labels: Volume) -> None:
+        self.image = image
+        self.labels = as_label_map(labels)
+        self.boxes = label_boxes(self.labels.array)
+        self._image_key = content_key(image)
+
+    def key(self, value: int) -> str:
+        """Changes with the image, and with the voxels of this label only."""
+        place = repr((self.boxes[value], self.labels.geometry)).encode()
+        return hashlib.sha256(self._image_key.encode() + place + np.packbits(self._mask(value)).tobytes()).hexdigest()
+
+    def parts(self, value: int) -> int:
+        """Connected parts of this label."""
+        return count_parts(self._mask(value))
+
+    def place(self, value: int) -> Place:
+        """Where in the scan this label lies."""
+        start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
+        return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
+
+    def ml(self, value: int) -> float:
+        """Volume of this label."""
+        return float(np.count_nonzero(self._mask(value)) * np.prod(self.labels.geometry.spacing_xyz) / 1000)
+
+    def extent_mm(self, value: int) -> Triple:
+        """How far this label reaches along left, posterior, superior."""
+        return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
+
+    def _mask(self, value: int) -> np.ndarray:
+        return self.labels.array[slices(self.boxes[value])] == value
+
+
+class Learner:
+    """Encodes references, and remembers what it encoded.
+
+    Args:
+        network: in evaluation mode.
+        recipe: how references are prepared.
+        fingerprint: of the weights.
+    """
+
+    def __init__(self, network: MASS, recipe: Recipe, fingerprint: str) -> None:
+        self._network = network
+        self._recipe = recipe
+        self._key = fingerprint + json.dumps(preparation(recipe), sort_keys=True)
+        self._encoded: Recent[Encoded] = Recent(_KEPT_BYTES)
+        self._spacings: Recent[Triple] = Recent(1 << 20)
+        self.encodings = 0
+        """How often a label of a reference was encoded."""
+
+    def learn(
+        self,
+        references: Sequence[tuple[Volume, Volume]],
+        wanted: Sequence[int] | None,
+        appearance: Mapping[int, Appearance],
+        compute: Compute,
+        steps: Steps,
+        given: Mapping[int, Triple],
+    ) -> Learned:
+        """Mean tokens of each label over the references that have it.
+
+        Args:
+            references: images with their label maps.
+            wanted: label values; None: all that occur.
+            appearance: names and colours by value, where known.
+            compute: where and how.
+            steps: told of every encoded label.
+            given: working spacings by value, of labels whose references do not choose it.
+
+        Raises:
+            InputError: if a wanted label is in no reference, or all masks are empty.
+        """
+        known = [_Reference(image, labels) for image, labels in references]
+        values = _values(known, wanted)
+        spacings = {value: given.get(value) or self._spacing(known, value) for value in values}
+        found: dict[int, list[Encoded]] = {value: [] for value in values}
+        total = sum(value in reference.boxes for reference in known for value in values)
+        for reference in known:
+            for value, encoded in self._of_reference(reference, spacings, compute):
+                found[value].append(encoded)
+                steps.at("encode", sum(map(len, found.values())), total)
+        labels = tuple(_mean(value, spacings[value], found[value], appearance.get(value)) for value in values)
+        everything = [one for some in found.values() for one in some]
+        return Learned(labels=labels, modality=everything[0].modality, warnings=unique(w for one in everything for w in one.warnings))
+
+    def _spacing(self, references: Sequence[_Reference], value: int) -> Triple:
+        """The working spacing of a label: the recipe's, or the one that suits it in the references."""
+        if self._recipe.spacing_zyx is not None:
+            return self._recipe.spacing_zyx
+        return common_spacing([self._own_spacing(reference, value) for reference in references if value in reference.boxes])
+
+    def _own_spacing(self, reference: _Reference, value: int) -> Triple:
+        key = reference.key(value)
+        spacing = self._spacings.get(key)
+        if spacing is None:
+            spacing = working_spacing(reference.image.geometry, reference.labels, value, self._recipe)
+            self._spacings.put(key, spacing, 256)
+        return spacing
+
+    def _of_reference(self, reference: _Reference, spacings: Mapping[int, Triple], compute: Compute) -> Iterator[tuple[int, Encoded]]:
+        """Each of the reference's labels; the image is prepared once for those of one spacing, and only if one is new."""
+        present = [value for value in spacings if value in reference.boxes]
+        for spacing in sorted({spacings[value] for value in present}):
+            group = [value for value in present if spacings[value] == spacing]
+            keys = {value: f"{self._key}{spacing}{reference.key(value)}" for value in group}
+            new = [value for value in group if self._encoded.get(keys[value]) is None]
+            crops = prepare_reference(reference.image, reference.labels, new, self._recipe, spacing) if new else []
+            for value in group:
+                encoded = self._encoded.get(keys[value])
+                if encoded is None:
+                    own = [crop for crop in crops if crop.values == (value,)]
+                    if not own:
+                        continue  # too small for the working voxels: the other references decide
+                    encoded = self._encode(own, reference, value, compute)
+                    self.encodings += 1
+                    self._encoded.put(keys[value], encoded, sum(stage.nbytes for stage in encoded.tokens))
+                yield value, encoded
+
+    def _encode(self, crops: Sequence[ReferenceCrop], reference: _Reference, value: int, compute: Compute) -> Encoded:
+        """A label with the mean tokens of its crops, each counted by the share of the label it shows."""
+        shares = torch.tensor([crop.kept[0] for crop in crops])
+        shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
+        stages: list[Tensor] = []
+        for share, crop in zip(shares, crops, strict=True):
+            image_11DHW = torch.from_numpy(crop.image)[None, None].to(compute.device)
+            masks_11DHW = torch.from_numpy(crop.masks)[None].to(compute.device, torch.float32)
+            with torch.inference_mode(), compute.autocast():
+                tokens = self._network.encode_reference(image_11DHW, masks_11DHW)
+            weighted = [stage[0, 0].float().cpu() * share for stage in tokens]
+            stages = [a + b for a, b in zip(stages, weighted, strict=True)] if stages else weighted
+        return Encoded(
+            tokens=tuple(stages),
+            covered=crops[0].covered[0],
+            parts=reference.parts(value),
+            place=reference.place(value),
+            ml=reference.ml(value),
+            extent_mm=reference.extent_mm(value),
+            modality=crops[0].modality,
+            warnings=unique(warning for crop in crops for warning in crop.warnings),
+        )
+
+
+def content_key(volume: Volume) -> str:
+    """Changes with the voxels and with the place of a volume, with nothing else."""
+    digest = hashlib.sha256(repr((volume.geometry, volume.modality, volume.array.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(volume.array).data)
+    return digest.hexdigest()
+
+
+def preparation(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a recipe on which it depends what the network sees of a scan."""
+    return {name: value for name, value in to_dict(recipe).items() if name not in _DECODING}
+
+
+def unique(texts: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
+    """Each text once, in order."""
+    return tuple(dict.fromkeys(texts))
+
+
+def _values(references: Sequence[_Reference], wanted: Sequence[int] | None) -> list[int]:
+    """Labels to encode, ascending; each is in some reference."""
+    present = sorted({value for reference in references for value in reference.boxes})
+    if not present:
+        raise InputError("The reference mask is empty: all of its voxels are 0.", "Mark the structure to segment in the reference mask.")
+    if not wanted:
+        return present
+    absent = sorted(set(wanted) - set(present))
+    if absent:
+        raise InputError(
+            f"Label {', '.join(map(str, absent))} is in none of the reference masks; they hold {', '.join(map(str, present))}.",
+            "Choose among those with --labels.",
+        )
+    return sorted(set(wanted))
+
+
+def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: Appearance | None) -> TaskLabel:
+    """One label of a task: the mean over the references that have it."""
+    if not encoded:
+        raise InputError(f"Of label {value} nothing is left at the working spacing.", "Choose a finer working spacing.")
+    shown = appearance or Appearance(name=f"label {value}")
+    return TaskLabel(
+        value=value,
+        name=shown.name,
+        color=shown.color,
+        terminology=shown.terminology,
+        spacing_zyx=spacing,
+        tokens=tuple(torch.stack(stage).mean(dim=0) for stage in zip(*(one.tokens for one in encoded), strict=True)),
+        references=len(encoded),
+        kept=sum(one.covered for one in encoded) / len(encoded),
+        parts=max(one.parts for one in encoded),
+        place=Place.mean([one.place for one in encoded]),
+        ml=sum(one.ml for one in encoded) / len(encoded),
+        extent_mm=mean_triple([one.extent_mm for one in encoded]),
+    )

@@ -1,0 +1,227 @@
+"""What to segment, learned from references: task embeddings with the names that go with them, and their file."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, safe_open, save
+from torch import Tensor
+
+from ..config import Modality, Recipe, Triple, from_dict, to_dict
+from ..errors import InputError, OutputError, WeightsError
+from ..files import write_bytes
+from ..volumes.appearance import Appearance
+from .location import Place
+
+FORMAT = "mass-task"
+VERSION = 1
+MAX_LABEL = 65535
+
+Tokens = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskLabel:
+    """One structure to segment."""
+
+    value: int
+    """The number it gets in label maps."""
+    name: str
+    color: tuple[float, float, float] | None = None
+    """Red, green, blue from 0 to 1, where the reference had one."""
+    terminology: str = ""
+    """Coded meaning as a segmentation file states it, where the reference had one."""
+    spacing_zyx: Triple
+    """Working voxel size in mm the reference was encoded at; targets are brought to the same."""
+    tokens: Tokens
+    """Task tokens [queries+1,C] float32 on the CPU, deepest stage first: the mean over references."""
+    references: int = 1
+    """How many references showed it."""
+    kept: float = 1.0
+    """Share of the reference mask that lay inside the encoded crops, the mean over references."""
+    parts: int = 1
+    """Connected parts of the structure, the most any reference shows."""
+    place: Place | None = None
+    """Where in their scans the references show it, the mean."""
+    ml: float | None = None
+    """Volume in the references, the mean; None: not known, as in tasks of earlier versions."""
+    extent_mm: Triple | None = None
+    """Extent in the references along left, posterior, superior, the mean; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Labels to segment, bound to the weights and the recipe they were encoded with. Holds no image."""
+
+    labels: tuple[TaskLabel, ...]
+    """Ascending values."""
+    fingerprint: str
+    """Of the weights; tokens mean nothing to others."""
+    weights: str
+    """Name of the weights, for messages."""
+    recipe: Recipe
+    """What the references were encoded with."""
+    modality: Modality | Literal["auto"]
+    """Of the references; auto: not known."""
+    warnings: tuple[str, ...] = ()
+    """What was found about the references while encoding."""
+
+    def __post_init__(self) -> None:
+        """Refuse a task without labels or with one number twice."""
+        values = [label.value for label in self.labels]
+        if not values or values != sorted(set(values)):
+            raise InputError(f"A task needs labels with distinct numbers, ascending; got {values}.")
+
+    def require(self, fingerprint: str, weights: str) -> None:
+        """Refuse weights this task was not made with.
+
+        Raises:
+            WeightsError: naming both weights.
+        """
+        if fingerprint != self.fingerprint:
+            raise WeightsError(
+                f"The task was encoded with the weights {self.weights} ({self.fingerprint[:12]}), not with {weights} ({fingerprint[:12]}).",
+                f"Segment with {self.weights}, or encode the references again with {weights}.",
+            )
+
+    def groups(self) -> dict[Triple, list[int]]:
+        """Indices into `labels` by working spacing: labels of one spacing are decoded together."""
+        groups: dict[Triple, list[int]] = {}
+        for index, label in enumerate(self.labels):
+            groups.setdefault(label.spacing_zyx, []).append(index)
+        return groups
+
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        """Tokens [1,K,queries+1,C] of some labels, ready for the network."""
+        chosen = [self.labels[index].tokens for index in indices]
+        return tuple(torch.stack(stage)[None] for stage in zip(*chosen, strict=True))
+
+    @property
+    def looks(self) -> dict[int, Appearance]:
+        """How each label is called and shown."""
+        return {x.value: Appearance(name=x.name, color=x.color, terminology=x.terminology) for x in self.labels}
+
+    def only(self, values: Sequence[int]) -> "Task":
+        """The task with some of its labels.
+
+        Raises:
+            InputError: naming the labels it has, if one is missing.
+        """
+        known = {label.value: label for label in self.labels}
+        missing = sorted(set(values) - set(known))
+        if missing:
+            raise InputError(f"The task has no label {_listing(missing)}; it has {_listing(known)}.", "Choose among those.")
+        return replace(self, labels=tuple(known[value] for value in sorted(set(values))))
+
+    def renumbered(self, value: int) -> "Task":
+        """The task of a single label with another number.
+
+        Raises:
+            InputError: if it has several labels, or the number cannot be stored.
+        """
+        if len(self.labels) != 1:
+            raise InputError(f"One number is given for {len(self.labels)} labels.", "Choose one label with --labels N.")
+        if not 0 < value <= MAX_LABEL:
+            raise InputError(f"{value} cannot be a label's number.", f"Choose one from 1 to {MAX_LABEL}.")
+        return replace(self, labels=(replace(self.labels[0], value=value),))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the task file.
+
+        Raises:
+            OutputError: if it exists and `overwrite` is off, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists.", "Add --overwrite (overwrite=True) or choose another name.")
+        tensors = {
+            f"label{label.value}.stage{stage}": tokens.to(torch.float32).contiguous()
+            for label in self.labels
+            for stage, tokens in enumerate(label.tokens)
+        }
+        write_bytes(path, save(tensors, {FORMAT: json.dumps(self.header())}))
+        return path
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the tokens, as JSON values."""
+        plain = [field.name for field in fields(TaskLabel) if field.name not in ("tokens", "place")]
+        labels = [{name: getattr(label, name) for name in plain} | {"place": _plain(label.place)} for label in self.labels]
+        return {
+            "version": VERSION,
+            "weights": self.weights,
+            "fingerprint": self.fingerprint,
+            "modality": self.modality,
+            "recipe": to_dict(self.recipe),
+            "labels": labels,
+            "warnings": self.warnings,
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Task":
+        """Read a task file.
+
+        Raises:
+            InputError: if the file is missing, damaged or something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"There is no task file {path}.", "Make one with: mass encode --reference IMAGE MASK --output TASK.masstask")
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get(FORMAT)
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is no task file, or is damaged: {error}.", "Encode the references again with mass encode.") from error
+        if text is None:
+            raise InputError(f"{path} holds tensors, but no task.", "A task file is made with mass encode; weights go to --weights.")
+        header = json.loads(text)
+        try:
+            tokens = [_tokens(label["value"], tensors) for label in header.get("labels", ())]
+            return cls.of_header(header, tokens)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is an incomplete task file: {error}.", "Encode the references again with mass encode.") from error
+
+    @classmethod
+    def of_header(cls, header: dict[str, Any], tokens: Sequence[Tokens]) -> "Task":
+        """The task of a header and the tokens of its labels, in order.
+
+        Raises:
+            InputError: if the header has another version.
+            KeyError, TypeError, ValueError: if it is incomplete.
+        """
+        if header.get("version") != VERSION:
+            raise InputError(f"The task has version {header.get('version')}; this MASSSlicer reads {VERSION}.", "Update MASSSlicer.")
+        return cls(
+            labels=tuple(_label(values, own) for values, own in zip(header["labels"], tokens, strict=True)),
+            fingerprint=header["fingerprint"],
+            weights=header["weights"],
+            recipe=from_dict(Recipe, header["recipe"]),
+            modality=header["modality"],
+            warnings=tuple(header["warnings"]),
+        )
+
+
+def _listing(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _plain(place: Place | None) -> dict[str, Any] | None:
+    """As JSON values."""
+    return None if place is None else asdict(place)
+
+
+def _tokens(value: int, tensors: dict[str, Tensor]) -> Tokens:
+    """Of one label, in a task file."""
+    return tuple(tensors[key] for key in sorted(key for key in tensors if key.startswith(f"label{value}.stage")))
+
+
+def _label(values: dict[str, Any], tokens: Tokens) -> TaskLabel:
+    """One label of the header, with its tokens."""
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    place = plain.pop("place", None)  # tasks of earlier versions do not tell
+    plain["place"] = None if place is None else Place(tuple(place["centre_mm"]), tuple(place["scan_mm"]))
+    return TaskLabel(**plain, tokens=tokens)

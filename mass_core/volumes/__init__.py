@@ -1,0 +1,1 @@
+"""Volumes: reading, geometry, resampling, preprocessing."""

@@ -1,0 +1,161 @@
+"""Connected parts of masks and the boxes around them. Parts are connected through faces (6-neighbourhood)."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from ..config import Modality, Recipe, Shape, Triple
+from .volume import Box, slices
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """The smallest box around what is not zero [z, y, x]; None: nothing is."""
+    start, stop = [], []
+    occupied = np.any(mask, axis=2)
+    for line in (np.any(occupied, axis=1), np.any(occupied, axis=0), np.any(mask, axis=(0, 1))):
+        places = np.flatnonzero(line)
+        if not places.size:
+            return None
+        start.append(int(places[0]))
+        stop.append(int(places[-1]) + 1)
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+def grown(box: Box, margin_zyx: Shape, shape_zyx: Shape) -> Box:
+    """A box with a margin, as far as the array reaches."""
+    start = [max(0, low - m) for low, m in zip(box[0], margin_zyx, strict=True)]
+    stop = [min(n, high + m) for high, m, n in zip(box[1], margin_zyx, shape_zyx, strict=True)]
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+MINOR = 0.1
+"""Share of the largest part's voxels below which a part does not count: crumbs of a hand-drawn mask."""
+
+
+def largest_parts(mask: np.ndarray, count: int = 1, counts: Callable[[Triple], float] = lambda centre_zyx: 1.0) -> np.ndarray:
+    """The largest connected parts of a mask, bool [z, y, x]; of equal ones the first in array order.
+
+    Args:
+        mask: what to choose from.
+        count: how many to keep.
+        counts: by which a part's voxels are multiplied, from its centre in voxels (z, y, x).
+    """
+    result = np.zeros(mask.shape, bool)
+    box = bounding_box(mask)
+    if box is not None:
+        numbers, parts = connected_parts(mask[slices(box)])
+        centres = [(z + box[0][0], y + box[0][1], x + box[0][2]) for z, y, x in (part.centre for part in parts)]
+        order = sorted(range(len(parts)), key=lambda i: -parts[i].voxels * counts(centres[i]))
+        result[slices(box)] = np.isin(numbers, [1 + i for i in order[:count]])
+    return result
+
+
+def count_parts(mask: np.ndarray) -> int:
+    """Connected parts of a mask, crumbs not counted."""
+    voxels = [part.voxels for part in connected_parts(mask)[1]]
+    return sum(n >= MINOR * max(voxels) for n in voxels)
+
+
+class Part(NamedTuple):
+    """One connected part of a mask."""
+
+    voxels: int
+    box: Box
+    centre: Triple
+    """Mean place of its voxels (z, y, x)."""
+
+
+def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, list[Part]]:
+    """The connected parts of a mask, numbered from 1 on in array order: the number of every voxel (0 outside), and the parts."""
+    image = sitk.ConnectedComponent(sitk.GetImageFromArray(np.ascontiguousarray(mask, dtype=np.uint8)))
+    measure = sitk.LabelShapeStatisticsImageFilter()
+    measure.ComputePerimeterOff()
+    measure.Execute(image)
+    parts = []
+    for number in measure.GetLabels():
+        x, y, z, width, height, depth = measure.GetBoundingBox(number)
+        box = (z, y, x), (z + depth, y + height, x + width)
+        parts.append(Part(measure.GetNumberOfPixels(number), box, measure.GetCentroid(number)[::-1]))
+    return sitk.GetArrayFromImage(image), parts
+
+
+def body_box(array: np.ndarray, modality: Modality, recipe: Recipe) -> Box | None:
+    """The box around the body with the recipe's margin; None: no body found.
+
+    The body is what lies above the threshold (CT: Hounsfield units; else 0.1 % of the 99th percentile of the magnitude), closed over two
+    voxels, its holes filled, its largest part (values from the released script).
+    """
+    mask = above_air(array, modality, recipe)
+    box = _box_of_largest(closed(mask, 2))
+    return None if box is None else grown(box, recipe.body_margin_zyx, (array.shape[0], array.shape[1], array.shape[2]))
+
+
+def body_mask(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
+    """The body, bool [z, y, x]: the largest part above air, closed over two voxels, holes filled plane by plane; no body: everything."""
+    ends = tuple((2, 2) for _ in range(3))
+    # Continued outwards, a body that leaves the image loses nothing there.
+    bright = closed(np.pad(above_air(array, modality, recipe), ends, mode="edge"), 2)[2:-2, 2:-2, 2:-2]
+    body = largest_parts(bright)
+    for plane in body:
+        plane[:] = ndimage.binary_fill_holes(plane)
+    return body if body.any() else np.ones(array.shape, bool)
+
+
+def above_air(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
+    """Voxels above the recipe's threshold (CT) or 0.1 % of the 99th percentile of the magnitude, bool [z, y, x]."""
+    if modality == "ct":
+        return array > recipe.body_threshold_hu
+    magnitude = np.abs(array)
+    return magnitude > max(1e-3 * float(np.percentile(magnitude, 99)), 1e-6)
+
+
+def closed(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Grow a mask by some steps through voxel faces, then shrink it as far; outside the array there is nothing.
+
+    The same as scipy's `binary_closing`, four times faster.
+    """
+    for _ in range(steps):
+        mask = _with_neighbours(mask, np.logical_or)
+    for _ in range(steps):
+        mask = _with_neighbours(mask, np.logical_and)
+        for axis in range(3):
+            line = np.moveaxis(mask, axis, 0)
+            line[0] = line[-1] = False
+    return mask
+
+
+def _with_neighbours(mask: np.ndarray, combine: np.ufunc) -> np.ndarray:
+    """Combine every voxel with its up to six neighbours."""
+    result = mask.copy()
+    for axis in range(3):
+        to, source = np.moveaxis(result, axis, 0), np.moveaxis(mask, axis, 0)
+        combine(to[1:], source[:-1], out=to[1:])
+        combine(to[:-1], source[1:], out=to[:-1])
+    return result
+
+
+def _box_of_largest(mask: np.ndarray) -> Box | None:
+    """The box of the part that is largest once every part's holes are filled."""
+    parts = connected_parts(mask)[1]
+    if not parts:
+        return None
+    largest = max(parts, key=lambda part: part.voxels)
+    rivals = [math.prod(b - a for a, b in zip(*part.box, strict=True)) for part in parts if part is not largest]
+    if max(rivals, default=0) < largest.voxels:
+        # Filling can enlarge no other part beyond this one, and does not change its box: the slow filling can be spared.
+        return largest.box
+    return bounding_box(largest_parts(ndimage.binary_fill_holes(mask)))
+
+
+def label_boxes(labels: np.ndarray) -> dict[int, Box]:
+    """The smallest box around each label above 0 of an integer array [z, y, x], in ascending order."""
+    boxes: dict[int, Box] = {}
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            z, y, x = box
+            boxes[value] = ((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+    return boxes

@@ -1,0 +1,39 @@
+"""Scans read lately: a file that did not change since is not read again."""
+
+from pathlib import Path
+
+from ..cache import Recent
+from .volume import Volume
+
+_KEPT_BYTES = 1 << 30
+_SELF_CONTAINED = (".nii", ".nii.gz", ".nrrd", ".mha")
+"""Files that hold all that is read from them, so that their own date tells whether that changed."""
+
+
+class Scans:
+    """Reads scans and keeps the latest, 1 GiB of them."""
+
+    def __init__(self) -> None:
+        self._kept: Recent[Volume] = Recent(_KEPT_BYTES)
+
+    def read(self, path: Path, frame: int | None = None) -> Volume:
+        """A scan, from memory if its file is as it was.
+
+        Raises:
+            MassError: as `Volume.read`.
+        """
+        if not (path.is_dir() or path.name.lower().endswith(_SELF_CONTAINED)):
+            return Volume.read(path, frame)
+        key = f"{state_of(path)}{frame}"
+        volume = self._kept.get(key)
+        if volume is None:
+            volume = Volume.read(path, frame)
+            self._kept.put(key, volume, volume.array.nbytes)
+        return volume
+
+
+def state_of(path: Path) -> str:
+    """Changes when a file, or a file of a folder, is replaced or written to."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    facts = [(file, file.stat()) for file in files if file.exists()]
+    return repr([(str(file), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file, s in facts])

@@ -1,0 +1,214 @@
+"""A volume is an array and the place it occupies in the patient.
+
+Arrays are ordered z, y, x. World coordinates are LPS millimetres, as in DICOM and SimpleITK; SimpleITK's x, y, z order stays inside this
+file, image_io.py and resample.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..config import Modality, Shape, Triple
+from ..errors import GeometryError, InputError
+from .image_io import read_image, write_image
+
+Box = tuple[Shape, Shape]
+"""Start and stop voxel along z, y, x; stop is not part of the box. A start may be negative: outside the grid."""
+
+_DICOM_MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mr", "PT": "pet"}
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def slices(box: Box) -> tuple[slice, slice, slice]:
+    """The index that cuts a box out of an array [z, y, x]."""
+    (z0, y0, x0), (z1, y1, x1) = box
+    return slice(z0, z1), slice(y0, y1), slice(x0, x1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where the voxels of an array lie: a grid in LPS millimetres."""
+
+    shape_zyx: Shape
+    spacing_xyz: Triple = (1.0, 1.0, 1.0)
+    """Voxel edges in mm."""
+    origin_xyz: Triple = (0.0, 0.0, 0.0)
+    """Centre of the first voxel."""
+    direction: tuple[float, ...] = _IDENTITY
+    """Nine numbers, row by row: the columns are the world directions of index x, y, z."""
+
+    @property
+    def spacing_zyx(self) -> Triple:
+        """Voxel edges in mm in array order."""
+        x, y, z = self.spacing_xyz
+        return z, y, x
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The 4x4 matrix from voxel index (x, y, z, 1) to LPS millimetres."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.reshape(self.direction, (3, 3)) * self.spacing_xyz
+        matrix[:3, 3] = self.origin_xyz
+        return matrix
+
+    @property
+    def box_mm(self) -> tuple[Triple, Triple]:
+        """Lowest and highest LPS coordinate the voxels reach, their outer faces included."""
+        corners = self.corners_mm()
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+    def point(self, index_xyz: Triple) -> Triple:
+        """Where a place given in voxels lies, in mm: to the last bit what SimpleITK says, which decides on voxels right at a border."""
+        voxel = sitk.Image(1, 1, 1, sitk.sitkUInt8)
+        voxel.SetSpacing(self.spacing_xyz)
+        voxel.SetOrigin(self.origin_xyz)
+        voxel.SetDirection(self.direction)
+        if all(float(i).is_integer() for i in index_xyz):
+            return voxel.TransformIndexToPhysicalPoint([int(i) for i in index_xyz])
+        return voxel.TransformContinuousIndexToPhysicalPoint(index_xyz)
+
+    def matches(self, other: "Geometry", tolerance_mm: float = 1e-2) -> bool:
+        """Whether both have the same voxels: equal shape, every corner within the tolerance."""
+        return self.shape_zyx == other.shape_zyx and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
+
+    def overlaps(self, other: "Geometry") -> bool:
+        """Whether the two grids share space, each seen along the axes of the other."""
+        return self._reaches(other) and other._reaches(self)
+
+    def shares_lattice(self, other: "Geometry", tolerance_mm: float = 1e-2) -> bool:
+        """Whether the voxels of `other` coincide with voxels of this grid where both exist (one may be a cut-out of the other)."""
+        to_index = np.linalg.inv(self.affine) @ other.affine
+        offset = to_index[:3, 3]
+        drift = np.abs(to_index[:3, :3] - np.eye(3)) @ np.asarray(other.shape_zyx[::-1])
+        reach = (np.abs(offset - np.round(offset)) + drift) * self.spacing_xyz
+        return bool(reach.max() <= tolerance_mm)
+
+    def contains(self, other: "Geometry") -> bool:
+        """Whether `other` is a cut-out of this grid: all of its voxels are voxels of this one."""
+        start = np.round((np.linalg.inv(self.affine) @ other.affine)[:3, 3])
+        return self.shares_lattice(other) and bool(np.all(start >= 0) and np.all(start + other.shape_zyx[::-1] <= self.shape_zyx[::-1]))
+
+    def aligned(self, other: "Geometry") -> bool:
+        """Whether the voxel axes of both point the same ways."""
+        return bool(np.allclose(self.direction, other.direction, atol=1e-4))
+
+    def cropped(self, box: Box) -> "Geometry":
+        """The grid of a box of voxels; the box may reach beyond this grid."""
+        (z0, y0, x0), (z1, y1, x1) = box
+        return replace(self, shape_zyx=(z1 - z0, y1 - y0, x1 - x0), origin_xyz=self.point((x0, y0, z0)))
+
+    def describe(self) -> str:
+        """One line for messages: size, voxel size and the box in mm."""
+        size = " x ".join(map(str, self.shape_zyx[::-1]))
+        edge = " x ".join(f"{s:.3g}" for s in self.spacing_xyz)
+        low, high = self.box_mm
+        box = ", ".join(f"{name} {a:.1f} to {b:.1f}" for name, a, b in zip("xyz", low, high, strict=True))
+        return f"{size} voxels of {edge} mm ({box} mm, LPS)"
+
+    def corners_mm(self) -> np.ndarray:
+        """The eight outer corners in mm [8, 3]."""
+        ends = np.array([[-0.5, n - 0.5] for n in self.shape_zyx[::-1]])
+        index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def _reaches(self, other: "Geometry") -> bool:
+        matrix = np.linalg.inv(self.affine)
+        index = other.corners_mm() @ matrix[:3, :3].T + matrix[:3, 3]
+        low, high = index.min(axis=0), index.max(axis=0)
+        return bool(np.all(high > -0.5) and np.all(low < np.asarray(self.shape_zyx[::-1]) - 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxel values and where they lie."""
+
+    array: np.ndarray
+    """Values [z, y, x]."""
+    geometry: Geometry
+    modality: Modality | None = None
+    """What the scanner wrote down (DICOM); None: not known."""
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise InputError(f"An array of {self.array.ndim} dimensions is not a volume.", "Give an array with the axes z, y, x.")
+        if self.array.shape != self.geometry.shape_zyx:
+            raise GeometryError(f"The array has shape {self.array.shape}, its geometry {self.geometry.shape_zyx} (z, y, x).")
+
+    @classmethod
+    def read(cls, path: str | Path, frame: int | None = None) -> "Volume":
+        """Read NIfTI, NRRD, MetaImage or whatever else SimpleITK knows, or the one DICOM series of a folder.
+
+        Args:
+            path: File, or folder of DICOM slices.
+            frame: Which volume of a 4D file, or component of a vector image, counted from 0.
+
+        Raises:
+            InputError: when there is no such file, or it does not hold one volume.
+            GeometryError: when its voxels do not lie on a regular straight grid.
+        """
+        return cls.from_sitk(read_image(Path(path), frame))
+
+    def write(self, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
+        """Write .nii, .nii.gz, .nrrd, .mha or .mhd; a file of that name is replaced at once when the new one is complete.
+
+        Args:
+            path: Of the file.
+            fields: Further header fields, for formats that have room for them (NRRD).
+
+        Raises:
+            OutputError: when that is not possible; nothing is left behind then.
+        """
+        image = self.to_sitk()
+        for name, text in (fields or {}).items():
+            image.SetMetaData(name, text)
+        write_image(image, Path(path))
+
+    @classmethod
+    def from_sitk(cls, image: sitk.Image) -> "Volume":
+        """Copy a SimpleITK image of three dimensions; double precision becomes float32."""
+        array = sitk.GetArrayFromImage(image)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        tag = image.GetMetaData("0008|0060").strip() if image.HasMetaDataKey("0008|0060") else ""
+        return cls(array, geometry_of(image), _DICOM_MODALITIES.get(tag))
+
+    def to_sitk(self) -> sitk.Image:
+        """Copy into a SimpleITK image; truth values become uint8, half precision becomes float32."""
+        array = self.array
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        elif array.dtype == np.float16:
+            array = array.astype(np.float32)
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+        image.SetSpacing(self.geometry.spacing_xyz)
+        image.SetOrigin(self.geometry.origin_xyz)
+        image.SetDirection(self.geometry.direction)
+        return image
+
+    def cropped(self, box: Box) -> "Volume":
+        """The part inside a box that lies within the grid; shares memory."""
+        return Volume(self.array[slices(box)], self.geometry.cropped(box), self.modality)
+
+
+def geometry_of(image: sitk.Image) -> Geometry:
+    """Geometry of a SimpleITK image of three dimensions."""
+    x, y, z = image.GetSize()
+    return Geometry(
+        shape_zyx=(z, y, x), spacing_xyz=image.GetSpacing(), origin_xyz=image.GetOrigin(), direction=tuple(image.GetDirection())
+    )
+
+
+def cut(array: np.ndarray, box: Box, fill: Any = 0) -> np.ndarray:
+    """The voxels of a box that may reach beyond the array [z, y, x]; what lies beyond is `fill`."""
+    start, stop = np.asarray(box[0]), np.asarray(box[1])
+    low, high = np.maximum(start, 0), np.minimum(stop, array.shape)
+    result = np.full(stop - start, fill, dtype=array.dtype)
+    if np.all(high > low):
+        to, source = zip(low - start, high - start, strict=True), zip(low, high, strict=True)
+        result[tuple(slice(a, b) for a, b in to)] = array[tuple(slice(a, b) for a, b in source)]
+    return result

@@ -1,0 +1,1 @@
+"""Weights files and the store of named weights; the bundled weights lie here."""

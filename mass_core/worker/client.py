@@ -1,0 +1,400 @@
+"""The worker seen from outside: requests go in, callbacks tell how they fare, and a worker that dies is replaced.
+
+Standard library only, no thread of its own: whoever owns a `Client` calls `tick` about ten times a second, and every callback comes from
+`tick` or from the transport, on that thread, never from within `request` or `cancel`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from ..errors import InputError, MassError
+from ..failures import ending
+from . import protocol
+from .protocol import Lines, Request
+
+State = Literal["waiting", "done", "failed", "cancelled"]
+Reply = dict[str, Any]
+
+_TAIL = 20
+"""Last lines of a worker's standard error that are told when it dies."""
+_KEEPING_S = 150.0
+"""How long a cancelled request that keeps what it has may take to write it."""
+
+
+class WorkerDied(MassError):
+    """The worker ended in the middle of its work."""
+
+    def __init__(self, message: str, cure: str = "", details: str = "") -> None:
+        super().__init__(message, cure)
+        self.details = details
+        """The last lines it wrote on standard error."""
+
+
+class Transport(Protocol):
+    """A worker process seen from the client."""
+
+    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+        """Start the process.
+
+        Args:
+            received: gets the bytes of standard output in any portions.
+            told: gets the text of standard error in any portions.
+            ended: gets the exit code, after everything else.
+
+        Raises:
+            DeviceError: if it cannot be started.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to its standard input; nothing happens if it has ended."""
+
+    def close_input(self) -> None:
+        """End its standard input, which ends the worker."""
+
+    def kill(self) -> None:
+        """End it and all its children at once."""
+
+    def running(self) -> bool:
+        """Whether it runs at this moment."""
+
+
+class Call:
+    """A request under way."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        progress: Callable[..., None] | None,
+        done: Callable[[Reply], None] | None,
+        failed: Callable[[MassError], None] | None,
+        cancelled: Callable[[], None] | None,
+        stop: Callable[["Call"], None],
+    ) -> None:
+        self.request = request
+        self.state: State = "waiting"
+        self.stopping = False
+        """Whether it was cancelled and waits for the worker to say so."""
+        self.deadline: float | None = None
+        """When a worker that has not stopped by itself is killed."""
+        self._progress, self._done, self._failed, self._cancelled = progress, done, failed, cancelled
+        self._stop = stop
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+        return self.request.id
+
+    @property
+    def method(self) -> str:
+        """What was asked for."""
+        return self.request.method
+
+    def cancel(self) -> None:
+        """Stop it: the worker is asked first; if it does not answer in time, it is killed. Either way the call ends as cancelled."""
+        if self.state == "waiting" and not self.stopping:
+            self.stopping = True
+            self._stop(self)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what it has done counts when it is cancelled: then it ends as the worker says."""
+        return self.method in protocol.KEEPING
+
+    def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
+        """Tell how far it is."""
+        if self._progress is not None and not self.stopping:
+            self._progress(stage, fraction, eta_s, *([values] if values else []))
+
+    def end(self, outcome: Reply | MassError | None) -> None:
+        """Tell how it ended: with a reply, an error, or (None) cancelled. What was cancelled ends so, unless it keeps what it has."""
+        if self.state != "waiting":
+            return
+        if (self.stopping and not self.keeps) or outcome is None:
+            self.state = "cancelled"
+            if self._cancelled is not None:
+                self._cancelled()
+        elif isinstance(outcome, MassError):
+            self.state = "failed"
+            if self._failed is not None:
+                self._failed(outcome)
+        else:
+            self.state = "done"
+            if self._done is not None:
+                self._done(outcome)
+
+
+class _Life:
+    """One worker process, from start to end."""
+
+    def __init__(self, transport: Transport, hello: Request, until: float) -> None:
+        self.transport = transport
+        self.hello = hello
+        self.started = False
+        self.ready = False
+        """Whether it greeted back with our version; requests are held until then."""
+        self.until = until
+        """When it must have greeted back."""
+        self.lines, self.words = Lines(), Lines()
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+
+
+class Client:
+    """Talks to one worker; starts it when there is something to do and none is there.
+
+    Args:
+        transport: makes a worker process, not yet started.
+        grace_s: how long a cancelled request may take to stop before the worker is killed.
+        start_s: how long a fresh worker may take to greet back; the first import of PyTorch is slow.
+        clock: seconds that only grow.
+        on_log: gets a line of the record at a time: what the worker writes on standard error, and what cannot be understood.
+        on_started: called when a worker is ready; True: in place of one that died or was killed.
+    """
+
+    def __init__(
+        self,
+        transport: Callable[[], Transport],
+        *,
+        grace_s: float = 1.5,
+        start_s: float = 180.0,
+        clock: Callable[[], float] = time.monotonic,
+        on_log: Callable[[str], None] | None = None,
+        on_started: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._new_transport = transport
+        self._grace_s, self._start_s, self._clock = grace_s, start_s, clock
+        self._log = on_log or (lambda text: None)
+        self._started = on_started or (lambda again: None)
+        self._life: _Life | None = None
+        self._replaced = False
+        self._calls: dict[int, Call] = {}
+        self._number = 0
+        self._later: list[Callable[[], None]] = []
+        self.worker: dict[str, Any] = {}
+        """What the latest worker said of itself: the result of `hello`."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._calls)
+
+    def request(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        progress: Callable[..., None] | None = None,
+        done: Callable[[Reply], None] | None = None,
+        failed: Callable[[MassError], None] | None = None,
+        cancelled: Callable[[], None] | None = None,
+    ) -> Call:
+        """Ask the worker for something; returns at once. Exactly one of done, failed and cancelled is called later.
+
+        Args:
+            method: see docs/formats.md.
+            params: of the method; plain JSON values.
+            progress: hears the stage, its done share from 0 to 1, the seconds left or None, and, where there are any, numbers by name.
+            done: gets the reply: `result`, `timings`, `device`, `peak_memory`.
+            failed: gets the error; that the worker cannot be started is one too.
+            cancelled: called when the call was cancelled and nothing more of it comes.
+        """
+        request = Request(id=self._next_number(), method=method, params=params or {})
+        request.line()  # values that JSON does not know are the caller's mistake and told at once
+        call = Call(request, progress=progress, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
+        self._calls[call.id] = call
+        if self._life is None:
+            self._start()
+        elif self._life.ready:
+            self._life.transport.write(request.line())
+        return call
+
+    def tick(self) -> None:
+        """Do what is due; to be called about ten times a second."""
+        due, self._later = self._later, []
+        for action in due:
+            action()
+        now = self._clock()
+        if any(call.deadline is not None and now >= call.deadline for call in self._calls.values()):
+            self._log("The worker did not stop in time and was killed.")
+            self._replace()
+        life = self._life
+        if life is not None and not life.ready and now >= life.until:
+            self._kill()
+            error = WorkerDied(
+                f"The worker did not answer within {self._start_s:.0f} s of its start.",
+                "Try again; a virus scanner can make the first start slow.",
+                "\n".join(life.tail),
+            )
+            self._fail(list(self._calls.values()), error)
+
+    def close(self, wait_s: float = 1.0) -> None:
+        """End the worker, politely at first. Calls under way end as cancelled, without a word to anybody.
+
+        Args:
+            wait_s: how long it may take to end by itself; afterwards it is killed.
+        """
+        life, self._life = self._life, None
+        for call in self._calls.values():
+            call.state = "cancelled"
+        self._calls.clear()
+        self._later.clear()
+        self._replaced = False
+        if life is None:
+            return
+        life.transport.close_input()
+        until = time.monotonic() + wait_s
+        while life.transport.running() and time.monotonic() < until:
+            time.sleep(0.01)
+        if life.transport.running():
+            life.transport.kill()
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _start(self) -> None:
+        """Start a worker and greet it. If that fails, the calls hear of it at the next tick."""
+        hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
+        life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
+        try:
+            life.transport.start(
+                lambda data: self._received(life, data),
+                lambda text: self._told(life, text),
+                lambda code: self._ended(life, code),
+            )
+        except MassError as error:
+            self._life = None
+            self._later.append(partial(self._fail, list(self._calls.values()), error))
+            return
+        life.started = True
+        life.transport.write(hello.line())
+
+    def _replace(self) -> None:
+        """Kill the worker; what was cancelled ends, what else was under way is asked of a fresh one."""
+        self._kill()
+        for call in [call for call in self._calls.values() if call.stopping]:
+            self._end(call, None)
+        if self._calls and self._life is None:
+            self._start()
+
+    def _kill(self) -> None:
+        life, self._life = self._life, None
+        if life is not None:
+            self._replaced = True
+            life.transport.kill()
+
+    def _stop(self, call: Call) -> None:
+        """Ask the worker to stop a call, and see to it that the call ends."""
+        if self._life is None or not self._life.ready:
+            self._later.append(lambda: self._end(call, None))  # it has not been sent
+            return
+        call.deadline = self._clock() + (_KEEPING_S if call.keeps else self._grace_s)
+        self._life.transport.write(Request(id=self._next_number(), method="cancel", params={"id": call.id}).line())
+
+    def _received(self, life: _Life, data: bytes) -> None:
+        """Bytes of a worker's standard output."""
+        for line in life.lines.feed(data):
+            if life is self._life:  # a callback may have closed the client
+                self._heard(life, line)
+
+    def _heard(self, life: _Life, line: bytes) -> None:
+        """One line of a worker."""
+        try:
+            message = protocol.from_line(line)
+        except InputError as error:
+            self._log(f"Not understood: {error.message}")
+            return
+        number, event = message.get("id"), message.get("event")
+        if not life.ready and number == life.hello.id and event in protocol.LAST:
+            self._greeted(life, message)
+            return
+        call = self._calls.get(number) if isinstance(number, int) else None
+        if event == "log":
+            self._log(str(message.get("text", "")))
+        elif call is not None and event == "progress":
+            call.advance(str(message.get("stage", "")), *_how_far(message), _values(message))
+        elif call is not None and event in protocol.LAST:
+            self._end(call, message if event == "done" else protocol.error_of(message) if event == "failed" else None)
+        elif event == "failed":
+            self._log(f"The worker: {protocol.error_of(message)}")
+        elif event != "done":  # the answer to a cancel
+            self._log(f"Not understood: {protocol.shortened(line)}.")
+
+    def _greeted(self, life: _Life, message: dict[str, Any]) -> None:
+        """The answer to the greeting: the requests that waited for it go out, or the worker is sent away."""
+        result = message.get("result")
+        told: dict[str, Any] = result if isinstance(result, dict) else {}
+        theirs = told.get("version")
+        if message["event"] == "done" and theirs == protocol.VERSION:
+            life.ready = True
+            self.worker = told
+            self._started(self._replaced)
+            self._replaced = False
+            for call in list(self._calls.values()):
+                if life is self._life and not call.stopping:
+                    life.transport.write(call.request.line())
+            return
+        self._kill()
+        refused = message["event"] == "failed"
+        error = protocol.error_of(message) if refused else protocol.other_version(theirs, protocol.VERSION)
+        self._fail(list(self._calls.values()), error)
+
+    def _told(self, life: _Life, text: str) -> None:
+        """Text of a worker's standard error."""
+        for line in life.words.feed(text.encode("utf-8", "surrogatepass")):
+            shown = line.decode("utf-8", "replace")
+            life.tail.append(shown)
+            self._log(shown)
+
+    def _ended(self, life: _Life, code: int) -> None:
+        """A worker is no more."""
+        if life is not self._life:
+            return  # killed, or closed
+        if not life.started:  # within `request`, which calls nobody
+            self._later.append(lambda: self._ended(life, code))
+            return
+        self._life, self._replaced = None, True
+        for rest in (life.lines.rest(), life.words.rest()):
+            if rest.strip():
+                life.tail.append(rest.decode("utf-8", "replace"))
+        self._fail(list(self._calls.values()), _death(code, "\n".join(life.tail)))
+
+    def _fail(self, calls: Sequence[Call], error: MassError) -> None:
+        """These calls failed; those their callbacks make did not."""
+        for call in calls:
+            self._end(call, error)
+
+    def _end(self, call: Call, outcome: Reply | MassError | None) -> None:
+        """A call is over; forgotten before it is told, so that the callback may ask for the next thing."""
+        if self._calls.pop(call.id, None) is not None:
+            call.end(outcome)
+
+
+def _how_far(message: dict[str, Any]) -> tuple[float, float | None]:
+    """Fraction and seconds left in a progress message; what is no number counts as nothing."""
+    fraction, eta_s = message.get("fraction"), message.get("eta_s")
+    return (
+        float(fraction) if isinstance(fraction, (int, float)) else 0.0,
+        float(eta_s) if isinstance(eta_s, (int, float)) else None,
+    )
+
+
+def _values(message: dict[str, Any]) -> dict[str, float] | None:
+    """Numbers a progress message tells; what is none is left out."""
+    values = message.get("values")
+    found = values if isinstance(values, dict) else {}
+    return {str(name): value for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} or None
+
+
+def _death(code: int, tail: str) -> WorkerDied:
+    """What to tell of a worker that ended by itself."""
+    last = tail.splitlines()[-3:]
+    said = f" The last it said: {' | '.join(last)}" if last else ""
+    return WorkerDied(
+        f"The worker ended in the middle of its work ({ending(code)}).{said}",
+        "Try again, it is started anew. If it happens again, close other programs: memory may have run out.",
+        tail,
+    )

@@ -1,0 +1,184 @@
+"""A worker run with `subprocess`, for scripts, tests and benchmarks; inside 3D Slicer the module has its own transport."""
+
+import codecs
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from ..errors import DeviceError, MassError
+from .client import Client, Reply
+
+_CHUNK = 1 << 16
+_LAST_WORDS_S = 1.0
+"""How long the end of a process waits for what is left in its pipes; a child of it may hold them open."""
+
+
+def worker_command(python: str = sys.executable) -> list[str]:
+    """What to run."""
+    return [python, "-m", "mass_core", "worker"]
+
+
+class SubprocessTransport:
+    """A worker process (`client.Transport`). Threads read its pipes; `pump` hands on what came, on the caller's own thread.
+
+    Args:
+        command: what to run.
+        environment: of the process; None: the caller's.
+    """
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+        self._command = list(command)
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._events: queue.Queue[Callable[[], None]] = queue.Queue()
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None: not started."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+        """See `client.Transport`."""
+        try:
+            # A group of its own, so that it can be killed together with its children.
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise DeviceError(
+                f"The worker could not be started: {self._command[0]}: {error.strerror}.", "Check the path of the Python to run it with."
+            ) from error
+        assert process.stdout is not None and process.stderr is not None
+        self._process = process
+        out = self._reader(process.stdout, received)
+        text = codecs.getincrementaldecoder("utf-8")("replace")
+        err = self._reader(process.stderr, lambda data: told(text.decode(data)))
+        threading.Thread(target=self._wait, args=(process, (out, err), ended), daemon=True).start()
+
+    def write(self, data: bytes) -> None:
+        """See `client.Transport`."""
+        if self._process is None or self._process.stdin is None or self._process.stdin.closed:
+            return
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it has ended, which is told in its turn
+
+    def close_input(self) -> None:
+        """See `client.Transport`."""
+        if self._process is not None and self._process.stdin is not None:
+            try:
+                self._process.stdin.close()
+            except OSError:
+                pass  # it has ended
+
+    def kill(self) -> None:
+        """See `client.Transport`."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        if sys.platform == "win32":
+            subprocess.run(["taskkill", "/PID", str(self._process.pid), "/T", "/F"], check=False, capture_output=True)
+        else:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def running(self) -> bool:
+        """See `client.Transport`."""
+        return self._process is not None and self._process.poll() is None
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Hand on what has come; wait up to `timeout_s` for the first."""
+        try:
+            self._events.get(timeout=timeout_s)() if timeout_s > 0 else self._events.get_nowait()()
+            while True:
+                self._events.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _reader(self, pipe: IO[bytes], handle: Callable[[bytes], None]) -> threading.Thread:
+        """A thread that queues what comes out of a pipe."""
+
+        def read() -> None:
+            with pipe:
+                while data := os.read(pipe.fileno(), _CHUNK):
+                    self._events.put(lambda data=data: handle(data))  # type: ignore[misc]
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
+
+    def _wait(self, process: subprocess.Popen[bytes], readers: Sequence[threading.Thread], ended: Callable[[int], None]) -> None:
+        code = process.wait()
+        for reader in readers:
+            reader.join(_LAST_WORDS_S)
+        self._events.put(lambda: ended(code))
+
+
+class LocalClient(Client):
+    """A client for scripts: it runs its worker with `subprocess`, and its calls can be waited for.
+
+    Args:
+        command: what to run; None: this Python's worker.
+        environment: of the worker; None: the caller's.
+        options: of `Client`.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None, *, environment: Mapping[str, str] | None = None, **options: Any) -> None:
+        self.transport: SubprocessTransport | None = None
+        """Of the latest worker."""
+
+        def new() -> SubprocessTransport:
+            self.transport = SubprocessTransport(command or worker_command(), environment=environment)
+            return self.transport
+
+        super().__init__(new, **options)
+
+    def pump(self, timeout_s: float = 0.05) -> None:
+        """Let callbacks happen; waits up to `timeout_s` for the first."""
+        if self.transport is not None:
+            self.transport.pump(timeout_s)
+        self.tick()
+
+    def ask(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        progress: Callable[[str, float, float | None], None] | None = None,
+        timeout_s: float = 3600.0,
+    ) -> Reply:
+        """Ask the worker and wait for the answer.
+
+        Returns:
+            The reply: `result`, `timings`, `device`, `peak_memory`.
+
+        Raises:
+            MassError: if the request fails.
+            TimeoutError: if it takes longer; it is cancelled then.
+        """
+        replies: list[Reply] = []
+        errors: list[MassError] = []
+        call = self.request(method, params, progress=progress, done=replies.append, failed=errors.append)
+        until = time.monotonic() + timeout_s
+        while call.state == "waiting":
+            self.pump()
+            if time.monotonic() > until and not call.stopping:
+                call.cancel()
+        if errors:
+            raise errors[0]
+        if not replies:
+            raise TimeoutError(f"{method} took longer than {timeout_s} s.")
+        return replies[0]

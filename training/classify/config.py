@@ -1,0 +1,104 @@
+"""The complete configuration of a classifier's training, and its named recipes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from mass_core.errors import InputError
+
+from ..pretrain.config import AppearanceConfig, check_counts, check_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig:
+    """A whole run."""
+
+    name: str
+    licence: str = ""
+    """Of the classifier, recorded in it; empty: that of the weights it starts from."""
+    frozen: bool = True
+    """True: only the head learns, on features computed once. False: the encoder learns as well."""
+    random_encoder: bool = False
+    """The encoder starts from chance: the same network without pretraining, to compare with."""
+    epochs: int = 50
+    batch_size: int = 8
+    """Scans of a step, of all processes together."""
+    head_rate: float = 5e-4
+    """Learning rate of attention pooling and linear layer."""
+    encoder_rate: float = 1e-5
+    """Learning rate of the encoder, if it is not frozen."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: from epoch to epoch, down to 1e-6."""
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    dropout: float = 0.1
+    class_weights: bool = True
+    """Rare classes count more: by the inverse of their share, from 0.1 to 10."""
+    size_zyx: tuple[int, int, int] = (96, 128, 192)
+    """Voxels the network sees of a scan; what is smaller is padded, of what is larger the middle counts."""
+    spacing_mm: float = 0.0
+    """Voxel edge of the input. 0: that of the weights, or, where they choose it for each label, the finest at which nearly all training
+    scans fit into the input."""
+    copies: int = 0
+    """With a frozen encoder: features of so many further copies of every training scan, their intensities changed."""
+    seed: int = 42
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the steps of an encoder that learns. auto: bfloat16 on CUDA, float32 elsewhere. Features are float32 always."""
+    workers: int = 0
+    log_every: int = 20
+    save_every: int = 500
+    """Steps between states; one is saved at the end of the run and when it is stopped as well."""
+    keep_states: int = 2
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+
+    FREE: ClassVar[frozenset[str]] = frozenset(("licence", "workers", "log_every", "save_every", "keep_states"))
+    """Settings a resumed run may change."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by, and numbers no run can have."""
+        check_names(self)
+        check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
+        if min(self.size_zyx) < 1:
+            raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}.", "Choose a share from 0 to below 1.")
+        if self.spacing_mm < 0 or self.copies < 0:
+            raise InputError(f"spacing_mm is {self.spacing_mm}, copies {self.copies}.", "Choose 0 or more.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, as written to `config.json`."""
+        return asdict(self)
+
+
+def paper() -> ClassifyConfig:
+    """The paper's protocol (its section 6.4): frozen encoder, AdamW at 5e-4, 50 epochs; what it leaves open is the released code's."""
+    return ClassifyConfig(name="paper")
+
+
+def released() -> ClassifyConfig:
+    """The released code's run: head and encoder learn, 100 epochs under a cosine."""
+    return ClassifyConfig(name="released", frozen=False, epochs=100, head_rate=1e-4, encoder_rate=1e-5, schedule="cosine")
+
+
+def small() -> ClassifyConfig:
+    """For the bundled weights on a laptop: a small input, and a rate at which their narrow features are learned from in seconds."""
+    return replace(paper(), name="small", size_zyx=(64, 64, 64), head_rate=2e-3)
+
+
+def smoke() -> ClassifyConfig:
+    """A minute's proof that everything connects."""
+    return replace(paper(), name="smoke", epochs=3, batch_size=4, size_zyx=(32, 32, 32), head_rate=5e-3, log_every=2, save_every=4)
+
+
+RECIPES: dict[str, Callable[[], ClassifyConfig]] = {"paper": paper, "released": released, "small": small, "smoke": smoke}
+
+
+def named(name: str) -> ClassifyConfig:
+    """The recipe called `name`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in RECIPES:
+        raise InputError(f"There is no recipe {name!r} for classifiers.", f"Choose one of: {', '.join(RECIPES)}.")
+    return RECIPES[name]()

@@ -1,0 +1,363 @@
+"""Classifiers of whole scans on the encoder of pretrained weights (paper, classification protocol).
+
+    python -m training.classify --weights small --labels labels.csv --images SCANS --output RUN --recipe small
+    torchrun --nproc-per-node 2 -m training.classify ...     two processes, each computing half of every batch
+    python -m training.classify ... --full                   the encoder learns as well
+    python -m training.classify ... --resume                 go on where the run in --output stopped
+
+With a frozen encoder every scan's features are computed once; the head then learns in seconds. RUN receives config.json, log.jsonl, state/,
+features/ or inputs/, best.safetensors (by AUC on the split val, for `mass classify`) and metrics.json. The split test is looked at once,
+at the end.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
+from torch.utils.data import DataLoader
+
+from mass_core.data.dataset import SPLITS, write_json
+from mass_core.errors import InputError, MassError
+from mass_core.failures import as_mass_error
+from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
+from mass_core.weights.checkpoint import Model, load_model
+
+from ..pretrain.config import changed
+from ..runs.distributed import Group
+from ..runs.logbook import Logbook
+from ..runs.options import add_run
+from ..runs.precision import autocast
+from ..runs.run_folder import check_enter, commit, enter
+from ..runs.state import Settings, newest, write
+from ..runs.stopping import Signals, ignore_interrupt
+from . import config as classify_config
+from .config import ClassifyConfig
+from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
+from .scores import scores
+from .table import Table, read_table
+
+_LEAST_RATE = 1e-6
+_WEIGHT_LIMITS = (0.1, 10.0)
+
+
+@dataclass
+class Learner:
+    """What learns, and how far it is."""
+
+    network: ClassifierNetwork
+    frozen: bool
+    optimiser: Optimizer
+    origin: dict[str, Any]
+    """What the run was started with beside its settings; another one is refused."""
+    step: int = 0
+    best: tuple[float, float] = (-1.0, 0.0)
+    """AUC on val, 0 if there is none, and minus the loss there."""
+
+    @property
+    def learning(self) -> nn.Module:
+        """The part whose weights move."""
+        return self.network.head if self.frozen else self.network
+
+    def save(self, folder: Path, config: Settings, group: Group) -> None:
+        """Write a state file."""
+        values = {"network": self.learning.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best, "origin": self.origin}
+        write(folder, self.step, values, config, group)
+
+    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
+        """Take on the newest state that is whole; returns what the user should be told.
+
+        Raises:
+            InputError: if there is none, or it was made with another recipe, other weights, labels or scans.
+        """
+        values, told = newest(folder, config, group)
+        if others := [name for name, value in self.origin.items() if values["origin"].get(name) != value]:
+            raise InputError(
+                f"The run in {folder.parent} was made with other {', '.join(others)}.", "Resume with the same, or choose another --output."
+            )
+        try:
+            self.learning.load_state_dict(values["network"])
+            self.optimiser.load_state_dict(values["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
+            ) from error
+        self.step, self.best = values["step"], tuple(values["best"])
+        return [*told, f"Going on from step {self.step}."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    settings: ClassifyConfig
+    made: ClassifierConfig
+    table: Table
+    samples: dict[str, Samples]
+    """Of every split, as they are."""
+    learning: Samples
+    """Of the split train, changed from draw to draw."""
+    model: Model
+    """Whose encoder it is."""
+    output: Path
+    group: Group
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.table.splits["train"]) / self.settings.batch_size)
+
+
+def train(settings: ClassifyConfig, table: Table, weights: str, output: Path, group: Group, *, resume: str, minutes: float) -> Learner:
+    """Run the recipe from its start or from the last state, until its end or a signal."""
+    check_enter(output, resume)
+    model = load_model(weights, str(group.device))
+    fitting = survey(table, model.recipe.changed(window_zyx=settings.size_zyx), output, group)
+    recipe = input_recipe(settings, model.recipe, [fitting[row.name] for row in table.splits["train"]])
+    made = ClassifierConfig(
+        model=model.config, recipe=recipe, classes=table.classes, multi_label=table.multi_label, dropout=settings.dropout
+    )
+    learner = start(settings, made, model, table, group)
+    enter(settings, output, learner, group, resume)
+    if group.leads:
+        sys.stderr.write("".join(f"{line}\n" for line in notes(table, recipe.spacing_zyx or (), fitting)))
+    files = prepared(table, learner.network, settings, made, output, group)
+
+    def samples(split: str, learning: bool) -> Samples:
+        of_split = [files[row.name] for row in table.splits[split]]
+        return Samples(of_split, table.targets(split), settings, made, learning=learning)
+
+    run = Run(
+        settings=settings,
+        made=made,
+        table=table,
+        samples={split: samples(split, learning=False) for split in SPLITS},
+        learning=samples("train", learning=True),
+        model=model,
+        output=output,
+        group=group,
+    )
+    if learn(run, learner, minutes):
+        judge(run)
+    return learner
+
+
+def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table: Table, group: Group) -> Learner:
+    """The encoder of the weights, or a random one, a random head, and their optimiser."""
+    torch.manual_seed(settings.seed)
+    network = ClassifierNetwork(made)
+    if not settings.random_encoder:
+        network.encoder.load_state_dict(model.network.encoder.state_dict())
+    network.to(group.device).train()
+    parts = [{"params": list(network.head.parameters()), "lr": settings.head_rate, "rate": settings.head_rate}]
+    if settings.frozen:
+        network.encoder.eval().requires_grad_(False)
+    else:
+        parts.append({"params": list(network.encoder.parameters()), "lr": settings.encoder_rate, "rate": settings.encoder_rate})
+    origin = {"weights": model.fingerprint, "labels": table.sha256, "spacing": list(made.recipe.spacing_zyx or ())}
+    return Learner(network, settings.frozen, AdamW(parts, weight_decay=settings.weight_decay), origin)
+
+
+def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float]) -> list[str]:
+    """What the user should know before anything is computed."""
+    counts = ", ".join(f"{len(table.splits[split])} {split}" for split in SPLITS)
+    told = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
+    larger = sum(mm > max(spacing_zyx) * 1.01 for mm in fitting.values())
+    if larger:
+        told.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle counts.")
+    for split in ("val", "test"):
+        if table.splits[split] and (silent := table.silent(split)):
+            told.append(f"All scans of the split {split}, or none, have {', '.join(silent)}: there is no AUC for that.")
+    if len(table.silent("val")) == len(table.classes):
+        told.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
+    return told
+
+
+def learn(run: Run, learner: Learner, minutes: float) -> bool:
+    """All steps that are left, judged after every epoch; whether the end was reached."""
+    settings, group = run.settings, run.group
+    steps = run.epoch * settings.epochs
+    network = group.wrap(learner.learning)
+    weights = class_weights(run.table, settings).to(group.device)
+    until = time.monotonic() + 60 * minutes if minutes else float("inf")
+    logbook = Logbook(run.output / "log.jsonl", start=learner.step, steps=steps, every=settings.log_every, quiet=not group.leads)
+    with Signals() as signals, logbook as log:
+        for batch in _batches(run, range(learner.step, steps)):
+            set_rates(learner, settings, learner.step // run.epoch)
+            loss = step(run, learner, network, batch, weights)
+            log.add(learner.step, loss=loss)
+            if learner.step % run.epoch == 0:
+                values = validate(run, learner, weights)
+                log.note(learner.step, epoch=learner.step // run.epoch, **values)
+                keep_best(run, learner, values)
+            stopping = group.any(signals.asked or time.monotonic() > until)
+            if group.leads and (stopping or learner.step == steps or learner.step % settings.save_every == 0):
+                learner.save(run.output / "state", settings, group)
+            if stopping:
+                break
+    return learner.step == steps
+
+
+def _batches(run: Run, steps: range) -> "DataLoader[Sample]":
+    return DataLoader(
+        run.learning,
+        batch_sampler=Draws(len(run.learning.files), run.settings, steps, run.group),
+        num_workers=run.settings.workers,
+        pin_memory=run.group.device.type == "cuda",
+        worker_init_fn=ignore_interrupt,
+    )
+
+
+def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Sample, weights: Tensor) -> Tensor:
+    """One step on this process's share of the batch; returns the loss."""
+    settings, group = run.settings, run.group
+    torch.manual_seed((settings.seed * 1_000_003 + learner.step) * group.size + group.rank)
+    seen, inside, targets = (part.to(group.device, non_blocking=True) for part in batch)
+    learner.optimiser.zero_grad(set_to_none=True)
+    with autocast("float32" if settings.frozen else settings.precision, group.device):
+        logits = network(seen, inside)
+    loss = charge(logits.float(), targets, weights, run.made)
+    loss.backward()
+    norm = clip_grad_norm_(learner.learning.parameters(), settings.clip_norm)
+    if not norm.isfinite():
+        raise MassError(f"The gradients of step {learner.step} are not finite.", "Lower head_rate and encoder_rate or use float32.")
+    learner.optimiser.step()
+    learner.step += 1
+    return loss.detach()
+
+
+def charge(logits: Tensor, targets: Tensor, weights: Tensor, made: ClassifierConfig) -> Tensor:
+    """Mean loss of scans: cross-entropy, or for several labels binary cross-entropy.
+
+    Args:
+        logits: [B,classes].
+        targets: [B,classes], 1 for the classes a scan has.
+        weights: [classes], of a scan of the class, or of the presence of the class.
+        made: says which.
+    """
+    if made.multi_label:
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+    # Not divided by the weights of a batch: shares of a batch then add up whatever the number of processes.
+    return F.cross_entropy(logits, targets, weight=weights, reduction="sum") / len(targets)
+
+
+def class_weights(table: Table, settings: ClassifyConfig) -> Tensor:
+    """[classes]: scans / (classes x scans of the class), or, for several labels, scans without it / scans with it; of the split train."""
+    targets = table.targets("train")
+    if not settings.class_weights:
+        return torch.ones(targets.shape[1])
+    having = targets.sum(dim=0)
+    wanted = (len(targets) - having) / having if table.multi_label else len(targets) / (len(having) * having)
+    return wanted.clamp(*_WEIGHT_LIMITS)
+
+
+def set_rates(learner: Learner, settings: ClassifyConfig, epoch: int) -> None:
+    """Learning rates of an epoch."""
+    share = (1 + math.cos(math.pi * epoch / settings.epochs)) / 2 if settings.schedule == "cosine" else 1.0
+    for part in learner.optimiser.param_groups:
+        part["lr"] = _LEAST_RATE + (part["rate"] - _LEAST_RATE) * share
+
+
+def validate(run: Run, learner: Learner, weights: Tensor) -> dict[str, Any]:
+    """Scores on the split val, and its loss, the same in all processes."""
+    logits = predict(learner.learning, run.samples["val"], run.group)
+    targets = run.table.targets("val")
+    values = scores(probabilities(logits, run.made), targets, run.made)
+    loss = charge(logits, targets, weights.cpu(), run.made)
+    return {f"val_{name}": values[name] for name in ("auc", "accuracy", "balanced_accuracy", "f1")} | {"val_loss": float(loss)}
+
+
+@torch.no_grad()
+def predict(network: nn.Module, samples: Samples, group: Group) -> Tensor:
+    """Logits [scans, classes] of a split, in evaluation mode; processes share the scans, all get everything."""
+    before = network.training
+    network.eval()
+    mine = range(len(samples.files))[group.rank :: group.size]
+    rows = [
+        row.tolist()
+        for seen, inside, _ in samples.batches(samples.settings.batch_size, mine)
+        for row in network(seen.to(group.device), inside.to(group.device)).float().cpu()
+    ]
+    network.train(before)
+    found = dict(group.gather(list(zip(mine, rows, strict=True))))
+    return torch.tensor([found[scan] for scan in range(len(samples.files))])
+
+
+def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
+    """Write the classifier if it is the best so far: by AUC on val; the loss there decides between equal ones, or if there is no AUC."""
+    score = (values["val_auc"] or 0.0, -values["val_loss"])
+    if score <= learner.best:
+        return
+    learner.best = score
+    if not run.group.leads:
+        return
+    provenance = {
+        "recipe": run.settings.name,
+        "steps": learner.step,
+        "commit": commit(),
+        "weights": {"name": run.model.name, "fingerprint": run.model.fingerprint},
+        "labels": {"file": run.table.file.name, "sha256": run.table.sha256},
+        "scans": {split: len(run.table.splits[split]) for split in SPLITS},
+        "config": run.settings.as_json(),
+        "val": values,
+    }
+    licence = run.settings.licence or run.model.licence
+    save_classifier(run.output / "best.safetensors", learner.network, run.made, provenance, licence)
+
+
+def judge(run: Run) -> None:
+    """Score the classifier as it was written: on val, and, the only time, on test; `metrics.json`."""
+    run.group.any(False)  # until the file is there
+    best = load_classifier(run.output / "best.safetensors", str(run.group.device))
+    network = best.network.head if run.settings.frozen else best.network
+    found: dict[str, Any] = {"steps": best.provenance["steps"]}
+    for split in ("val", "test"):
+        if run.table.splits[split]:
+            logits = predict(network, run.samples[split], run.group)
+            found[split] = scores(probabilities(logits, best.config), run.table.targets(split), best.config)
+    if run.group.leads:
+        write_json(run.output / "metrics.json", found)
+        sys.stderr.write("".join(f"{split}: AUC {_text(found[split]['auc'])}\n" for split in ("val", "test") if split in found))
+
+
+def _text(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="training.classify", description="Classifiers of whole scans on a pretrained encoder.")
+    parser.add_argument("--weights", default="small", metavar="W", help="weights whose encoder is used (default: %(default)s)")
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
+    parser.add_argument("--output", type=Path, required=True, help="run folder")
+    parser.add_argument("--recipe", default="paper", help=f"named configuration ({', '.join(classify_config.RECIPES)})")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="only the head learns")
+    mode.add_argument("--full", dest="frozen", action="store_false", help="the encoder learns as well")
+    add_run(parser)
+    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    args = parser.parse_args(argv)
+    try:
+        changes = [*args.set, *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
+        settings = changed(classify_config.named(args.recipe), changes)
+        table = read_table(args.labels, args.images)
+        group = Group.join(args.device)
+        train(settings, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
+        group.leave()
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        sys.stderr.write(f"{known}\n")
+        return 2
+    return 0

@@ -1,1 +1,0 @@
-"""What the training scripts feed the network with."""

@@ -1,0 +1,1 @@
+"""Finetuning to fixed classes."""

@@ -1,0 +1,246 @@
+"""The labelled scans of a finetuning run: prepared if they come as files, chosen, checked, and encoded for the start."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mass_core.config import Recipe, to_dict
+from mass_core.data.dataset import Dataset, finished_case
+from mass_core.data.make_case import make_case
+from mass_core.data.opening import open_dataset
+from mass_core.errors import InputError
+from mass_core.evaluation.scoring import case_volumes, segmenter_for
+from mass_core.inference.segmenter import Segmenter
+from mass_core.outputs import stem
+from mass_core.progress import Report, Steps
+from mass_core.tasks.task import Task
+from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.volume import Volume
+from mass_core.weights.checkpoint import Model
+from mass_core.worker.requests import Finetune, Reference
+
+from ..runs.distributed import Group
+from .config import FinetuneConfig
+from .crops import voxels_by_plane
+
+Planes = dict[str, dict[int, NDArray[np.int64]]]
+"""Of each scan, for each value it shows, the voxels in each plane."""
+_CURE = "Give scans with label maps, as cases or as a dataset prepared with --labels."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Who trains, who judges, and what is learned."""
+
+    dataset: Dataset
+    planes: Planes
+    """Of the training scans, classes that are not learned left out."""
+    val: tuple[str, ...]
+    labels: tuple[int, ...]
+    looks: Mapping[int, Appearance] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+    """What the user should know about the choice."""
+
+
+def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: Group, steps: Steps) -> Cohort:
+    """The scans an order names, those that come as files prepared into `folder`.
+
+    Raises:
+        MassError: if they cannot be used.
+        Cancelled: if `steps` said so.
+    """
+    if bool(order.cases) == (order.dataset is not None):
+        raise InputError("Which scans to learn from must be said once.", "Give either cases or a dataset.")
+    looks = {} if order.dataset else _looks(order.cases)
+    if order.dataset is None and group.leads:
+        dataset = _prepared(order.cases, model.recipe.changed(modality=order.modality), folder, steps)
+        _with_splits(dataset, looks, config.seed).write()
+    group.wait()
+    dataset = open_dataset(order.dataset or folder)
+    looks = {value: Appearance(name=name) for value, name in dataset.label_names.items()} | looks
+    looks |= {int(value): Appearance(name=x.name, color=x.color, terminology=x.terminology) for value, x in order.appearance.items()}
+    return _chosen(order, config, dataset, looks)
+
+
+def recipe_of(model: Model, dataset: Dataset) -> Recipe:
+    """The recipe of the weights, with the preparation the dataset's scans had: what finetuned weights do with a scan."""
+    names = ("orientation", "interpolation", "ct_clip_hu", "percentiles", "body_crop", "body_threshold_hu")
+    known: dict[str, Any] = {name: dataset.recipe[name] for name in names if name in dataset.recipe}
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    modalities = {case.modality for case in dataset.cases}
+    return model.recipe.changed(**changes, modality=modalities.pop() if len(modalities) == 1 else None)
+
+
+def encode(
+    model: Model, cohort: Cohort, config: FinetuneConfig, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None
+) -> Task:
+    """The start: what the weights make of the training scans, a mean over `config.references` of them for each class.
+
+    Raises:
+        MassError: if a scan cannot be used.
+        Cancelled: if `cancelled` said so.
+    """
+    segmenter = segmenter_for(Segmenter(model, recipe_of(model, cohort.dataset)), cohort.dataset)
+    left = dict.fromkeys(cohort.labels, config.references)
+    references = []
+    for name, shown in cohort.planes.items():
+        if any(left[value] > 0 for value in shown):
+            references.append(case_volumes(cohort.dataset, name))
+            left = {value: count - (value in shown) for value, count in left.items()}
+    task = segmenter.encode(references, cohort.labels, appearance=cohort.looks, progress=progress, cancelled=cancelled)
+    return replace(task, recipe=recipe_of(model, cohort.dataset), warnings=())
+
+
+def _looks(cases: Sequence[Reference]) -> dict[int, Appearance]:
+    """Names and colours the label maps give; all must mean the same by a number.
+
+    Raises:
+        InputError: if they do not.
+    """
+    found: dict[int, tuple[Appearance, str]] = {}
+    for case in cases:
+        for value, look in read_appearance(case.mask).items():
+            if case.labels is not None and value not in case.labels:
+                continue
+            before, file = found.setdefault(value, (look, case.mask))
+            if before.name != look.name:
+                raise InputError(
+                    f"Label {value} is called {before.name!r} in {file}, {look.name!r} in {case.mask}.",
+                    "Give a structure the same number in all label maps.",
+                )
+    return {value: look for value, (look, _) in sorted(found.items())}
+
+
+def _check_names(looks: Mapping[int, Appearance], labels: Sequence[int]) -> None:
+    """Refuse classes that cannot be told apart by name."""
+    names = [looks[value].name for value in labels if value in looks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        values = ", ".join(str(value) for value in labels if value in looks and looks[value].name == twice[0])
+        raise InputError(f"Several labels are called {twice[0]!r}: {values}.", "Give each structure a name of its own.")
+
+
+def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: Steps) -> Dataset:
+    """A dataset of scans that come as files, all of them for training; what is there already is not made again."""
+    done, names = [], _names(cases)
+    for number, (name, case) in enumerate(zip(names, cases, strict=True)):
+        steps.at("prepare", number, len(names))
+        for path in (case.image, case.mask):
+            if not Path(path).exists():
+                raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
+        settings = _settings(case, recipe)
+        if finished_case(folder, name, settings) is None:
+            mask = Volume.read(case.mask)
+            if case.labels is not None:
+                mask = Volume(np.where(np.isin(mask.array, case.labels), mask.array, 0), mask.geometry)
+            image = Volume.read(case.image, frame=case.frame)
+            make_case(folder, name, image, recipe, patient=name, settings=settings, labels=(mask, Path(case.mask)))
+        made = finished_case(folder, name, settings)
+        assert made is not None
+        done.append(made)
+    steps.at("prepare", len(names), len(names))
+    return Dataset(folder=folder, name=folder.name, cases=tuple(done), splits={"train": tuple(names)}, recipe=to_dict(recipe))
+
+
+def _with_splits(dataset: Dataset, looks: Mapping[int, Appearance], seed: int) -> Dataset:
+    """Some scans kept apart to validate on, and the names of the classes."""
+    shown = {case.name: set(voxels_by_plane(_labels(dataset, case.name))) for case in dataset.cases}
+    train, val = hold_out(shown, seed)
+    names = {value: look.name for value, look in looks.items()}
+    return replace(dataset, splits={"train": train, "val": val, "test": ()}, label_names=names)
+
+
+def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Who trains, and who judges: a fifth, at least one of two; never a scan that alone shows some structure.
+
+    Args:
+        shown: by name, the values a scan shows.
+        seed: another one chooses others.
+    """
+    train, val = set(shown), set[str]()
+    for name in map(str, np.random.default_rng(seed).permutation(sorted(shown))):
+        others = set[int]().union(*(shown[other] for other in train - {name}))
+        if len(val) < max(len(shown) // 5, len(shown) > 1) and shown[name] and shown[name] <= others:
+            train, val = train - {name}, val | {name}
+    return tuple(sorted(train)), tuple(sorted(val))
+
+
+def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, Appearance]) -> Cohort:
+    """Training scans, validation scans and classes."""
+    names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
+    if order.train_cases is not None:
+        if unknown := sorted(set(order.train_cases) - set(names)):
+            raise InputError(f"{dataset.folder} has no labelled training scan {', '.join(unknown)}.", "Names are listed in dataset.json.")
+        names = list(order.train_cases)
+    planes = {name: voxels_by_plane(_labels(dataset, name)) for name in names}
+    if order.labels:
+        planes = {name: {value: counts for value, counts in shown.items() if value in order.labels} for name, shown in planes.items()}
+    planes = drawn(planes, order.shots, order.draw, config.seed)
+    labels = sorted({value for shown in planes.values() for value in shown})
+    if not labels:
+        raise InputError(f"None of the {len(names)} training scans of {dataset.folder} shows a structure to learn.", _CURE)
+    if absent := sorted(set(order.labels or ()) - set(labels)):
+        raise InputError(
+            f"Label {', '.join(map(str, absent))} is in none of the {len(planes)} training scans; they show {', '.join(map(str, labels))}.",
+            "Choose among those.",
+        )
+    _check_names(looks, labels)
+    val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
+    val = tuple(name for name in val if set(voxels_by_plane(_labels(dataset, name))) & set(labels))
+    told = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
+    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, told=told)
+
+
+def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
+    """`shots` of the scans; scans that show more of the classes come first.
+
+    Raises:
+        InputError: if there are fewer.
+    """
+    if shots is None:
+        return planes
+    if not 1 <= shots <= len(planes):
+        raise InputError(f"{shots} training scans are asked for, there are {len(planes)}.", "Choose another number of --shots.")
+    order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(planes))]
+    order = sorted(order, key=lambda name: -len(planes[name]))
+    return {name: planes[name] for name in (order[(draw * shots + k) % len(order)] for k in range(shots))}
+
+
+def _labels(dataset: Dataset, name: str) -> NDArray[np.integer]:
+    labels = dataset.labels(name)
+    assert labels is not None  # asked of scans with labels only
+    return labels
+
+
+def _notes(planes: Planes, labels: Sequence[int]) -> list[str]:
+    """Classes that few scans show."""
+    counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
+    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in labels if counts[value] == 1 < len(planes)]
+
+
+def _no_validation(planes: Planes) -> str:
+    few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is kept apart (split val)"
+    return f"{few}: nothing is validated, the last weights count."
+
+
+def _names(cases: Sequence[Reference]) -> list[str]:
+    """A name for each case: that of its image, numbered where several have it."""
+    names: list[str] = []
+    for case in cases:
+        name, number = stem(Path(case.image)), 1
+        while name in names:
+            number += 1
+            name = f"{stem(Path(case.image))}_{number}"
+        names.append(name)
+    return names
+
+
+def _settings(case: Reference, recipe: Recipe) -> str:
+    """Fingerprint of the files and settings a case is made from."""
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, (case.image, case.mask))]
+    return hashlib.sha256(json.dumps([to_dict(recipe), states, case.labels, case.frame]).encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""The command of finetuning: from its words, or an order in a file, to the run and its result."""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mass_core.console import JsonLines, Output, Terminal
+from mass_core.data.dataset import read_json
+from mass_core.errors import Cancelled, InputError, MassError
+from mass_core.failures import as_mass_error
+from mass_core.outputs import check_free, folders_ready, stem
+from mass_core.progress import Steps
+from mass_core.tasks.task import Task
+from mass_core.weights.checkpoint import Model, load_model
+from mass_core.worker.requests import Finetune, read
+
+from ..pretrain.config import changed
+from ..runs.distributed import Group
+from ..runs.options import add_run
+from ..runs.run_folder import check_enter
+from ..runs.stopping import Signals
+from . import recipes as finetune_recipes
+from .cases import encode, gather
+from .config import FinetuneConfig
+from .fixed_classes import Tuning
+from .loop import finetune
+from .reporting import News
+from .run import Run
+
+_START = "start.masstask"
+"""What the classes look like to the weights before they are finetuned."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input, 130 cancelled before there was anything to keep."""
+    arguments = _parser().parse_args(argv)
+    output: Output = JsonLines() if arguments.json else Terminal()
+    try:
+        order = _order(arguments)
+        with Signals() as signals:
+            group = Group.join(order.device)
+            news = News(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+            result = run(order, group, news, resume=arguments.resume)
+            group.leave()
+        if group.leads:
+            output.result(_summary(result), **result)
+        return 0
+    except Cancelled:
+        output.cancelled()
+        return 130
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        output.failed(known)
+        return 2
+    finally:
+        output.close()
+
+
+def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[str, Any]:
+    """Do what an order asks for; returns what is told about it.
+
+    Raises:
+        MassError: if its scans or weights cannot be used, or files cannot be written.
+        Cancelled: if it was stopped before there was anything to keep.
+    """
+    assert order.folder is not None
+    folder, output = Path(order.folder), None if order.output is None else Path(order.output)
+    if output is not None:
+        check_free([output], overwrite=order.overwrite)
+    check_enter(folder, resume)
+    with folders_ready([folder / "config.json", *([output] if output else [])]):
+        model = load_model(order.weights, str(group.device))
+        model.network.check_takes_references()
+        config = _config(order, model)
+        cohort = gather(order, model, config, folder / "data", group, Steps(news.progress, news.cancelled))
+        for text in cohort.told:
+            news.warn(text)
+        start = folder / _START
+        if resume and start.exists():
+            task = Task.load(start)
+            task.require(model.fingerprint, model.name)
+        else:
+            task = encode(model, cohort, config, progress=news.progress, cancelled=news.cancelled)
+            if group.leads:
+                task.save(start, overwrite=True)
+        whole = Run(config=config, model=model, task=task, cohort=cohort, output=folder, group=group, news=news, scratch=order.scratch)
+        state, stopped = finetune(whole, resume)
+        return _result(whole, state, stopped, output)
+
+
+def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[str, Any]:
+    """The weights that count, where they were asked for, and what is told about them.
+
+    Raises:
+        Cancelled: if there are none yet.
+    """
+    epochs = state.step // run.config.steps_per_epoch
+    if stopped == "cancelled" and not (state.scores or (epochs and not run.cohort.val)):
+        raise Cancelled
+    kept = run.output / ("best.safetensors" if state.scores else "last.safetensors")
+    if run.group.leads:
+        _draw(run.output)
+        if output is not None:
+            _copy(kept, output)
+    if state.scores and state.best_epoch == 0 and epochs:
+        run.news.warn("No epoch was better than the start: the weights are those before finetuning, with fixed classes.")
+    labels = [
+        {"value": label.value, "name": label.name, "color": label.color, "dice": state.scores.get(f"dice_{label.value}")}
+        for label in run.task.labels
+    ]
+    return {
+        "output": str(output or kept),
+        "labels": labels,
+        "best_dice": state.scores.get("val_dice"),
+        "best_epoch": state.best_epoch if state.scores else epochs,
+        "epochs": epochs,
+        "stopped": stopped,
+        "warnings": run.news.warnings,
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file under another name, complete or not at all."""
+    from mass_core.files import write_by
+
+    with source.open("rb") as file:
+        write_by(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
+
+
+def _draw(folder: Path) -> None:
+    """The curves of the run, where Matplotlib is installed: in 3D Slicer it need not be."""
+    try:
+        from ..curves import draw
+    except ModuleNotFoundError:
+        return
+    draw(folder)
+
+
+def _config(order: Finetune, model: Model) -> FinetuneConfig:
+    """The recipe with the order's changes."""
+    parameters = sum(value.numel() for value in model.network.parameters())
+    config = changed(finetune_recipes.named(order.recipe, parameters), order.settings)
+    config = config if order.precision in ("auto", "float16") else replace(config, precision=order.precision)
+    return config if order.epochs is None else replace(config, epochs=order.epochs)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    """One line for people."""
+    best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
+    why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
+    return f"{result['output']}: {best}, {result['epochs']} epochs{why}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="training.finetune", description="Finetune to fixed classes.")
+    start = parser.add_argument_group("start")
+    start.add_argument("--weights", default="small", metavar="W", help="weights file or name (default: %(default)s)")
+    start.add_argument("--scratch", action="store_true", help="start the same network from chance instead")
+    scans = parser.add_argument_group("labelled scans, one of")
+    scans.add_argument("--data", metavar="DATASET", help="folder of a dataset with labels")
+    scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
+    scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
+    parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
+    parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
+    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
+    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
+    parser.add_argument("--draw", type=int, default=0, metavar="D", help="which draw, from 0 (default: %(default)s)")
+    parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the run and of the draws")
+    parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
+    add_run(parser)
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
+    parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
+    parser.add_argument("--bound-to-input", action="store_true", help="stop, the best weights kept, when standard input ends")
+    return parser
+
+
+def _order(arguments: argparse.Namespace) -> Finetune:
+    """What the command line asks for.
+
+    Raises:
+        InputError: if it does not say what is needed, or says it twice.
+    """
+    if arguments.config is not None:
+        values = read_json(arguments.config, "Give a file with the params of finetune.")
+    else:
+        names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
+        values = {name: getattr(arguments, name) for name in names}
+        values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": arguments.set}
+        if arguments.seed is not None:
+            values["settings"] = [*arguments.set, f"seed={arguments.seed}"]
+    if arguments.output is not None:
+        values["folder"] = str(arguments.output)
+    if not values.get("folder"):
+        raise InputError("Nothing says where the run goes.", "Add --output RUN.")
+    return read(Finetune, values)
+
+
+def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
+    """Scans of a folder with the label maps of the same names."""
+    from mass_core.data.scan_files import find_scans, scan_named
+
+    if arguments.images is None:
+        return []
+    if arguments.labels_dir is None:
+        raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")
+    pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
+    found = [{"image": str(image), "mask": str(mask)} for image, mask in pairs if mask is not None]
+    if not found:
+        raise InputError(
+            f"No scan in {arguments.images} has a label map in {arguments.labels_dir}.",
+            f"Name it like the scan, {stem(pairs[0][0])}.nii.gz, say.",
+        )
+    return found

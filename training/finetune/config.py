@@ -1,0 +1,116 @@
+"""The complete configuration of a finetuning run; `training.finetune_recipes` names some."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ..pretrain.config import AppearanceConfig, check_counts, check_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """How crops are laid into the labelled scans."""
+
+    foreground_share: float = 0.67
+    """Share of the crops centred near a voxel of a class, all classes alike; the others lie anywhere in the scan."""
+    jitter: float = 0.25
+    """Most a crop's centre lies away from that voxel along each axis, in windows."""
+    affine_probability: float = 0.8
+    rotation_degrees: float = 30.0
+    scale: float = 0.3
+    """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
+    shear: float = 0.1
+    elastic_probability: float = 0.0
+    """The paper has none; bends the crop so that one scan stands in for different bodies."""
+    elastic_voxels: float = 1.5
+    """Standard deviation of the control points' displacement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """How the weights move, and what a prediction is charged."""
+
+    learning_rate: float = 1e-4
+    token_rate: float = 1e-4
+    """Learning rate of the class tokens."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: from epoch to epoch, down to `last_rate` after the last one."""
+    last_rate: float = 1e-6
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    """Of the network's gradients; those of the tokens are not clipped."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights, which are validated and written; 0: they are the last ones."""
+    loss: Literal["dice", "tversky"] = "dice"
+    """dice: `losses.mask_loss`. tversky: `losses.tversky_loss`, the released code's."""
+    balance_power: float = 0.0
+    """See `losses.mask_loss`."""
+    most_bad_steps: int = 50
+    """Steps with non-finite gradients are skipped; the run stops after this many."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by."""
+        check_names(self, "optim.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """A whole run."""
+
+    name: str
+    epochs: int = 50
+    steps_per_epoch: int = 100
+    batch_size: int = 4
+    """Crops of a step, of all processes together."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, one after the other; doubled by itself where memory does not suffice."""
+    patience: int = 10
+    """Validations without a better result after which the run stops; 0: it never stops early."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    validate_cases: int = 8
+    """The first so many scans of the split `val`."""
+    references: int = 10
+    """The first so many training scans from which the class tokens and the working spacing of the start come."""
+    window: int = 0
+    """Edge of the crops in voxels; 0: the window of the weights."""
+    seed: int = 42
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on CUDA, float32 elsewhere."""
+    workers: int = 0
+    log_every: int = 10
+    save_every: int = 5
+    """Epochs between saved states; one is saved at the end and when the run is stopped, too."""
+    keep_states: int = 1
+    crops: CropConfig = field(default_factory=CropConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    optim: TuneConfig = field(default_factory=TuneConfig)
+
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        ("epochs", "accumulate", "patience", "validate_every", "validate_cases", "workers", "log_every", "save_every", "keep_states")
+    )
+    """Settings a resumed run may change."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by, and numbers no run can have."""
+        check_names(self)
+        check_counts(self, "epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
+        check_counts(self, "log_every", "save_every", "keep_states")
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run, if it does not stop early."""
+        return self.epochs * self.steps_per_epoch
+
+    def validates(self, step: int) -> bool:
+        """Whether this step is one to validate after: the end of some epochs, before the first, and the last."""
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        return rest == 0 and (epoch % self.validate_every == 0 or epoch == self.epochs)
+
+    def gave_up(self, step: int, best_epoch: int) -> bool:
+        """Whether nothing has got better for so long that the run stops before its end."""
+        waited = step // self.steps_per_epoch - best_epoch
+        return bool(self.patience) and waited >= self.patience * self.validate_every and step < self.steps
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, as written to `config.json`."""
+        return asdict(self)

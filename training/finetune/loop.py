@@ -1,0 +1,168 @@
+"""Finetuning to fixed classes (paper section 6.4): network and class tokens learn from labelled scans, task encoders are dropped.
+
+    python -m training.finetune --images SCANS --labels-dir LABELS --output RUN        scans and label maps of the same names
+    python -m training.finetune --data DATASET --shots 5 --output RUN                  five scans of a dataset
+    torchrun --nproc-per-node 2 -m training.finetune ...     two processes, each computing half of every batch
+    python -m training.finetune ... --resume                  go on where the run in --output stopped
+
+It starts where in-context segmentation ends: the class tokens are the mean task embeddings of the labelled scans. RUN receives
+config.json, start.masstask, log.jsonl, state/, last.safetensors, best.safetensors (by validation) and curves.png;
+`mass segment --weights RUN/best.safetensors --target SCAN ...` needs no reference.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from mass_core.errors import Cancelled, MassError
+from mass_core.failures import is_out_of_memory, out_of_memory
+from mass_core.model.losses import mask_loss, tversky_loss
+
+from ..augmentation.appearance import appearance
+from ..augmentation.views import cut
+from ..pretrain.schedule import ema_decay
+from ..pretrain.start import check_depth
+from ..runs.logbook import Logbook
+from ..runs.precision import autocast
+from ..runs.run_folder import enter
+from ..runs.state import update_average
+from .config import FinetuneConfig
+from .crops import ClassGroup, Crop, Crops, collate, steps_of
+from .fixed_classes import Tuning, rates, start
+from .run import Run
+from .validation import Judge
+
+
+def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
+    """Train to the end, until nothing gets better, or until `run.news` says to stop; returns the state, and why it stopped early."""
+    config, group, news = run.config, run.group, run.news
+    check_depth([run.window], run.model.config, config.precision, group.device)
+    state = start(run.model, run.task, config, scratch=run.scratch)
+    enter(config, run.output, state, group, resume)
+    crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
+    judge = None
+    if run.cohort.val:
+        judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
+    network, stopped = group.wrap(state.network), ""
+    logbook = Logbook(
+        run.output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads, bar=False
+    )
+    with logbook as log:
+        try:
+            if judge and config.validates(state.step) and state.judged != state.step:
+                _judge(run, state, judge, log)
+            for share in steps_of(crops, state.step, group):
+                began = time.monotonic()
+                values = step(run, state, network, crops, share)
+                means = log.add(state.step, **values, samples_per_s=config.batch_size / (time.monotonic() - began))
+                news.trained(state.step, config, means)
+                if judge and config.validates(state.step):
+                    _judge(run, state, judge, log)
+                    stopped = "early" * config.gave_up(state.step, state.best_epoch)
+                if stopped or group.any(news.stopping()):
+                    stopped = stopped or news.reason * (state.step < config.steps)
+                    break
+                if state.step % (config.save_every * config.steps_per_epoch) == 0 and group.leads:
+                    state.save(run.output / "state", config, group)
+        except Cancelled:
+            stopped = news.reason
+    if group.leads:
+        state.save(run.output / "state", config, group)
+    run.publish("last.safetensors", state)
+    return state, stopped
+
+
+def _judge(run: Run, state: Tuning, judge: Judge, log: Logbook) -> None:
+    """Validate the averaged network; keep it if it is the best so far."""
+    # Processes must leave a validation together.
+    scores = judge.scores(run.news.progress, run.news.cancelled if run.group.size == 1 else lambda: False)
+    state.judged = state.step
+    log.note(state.step, **scores)
+    run.news.validated(state.step, run.config, scores, {label.value: label.name for label in run.task.labels})
+    if not state.scores or scores["val_dice"] > state.scores["val_dice"]:
+        state.scores, state.best_epoch = scores, state.step // run.config.steps_per_epoch
+        run.publish("best.safetensors", state)
+
+
+def step(run: Run, state: Tuning, network: Callable[..., Tensor], crops: Crops, share: Sequence[Crop]) -> dict[str, Tensor]:
+    """One step on this process's share of the batch, in as many parts as memory needs; returns what the log shows.
+
+    Raises:
+        MemoryShort: if memory does not suffice for a single crop.
+    """
+    while True:
+        try:
+            values = _gradients(run, state, network, crops, share)
+            return values | {"norm": _apply(run.config, state)}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if state.parts >= len(share) or run.group.size > 1:  # several processes would no longer be at the same place
+                raise out_of_memory(error) from error
+        state.parts = min(2 * state.parts, len(share))
+        run.news.warn(f"The memory does not suffice for {len(share)} crops at once; each step is computed in {state.parts} parts.")
+        if state.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _gradients(run: Run, state: Tuning, network: Callable[..., Tensor], crops: Crops, share: Sequence[Crop]) -> dict[str, Tensor]:
+    """Gradients of the mean loss of some crops."""
+    state.optimiser.zero_grad(set_to_none=True)
+    shown, size = [], -(-len(share) // state.parts)
+    for number, first in enumerate(range(0, len(share), size)):
+        part = share[first : first + size]
+        seed = ((run.config.seed * 1_000_003 + state.step) * run.group.size + run.group.rank) * len(share) + number
+        with run.group.alone(network, last=first + size >= len(share)):
+            loss, dice = charge(run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed)
+            (loss * len(part) / len(share)).backward()
+        shown.append(torch.stack([loss.detach(), dice]) * len(part) / len(share))
+    loss, dice = torch.stack(shown).sum(0)
+    return {"loss": loss, "dice": dice}
+
+
+def charge(
+    config: FinetuneConfig,
+    network: Callable[..., Tensor],
+    crops: Sequence[Crop],
+    classes: ClassGroup,
+    *,
+    window: int,
+    device: torch.device,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Loss of some crops, and the soft Dice of the classes they show."""
+    torch.manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    images, numbers = cut(collate(crops).to(device), window, config.crops, generator)
+    images = appearance(images[:, 0], config.appearance, generator).to(memory_format=torch.channels_last_3d)
+    masks = numbers[:, 0] == torch.arange(1, len(classes.rows) + 1, device=device)[:, None, None, None]
+    with autocast(config.precision, device):
+        logits = network(images, classes.rows)
+    if config.optim.loss == "tversky":
+        return tversky_loss(logits, masks)
+    # What is found of a class the crop does not show is charged by its size beside the usual one.
+    usual = torch.tensor(classes.voxels, device=device).clamp(1, window**3 / 2).expand(len(images), -1)
+    return mask_loss(logits, masks, usual, config.optim.balance_power)
+
+
+def _apply(config: FinetuneConfig, state: Tuning) -> Tensor:
+    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
+
+    Raises:
+        MassError: if there were too many such steps.
+    """
+    norm = clip_grad_norm_(state.network.weights, config.optim.clip_norm)
+    if norm.isfinite():
+        for group, rate in zip(state.optimiser.param_groups, rates(state.step, config), strict=True):
+            group["lr"] = rate
+        state.optimiser.step()
+        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
+    else:
+        state.bad_steps += 1
+        if state.bad_steps > config.optim.most_bad_steps:
+            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
+    state.step += 1
+    return norm.detach()

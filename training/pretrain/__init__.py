@@ -1,0 +1,1 @@
+"""Mask-guided self-supervised pretraining."""

@@ -1,0 +1,251 @@
+"""The complete configuration of a training run: frozen, nested, changed only by name."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from mass_core.config import ModelConfig, Recipe
+from mass_core.errors import InputError
+
+from ..runs.precision import Precision
+from .recompute import Recompute
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    """How a task is drawn from a scan: masks, working spacing and the poses of the two views."""
+
+    task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
+    """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users ask for few."""
+    extent_fraction: tuple[float, float] = (0.12, 1.0)
+    """Share of the window the anchor mask's longest side fills, drawn log-uniformly: sets the working spacing."""
+    spacing_limits_mm: tuple[float, float] = (0.7, 6.0)
+    affine_probability: float = 0.8
+    rotation_degrees: float = 30.0
+    scale: float = 0.3
+    """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
+    shear: float = 0.1
+    elastic_probability: float = 0.0
+    """The paper has none; bends the target view so that one scan stands in for different bodies."""
+    elastic_voxels: float = 2.5
+    """Standard deviation of the control points' displacement."""
+    reference_jitter: float = 0.08
+    """Standard deviation of the reference view's centre around the anchor mask, in windows."""
+    target_jitter: float = 0.25
+    """The same for the target view: windows that slide over a scan seldom sit on the structure."""
+    absent_share: float = 0.1
+    """Share of the slots given to masks the target view does not hold: windows without the structure exist."""
+    overlap: float = 0.0
+    """Above 0, views are laid as in the released code: the reference anywhere in the scan, the target so that crops 40 voxels wider than
+    the window share this much along every axis. 0: around the anchor mask."""
+    weak_reference: bool = False
+    """Reference views change less than target views, as in the released code: place (`poses.weak`) and intensity (`appearance.WEAK`)."""
+    whole_slot: bool = False
+    """One mask of every task is replaced by the scan's whole extent, as in the released code."""
+    far_share: float = 0.0
+    """Share of the target views laid anywhere into the scan, as most windows of a whole scan are, instead of near the reference view."""
+    pose_warmup: int = 1500
+    """Steps over which the two views draw apart, from nearly the same pose to the full range."""
+    expert_share: float = 0.0
+    """Share of the tasks that ask for structures of the label map instead of class-agnostic masks, where a scan has one."""
+    smallest_voxels: float = 40.0
+    """Masks with fewer voxels at the working spacing are not asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceConfig:
+    """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
+
+    probability: float = 0.2
+    multiply: tuple[float, float] = (0.8, 1.3)
+    add: float = 0.15
+    gamma: tuple[float, float] = (0.8, 1.3)
+    contrast: tuple[float, float] = (0.8, 1.3)
+    blur_voxels: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.04
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move, and what a prediction is charged."""
+
+    optimiser: Literal["adamw", "lamb"] = "adamw"
+    schedule: Literal["polynomial", "one_cycle"] = "polynomial"
+    """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
+    loss: Literal["dice", "tversky"] = "dice"
+    """dice: `mass_core.model.losses.mask_loss`. tversky: `tversky_loss` there, the released code's."""
+    learning_rate: float = 1e-3
+    muon_ratio: float = 0.0
+    """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""
+    weight_decay: float = 1e-2
+    warmup_steps: int = 300
+    decay_power: float = 0.9
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    balance_power: float = 0.5
+    """Positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy."""
+    deep_weight: float = 0.0
+    """Weight of the loss inside the decoder (`training.deep`); the paper has none."""
+    most_bad_steps: int = 50
+    """Steps with non-finite gradients are skipped; the run stops after this many."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by."""
+        check_names(self, "optim.")
+        if self.optimiser == "lamb" and self.muon_ratio:
+            raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    name: str
+    licence: str = ""
+    """Of the weights, recorded in them; that of the data decides."""
+    steps: int
+    batch_size: int
+    """Samples of a step, of all processes together."""
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch, one after the other: more need less memory and more time."""
+    early_window: int = 0
+    """Edge of the views in voxels while training begins; 0: the window of `preprocess` throughout. Small views cost little, and telling
+    masks apart, which takes most steps, is learned on them as well."""
+    early_share: float = 0.75
+    """Share of the steps that use the early window."""
+    seed: int = 42
+    precision: Precision = "auto"
+    """auto: bfloat16 on CUDA, float32 elsewhere. float16 is for GPUs before NVIDIA's Ampere."""
+    workers: int = 2
+    log_every: int = 20
+    save_every: int = 500
+    keep_states: int = 2
+    """The last state files kept: the newest may be damaged by what ended the run."""
+    validate_every: int = 0
+    """Steps between validations on the labelled scans of the split `val`; 0: never."""
+    validate_cases: int = 8
+    """The first so many scans of each dataset."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard as well."""
+    recompute: Recompute = "nothing"
+    """What is computed again for the gradients instead of kept (`training.recompute`): activations cost little time, blocks more."""
+    compile: bool = False
+    channels_last: bool = True
+    dataset_weights: tuple[float, ...] = ()
+    """How often each dataset is drawn from, in the order given; empty: by number of scans."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    preprocess: Recipe = field(default_factory=Recipe)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile", "recompute")
+        + ("validate_every", "validate_cases", "tensorboard")
+    )
+    """Settings a resumed run may change."""
+
+    def __post_init__(self) -> None:
+        """Refuse names nothing is known by, and numbers no run can have."""
+        check_names(self)
+        check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values, as written to `config.json`."""
+        return asdict(self)
+
+
+def check_counts(config: Any, *names: str) -> None:
+    """Refuse fields below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}.", "Choose at least 1.")
+
+
+def check_names(config: Any, section: str = "") -> None:
+    """Refuse values that are none of those a field may hold by its annotation."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            raise InputError(f"{section}{name} is {getattr(config, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
+
+
+def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
+    """`config` with every `section.field=value` applied, those of a section together: they may depend on one another.
+
+    Args:
+        config: a run, or one of its sections.
+        settings: values are written as the field's annotation wants them: `3,4` for a tuple, `none` where it may hold None.
+        section: whose fields these are, with a dot behind it, for messages.
+
+    Raises:
+        InputError: if a field does not exist or a value is not of its kind.
+    """
+    known = {field.name for field in fields(config)}
+    kinds = get_type_hints(type(config))
+    inner: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        head, _, rest = path.partition(".")
+        if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
+            raise InputError(
+                f"The setting {section + setting!r} names no field of {type(config).__name__}.",
+                f"Known fields: {', '.join(sorted(known))}.",
+            )
+        if rest:
+            inner.setdefault(head, []).append(f"{rest}={text}")
+        else:
+            values[head] = _parse(text, kinds[head], section + setting)
+    sections = {head: changed(getattr(config, head), some, f"{section}{head}.") for head, some in inner.items()}
+    return replace(config, **values, **sections)
+
+
+def _parse(text: str, kind: Any, setting: str) -> Any:
+    """`text` as a value of the kind a field is annotated with."""
+    try:
+        return _value(text, kind)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The setting {setting!r} does not fit its field.", f"Give {_words(kind)}.") from error
+
+
+def _value(text: str, kind: Any) -> Any:
+    plain, optional = _plain(kind)
+    inner = get_args(plain)
+    if optional and text.lower() == "none":
+        return None
+    if get_origin(plain) is tuple:
+        parts = tuple(inner[0](part) for part in text.split(",")) if text else ()
+        if ... not in inner and len(parts) != len(inner):
+            raise ValueError(f"{len(parts)} values")
+        return parts
+    if get_origin(plain) is Literal:
+        return dict(zip(inner, inner, strict=True))[text]
+    return {"true": True, "false": False}[text.lower()] if plain is bool else plain(text)
+
+
+def _words(kind: Any) -> str:
+    """What may be given for a field, told."""
+    plain, optional = _plain(kind)
+    inner = get_args(plain)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if get_origin(plain) is tuple:
+        count = "" if ... in inner else f"{len(inner)} "
+        text = f"{count}{'whole ' if inner[0] is int else ''}numbers with commas between them"
+    else:
+        text = f"one of: {', '.join(inner)}" if inner else names[plain]
+    return f"{text}, or none" if optional else text
+
+
+def _plain(kind: Any) -> tuple[Any, bool]:
+    """A kind without None, and whether None was among it."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return next(option for option in options if option is not NoneType), NoneType in options
+
+
+def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
+    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
+        return {key: text for found in inner for key, text in found.items()}
+    return {} if before == now else {name: f"{name} was {before!r}, now {now!r}"}

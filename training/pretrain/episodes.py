@@ -1,0 +1,245 @@
+"""Episodes: in-context tasks drawn from scans and their class-agnostic masks.
+
+An episode is one scan, a few of its masks and two poses. Voxels are not resampled here: the loader hands on the part of the scan both
+views need, with the chosen masks packed into the bits of one integer volume; `training.views` cuts both views out on the device.
+Every draw depends on the run's seed and the episode's number alone, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mass_core.data.dataset import Dataset
+from mass_core.errors import InputError
+from mass_core.masks.from_labels import label_masks
+from mass_core.masks.mask_set import Bools, Box, MaskSet
+from mass_core.volumes.volume import Geometry, Volume
+
+from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part, weak
+from .config import EpisodeConfig
+from .schedule import pose_strength
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task before resampling."""
+
+    image: NDArray[np.float16]
+    """[z,y,x] part of the scan, z-scored."""
+    bits: NDArray[np.int32]
+    """[z,y,x] chosen masks, mask k in bit k."""
+    affines: NDArray[np.float32]
+    """[2,3,4] reference and target view: voxel of the view to voxel of `image`."""
+    slots: int
+    """Masks of the task."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Episodes laid end to end, since their parts of a scan differ in shape."""
+
+    image: Tensor
+    """[V] float16."""
+    bits: Tensor
+    """[V] int32."""
+    shapes: Tensor
+    """[B,3] int64."""
+    affines: Tensor
+    """[B,views,3,4] float32: two views of an episode, one of a crop (`training.data.crops`)."""
+    slots: int
+    """Masks of every task in the batch."""
+
+    @classmethod
+    def of(cls, images: Sequence[NDArray[Any]], bits: Sequence[NDArray[Any]], affines: Sequence[NDArray[Any]], slots: int) -> "Batch":
+        """Lay parts of scans end to end."""
+        return cls(
+            image=torch.from_numpy(np.concatenate([image.ravel() for image in images])),
+            bits=torch.from_numpy(np.concatenate([some.ravel() for some in bits])),
+            shapes=torch.tensor([image.shape for image in images]),
+            affines=torch.from_numpy(np.stack(affines)),
+            slots=slots,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader: from page-locked memory the copy to the device overlaps with computing."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on the device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.image), change(self.bits), change(self.shapes), change(self.affines), self.slots)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What is looked up about a scan again and again."""
+
+    image: NDArray[np.floating]
+    masks: MaskSet
+    spacing: Vector
+    labels: NDArray[np.integer] | None = None
+
+    @cached_property
+    def labelled(self) -> "_Scan":
+        """The same scan with the structures of its label map as masks; with none where there is no label map."""
+        return replace(self, masks=_structures(self.labels, self.masks))
+
+    @cached_property
+    def centres_mm(self) -> Vector:
+        """[N,3] box centres."""
+        boxes = self.masks.boxes_zyx
+        return (boxes[:, :3] + boxes[:, 3:] - 1) / 2 * self.spacing
+
+    @cached_property
+    def extents_mm(self) -> Vector:
+        """[N,3] box sides."""
+        boxes = self.masks.boxes_zyx
+        return (boxes[:, 3:] - boxes[:, :3]) * self.spacing
+
+    def working_spacing(self, wanted_mm: float, window: int, limits_mm: tuple[float, float]) -> float:
+        """The nearest spacing to the one wanted at which this scan shows something: not much finer than its own voxels, and with a
+        window not much larger than the scan."""
+        finest = max(limits_mm[0], 0.7 * self.spacing.min())
+        coarsest = min(limits_mm[1], 1.3 * (np.array(self.image.shape) * self.spacing).max() / window)
+        return float(np.clip(wanted_mm, finest, max(finest, coarsest)))
+
+    @cached_property
+    def volumes_mm3(self) -> Vector:
+        """[N] mask volumes."""
+        return self.masks.voxels * np.prod(self.spacing)
+
+
+class Episodes(torch.utils.data.Dataset[Episode]):
+    """Endless supply of episodes; number `i` is the same whenever and wherever it is asked for."""
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        config: EpisodeConfig,
+        *,
+        window: Callable[[int], int],
+        batch_size: int,
+        seed: int,
+        steps: int,
+        weights: Sequence[float] = (),
+        split: str = "train",
+    ) -> None:
+        """Open the scans of `split` that have masks or, where they may be asked for, label maps.
+
+        Args:
+            datasets: where scans come from.
+            config: how tasks are drawn.
+            window: edge of a view in voxels, by step.
+            batch_size: episodes of a step.
+            seed: of the run.
+            steps: of the run.
+            weights: how often each dataset is drawn from; empty: by number of scans.
+            split: whose scans.
+
+        Raises:
+            InputError: if there are none, or the weights do not fit the datasets.
+        """
+        self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
+        self.scans = [[_open(dataset, name) for name in dataset.splits[split]] for dataset in datasets]
+        asked = config.expert_share > 0
+        self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
+        if weights and len(weights) != len(datasets):
+            raise InputError(f"{len(weights)} dataset weights were given for {len(datasets)} datasets.", "Give one weight per dataset.")
+        if not any(self.scans):
+            raise InputError(f"No scan of the split {split!r} has masks.", "Run `mass masks` and `mass prepare` first.")
+        chance = np.array([float(bool(s)) * (weights[i] if weights else len(s)) for i, s in enumerate(self.scans)])
+        self.chance = chance / chance.sum()
+
+    def __len__(self) -> int:
+        return self.steps * self.batch_size
+
+    def __getitem__(self, number: int) -> Episode:
+        step = number // self.batch_size
+        rng = np.random.default_rng((self.seed, number))
+        scans = self.scans[rng.choice(len(self.scans), p=self.chance)]
+        scan = self._by_experts(rng, scans[rng.integers(len(scans))])
+        reference, target = self._poses(rng, scan, step)
+        # All episodes of a batch hold the same number of masks.
+        slots = int(np.random.default_rng((self.seed, 1, step)).choice(self.config.task_slots))
+        episode = self._cut(scan, self._masks(rng, scan, (reference, target), slots), (reference, target))
+        if self.config.whole_slot:
+            np.bitwise_or(episode.bits, np.left_shift(1, rng.integers(slots), dtype=np.int32), out=episode.bits)
+        return episode
+
+    def _by_experts(self, rng: np.random.Generator, scan: _Scan) -> _Scan:
+        """The scan with the masks this task is about."""
+        if self.config.expert_share and len(scan.labelled.masks) and (rng.random() < self.config.expert_share or not len(scan.masks)):
+            return scan.labelled
+        return scan
+
+    def _poses(self, rng: np.random.Generator, scan: _Scan, step: int) -> tuple[Pose, Pose]:
+        """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere."""
+        config, window, strength = self.config, self.window(step), pose_strength(step, self.config.pose_warmup)
+        anchor = rng.integers(len(scan.masks))
+        fraction = np.exp(rng.uniform(*np.log(config.extent_fraction)))
+        spacing = scan.working_spacing(scan.extents_mm[anchor].max() / (fraction * window), window, config.spacing_limits_mm)
+        side = spacing * window
+        near = scan.centres_mm[anchor]
+        anywhere = rng.uniform(0, np.array(scan.image.shape) * scan.spacing)
+        around = anywhere if rng.random() < config.far_share * strength else near
+        middles, jitters = (near, around), (config.reference_jitter, config.target_jitter * strength)
+        if config.overlap:
+            middles, jitters = overlapping(rng, np.array(scan.image.shape) * scan.spacing, spacing, window, config.overlap), (0.0, 0.0)
+        views = []
+        for middle, jitter, ranges in zip(middles, jitters, (weak(config) if config.weak_reference else config, config), strict=True):
+            linear = random_linear(rng, spacing, ranges, strength)
+            views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), window))
+        return views[0], views[1]
+
+    def _masks(self, rng: np.random.Generator, scan: _Scan, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
+        """`slots` masks the reference view holds, most of which the target view holds too; repeated where there are too few."""
+        reference, target = poses
+        voxel_mm3 = abs(np.linalg.det(reference.linear))
+        window_mm3 = voxel_mm3 * reference.window**3
+        fits = (scan.volumes_mm3 > self.config.smallest_voxels * voxel_mm3) & (scan.volumes_mm3 < 0.5 * window_mm3)
+        in_reference = fits & reference.holds(scan.centres_mm)
+        in_target = target.holds(scan.centres_mm)
+        both, absent = np.flatnonzero(in_reference & in_target), np.flatnonzero(in_reference & ~in_target)
+        away = min(len(absent), rng.binomial(slots, self.config.absent_share))
+        here = both if len(both) else absent if len(absent) else np.arange(len(scan.masks))
+        there = slots - away
+        picked = [rng.choice(here, there, replace=len(here) < there), rng.choice(absent, away, replace=False)]
+        return rng.permutation(np.concatenate(picked).astype(np.intp))
+
+    def _cut(self, scan: _Scan, chosen: NDArray[np.intp], poses: tuple[Pose, Pose]) -> Episode:
+        """The part of the scan either view can see."""
+        affines = np.stack([pose.to_voxels(scan.spacing) for pose in poses])
+        z, y, x = scan.image.shape
+        start, stop = seen_part(affines, poses[0].window, (z, y, x), self.config)
+        image = scan.image[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        bits = scan.masks.rasterise(chosen, np.concatenate([start, stop]))
+        affines[:, :, 3] -= start
+        return Episode(np.ascontiguousarray(image, np.float16), bits.view(np.int32), affines.astype(np.float32), len(chosen))
+
+
+def _open(dataset: Dataset, name: str) -> _Scan:
+    spacing = np.asarray(dataset.spacing_zyx(name), dtype=float)
+    return _Scan(dataset.image(name), dataset.masks(name), spacing, dataset.labels(name))
+
+
+def _structures(labels: NDArray[np.integer] | None, masks: MaskSet) -> MaskSet:
+    """A mask for each label, on the grid of `masks`."""
+    found: list[tuple[Box, Bools]] = []
+    if labels is not None and labels.any():
+        z, y, x = masks.spacing_zyx
+        grid = Geometry(shape_zyx=masks.shape_zyx, spacing_xyz=(x, y, z))
+        found, _ = label_masks(Volume(np.asarray(labels), grid), grid)
+    return MaskSet.of(found, masks.shape_zyx, masks.spacing_zyx)
+
+
+def collate(episodes: Sequence[Episode]) -> Batch:
+    """Episodes of one step."""
+    return Batch.of([e.image for e in episodes], [e.bits for e in episodes], [e.affines for e in episodes], episodes[0].slots)

@@ -1,0 +1,198 @@
+"""Mask-guided self-supervised pretraining (paper, algorithm 1).
+
+    python -m training.pretrain --recipe small --data DATASET [DATASET...] --output RUN [--set section.field=value]...
+    torchrun --nproc-per-node 2 -m training.pretrain ...     two processes, each computing half of every batch
+    torchrun --max-restarts 3 ... --resume auto      start, or go on from the last state; a process that dies takes the run back to it
+    python -m training.pretrain ... --resume            go on where the run in --output stopped
+    python -m training.pretrain ... --minutes 10        stop, saved, after that time
+
+Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
+network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/,
+last.safetensors, best.safetensors (by validation) and curves.png.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import clip_grad_norm_
+
+from mass_core.errors import MassError
+from mass_core.model.losses import mask_loss, tversky_loss
+
+from ..augmentation.appearance import WEAK, appearance
+from ..augmentation.views import cut_views
+from ..curves import draw
+from ..runs.distributed import Group
+from ..runs.logbook import Logbook
+from ..runs.options import add_run
+from ..runs.precision import autocast
+from ..runs.run_folder import enter, publish
+from ..runs.state import State, update_average
+from ..runs.stopping import Signals
+from . import recipes
+from .config import RunConfig, changed
+from .deep_supervision import FusionWatch, deep_loss
+from .episodes import Batch
+from .loader import batches
+from .schedule import ema_decay, first_beta, learning_rate, window_at
+from .start import start
+from .validation import labelled, validate
+
+
+def train(
+    config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
+) -> State:
+    """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
+    state = start(config, group.device, init)
+    enter(config, output, state, group, resume)
+    judges, told = labelled(config, data) if config.validate_every else ([], [])
+    if group.leads:
+        sys.stderr.write("".join(f"{line}\n" for line in told))
+    network = group.wrap(state.network)
+    if config.compile:
+        network = torch.compile(network)
+    watch = FusionWatch(state.network.decoder.fusions)
+    until = time.monotonic() + 60 * minutes if minutes else float("inf")
+    logbook = Logbook(
+        output / "log.jsonl",
+        start=state.step,
+        steps=config.steps,
+        every=config.log_every,
+        quiet=not group.leads,
+        board=config.tensorboard,
+    )
+    with Signals() as signals, logbook as log:
+        mark = time.monotonic()
+        for parts in batches(config, data, state.step, group):
+            arrived = time.monotonic()
+            values = step(config, state, network, watch, parts, group)
+            now = time.monotonic()
+            log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
+            mark = now
+            ending = state.step == config.steps
+            if judges and (ending or state.step % config.validate_every == 0):
+                values = validate(config, judges, state, group)
+                log.note(state.step, **values)
+                if values["val_dice"] > state.best:
+                    state.best = values["val_dice"]
+                    if group.leads:
+                        publish(config, data, output / "best.safetensors", state)
+                mark = time.monotonic()
+            stopping = group.any(signals.asked or now > until) or ending
+            if group.leads and (stopping or state.step % config.save_every == 0):
+                state.save(output / "state", config, group)
+            if stopping:
+                break
+    if group.leads:
+        publish(config, data, output / "last.safetensors", state)
+        draw(output)
+    return state
+
+
+def step(
+    config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, parts: Sequence[Batch], group: Group
+) -> dict[str, Any]:
+    """One step of algorithm 1, on this process's share of the batch; returns what the log shows."""
+    state.optimiser.zero_grad(set_to_none=True)
+    shown = []
+    for number, batch in enumerate(parts):
+        seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
+        with group.alone(network, last=number == len(parts) - 1), _attention(batch.image.device):  # what is recomputed needs it, too
+            loss, values = charge(config, state.step, network, watch, batch, seed)
+            state.scaler.scale(loss / len(parts)).backward()
+        shown.append(values)
+    return {"norm": advance(config, state)} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
+
+
+def charge(
+    config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a batch in step `at`, and values for the log."""
+    device = batch.image.device
+    torch.manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    images, masks = augmented_views(batch, window_at(at, config), config, generator)
+    shown = masks[:, 0].sum((2, 3, 4))
+    shown = torch.where(shown < 8, 0, shown)
+    reference, target = images[:, 0], images[:, 1]
+    if config.channels_last:
+        reference, target = (x.to(memory_format=torch.channels_last_3d) for x in (reference, target))
+    with autocast(config.precision, device):
+        logits = network(target, reference, masks[:, 0].float())
+    if config.optim.loss == "tversky":
+        loss, dice = tversky_loss(logits, masks[:, 1])
+    else:
+        loss, dice = mask_loss(logits, masks[:, 1], shown, config.optim.balance_power)
+    fused = watch.take()
+    if config.optim.deep_weight:
+        loss = loss + config.optim.deep_weight * deep_loss(fused, masks[:, 1], shown, config.optim.balance_power)
+    empty = (masks[:, 1].sum((2, 3, 4)) == 0).float().mean()
+    return loss, {"loss": loss.detach(), "dice": dice, "lost": (shown == 0).float().mean(), "empty": empty}
+
+
+def augmented_views(batch: Batch, window: int, config: RunConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Both views of every episode, their intensities changed: what `cut_views` returns, with other images."""
+    images, masks = cut_views(batch, window, config.episodes, generator)
+    if config.episodes.weak_reference:
+        images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
+    else:
+        images = appearance(images.flatten(0, 1), config.appearance, generator).view(images.shape)
+    return images, masks
+
+
+def _attention(device: torch.device) -> AbstractContextManager[object]:
+    """Plain products on CPUs: for many short sequences the fused kernel took 15 % longer for a step."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def advance(config: RunConfig, state: State) -> Tensor:
+    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
+
+    Raises:
+        MassError: if there were too many such steps.
+    """
+    state.scaler.unscale_(state.optimiser)
+    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
+    if norm.isfinite():
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(state.step, config.steps, config.optim)
+            group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
+        state.scaler.step(state.optimiser)
+        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
+    else:
+        state.bad_steps += 1
+        # Above 1, the scale of float16 is still looking for its place: it halves with every such step, and the next may be a good one.
+        if state.bad_steps > config.optim.most_bad_steps and state.scaler.get_scale() <= 1:
+            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
+    state.scaler.update()
+    state.step += 1
+    return norm.detach()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="training.pretrain", description="Mask-guided self-supervised pretraining.")
+    parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders, of `mass prepare` or of the released code")
+    parser.add_argument("--output", type=Path, required=True, help="run folder")
+    add_run(parser)
+    parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
+    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    args = parser.parse_args(argv)
+    try:
+        config = changed(recipes.named(args.recipe), args.set)
+        group = Group.join(args.device)
+        train(config, args.data, args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
+        group.leave()
+    except MassError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0

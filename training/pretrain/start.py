@@ -1,0 +1,68 @@
+"""How a run starts: the network, its average and its optimiser."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from mass_core.config import ModelConfig
+from mass_core.errors import InputError
+from mass_core.model import build_model
+from mass_core.weights.checkpoint import load_model
+
+from ..optimisers.lamb import Lamb
+from ..optimisers.muon import Muon
+from ..runs.precision import scaler
+from ..runs.state import State
+from .config import OptimConfig, RunConfig
+from .recompute import keep_less
+
+
+def start(config: RunConfig, device: torch.device, init: str | None) -> State:
+    """Random weights of the run's seed, or those of `init`.
+
+    Raises:
+        InputError: if `init` is of another network, or gradients would be wrong.
+    """
+    check_depth((config.early_window, config.preprocess.window_zyx[0]), config.model, config.precision, device)
+    torch.manual_seed(config.seed)
+    network = build_model(config.model).to(device).train()
+    if init:
+        model = load_model(init, str(device))
+        if model.config != config.model:
+            raise InputError(f"The weights {init} are of another network than the recipe's.", "Choose the recipe they were made with.")
+        network.load_state_dict(model.network.state_dict())
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    keep_less(network, config.recompute)
+    return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
+
+
+def check_depth(windows: Iterable[int], model: ModelConfig, precision: str, device: torch.device) -> None:
+    """Refuse features two slices deep in bfloat16 on CPUs: there PyTorch 2.13 (oneDNN 3.12) leaves parts of the gradients of a
+    convolution's weights as it found them in memory. Deeper or thinner ones, other axes and other formats are right.
+
+    Raises:
+        InputError: if one of the windows, edges in voxels, leads to some.
+    """
+    if device.type != "cpu" or precision != "bfloat16":
+        return
+    for window in windows:
+        if 2 in (window >> level for level in range(len(model.channels))):
+            raise InputError(
+                f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
+                f"Set precision=float32, or choose views of at least {3 * model.stride} voxels.",
+            )
+
+
+def optimiser_of(network: nn.Module, optim: OptimConfig) -> Optimizer:
+    """The optimiser the settings ask for, of all parameters."""
+    if optim.muon_ratio:
+        return Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
+    parameters = list(network.parameters())
+    if optim.optimiser == "lamb":
+        return Lamb(parameters, lr=optim.learning_rate, weight_decay=optim.weight_decay)
+    return AdamW(parameters, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=parameters[0].is_cuda)

@@ -1,0 +1,100 @@
+"""In-context validation: the averaged network, run by the same segmenter users have, on labelled scans it was not trained on.
+
+References are training scans, targets those of the split `val`; the split `test` is never read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mass_core.data.dataset import Dataset
+from mass_core.data.opening import open_dataset
+from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for, shown_labels
+from mass_core.evaluation.tables import table
+from mass_core.inference.segmenter import Segmenter
+from mass_core.tasks.task import Task
+from mass_core.weights.checkpoint import Model, fingerprint
+
+from ..runs.distributed import Group
+from ..runs.state import State
+from .config import RunConfig
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What one dataset is judged by."""
+
+    dataset: Dataset
+    cases: tuple[str, ...]
+    references: dict[int, str]
+    """For each structure the training scan it is learned from."""
+
+
+def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], list[str]]:
+    """The datasets that can be judged, and what the user should be told about them and about the others."""
+    sets, told = [], []
+    for dataset in map(open_dataset, data):
+        cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
+        if not cases:
+            told.append(f"{dataset.name} has no labelled scans in its split val.")
+            continue
+        if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
+            told.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
+        references, unknown = _references(dataset, cases, config.seed)
+        told += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
+        if references:
+            sets.append(Labelled(dataset, cases, references))
+    if not sets:
+        told.append("Nothing to validate on: the last weights count as the best.")
+    return sets, told
+
+
+def _references(dataset: Dataset, cases: Sequence[str], seed: int) -> tuple[dict[int, str], list[int]]:
+    """For each structure the cases show, in ascending order, a training scan that shows it too; and the structures without one."""
+    wanted = frozenset[int]().union(*shown_labels(dataset, cases).values())
+    found: dict[int, str] = {}
+    for name in map(str, np.random.default_rng(seed).permutation(dataset.splits["train"])):
+        if len(found) == len(wanted):
+            break
+        for shown in shown_labels(dataset, [name]).values():
+            found = dict.fromkeys(shown & wanted, name) | found
+    return dict(sorted(found.items())), sorted(wanted - set(found))
+
+
+def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: Group) -> dict[str, float]:
+    """Dice after one reference, mean over structures: of each dataset as `val_<name>`, and their mean as `val_dice`.
+
+    Processes share the scans; all of them get the same values.
+    """
+    network = state.average
+    model = Model(
+        network=network,
+        config=config.model,
+        recipe=config.preprocess,
+        provenance={},
+        licence=config.licence,
+        name="average",
+        fingerprint=fingerprint(network),
+        device=group.device,
+    )
+    means = {}
+    for one in sets:
+        segmenter = segmenter_for(Segmenter(model, config.preprocess), one.dataset)
+        task = _task(segmenter, one)
+        scores = group.gather([score for name in one.cases[group.rank :: group.size] for score in _judged(segmenter, task, one, name)])
+        means[f"val_{one.dataset.name}"] = float(np.nanmean([row.dice for row in table(scores, one.dataset.label_names)]))
+    return {**means, "val_dice": float(np.mean(list(means.values())))}
+
+
+def _task(segmenter: Segmenter, labelled: Labelled) -> Task:
+    """Each structure learned from its reference."""
+    singles = [segmenter.encode([scan(labelled.dataset, name)], [label]) for label, name in labelled.references.items()]
+    return replace(singles[0], labels=tuple(single.labels[0] for single in singles))
+
+
+def _judged(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
+    image, truth = scan(labelled.dataset, name)
+    found = segmenter.segment(image, task).labels.array
+    return judge(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)

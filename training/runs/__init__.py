@@ -1,0 +1,1 @@
+"""What all training runs share: processes, state, folder, log."""

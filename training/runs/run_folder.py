@@ -1,0 +1,71 @@
+"""The folder of a run: entered anew or again, and the weights published in it."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mass_core.data.dataset import write_json
+from mass_core.errors import InputError
+from mass_core.weights.checkpoint import save_weights
+
+from ..pretrain.config import RunConfig
+from .distributed import Group
+from .state import Resumable, Settings, State, saved
+
+
+def enter(config: Settings, output: Path, state: Resumable, group: Group, resume: str) -> None:
+    """Make the run's folder, or take on the last state in it.
+
+    Args:
+        config: written to `config.json`.
+        output: the folder; all machines of a run must see the same.
+        state: as the run starts; overwritten with the last one.
+        group: its leader writes and tells.
+        resume: last: there must be a state; auto: go on if there is one; empty: there must be none.
+
+    Raises:
+        InputError: if the folder is not as `resume` wants it, or the state does not fit.
+    """
+    states = output / "state"
+    check_enter(output, resume)
+    if saved(states) or resume == "last":
+        told = state.resume(states, config, group)
+        if group.leads:
+            sys.stderr.write("".join(f"{line}\n" for line in told))
+    if group.leads:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "config.json", config.as_json())
+
+
+def check_enter(output: Path, resume: str) -> None:
+    """Refuse a folder that holds a run, unless that shall go on.
+
+    Raises:
+        InputError: saying so.
+    """
+    if saved(output / "state") and not resume:
+        raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
+
+
+def publish(config: RunConfig, data: Sequence[Path], path: Path, state: State) -> None:
+    """Write the averaged weights as users load them."""
+    provenance = {
+        "recipe": config.name,
+        "steps": state.step,
+        "commit": commit(),
+        "data": [folder.name for folder in data],
+        "config": config.as_json(),
+    }
+    save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
+
+
+def commit() -> str:
+    """The commit the code is at, if it is a checkout."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,185 @@
+"""Training state: everything a run needs to go on exactly where it stopped, in a few files of which the newest counts.
+
+Random draws are functions of the seed and the step (`training.pretrain.step`, `training.data.episodes`), PyTorch's own generators
+included; the step restores them all, in every process.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from mass_core.errors import InputError, OutputError
+from mass_core.files import write_by
+from mass_core.model import MASS
+
+from ..pretrain.config import differences
+from .distributed import Group
+
+FORMAT = 1
+_SHORT = "Free some space, then go on with --resume."
+
+
+class Settings(Protocol):
+    """Configuration of a run, of whatever kind."""
+
+    FREE: ClassVar[frozenset[str]]
+    """Settings a resumed run may change."""
+
+    @property
+    def keep_states(self) -> int:
+        """State files that are kept."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+
+
+class Resumable(Protocol):
+    """What goes on where a run stopped."""
+
+    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
+        """See `State.resume`."""
+
+
+@dataclass
+class State:
+    """Network, its moving average, optimiser and the number of steps done."""
+
+    network: MASS
+    average: MASS
+    optimiser: Optimizer
+    step: int = 0
+    bad_steps: int = 0
+    best: float = float("-inf")
+    """Highest `val_dice` so far."""
+    scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
+    """Of the losses, for float16."""
+
+    def save(self, folder: Path, config: Settings, group: Group) -> None:
+        """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        values = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "bad_steps": self.bad_steps,
+            "best": self.best,
+            "scaler": self.scaler.state_dict(),
+        }
+        write(folder, self.step, values, config, group)
+
+    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
+        """Take on the newest state in `folder` that is whole.
+
+        Returns:
+            What the user should be told: damaged states passed over, another number of processes, another length of the run.
+
+        Raises:
+            InputError: if there is none, or it was made with another recipe.
+        """
+        values, told = newest(folder, config, group)
+        try:
+            self.network.load_state_dict(values["network"])
+            self.average.load_state_dict(values["average"])
+            self.optimiser.load_state_dict(values["optimiser"])
+            self.scaler.load_state_dict(values.get("scaler", {}))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
+            ) from error
+        self.step, self.bad_steps, self.best = values["step"], values["bad_steps"], values["best"]
+        return [*told, f"Going on from step {self.step}."]
+
+
+def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: Group) -> None:
+    """Write values as a state file, then remove all but the last `config.keep_states`.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size, "step": step, **values}
+
+    def dump(file: IO[bytes]) -> None:
+        torch.save(whole, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+    path = folder / f"step_{step:08d}.pt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_by(path, dump)
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
+        raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
+    for old in saved(folder)[config.keep_states :]:
+        old.unlink(missing_ok=True)
+
+
+def newest(folder: Path, config: Settings, group: Group) -> tuple[dict[str, Any], list[str]]:
+    """The newest state in a folder that is whole, and what to tell about it.
+
+    Raises:
+        InputError: if there is none, or it was made with another recipe.
+    """
+    values, told = _newest(folder, group.device)
+    others = differences(values["config"], config.as_json())
+    if refused := [text for name, text in others.items() if name not in config.FREE]:
+        raise InputError(
+            f"The run in {folder.parent} was made with another recipe: {', '.join(refused)}.",
+            "Resume with the recipe and the settings it was made with, or choose another --output.",
+        )
+    if "steps" in others:
+        told.append(f"The run gets another length: {others['steps']}.")
+    if values["processes"] != group.size:
+        told.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+    return values, told
+
+
+def saved(folder: Path) -> list[Path]:
+    """The state files in a folder, the newest first."""
+    return sorted(folder.glob("step_*.pt"), reverse=True)
+
+
+def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[str]]:
+    """The newest state that is whole, and what to tell about newer ones that are not."""
+    told: list[str] = []
+    for path in saved(folder):
+        try:
+            return _read(path, device), told
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            told.append(f"The training state {path.name} is damaged ({error}); the one before it is tried.")
+    if told:
+        raise InputError(f"All {len(told)} training states in {folder} are damaged.", "Start again with another --output.")
+    raise InputError(f"There is no state to resume in {folder}.", "Start without --resume, or with --resume auto.")
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """A state file's values; PyTorch does not look at the checksums it writes, so a flipped bit would go unseen."""
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise ValueError(f"wrong checksum of {part}")
+    values: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has format version {values.get('format')}, this program reads {FORMAT}.", "Resume with the code it was made with."
+        )
+    return values
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move `average` towards `network`."""
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(network.parameters())
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
