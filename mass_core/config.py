@@ -92,6 +92,12 @@ class Recipe:
     spacing_limits_mm: tuple[float, float] = (0.8, 6.0)
     """With a chosen spacing: the finest and coarsest allowed."""
 
+    align: Literal["auto", "off", "only"] = "auto"
+    """auto: the references are aligned with the target, which says where to look and what to expect there, if `fusion` says how to combine
+    that with the network. only: the aligned masks are the result. off: the network alone decides."""
+    fusion: tuple[float, float, float, float] | None = None
+    """How alignment and network add up, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
+
     normalise_before_crop: bool = True
     """Mend 9: reference intensities are those of the whole body region, as in training, not of a crop padded with raw zeros."""
     modality_once: bool = True
@@ -131,12 +137,18 @@ class Recipe:
         if self.ct_clip_hu[0] >= self.ct_clip_hu[1]:
             raise InputError(f"The CT clip range is {self.ct_clip_hu} HU.", "The first number must be below the second.")
 
+    @property
+    def aligns(self) -> bool:
+        """Whether references are aligned with targets."""
+        return self.align == "only" or (self.align == "auto" and self.fusion is not None)
+
     def changed(self, **changes: Any) -> "Recipe":
         """This recipe with some fields replaced; None means: leave as it is."""
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
 
 RELEASED_SWITCHES: dict[str, Any] = {
+    "align": "off",
     "normalise_before_crop": False,
     "modality_once": False,
     "edge_fill": False,

@@ -11,6 +11,7 @@ from mass_core.errors import InputError
 from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
+from training.pretrain.synthetic import synthetic_image
 
 from .conftest import SHAPE
 
@@ -161,3 +162,53 @@ def test_without_a_share_nothing_changes(make_dataset, tmp_path):
     for number in range(5):
         np.testing.assert_array_equal(plain[number].bits, labelled[number].bits)
         np.testing.assert_array_equal(plain[number].affines, labelled[number].affines)
+
+
+def moved_structures(folder):
+    """The labels of the second scan moved by 3 voxels along x, and each structure as bright as its value in both scans."""
+    dataset = Dataset.read(with_labels(folder))
+    for number, case in enumerate(dataset.cases[:2]):
+        labels = np.roll(np.array(dataset.labels(case.name)), 3 * number, axis=2)
+        write_array(case_folder(folder, case.name) / "labels.npy", labels)
+        write_array(case_folder(folder, case.name) / "image.npy", labels.astype(np.float16))
+    return folder
+
+
+PAIRS = replace(CONFIG, expert_share=1.0, pair_share=1.0, task_slots=(2,), extent_fraction=(0.2, 0.5), elastic_probability=0.0)
+
+
+def test_a_pair_shows_the_same_structure_in_two_scans(make_dataset, tmp_path):
+    """Each mask lies on its own structure in both views, though the structures lie elsewhere in the second scan."""
+    made, other = episodes(moved_structures(make_dataset(tmp_path, scans=2)), PAIRS), 0
+    for number in range(20):
+        images, masks = views(made[number], PAIRS)
+        other += made[number].target is not None
+        for slot in range(2):
+            seen = [images[0, view, 0][masks[0, view, slot].bool()] for view in range(2)]
+            values = [float(part.median().round()) for part in seen if len(part) > 10]  # a sliver may hold nothing but border voxels
+            assert set(values) <= {3.0} or set(values) <= {7.0}
+    assert other > 5
+
+
+def test_synthetic_images_have_the_contrast_asked_for():
+    """Both sides of the body look alike, another contrast looks different, and labels keep their places."""
+    labels = np.zeros((24, 40, 40), np.int16)
+    labels[4:20, 4:36, 4:18], labels[4:20, 4:36, 22:36] = 17, 53  # left and right hippocampus
+    labels[8:16, 12:28, 8:14] = 2
+
+    def means(seed, contrast):
+        image = synthetic_image(labels, np.random.default_rng(seed), contrast)
+        inner = [np.median(image[6:18, 5:11, 5:17]), np.median(image[6:18, 5:11, 23:35]), np.median(image[10:14, 14:26, 10:12])]
+        return np.array(inner), image
+
+    one, image = means(0, 1)
+    assert image.shape == labels.shape and abs(image.mean()) < 1e-3 and abs(image.std() - 1) < 1e-3
+    again, _ = means(1, 1)
+    others = [means(0, contrast)[0] for contrast in range(2, 8)]
+    assert abs(one[0] - one[1]) < 0.5  # shading alone makes them differ
+    assert np.abs(one - again).max() < 0.6 < np.max([np.abs(one - other).max() for other in others])
+
+
+def test_synthetic_images_need_label_maps(make_dataset, tmp_path):
+    with pytest.raises(InputError, match="no label map"):
+        episodes(make_dataset(tmp_path, scans=2), replace(PAIRS, synthetic=("blobs",)))

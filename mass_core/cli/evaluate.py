@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
     from ..weights.checkpoint import Model
 
-_METHODS = ("in-context", "adapted", "finetuned", "scratch")
+_METHODS = ("copied", "aligned", "in-context", "default", "adapted", "finetuned", "scratch")
 _NETWORKS = ("finetuned", "scratch")
 """Methods that train a network for every draw."""
 
@@ -35,7 +35,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add_weights(parser)
     parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="what mass prepare wrote, with --labels")
-    parser.add_argument("--methods", nargs="+", default=["in-context"], choices=_METHODS, help="what to compare (default: in-context)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["in-context"],
+        choices=_METHODS,
+        help="what to compare (default: in-context, the network alone; `default` is what mass segment does)",
+    )
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="scans to judge (default: %(default)s)")
     parser.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="references of a draw (default: 1)")
     parser.add_argument("--repeats", type=int, default=1, metavar="R", help="draws of references (default: %(default)s)")
@@ -135,10 +141,10 @@ class _Bench:
             done += len(cases) - len(left)
             if not left:
                 continue
-            segmenter, task = self.trials.ready(job.trial, job.scans)
+            segment = self.trials.ready(job.trial, job.scans)
             for name in left:
                 image, truth = scan(self._dataset, name)
-                self.folder.add(judge(job.trial, name, self._labels, truth, segmenter.segment(image, task).labels.array))
+                self.folder.add(judge(job.trial, name, self._labels, truth, segment(image)))
                 done += 1
                 steps.at("evaluate", done, len(self.jobs) * len(cases))
 
@@ -157,9 +163,9 @@ class _Bench:
             if path.exists():
                 continue
             job = next(job for job in self.jobs if vars(job.trial).items() <= vars(score).items())
-            segmenter, task = self.trials.ready(job.trial, job.scans)
+            segment = self.trials.ready(job.trial, job.scans)
             image, truth = scan(self._dataset, score.case)
-            a, b = truth.array == score.label, segmenter.segment(image, task).labels.array == score.label
+            a, b = truth.array == score.label, segment(image) == score.label
             errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
             draw(path, image, errors, names=names, colors=colors, modality="mr")
 

@@ -43,6 +43,11 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern references and targets alike."""
     group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
     group.add_argument("--recipe", choices=("default", "released"), help="released: number for number as the released script")
+    group.add_argument(
+        "--align",
+        choices=("auto", "off", "only"),
+        help="auto: align references with the target and combine that with the network, where the weights say how; only: alignment alone",
+    )
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
     group.add_argument("--orientation", choices=("RAS", "none"))
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
@@ -86,6 +91,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of the recipe that the command line names, in array order."""
     given = vars(arguments)
     fields = {
+        "align": "align",
         "modality": "modality",
         "orientation": "orientation",
         "interpolation": "interpolation",

@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +199,11 @@ def _summary(job: Job, result: "Segmentation", task: "Task", seconds: float) -> 
 
 def _values(job: Job, result: "Segmentation", task: "Task", seconds: float) -> dict[str, Any]:
     """The same and more for programs."""
-    labels = [{"value": x.value, "name": x.name, "color": x.color, "kept": x.kept, "ml": result.volumes_ml[x.value]} for x in task.labels]
+    labels = [
+        {"value": x.value, "name": x.name, "color": x.color, "kept": x.kept, "ml": result.volumes_ml[x.value]}
+        | {"decision": asdict(result.decisions[x.value])}
+        for x in task.labels
+    ]
     return {
         "target": str(job.target),
         "output": str(job.output),

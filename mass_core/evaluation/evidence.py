@@ -73,7 +73,7 @@ class Inquiry:
     def __init__(
         self, segmenter: Segmenter, task: Task, target: Volume, labels: Volume, cancelled: Callable[[], bool] | None = None
     ) -> None:
-        self._segmenter = segmenter
+        self._segmenter = segmenter.with_recipe(segmenter.recipe.changed(align="off"))  # the network is asked, not the alignment
         self._task = task
         self._target = target
         self._labels = on_grid(labels, target.geometry)

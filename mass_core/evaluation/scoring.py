@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..config import Modality, Triple
 from ..data.dataset import Dataset
@@ -19,8 +20,10 @@ from ..volumes.components import bounding_box
 from ..volumes.volume import Geometry, Volume, slices
 from .metrics import dice, surface_distances
 
-METHODS = ("scratch", "in-context", "adapted", "finetuned")
-"""As the paper's tables list them. scratch and finetuned train a network for the draw; in-context and adapted make a task of it."""
+METHODS = ("copied", "aligned", "scratch", "in-context", "default", "adapted", "finetuned")
+"""As tables list them. copied: the reference's mask laid on the target, image centre on image centre. aligned: alignment alone. in-context:
+the network alone. default: what users get. adapted: a task fitted to the references, the network alone. scratch and finetuned train a
+network for the draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class Score(Trial):
     """Average distance of the surfaces; None: one of the two is not there."""
     hd95_mm: float | None = None
     """95th percentile of the distances, the larger of both directions."""
+    away: float | None = None
+    """Distance of the centres of find and truth over the truth's length, its box's longest side; None: one of the two is not there."""
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
@@ -158,7 +163,16 @@ def _score(trial: Trial, case: str, label: int, truth: Volume, found: NDArray[An
     if not score.truth_ml:
         return score
     distances = _distances(a, b, spacing) if score.found_ml else (None, None)
-    return replace(score, dice=dice(a, b), asd_mm=distances[0], hd95_mm=distances[1])
+    return replace(score, dice=dice(a, b), asd_mm=distances[0], hd95_mm=distances[1], away=_away(a, b, spacing) if score.found_ml else None)
+
+
+def _away(truth: NDArray[np.bool_], found: NDArray[np.bool_], spacing_zyx: Triple) -> float:
+    """Distance of the centres over the length of the truth."""
+    box = bounding_box(truth)
+    assert box is not None  # it is not empty
+    length = max((b - a) * mm for a, b, mm in zip(*box, spacing_zyx, strict=True))
+    apart = np.subtract(ndimage.center_of_mass(truth), ndimage.center_of_mass(found)) * spacing_zyx
+    return float(np.linalg.norm(apart)) / length
 
 
 def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_zyx: Triple) -> tuple[float, float]:

@@ -29,6 +29,8 @@ class Row:
     hd95_mm: float | None
     missed: float
     """Share of the scans that show it in which nothing was found; those have no distances."""
+    misplaced: float
+    """Wrong-place rate: share of the finds whose centre is further from the truth's than the structure is long."""
     false_ml: float | None
     """Mean volume found in scans that do not show it; None: all do."""
 
@@ -80,14 +82,16 @@ def means(scores: Sequence[Score], seconds: Mapping[Trial, float]) -> list[Mean]
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table for people: structures down, their mean last, for each method and number of references."""
-    lines = ["| method | references | structure | scans | Dice (sd over draws) | ASD mm | HD95 mm | missed | found where absent, ml |"]
-    lines.append("|---|--:|---|" + "--:|" * 6)
+    titles = ("method", "references", "structure", "scans", "Dice (sd over draws)", "ASD mm", "HD95 mm", "missed", "wrong place")
+    lines = [f"| {' | '.join(titles)} | found where absent, ml |", "|---|--:|---|" + "--:|" * 7]
     for method, shots in dict.fromkeys((row.method, row.shots) for row in rows):
         some = [row for row in rows if (row.method, row.shots) == (method, shots)]
         for row in some:
-            cells = (row.name, row.scans, f"{row.dice:.3f} ({row.dice_sd:.3f})", _cell(row.asd_mm), _cell(row.hd95_mm))
-            lines.append(f"| {method} | {shots} | {' | '.join(map(str, cells))} | {row.missed:.0%} | {_cell(row.false_ml)} |")
-        lines.append(f"| {method} | {shots} | **mean** | | **{np.nanmean([row.dice for row in some]):.3f}** | | | | |")
+            cells = [row.name, str(row.scans), f"{row.dice:.3f} ({row.dice_sd:.3f})", _cell(row.asd_mm), _cell(row.hd95_mm)]
+            cells += [f"{row.missed:.0%}", f"{row.misplaced:.0%}", _cell(row.false_ml)]
+            lines.append(f"| {method} | {shots} | {' | '.join(cells)} |")
+        dice, missed, misplaced = (np.nanmean([getattr(row, name) for row in some]) for name in ("dice", "missed", "misplaced"))
+        lines.append(f"| {method} | {shots} | **mean** | | **{dice:.3f}** | | | {missed:.0%} | {misplaced:.0%} | |")
     return "\n".join(lines) + "\n"
 
 
@@ -126,7 +130,11 @@ def scores_of(text: str) -> list[Score]:
 
 
 def _score(row: Mapping[str, Any]) -> Score:
-    known = {name: None if value == "" else float(value) for name, value in row.items() if name.endswith(("_ml", "_mm")) or name == "dice"}
+    known = {
+        name: None if value == "" else float(value)
+        for name, value in row.items()
+        if name.endswith(("_ml", "_mm")) or name in ("dice", "away")
+    }
     whole = {name: int(row[name]) for name in ("shots", "draw", "label")}
     return Score(method=row["method"], case=row["case"], **whole, **known)  # type: ignore[arg-type]
 
@@ -146,6 +154,7 @@ def _row(scores: Sequence[Score], name: str) -> Row:
         asd_mm=_mean_over_draws(draws, "asd_mm"),
         hd95_mm=_mean_over_draws(draws, "hd95_mm"),
         missed=float(np.mean([not s.found_ml for s in shown])) if shown else 0.0,
+        misplaced=float(np.mean([s.away > 1 for s in shown if s.away is not None])) if any(s.found_ml for s in shown) else 0.0,
         false_ml=float(np.mean([s.found_ml for s in absent])) if absent else None,
     )
 

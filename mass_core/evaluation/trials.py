@@ -6,9 +6,12 @@ What was made once is not made again: a trial's record is written last, so what 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..data.dataset import Dataset
 from ..errors import DeviceError, InputError
@@ -17,13 +20,19 @@ from ..inference.adapt import adapt
 from ..inference.segmenter import Segmenter
 from ..progress import Report
 from ..tasks.task import Task
+from ..volumes.resample import resample
+from ..volumes.volume import Geometry, Volume
 from ..weights.checkpoint import Model, load_model
 from ..worker.finetuning import finetune
 from ..worker.requests import Finetune
 from .scoring import Trial, scan, segmenter_for
 
-Ready = tuple[Segmenter, Task]
-"""What segments a scan in a trial."""
+Ready = Callable[[Volume], NDArray[Any]]
+"""From a scan to a label map on its grid."""
+_ALIGN: dict[str, Literal["auto", "off", "only"]] = {"aligned": "only", "in-context": "off", "default": "auto", "adapted": "off"}
+"""Of the methods that segment after references."""
+_KEPT = ("in-context", "adapted")
+"""Methods whose tasks hold all they need, so that they can be kept as files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,8 @@ class Trials:
         self._conditions = conditions
         self._folder = folder
         self._progress = progress
-        self._segmenter = segmenter_for(conditions.segmenter(conditions.model), conditions.dataset)
+        plain = segmenter_for(conditions.segmenter(conditions.model), conditions.dataset)
+        self._segmenters = {method: plain.with_recipe(plain.recipe.changed(align=align)) for method, align in _ALIGN.items()}
 
     def ready(self, trial: Trial, scans: Sequence[str]) -> Ready:
         """What segments in a trial, made of some training scans if it is not there yet.
@@ -80,13 +90,13 @@ class Trials:
         if self.record(trial) is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             began = time.monotonic()
-            if trial.method in ("in-context", "adapted"):
+            if trial.method in _KEPT:
                 self._learned(trial, scans).save(self._file(trial), overwrite=True)
-            else:
+            elif trial.method in ("finetuned", "scratch"):
                 self._trained(trial, scans)
             record = Record(scans=tuple(scans), seconds=round(time.monotonic() - began, 3))
             write_bytes(self._record(trial), json.dumps(asdict(record)).encode())
-        return self._kept(trial)
+        return self._made(trial, scans)
 
     def record(self, trial: Trial) -> Record | None:
         """How a trial was made ready; None: it was not yet.
@@ -103,21 +113,31 @@ class Trials:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: {error}.", "Delete it, or begin anew with --overwrite.") from error
 
-    def _kept(self, trial: Trial) -> Ready:
-        if trial.method in ("in-context", "adapted"):
-            return self._segmenter, Task.load(self._file(trial))
-        model = load_model(self._file(trial), str(self._conditions.model.device))
-        assert model.task is not None  # finetuning writes no others
-        return segmenter_for(self._conditions.segmenter(model), self._conditions.dataset), model.task
+    def _made(self, trial: Trial, scans: Sequence[str]) -> Ready:
+        """What segments, of files kept or of the references themselves."""
+        if trial.method == "copied":
+            masks = [self._reference(name)[1] for name in scans]
+            return lambda target: copied(masks, self._conditions.labels, target.geometry)
+        if trial.method in ("finetuned", "scratch"):
+            model = load_model(self._file(trial), str(self._conditions.model.device))
+            assert model.task is not None  # finetuning writes no others
+            segmenter, task = segmenter_for(self._conditions.segmenter(model), self._conditions.dataset), model.task
+        else:
+            segmenter = self._segmenters[trial.method]
+            task = Task.load(self._file(trial)) if trial.method in _KEPT else self._learned(trial, scans)
+        return lambda target: segmenter.segment(target, task).labels.array
+
+    def _reference(self, name: str) -> tuple[Volume, Volume]:
+        return scan(self._conditions.dataset, name)
 
     def _learned(self, trial: Trial, scans: Sequence[str]) -> Task:
         """The task of the references, fitted to them if that is the method."""
-        references = [scan(self._conditions.dataset, name) for name in scans]
-        task = self._segmenter.encode(references, self._conditions.labels, progress=self._progress)
-        if trial.method == "in-context":
+        references, segmenter = [self._reference(name) for name in scans], self._segmenters[trial.method]
+        task = segmenter.encode(references, self._conditions.labels, progress=self._progress)
+        if trial.method != "adapted":
             return task
         seconds, seed = self._conditions.seconds, self._conditions.seed + trial.draw
-        return adapt(self._segmenter, references, task, seconds=seconds, seed=seed, progress=self._progress).task
+        return adapt(segmenter, references, task, seconds=seconds, seed=seed, progress=self._progress).task
 
     def _trained(self, trial: Trial, scans: Sequence[str]) -> None:
         """A network of the trial's own, in a process of its own."""
@@ -148,11 +168,30 @@ class Trials:
             self._progress(stage, fraction, eta_s)
 
     def _file(self, trial: Trial) -> Path:
-        ending = "masstask" if trial.method in ("in-context", "adapted") else "safetensors"
+        ending = "masstask" if trial.method in _KEPT else "safetensors"
         return self._folder / f"{_name(trial)}.{ending}"
 
     def _record(self, trial: Trial) -> Path:
         return self._folder / f"{_name(trial)}.json"
+
+
+def copied(masks: Sequence[Volume], labels: Sequence[int], target: Geometry) -> NDArray[Any]:
+    """Label map of the references' masks laid on a target, the centres of the images on each other.
+
+    Args:
+        masks: of the references; a voxel belongs to the label most of them give it, if half of them do.
+        labels: that count.
+        target: the grid to lay them on.
+    """
+    votes = np.zeros((1 + len(labels), *target.shape_zyx), np.float32)
+    for mask in masks:
+        away = np.mean(target.box_mm, axis=0) - np.mean(mask.geometry.box_mm, axis=0)
+        x, y, z = (float(value) for value in np.asarray(mask.geometry.origin_xyz) + away)
+        moved = resample(Volume(mask.array, replace(mask.geometry, origin_xyz=(x, y, z))), target, "nearest").array
+        for place, label in enumerate(labels, 1):
+            votes[place] += moved == label
+    votes[0] = len(masks) / 2 - 0.25
+    return np.array([0, *labels])[votes.argmax(0)]
 
 
 def _name(trial: Trial) -> str:

@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from ..alignment.fusion import fused
+from ..alignment.prior import Prior
 from ..config import Shape, Triple
 from ..volumes.components import bounding_box, largest_parts
 from ..volumes.preprocess import Record, restore_labels
@@ -33,13 +35,16 @@ def kind_of(numbers: Sequence[int]) -> np.dtype:
     return np.dtype(np.uint8 if max(numbers) < 256 else np.uint16)
 
 
-def interpolated(groups: Sequence[Group], threshold: float, step: Callable[[int, int], None]) -> np.ndarray:
+def interpolated(
+    groups: Sequence[Group], threshold: float, step: Callable[[int, int], None], priors: Mapping[int, Prior] | None = None
+) -> np.ndarray:
     """Label map [z,y,x] on the target's grid: probabilities are interpolated, the highest one that reaches the threshold wins.
 
     Args:
         groups: working grids; of equal probabilities the first group's, then the lower number wins.
         threshold: probability from which a voxel belongs to a label.
         step: called with the slabs done and their number.
+        priors: by number where alignment puts a label, which is then looked for there only, with its weight (`alignment.fusion`).
     """
     target = groups[0].record.target
     depth, height, width = target.shape_zyx
@@ -50,7 +55,7 @@ def interpolated(groups: Sequence[Group], threshold: float, step: Callable[[int,
         slab: Box = ((z, 0, 0), (min(z + _SLAB, depth), height, width))
         highest = np.full((slab[1][0] - z, height, width), np.nextafter(np.float32(threshold), np.float32(0)), np.float32)
         for group in groups:
-            for number, box, probability in _seen_in(slab, group):
+            for number, box, probability in _seen_in(slab, group, threshold, priors or {}):
                 part = slices(((box[0][0] - z, *box[0][1:]), (box[1][0] - z, *box[1][1:])))
                 better = probability > highest[part]
                 highest[part][better] = probability[better]
@@ -120,17 +125,33 @@ def _from(start_zyx: Shape, closeness: Callable[[Triple], float], centre_zyx: Tr
     return closeness((z, y, x))
 
 
-def _seen_in(slab: Box, group: Group) -> Iterator[tuple[int, Box, np.ndarray]]:
+def _seen_in(slab: Box, group: Group, threshold: float, priors: Mapping[int, Prior]) -> Iterator[tuple[int, Box, np.ndarray]]:
     """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
-    for label in sorted(group.best.boxes):
-        here = group.best.boxes[label]
-        box = _common(mapped(here, group.record.working, group.record.target), slab)
-        if box is None:
-            continue
-        source = _common(mapped(box, group.record.target, group.record.working), _widened(here))
-        if source is not None:
-            values = Volume(_with_rim(group.best, label, source), group.record.working.cropped(source))
-            yield group.numbers[label], box, resample(values, group.record.target.cropped(box), "linear").array
+    for label, number in enumerate(group.numbers):
+        prior, here = priors.get(number), group.best.boxes.get(label)
+        if prior is not None:
+            box = _common(prior.box, slab)
+            if box is not None:
+                yield number, box, fused(prior, box, _probability(group, label, box), threshold)
+        elif here is not None:
+            box = _common(mapped(here, group.record.working, group.record.target), slab)
+            if box is not None and _source(group, label, box) is not None:
+                yield number, box, _probability(group, label, box)
+
+
+def _source(group: Group, label: int, box: Box) -> Box | None:
+    """The working voxels a label's probabilities in a box of the target are interpolated from; None: it was seen in none of them."""
+    here = group.best.boxes.get(label)
+    return None if here is None else _common(mapped(box, group.record.target, group.record.working), _widened(here))
+
+
+def _probability(group: Group, label: int, box: Box) -> np.ndarray:
+    """A label's probabilities float32 in a box of the target."""
+    source = _source(group, label, box)
+    if source is None:
+        return np.zeros([b - a for a, b in zip(*box, strict=True)], np.float32)
+    values = Volume(_with_rim(group.best, label, source), group.record.working.cropped(source))
+    return resample(values, group.record.target.cropped(box), "linear").array
 
 
 def _with_rim(best: Best, label: int, box: Box) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .. import config
+from ..alignment.atlas import Atlas, make_atlas, modality_of
+from ..alignment.locate import aligned_labels, locate
+from ..alignment.prior import LEAST_TRUST, Prior
 from ..cache import Recent
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
@@ -14,12 +17,14 @@ from ..failures import is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness
+from ..tasks.reference_crops import as_label_map
 from ..tasks.reference_encoder import Learner, content_key, preparation, unique
 from ..tasks.task import Task
 from ..volumes.appearance import Appearance
+from ..volumes.intensity import check_intensities
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Box, Geometry, Volume
-from .decision import Group, interpolated, keep_largest_parts, mapped, nearest
+from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest
 from .sliding_window import Swept, Wanted, split_passes, sweep
 
 if TYPE_CHECKING:
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 
 _PREPARED_BYTES = 1 << 30
 """Of prepared targets kept for the next run."""
+_ATLAS_BYTES = 1 << 29
+"""Of references made ready for alignment and kept for the next run."""
+_NO_ATLAS = "The task holds no images to align with the scan; given as references, the same scans would give better results."
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 """Fields of a recipe in which references and targets must not differ."""
 
@@ -47,6 +55,17 @@ class Probabilities(Mapping[int, Volume]):
         return len(self._maps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What decided about a label."""
+
+    by: Literal["alignment and network", "alignment", "network"]
+    trust: float | None = None
+    """Of the alignment, from 0 to 1; None: the references were not aligned, or not with this part of the body."""
+    reason: str = ""
+    """Why the alignment was not trusted; empty where it was, or was not asked."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation:
     """What was found in a target."""
@@ -59,6 +78,8 @@ class Segmentation:
     """Volume of each label of the task."""
     passes: tuple[tuple[int, ...], ...]
     """Labels that were decoded together and so could influence each other."""
+    decisions: dict[int, Decision]
+    """By label what decided about it."""
     modality: Modality
     """The target was processed as."""
     warnings: tuple[str, ...]
@@ -85,6 +106,7 @@ class Segmenter:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
         self._learner = Learner(model.network, self.recipe, model.fingerprint)
         self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
+        self._atlases: Recent[Atlas] = Recent(_ATLAS_BYTES)
         self.preparations = 0
         """How often a target was prepared because it was not at hand."""
 
@@ -97,7 +119,7 @@ class Segmenter:
         """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
         other = Segmenter(self.model, recipe, precision=self.precision)
         if preparation(recipe) == preparation(self.recipe):
-            other._learner, other._prepared = self._learner, self._prepared
+            other._learner, other._prepared, other._atlases = self._learner, self._prepared, self._atlases
         return other
 
     def encode(
@@ -126,9 +148,9 @@ class Segmenter:
         """
         if not references:
             raise InputError("No reference is given.", "Give at least one image with its mask.")
-        compute = self.compute(labels=1)
+        compute, steps = self.compute(labels=1), Steps(progress, cancelled)
         try:
-            learned = self._learner.learn(references, labels, appearance or {}, compute, Steps(progress, cancelled), spacings or {})
+            learned = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error) from error
@@ -140,7 +162,21 @@ class Segmenter:
             recipe=self.recipe,
             modality=learned.modality,
             warnings=learned.warnings,
+            atlases=tuple(self._atlases_of(references, [label.value for label in learned.labels], steps)) if self.recipe.aligns else (),
         )
+
+    def _atlases_of(self, references: Sequence[tuple[Volume, Volume]], values: Sequence[int], steps: Steps) -> Iterator[Atlas]:
+        """The references that show some of the labels, ready for alignment."""
+        for number, (image, labels) in enumerate(references):
+            steps.at("encode", number, len(references))
+            shown = [value for value in values if (labels.array == value).any()]
+            key = f"{content_key(image)}{content_key(labels)}{shown}{self.recipe.ct_clip_hu}{self.recipe.percentiles}{self.recipe.modality}"
+            atlas = self._atlases.get(key)
+            if atlas is None and shown:
+                atlas = make_atlas(image, as_label_map(labels), shown, self.recipe, self.model.device)
+                self._atlases.put(key, atlas, atlas.size_bytes)
+            if atlas is not None:
+                yield atlas
 
     def segment(
         self,
@@ -169,22 +205,42 @@ class Segmenter:
         """
         self.check(task)
         steps = Steps(progress, cancelled)
+        priors, decisions, unaligned = self._located(target, task, steps)
+        if self.recipe.align == "only":
+            return _aligned_only(target, task, priors, decisions, unaligned, steps)
         compute = self.compute(labels=len(task.labels))
-        run = _Run(self, target, task, steps, maps=probabilities, near=near)
+        trusted = {value: prior for value, prior in priors.items() if prior.trust >= LEAST_TRUST}
+        run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted)
         found, notes = with_one_retry(run.found, compute)
-        array, surplus = self._decided([group for group, _ in found], task, steps)
+        array, surplus = self._decided([group for group, _ in found], task, steps, trusted)
         labels = Volume(array, target.geometry)
         steps.stop_clock()
         records = [group.record for group, _ in found]
+        seen = [warning for record in records for warning in record.warnings]
         return Segmentation(
             labels=labels,
             probabilities=_maps(found) if probabilities else None,
             volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
             passes=run.passes(),
+            decisions=decisions,
             modality=records[0].modality,
-            warnings=unique([*task.warnings, *(warning for record in records for warning in record.warnings), *notes, *surplus]),
+            warnings=unique([*task.warnings, *seen, *notes, *unaligned, *surplus]),
             timings=steps.seconds,
         )
+
+    def _located(self, target: Volume, task: Task, steps: Steps) -> tuple[dict[int, Prior], dict[int, Decision], tuple[str, ...]]:
+        """Where alignment puts the labels, what follows for each, and what to tell about it."""
+        values = [label.value for label in task.labels]
+        if not self.recipe.aligns:
+            return {}, {value: Decision(by="network") for value in values}, ()
+        if not task.atlases:
+            if self.recipe.align == "only":
+                raise InputError("The task holds no images to align with the scan.", "Give the references themselves.")
+            return {}, {value: Decision(by="network") for value in values}, (_NO_ATLAS,)
+        check_intensities(target)
+        priors = locate(task.atlases, values, target, self.recipe, self.model.device, steps)
+        decisions = {value: _decision(priors.get(value), self.recipe) for value in values}
+        return priors, decisions, tuple(_not_aligned(decisions, {label.value: label.name for label in task.labels}))
 
     def prepared(self, target: Volume, key: str, spacing_zyx: Triple) -> Prepared:
         """The target as the network sees it, from memory if it was prepared lately; `key` identifies its content."""
@@ -215,14 +271,16 @@ class Segmenter:
                     "Leave that option out, or encode the references again with it.",
                 )
 
-    def _decided(self, groups: Sequence[Group], task: Task, steps: Steps) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _decided(
+        self, groups: Sequence[Group], task: Task, steps: Steps, priors: Mapping[int, Prior]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """The label map on the target's grid, and what to tell about it."""
         steps.at("place", 0, 1)
         one = self.recipe.parts == "largest"
         if not self.recipe.smooth_restore:
             labels = nearest(groups, self.recipe.threshold, keep_largest=one)
         else:
-            labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total))
+            labels = interpolated(groups, self.recipe.threshold, lambda done, total: steps.at("place", done, total), priors)
             if one:
                 keep_largest_parts(labels, {})
         notes = self._without_surplus(labels, task, groups[0].record.target) if self.recipe.parts == "reference" else ()
@@ -244,7 +302,15 @@ class _Run:
     """One target and one task: every group of labels with a working spacing of its own gets its sweep."""
 
     def __init__(
-        self, segmenter: Segmenter, target: Volume, task: Task, steps: Steps, *, maps: bool, near: Sequence[Box] | None = None
+        self,
+        segmenter: Segmenter,
+        target: Volume,
+        task: Task,
+        steps: Steps,
+        *,
+        maps: bool,
+        near: Sequence[Box] | None = None,
+        priors: Mapping[int, Prior] | None = None,
     ) -> None:
         self._segmenter = segmenter
         self._target = target
@@ -252,6 +318,7 @@ class _Run:
         self._steps = steps
         self._maps = maps
         self._near = near
+        self._priors = priors or {}
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """Values of the labels decoded together."""
@@ -270,6 +337,7 @@ class _Run:
         for number, (spacing, indices) in enumerate(groups.items()):
             self._steps.at("prepare", number, len(groups))
             prepared = segmenter.prepared(self._target, key, spacing)
+            values = tuple(task.labels[i].value for i in indices)
             swept = sweep(
                 segmenter.model.network,
                 prepared.array,
@@ -278,19 +346,56 @@ class _Run:
                 compute=compute,
                 wanted=Wanted.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
                 step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
-                near=self._near_on(prepared.record),
+                near=self._near_on(prepared.record, values),
             )
-            values = tuple(task.labels[i].value for i in indices)
             found.append((Group(best=swept.best, numbers=values, record=prepared.record), swept))
         return found
 
-    def _near_on(self, record: Record) -> list[Box] | None:
-        """The boxes to look at, in voxels of the prepared array."""
-        return None if self._near is None else [mapped(box, record.target, record.working) for box in self._near]
+    def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
+        """The boxes to look at for some labels, in voxels of the prepared array: those asked for, or where alignment puts all of them."""
+        near = self._near
+        if near is None and all(value in self._priors for value in values) and not self._maps:
+            near = [self._priors[value].box for value in values]
+        return None if near is None else [mapped(box, record.target, record.working) for box in near]
 
     def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
         """Reports the windows of one group as a share of those of all groups."""
         return lambda done, count: self._steps.at("segment", before + own * done / count, total)
+
+
+def _decision(prior: Prior | None, recipe: Recipe) -> Decision:
+    """What decides about a label with this prior."""
+    alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
+    if prior is None:
+        return Decision(by=alone, reason="the scan does not reach where the references show it")
+    trusted = prior.trust >= LEAST_TRUST and recipe.align == "auto"
+    return Decision(by="alignment and network" if trusted else alone, trust=round(prior.trust, 3), reason=prior.reason)
+
+
+def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) -> Iterator[str]:
+    """A sentence for each reason not to trust the alignment, with the labels it holds for."""
+    for reason in dict.fromkeys(decision.reason for decision in decisions.values() if decision.reason):
+        labels = ", ".join(names[value] for value, decision in decisions.items() if decision.reason == reason)
+        yield f"Not aligned: {labels}; {reason}."
+
+
+def _aligned_only(
+    target: Volume, task: Task, priors: dict[int, Prior], decisions: dict[int, Decision], unaligned: tuple[str, ...], steps: Steps
+) -> Segmentation:
+    """The result of alignment without the network."""
+    values = [label.value for label in task.labels]
+    labels = Volume(aligned_labels(priors, target, kind_of(values)), target.geometry)
+    steps.stop_clock()
+    return Segmentation(
+        labels=labels,
+        probabilities=None,
+        volumes_ml=_volumes_ml(labels, values),
+        passes=(),
+        decisions=decisions,
+        modality=modality_of(target, task.recipe),
+        warnings=task.warnings,
+        timings=steps.seconds,
+    )
 
 
 def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:

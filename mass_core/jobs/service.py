@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,7 +139,10 @@ class Service:
         facts = {label.value: {name: getattr(label, name) for name in _LABEL} for label in task.labels}
         return {
             "output": str(files.output),
-            "labels": [{**facts[value], "ml": found.volumes_ml[value], **worth.get(value, {})} for value in facts],
+            "labels": [
+                {**facts[value], "ml": found.volumes_ml[value], "decision": asdict(found.decisions[value]), **worth.get(value, {})}
+                for value in facts
+            ],
             "probabilities": {str(value): str(path) for value, path in maps.items()},
             "modality": found.modality,
             "warnings": found.warnings,

@@ -27,6 +27,7 @@ from .task import TaskLabel
 Tokens = tuple[Tensor, ...]
 
 _DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "place_mm", "blend_floor", "smooth_restore", "skip_uniform"}
+_DECODING |= {"align", "fusion"}
 """Fields of a recipe that do not touch how scans are prepared."""
 _KEPT_BYTES = 64 << 20
 """Of embeddings, 40 KB each for the released network."""

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save
 from torch import Tensor
 
+from ..alignment.atlas import Atlas
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
 from ..errors import InputError, OutputError, WeightsError
 from ..files import write_bytes
@@ -69,6 +70,8 @@ class Task:
     """Of the references; auto: not known."""
     warnings: tuple[str, ...] = ()
     """What was found about the references while encoding."""
+    atlases: tuple[Atlas, ...] = ()
+    """The references made ready for alignment. Kept in memory only: they hold images, a task file does not."""
 
     def __post_init__(self) -> None:
         """Refuse a task without labels or with one number twice."""
@@ -127,7 +130,8 @@ class Task:
             raise InputError(f"One number is given for {len(self.labels)} labels.", "Choose one label with --labels N.")
         if not 0 < value <= MAX_LABEL:
             raise InputError(f"{value} cannot be a label's number.", f"Choose one from 1 to {MAX_LABEL}.")
-        return replace(self, labels=(replace(self.labels[0], value=value),))
+        atlases = tuple(atlas.renumbered(self.labels[0].value, value) for atlas in self.atlases)
+        return replace(self, labels=(replace(self.labels[0], value=value),), atlases=atlases)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the task file.

@@ -38,16 +38,15 @@ def cut(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -
         images [B,V,1,W,W,W] float32, trilinear, and the whole numbers of `bits` [B,V,1,W,W,W] int32, nearest; both 0 outside the scan.
     """
     count, views = batch.affines.shape[:2]
-    starts = batch.shapes.prod(1).cumsum(0) - batch.shapes.prod(1)
     images, numbers = [], []
     for view in range(views):
         grid = _grid(window, count, batch.image.device)
         if view == views - 1 and config.elastic_probability:
             grid = grid + _bend(count, window, config, generator)
-        affine = batch.affines[:, view]
+        affine, shapes, starts = batch.affines[:, view], batch.shapes[:, view], batch.starts[:, view]
         points = affine[:, :, :3] @ grid + affine[:, :, 3:]
-        images.append(_trilinear(batch.image, points, batch.shapes, starts))
-        numbers.append(_nearest(batch.bits, points, batch.shapes, starts))
+        images.append(_trilinear(batch.image, points, shapes, starts))
+        numbers.append(_nearest(batch.bits, points, shapes, starts))
     shape = (count, views, 1, *(window,) * 3)
     return torch.stack(images, 1).view(shape), torch.stack(numbers, 1).view(shape)
 

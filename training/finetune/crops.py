@@ -146,7 +146,7 @@ def voxels_by_plane(labels: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]
 
 def collate(crops: Sequence[Crop]) -> Batch:
     """Crops of one step or a part of it."""
-    return Batch.of([crop.image for crop in crops], [crop.numbers for crop in crops], [crop.affine for crop in crops], 1)
+    return Batch.of([[(crop.image, crop.numbers)] for crop in crops], [crop.affine for crop in crops], 1)
 
 
 def steps_of(crops: Crops, start: int, group: Group) -> Iterator[list[Crop]]:

@@ -49,6 +49,10 @@ class EpisodeConfig:
     """Steps over which the two views draw apart, from nearly the same pose to the full range."""
     expert_share: float = 0.0
     """Share of the tasks that ask for structures of the label map instead of class-agnostic masks, where a scan has one."""
+    pair_share: float = 0.0
+    """Share of those tasks whose target view lies in another scan of the dataset that shows the structure too."""
+    synthetic: tuple[str, ...] = ()
+    """Datasets whose images are drawn from their label maps, anew for every task (`training.data.synthetic`)."""
     smallest_voxels: float = 40.0
     """Masks with fewer voxels at the working spacing are not asked for."""
 

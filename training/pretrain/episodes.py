@@ -24,6 +24,10 @@ from mass_core.volumes.volume import Geometry, Volume
 from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part, weak
 from .config import EpisodeConfig
 from .schedule import pose_strength
+from .synthetic import synthetic_image
+
+OTHER_CONTRAST = 0.3
+"""Share of the pairs of synthetic images that differ in contrast, as CT and MR do."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Episode:
     """[2,3,4] reference and target view: voxel of the view to voxel of `image`."""
     slots: int
     """Masks of the task."""
+    target: tuple[NDArray[np.float16], NDArray[np.int32]] | None = None
+    """Image and masks of the scan the target view lies in, if that is another one."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +55,33 @@ class Batch:
     bits: Tensor
     """[V] int32."""
     shapes: Tensor
-    """[B,3] int64."""
+    """[B,views,3] int64: the part of a scan each view is cut from."""
+    starts: Tensor
+    """[B,views] int64: where that part begins in `image` and `bits`."""
     affines: Tensor
     """[B,views,3,4] float32: two views of an episode, one of a crop (`training.data.crops`)."""
     slots: int
     """Masks of every task in the batch."""
 
     @classmethod
-    def of(cls, images: Sequence[NDArray[Any]], bits: Sequence[NDArray[Any]], affines: Sequence[NDArray[Any]], slots: int) -> "Batch":
-        """Lay parts of scans end to end."""
+    def of(cls, parts: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], affines: Sequence[NDArray[Any]], slots: int) -> "Batch":
+        """Lay parts of scans end to end.
+
+        Args:
+            parts: of each episode image and bits of the scan, or of each view's scan.
+            affines: [views,3,4] of each episode.
+            slots: masks of every task.
+        """
+        everything = [part for some in parts for part in some]
+        firsts = np.cumsum([0, *(image.size for image, _ in everything[:-1])])
+        owners = iter(range(len(everything)))
+        views = len(affines[0])
+        lines = [(own * views)[:views] for own in ([next(owners) for _ in some] for some in parts)]
         return cls(
-            image=torch.from_numpy(np.concatenate([image.ravel() for image in images])),
-            bits=torch.from_numpy(np.concatenate([some.ravel() for some in bits])),
-            shapes=torch.tensor([image.shape for image in images]),
+            image=torch.from_numpy(np.concatenate([image.ravel() for image, _ in everything])),
+            bits=torch.from_numpy(np.concatenate([bits.ravel() for _, bits in everything])),
+            shapes=torch.tensor([[everything[i][0].shape for i in line] for line in lines]),
+            starts=torch.from_numpy(firsts[np.array(lines)]),
             affines=torch.from_numpy(np.stack(affines)),
             slots=slots,
         )
@@ -75,7 +95,14 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(change(self.image), change(self.bits), change(self.shapes), change(self.affines), self.slots)
+        return Batch(
+            image=change(self.image),
+            bits=change(self.bits),
+            shapes=change(self.shapes),
+            starts=change(self.starts),
+            affines=change(self.affines),
+            slots=self.slots,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,11 +113,21 @@ class _Scan:
     masks: MaskSet
     spacing: Vector
     labels: NDArray[np.integer] | None = None
+    synthetic: bool = False
+    """The image is drawn anew from the label map each time."""
+    values: tuple[int, ...] = ()
+    """The label of each mask, if they are structures of the label map."""
 
     @cached_property
     def labelled(self) -> "_Scan":
         """The same scan with the structures of its label map as masks; with none where there is no label map."""
-        return replace(self, masks=_structures(self.labels, self.masks))
+        masks, values = _structures(self.labels, self.masks)
+        return replace(self, masks=masks, values=values)
+
+    def matches(self, other: "_Scan") -> NDArray[np.intp]:
+        """[N] for each mask that of the same structure in another scan; -1 where that shows none."""
+        where = {value: index for index, value in enumerate(other.values)}
+        return np.array([where.get(value, -1) for value in self.values], np.intp)
 
     @cached_property
     def centres_mm(self) -> Vector:
@@ -115,6 +152,16 @@ class _Scan:
     def volumes_mm3(self) -> Vector:
         """[N] mask volumes."""
         return self.masks.voxels * np.prod(self.spacing)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The scans of the two views: the same one, or two that show the same structures."""
+
+    reference: _Scan
+    target: _Scan
+    matches: NDArray[np.intp]
+    """[N] for each mask of the reference that of the target; -1: the target shows none."""
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):
@@ -148,7 +195,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             InputError: if there are none, or the weights do not fit the datasets.
         """
         self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
-        self.scans = [[_open(dataset, name) for name in dataset.splits[split]] for dataset in datasets]
+        drawn = {dataset.name: dataset.name in config.synthetic for dataset in datasets}
+        self.scans = [[_open(dataset, name, synthetic=drawn[dataset.name]) for name in dataset.splits[split]] for dataset in datasets]
         asked = config.expert_share > 0
         self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
         if weights and len(weights) != len(datasets):
@@ -166,10 +214,11 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         rng = np.random.default_rng((self.seed, number))
         scans = self.scans[rng.choice(len(self.scans), p=self.chance)]
         scan = self._by_experts(rng, scans[rng.integers(len(scans))])
-        reference, target = self._poses(rng, scan, step)
+        pair = self._pair(rng, scan, scans)
+        poses = self._poses(rng, pair, step)
         # All episodes of a batch hold the same number of masks.
         slots = int(np.random.default_rng((self.seed, 1, step)).choice(self.config.task_slots))
-        episode = self._cut(scan, self._masks(rng, scan, (reference, target), slots), (reference, target))
+        episode = self._cut(rng, pair, self._masks(rng, pair, poses, slots), poses)
         if self.config.whole_slot:
             np.bitwise_or(episode.bits, np.left_shift(1, rng.integers(slots), dtype=np.int32), out=episode.bits)
         return episode
@@ -180,17 +229,27 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             return scan.labelled
         return scan
 
-    def _poses(self, rng: np.random.Generator, scan: _Scan, step: int) -> tuple[Pose, Pose]:
+    def _pair(self, rng: np.random.Generator, scan: _Scan, scans: Sequence[_Scan]) -> _Pair:
+        """The scan twice or, for some tasks about structures of the label map, with another scan that shows one of them as well."""
+        if scan.values and self.config.pair_share and rng.random() < self.config.pair_share:
+            other = scans[int(rng.integers(len(scans)))].labelled
+            matches = scan.matches(other)
+            if (matches >= 0).any():
+                return _Pair(scan, other, matches)
+        return _Pair(scan, scan, np.arange(len(scan.masks)))
+
+    def _poses(self, rng: np.random.Generator, pair: _Pair, step: int) -> tuple[Pose, Pose]:
         """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere."""
         config, window, strength = self.config, self.window(step), pose_strength(step, self.config.pose_warmup)
-        anchor = rng.integers(len(scan.masks))
+        scan, other = pair.reference, pair.target
+        anchor = rng.choice(np.flatnonzero(pair.matches >= 0))
         fraction = np.exp(rng.uniform(*np.log(config.extent_fraction)))
         spacing = scan.working_spacing(scan.extents_mm[anchor].max() / (fraction * window), window, config.spacing_limits_mm)
         side = spacing * window
-        near = scan.centres_mm[anchor]
-        anywhere = rng.uniform(0, np.array(scan.image.shape) * scan.spacing)
+        near = other.centres_mm[pair.matches[anchor]]
+        anywhere = rng.uniform(0, np.array(other.image.shape) * other.spacing)
         around = anywhere if rng.random() < config.far_share * strength else near
-        middles, jitters = (near, around), (config.reference_jitter, config.target_jitter * strength)
+        middles, jitters = (scan.centres_mm[anchor], around), (config.reference_jitter, config.target_jitter * strength)
         if config.overlap:
             middles, jitters = overlapping(rng, np.array(scan.image.shape) * scan.spacing, spacing, window, config.overlap), (0.0, 0.0)
         views = []
@@ -199,47 +258,71 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), window))
         return views[0], views[1]
 
-    def _masks(self, rng: np.random.Generator, scan: _Scan, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
+    def _masks(self, rng: np.random.Generator, pair: _Pair, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
         """`slots` masks the reference view holds, most of which the target view holds too; repeated where there are too few."""
         reference, target = poses
+        scan, known = pair.reference, pair.matches >= 0
         voxel_mm3 = abs(np.linalg.det(reference.linear))
         window_mm3 = voxel_mm3 * reference.window**3
-        fits = (scan.volumes_mm3 > self.config.smallest_voxels * voxel_mm3) & (scan.volumes_mm3 < 0.5 * window_mm3)
+        fits = known & (scan.volumes_mm3 > self.config.smallest_voxels * voxel_mm3) & (scan.volumes_mm3 < 0.5 * window_mm3)
         in_reference = fits & reference.holds(scan.centres_mm)
-        in_target = target.holds(scan.centres_mm)
+        in_target = target.holds(pair.target.centres_mm)[pair.matches]
         both, absent = np.flatnonzero(in_reference & in_target), np.flatnonzero(in_reference & ~in_target)
         away = min(len(absent), rng.binomial(slots, self.config.absent_share))
-        here = both if len(both) else absent if len(absent) else np.arange(len(scan.masks))
+        here = both if len(both) else absent if len(absent) else np.flatnonzero(known)
         there = slots - away
         picked = [rng.choice(here, there, replace=len(here) < there), rng.choice(absent, away, replace=False)]
         return rng.permutation(np.concatenate(picked).astype(np.intp))
 
-    def _cut(self, scan: _Scan, chosen: NDArray[np.intp], poses: tuple[Pose, Pose]) -> Episode:
-        """The part of the scan either view can see."""
-        affines = np.stack([pose.to_voxels(scan.spacing) for pose in poses])
+    def _cut(self, rng: np.random.Generator, pair: _Pair, chosen: NDArray[np.intp], poses: tuple[Pose, Pose]) -> Episode:
+        """The parts of the scans the views can see."""
+        affines = np.stack([pose.to_voxels(scan.spacing) for pose, scan in zip(poses, (pair.reference, pair.target), strict=True)])
+        window = poses[0].window
+        contrast = int(rng.integers(1 << 31)) if pair.reference.synthetic else 0
+        if pair.target is pair.reference:
+            image, bits, start = self._part(rng, pair.reference, chosen, affines, window, contrast)
+            affines[:, :, 3] -= start
+            return Episode(image, bits, affines.astype(np.float32), len(chosen))
+        image, bits, start = self._part(rng, pair.reference, chosen, affines[:1], window, contrast)
+        affines[0, :, 3] -= start
+        if rng.random() < OTHER_CONTRAST:
+            contrast += 1
+        other, its_bits, start = self._part(rng, pair.target, pair.matches[chosen], affines[1:], window, contrast)
+        affines[1, :, 3] -= start
+        return Episode(image, bits, affines.astype(np.float32), len(chosen), (other, its_bits))
+
+    def _part(
+        self, rng: np.random.Generator, scan: _Scan, chosen: NDArray[np.intp], affines: Vector, window: int, contrast: int
+    ) -> tuple[NDArray[np.float16], NDArray[np.int32], NDArray[np.int64]]:
+        """Image and masks of the part of a scan some views can see, and its first voxel."""
         z, y, x = scan.image.shape
-        start, stop = seen_part(affines, poses[0].window, (z, y, x), self.config)
-        image = scan.image[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        start, stop = seen_part(affines, window, (z, y, x), self.config)
+        where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        image = scan.image[where] if scan.labels is None or not scan.synthetic else synthetic_image(scan.labels[where], rng, contrast)
         bits = scan.masks.rasterise(chosen, np.concatenate([start, stop]))
-        affines[:, :, 3] -= start
-        return Episode(np.ascontiguousarray(image, np.float16), bits.view(np.int32), affines.astype(np.float32), len(chosen))
+        return np.ascontiguousarray(image, np.float16), bits.view(np.int32), start
 
 
-def _open(dataset: Dataset, name: str) -> _Scan:
+def _open(dataset: Dataset, name: str, *, synthetic: bool) -> _Scan:
     spacing = np.asarray(dataset.spacing_zyx(name), dtype=float)
-    return _Scan(dataset.image(name), dataset.masks(name), spacing, dataset.labels(name))
+    labels = dataset.labels(name)
+    if synthetic and labels is None:
+        raise InputError(f"{name} of {dataset.name} has no label map to draw an image from.", "Take the dataset out of episodes.synthetic.")
+    return _Scan(dataset.image(name), dataset.masks(name), spacing, labels, synthetic)
 
 
-def _structures(labels: NDArray[np.integer] | None, masks: MaskSet) -> MaskSet:
-    """A mask for each label, on the grid of `masks`."""
+def _structures(labels: NDArray[np.integer] | None, masks: MaskSet) -> tuple[MaskSet, tuple[int, ...]]:
+    """A mask for each label, on the grid of `masks`, and the labels."""
     found: list[tuple[Box, Bools]] = []
+    values: list[int] = []
     if labels is not None and labels.any():
         z, y, x = masks.spacing_zyx
         grid = Geometry(shape_zyx=masks.shape_zyx, spacing_xyz=(x, y, z))
-        found, _ = label_masks(Volume(np.asarray(labels), grid), grid)
-    return MaskSet.of(found, masks.shape_zyx, masks.spacing_zyx)
+        found, values = label_masks(Volume(np.asarray(labels), grid), grid)
+    return MaskSet.of(found, masks.shape_zyx, masks.spacing_zyx), tuple(values)
 
 
 def collate(episodes: Sequence[Episode]) -> Batch:
     """Episodes of one step."""
-    return Batch.of([e.image for e in episodes], [e.bits for e in episodes], [e.affines for e in episodes], episodes[0].slots)
+    parts = [[(e.image, e.bits), *([e.target] if e.target else [])] for e in episodes]
+    return Batch.of(parts, [e.affines for e in episodes], episodes[0].slots)

@@ -1,0 +1,191 @@
+"""Alignment of one reference with a target: shift, then affine, then a smooth displacement of every voxel.
+
+From coarse to fine: candidates for the shift from cross-correlation, each judged by a dense search with a robust affine map in between;
+the best one is searched again at half the voxel size and refined below the voxel.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import Modality, Recipe
+from ..volumes.volume import Volume
+from .atlas import Atlas, coarse_mm, intensity_limits, modality_of
+from .discrete import robust_affine, search, search_both_ways
+from .features import mind
+from .fields import composed, resized, sample, smoothed, voxel_grid
+from .refine import refined
+from .scan import AlignedScan, aligned_scan, averaged, lattice
+from .start import Shift, shifts
+
+_TRIES = 3
+"""Shifts that are carried through the coarse search."""
+_COARSE, _MIDDLE = 4, 2
+"""Voxels averaged at the two levels of the search."""
+
+
+class Target:
+    """A scan that references are aligned with; what several of them need is made once."""
+
+    def __init__(self, volume: Volume, recipe: Recipe, device: torch.device) -> None:
+        self.volume, self.device = volume, device
+        self.modality: Modality = modality_of(volume, recipe)
+        self._limits = intensity_limits(volume, self.modality, recipe)
+        self._averaged: dict[float, Volume] = {}
+        self._whole: dict[float, AlignedScan] = {}
+
+    def whole(self, mm: float) -> AlignedScan:
+        """The whole scan on voxels of that edge."""
+        if mm not in self._whole:
+            self._whole[mm] = aligned_scan(self._coarser(mm), lattice(self.volume.geometry, mm), self._limits, self.device)
+        return self._whole[mm]
+
+    def under(self, atlas: Atlas, shift: Shift) -> AlignedScan:
+        """What lies under an atlas after a shift, voxel by voxel."""
+        origin = np.asarray(atlas.grid.origin_xyz) - shift.offset_mm.cpu().numpy()[::-1]
+        grid = replace(atlas.grid, origin_xyz=(float(origin[0]), float(origin[1]), float(origin[2])))
+        return aligned_scan(self._coarser(atlas.scan.mm), grid, self._limits, self.device)
+
+    def _coarser(self, mm: float) -> Volume:
+        if mm not in self._averaged:
+            self._averaged[mm] = averaged(self.volume, mm)
+        return self._averaged[mm]
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Where the points of a target lie in a reference, and what speaks for it."""
+
+    atlas: Atlas
+    shift: Shift
+    field: Tensor
+    """[3,D,H,W] on the atlas's box after the shift, in its voxels."""
+    difference: Tensor
+    """[D,H,W] mean squared feature difference that is left, smoothed."""
+    known: Tensor
+    """[D,H,W] from 0 to 1: both scans are there."""
+    wrong_mm: Tensor
+    """[D,H,W] how far a point ends from itself after going to the reference and back, by the coarse search."""
+    residual: float
+    """Mean feature difference where the structures are."""
+
+    def in_box(self, points_mm: Tensor) -> Tensor:
+        """Voxels of the box after the shift at points [3,...] of the target, z, y, x in LPS mm."""
+        return self.atlas.scan.index(points_mm + self.shift.offset_mm.view(3, *[1] * (points_mm.ndim - 1)))
+
+    def reference_mm(self, points_mm: Tensor) -> Tensor:
+        """The matching points of the reference, as `points_mm` [3,d,h,w]."""
+        index = self.in_box(points_mm)
+        return self.atlas.scan.points_mm(index + sample(self.field, index))
+
+
+def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None) -> Alignment | None:
+    """Align a reference with a target.
+
+    Args:
+        atlas: the reference.
+        target: the scan.
+        check: called between parts of the work; may raise to stop it.
+
+    Returns:
+        The alignment; None where the scans cannot be laid on each other at all.
+    """
+    tries = []
+    for shift in _shifts(atlas, target):
+        check()
+        tries.append(_coarse(atlas, target.under(atlas, shift), shift))
+    if not tries:
+        return None
+    check()
+    best = min(tries, key=lambda one: one.score)
+    return _finished(atlas, best, check)
+
+
+def _shifts(atlas: Atlas, target: Target) -> list[Shift]:
+    """Candidates for the shift, by intensities where they mean the same, by edges and outline where they may not."""
+    mm = max(coarse_mm(target.volume.geometry), coarse_mm(atlas.coarse.geometry))
+    whole = target.whole(mm)
+    reference = aligned_scan(averaged(atlas.coarse, mm), lattice(atlas.coarse.geometry, mm), atlas.limits, target.device)
+    if atlas.modality == target.modality == "ct":
+        return shifts(whole, reference, alike=True, count=_TRIES)
+    found = shifts(whole, reference, alike=False, count=2)
+    if atlas.modality == target.modality:
+        found += shifts(whole, reference, alike=True, count=2)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Try:
+    """One shift after the coarse search."""
+
+    shift: Shift
+    features: Tensor
+    known: Tensor
+    field: Tensor
+    """Coarse, in coarse voxels."""
+    wrong: Tensor
+    """[d,h,w] disagreement of both directions, coarse voxels."""
+    score: float
+    """Feature difference around the structures and all over; the lower the better."""
+
+
+def _coarse(atlas: Atlas, under: AlignedScan, shift: Shift) -> _Try:
+    """Search, fit an affine map robustly, and search again from there."""
+    features, known = mind(under.values), under.usable.float()
+    fixed, moving = _pooled(features, _COARSE), _pooled(atlas.features, _COARSE)
+    there, here = _known(known, _COARSE), _known(atlas.scan.usable.float(), _COARSE)
+    near = _pooled(atlas.near[None], _COARSE)
+    field, wrong = search_both_ways(fixed, moving, there, here, reach=3)
+    affine = robust_affine(field, there * torch.exp(-wrong / 2) + 1e-6)
+    moved = sample(torch.cat([moving, here[None], near]), voxel_grid(affine.shape[1:], affine.device) + affine)
+    field, wrong = search_both_ways(fixed, moved[:-2], there, (moved[-2] > 0.5).float(), reach=2)
+    field = composed(affine, field)
+    moved = sample(torch.cat([moving, near]), voxel_grid(field.shape[1:], field.device) + field)
+    difference, structure = ((fixed - moved[:-1]) ** 2).mean(0), moved[-1]
+    inside = structure * there
+    covered = float(inside.sum() / structure.sum().clamp(min=1e-3))
+    score = _mean(difference, inside) + _mean(difference, there) + 0.1 * (1 - covered)
+    return _Try(shift, features, known, field, wrong, score)
+
+
+def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
+    """The finer levels, and what speaks for the result."""
+    here, there = atlas.scan.usable.float(), best.known
+    fixed, moving = _pooled(best.features, _MIDDLE), _pooled(atlas.features, _MIDDLE)
+    known_there, known_here = _known(there, _MIDDLE), _known(here, _MIDDLE)
+    field = resized(best.field, fixed.shape[1:])
+    moved = sample(torch.cat([moving, known_here[None]]), voxel_grid(field.shape[1:], field.device) + field)
+    field = composed(field, search(fixed, moved[:-1], known_there, (moved[-1] > 0.5).float(), reach=2))
+    check()
+    field = refined(fixed, moving, known_there, known_here, field, steps=12)
+    check()
+    field = refined(best.features, atlas.features, there, here, resized(field, there.shape), steps=4)
+    moved = sample(torch.cat([atlas.features, atlas.near[None], here[None]]), voxel_grid(field.shape[1:], field.device) + field)
+    difference, structure = ((best.features - moved[:-2]) ** 2).mean(0), moved[-2]
+    wrong = F.interpolate(best.wrong[None, None], size=there.shape, mode="trilinear", align_corners=False)[0, 0]
+    return Alignment(
+        atlas=atlas,
+        shift=best.shift,
+        field=field,
+        difference=smoothed(difference[None], 4)[0],
+        known=there * moved[-1],
+        wrong_mm=wrong * (_COARSE * atlas.scan.mm),
+        residual=_mean(difference, structure * there * moved[-1]),
+    )
+
+
+def _pooled(volume_CDHW: Tensor, size: int) -> Tensor:
+    return F.avg_pool3d(volume_CDHW[None], size)[0]
+
+
+def _known(usable: Tensor, size: int) -> Tensor:
+    """Coarse voxels most of which is usable."""
+    return (_pooled(usable[None], size)[0] > 0.6).float()
+
+
+def _mean(values: Tensor, weights: Tensor) -> float:
+    return float((values * weights).sum() / weights.sum().clamp(min=1e-3))

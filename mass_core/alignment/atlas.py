@@ -1,0 +1,144 @@
+"""A reference made ready for alignment: its surroundings on cubic voxels, and how far every place is from its structures."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from ..config import Modality, Recipe
+from ..errors import InputError
+from ..volumes.components import label_boxes
+from ..volumes.intensity import choose_modality
+from ..volumes.volume import Box, Geometry, Volume, cut
+from .features import mind
+from .scan import AlignedScan, aligned_scan, averaged, lattice, part_of
+
+MULTIPLE = 8
+"""Voxels along each side of the aligned box are a multiple of this: the levels of the search divide it."""
+REACH_MM = 12.0
+"""Distances from a structure's surface are known up to here."""
+_MARGIN_MM = 60.0
+"""Of the box around the structures: neighbours tell a structure's place."""
+_VOXELS = 300_000
+"""Of the box: the time alignment takes grows with them."""
+_COARSE_VOXELS = 200_000
+"""Of a whole scan when the shift is looked for."""
+_FINEST_MM = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """A reference for alignment."""
+
+    modality: Modality
+    coarse: Volume
+    """The whole scan, coarse, for the shift."""
+    scan: AlignedScan
+    """The box around the structures."""
+    grid: Geometry
+    """Of the box."""
+    features: Tensor
+    """[12,D,H,W] of the box."""
+    near: Tensor
+    """[D,H,W]: 1 for voxels of the box that hold structure, and their neighbours."""
+    distances: dict[int, Volume]
+    """By label the distance to its surface in mm, float32, positive inside, up to `REACH_MM`; on cubic voxels around it."""
+    limits: tuple[float, float]
+    """Intensities of the reference are clipped to these."""
+
+    def renumbered(self, before: int, after: int) -> "Atlas":
+        """The atlas of one of its labels, under another number; of none if it does not show that label."""
+        return replace(self, distances={after: self.distances[before]} if before in self.distances else {})
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory it takes, roughly."""
+        maps = sum(volume.array.nbytes for volume in (self.coarse, *self.distances.values()))
+        return maps + self.features.nbytes + self.scan.values.nbytes + self.near.nbytes
+
+
+def intensity_limits(volume: Volume, modality: Modality, recipe: Recipe) -> tuple[float, float]:
+    """What intensities are clipped to before alignment: Hounsfield units of CT, else percentiles of the whole scan."""
+    if modality == "ct":
+        return recipe.ct_clip_hu
+    low, high = np.percentile(volume.array.reshape(-1)[:: max(1, volume.array.size // 500_000)], recipe.percentiles)
+    return float(low), float(max(high, np.nextafter(low, np.inf)))
+
+
+def modality_of(volume: Volume, recipe: Recipe) -> Modality:
+    """What the recipe or the header says, or what the intensities look like."""
+    return choose_modality(volume, recipe.changed(modality_once=True))[0] or "mr"
+
+
+def coarse_mm(geometry: Geometry) -> float:
+    """Voxel edge for the search of the shift: 8 mm, finer for small scans and coarser for large ones."""
+    low, high = (np.asarray(corner) for corner in geometry.box_mm)
+    return float(np.clip((np.prod(high - low) / _COARSE_VOXELS) ** (1 / 3), min((high - low).max() / 24, 8.0), 16.0))
+
+
+def make_atlas(image: Volume, labels: Volume, values: Sequence[int], recipe: Recipe, device: torch.device) -> Atlas:
+    """Make a reference ready.
+
+    Args:
+        image: the reference.
+        labels: its label map.
+        values: labels to carry over; those the map lacks are left out.
+        recipe: for modality and intensity limits.
+        device: where alignment shall compute.
+
+    Raises:
+        InputError: if none of the labels is there.
+    """
+    boxes = {value: box for value, box in label_boxes(labels.array).items() if value in values}
+    if not boxes:
+        raise InputError("The reference shows none of the labels to align.", "Mark the structure in the reference.")
+    modality = modality_of(image, recipe)
+    limits = intensity_limits(image, modality, recipe)
+    grid = _surroundings(image.geometry, [labels.geometry.cropped(box) for box in boxes.values()])
+    scan = aligned_scan(averaged(image, grid.spacing_xyz[0]), grid, limits, device)
+    distances = {value: _distance(labels, value, box, grid.spacing_xyz[0]) for value, box in boxes.items()}
+    coarse = averaged(image, coarse_mm(image.geometry))
+    return Atlas(modality, coarse, scan, grid, mind(scan.values), _near(distances.values(), scan), distances, limits)
+
+
+def _surroundings(image: Geometry, structures: Sequence[Geometry]) -> Geometry:
+    """Cubic voxels around some structures, as fine as their number allows and the scan deserves."""
+    corners = np.concatenate([structure.corners_mm() for structure in structures])
+    scan_low, scan_high = (np.asarray(corner) for corner in image.box_mm)
+    low, high = np.maximum(corners.min(0) - _MARGIN_MM, scan_low), np.minimum(corners.max(0) + _MARGIN_MM, scan_high)
+    finest = max(_FINEST_MM, min(image.spacing_zyx))
+    affordable = float((np.prod(np.maximum(high - low, finest)) / _VOXELS) ** (1 / 3))
+    mm = (
+        finest if affordable <= finest else 1.1 ** float(np.ceil(np.log(affordable) / np.log(1.1)))
+    )  # steps, so that references share grids
+    grid = part_of(lattice(image, mm), low, high)
+    z, y, x = (n + -n % MULTIPLE for n in grid.shape_zyx)
+    return replace(grid, shape_zyx=(z, y, x))
+
+
+def _distance(labels: Volume, value: int, box: Box, mm: float) -> Volume:
+    """Distance to a label's surface, as far as the surroundings need it, on voxels no finer than half of theirs."""
+    margin = [int(np.ceil(REACH_MM / spacing)) + 1 for spacing in labels.geometry.spacing_zyx]
+    (z0, y0, x0), (z1, y1, x1) = box
+    z, y, x = margin
+    wide = ((z0 - z, y0 - y, x0 - x), (z1 + z, y1 + y, x1 + x))
+    mask, grid = cut(labels.array, wide) == value, labels.geometry.cropped(wide)
+    # Between a voxel inside and one outside, each as far from the other, linear interpolation puts the surface into the middle.
+    inner, outer = (ndimage.distance_transform_edt(part, grid.spacing_zyx) for part in (mask, ~mask))
+    return averaged(Volume(np.clip(inner - outer, -REACH_MM, REACH_MM).astype(np.float32), grid), mm / 2)
+
+
+def _near(distances: Iterable[Volume], scan: AlignedScan) -> Tensor:
+    """Voxels that hold structure, and their neighbours."""
+    near = torch.zeros(scan.values.shape, device=scan.values.device)
+    for distance in distances:
+        where = np.argwhere(distance.array > 0)[:, ::-1]
+        points = (where @ distance.geometry.affine[:3, :3].T + distance.geometry.affine[:3, 3])[:, ::-1].T
+        index = scan.index(torch.from_numpy(points.astype(np.float32)).to(near.device)).round().long()
+        index = index[:, ((index >= 0) & (index < torch.tensor(near.shape, device=near.device)[:, None])).all(0)]
+        near[index[0], index[1], index[2]] = 1
+    return F.max_pool3d(near[None, None], 3, 1, 1)[0, 0]

@@ -1,0 +1,90 @@
+"""Dense search for displacements: every displacement of a box is compared at every voxel, then coupled with a smooth field.
+
+Coupled convex optimisation after Heinrich et al. (MICCAI 2014) and Siebert et al. (IEEE TMI 2024): the best displacement of each voxel is
+drawn, in rounds of growing weight, towards the smoothed field of its neighbours.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .fields import inverse_error, made_inverse, mean_of_cube, voxel_grid
+
+_COUPLING = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Weight of the distance to the smoothed field in each round, in units of squared feature difference per squared voxel."""
+_STILL = 0.01
+"""By which share of the usual difference the longest displacements are disliked: in air all fit alike, and none shall be made there."""
+
+
+def search(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> Tensor:
+    """The displacement field [3,D,H,W] from features to features.
+
+    Args:
+        fixed: features [C,D,H,W].
+        moving: features on the same grid.
+        known_fixed: [D,H,W], 1 where the features may be trusted, else 0: there neighbours decide.
+        known_moving: the same of `moving`; displacements that lead elsewhere are neither liked nor disliked.
+        reach: largest displacement along each axis, in voxels.
+    """
+    return _coupled(*_differences(fixed, moving, known_fixed, known_moving, reach))
+
+
+def search_both_ways(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """The field from `search` made consistent with that of the opposite direction, and how far in voxels [D,H,W] the two disagreed."""
+    forwards = search(fixed, moving, known_fixed, known_moving, reach)
+    backwards = search(moving, fixed, known_moving, known_fixed, reach)
+    return made_inverse(forwards, backwards), inverse_error(forwards, backwards)
+
+
+def _differences(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Mean squared feature difference [N,D,H,W] for N displacements [N,3]; the average one where nothing is known."""
+    side = 2 * reach + 1
+    wide, wide_known = F.pad(moving[None], (reach,) * 6, mode="replicate")[0], F.pad(known_moving, (reach,) * 6)
+    depth, height, width = fixed.shape[1:]
+    known = known_fixed * known_moving
+    usual = (((fixed - moving) ** 2).mean(0) * known).sum() / known.sum().clamp(min=1)
+    costs = torch.empty(side**3, depth, height, width, device=fixed.device)
+    steps = torch.cartesian_prod(*[torch.arange(side)] * 3)
+    lengths = ((steps - reach) ** 2).sum(1) / reach**2
+    for number, (z, y, x) in enumerate(steps.tolist()):
+        part = (slice(z, z + depth), slice(y, y + height), slice(x, x + width))
+        difference = (fixed - wide[:, part[0], part[1], part[2]]).square_().mean(0)
+        costs[number] = (difference - usual) * (known_fixed * wide_known[part]) + usual * (1 + _STILL * float(lengths[number]))
+    return costs, (steps - reach).to(fixed.device, torch.float32)
+
+
+def _coupled(costs: Tensor, displacements: Tensor) -> Tensor:
+    """The smooth field [3,D,H,W] that agrees with low costs."""
+    lengths = (displacements**2).sum(1).view(-1, 1, 1, 1)
+    field = mean_of_cube(displacements[costs.argmin(0)].permute(3, 0, 1, 2), 1)
+    for weight in _COUPLING:
+        # |d - u|^2 without |u|^2, which is the same for all displacements.
+        distance = lengths - 2 * torch.einsum("nc,cdhw->ndhw", displacements, field)
+        best = torch.add(costs, distance, alpha=weight).argmin(0)
+        field = mean_of_cube(displacements[best].permute(3, 0, 1, 2), 1)
+    return field
+
+
+def robust_affine(field: Tensor, weights: Tensor, *, kept: float = 0.6, rounds: int = 5, stiffness: float = 0.01) -> Tensor:
+    """The field of the affine map that fits a field best, the least fitting voxels left out (least trimmed squares).
+
+    Args:
+        field: [3,D,H,W].
+        weights: [D,H,W], how much each voxel counts.
+        kept: share of the voxels that count in the end.
+        rounds: of fitting and leaving out.
+        stiffness: draws the linear part to zero, so that few or flat voxels cannot turn or stretch everything.
+    """
+    index = voxel_grid(field.shape[1:], field.device).flatten(1).double()
+    weight, wanted = weights.flatten().double(), field.flatten(1).double()
+    middle = (index * weight).sum(1, keepdim=True) / weight.sum().clamp(min=1e-9)
+    design = torch.cat([index - middle, torch.ones_like(index[:1])])
+    ridge = torch.diag(torch.tensor([(max(field.shape[1:]) / 2) ** 2] * 3 + [0.0], dtype=torch.float64, device=field.device)) * stiffness
+    counted = weight
+    fitted = wanted
+    for _ in range(rounds):
+        left = (design * counted) @ design.T + (ridge + 1e-9 * torch.eye(4, dtype=torch.float64, device=field.device)) * counted.sum()
+        fitted = torch.linalg.solve(left, (design * counted) @ wanted.T).T @ design
+        error = (wanted - fitted).norm(dim=0)
+        counted = weight * (error <= error[weight > 0].kthvalue(max(1, int(kept * int((weight > 0).sum()))))[0])
+    return fitted.float().view_as(field)

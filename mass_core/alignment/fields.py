@@ -1,0 +1,74 @@
+"""Displacement fields on voxel grids: sampling, smoothing, inversion.
+
+A field [3,D,H,W] holds, for every voxel of the fixed grid, the displacement along z, y, x in voxels to the
+matching point of the moving grid.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def voxel_grid(shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
+    """Indices [3,D,H,W] of every voxel, float32."""
+    axes = [torch.arange(size, device=device, dtype=torch.float32) for size in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def sample(volume_CDHW: Tensor, points: Tensor) -> Tensor:
+    """Values of a volume at points [3,d,h,w] in voxels: trilinear, the border continued outwards; [C,d,h,w]."""
+    size = torch.tensor(volume_CDHW.shape[1:], dtype=torch.float32, device=volume_CDHW.device).view(3, 1, 1, 1)
+    places = ((2 * points + 1) / size - 1).flip(0).permute(1, 2, 3, 0)
+    return F.grid_sample(volume_CDHW[None], places[None], padding_mode="border", align_corners=False)[0]
+
+
+def resized(field: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """A field on a grid of other voxels over the same space, in voxels of that grid."""
+    ratio = torch.tensor([new / old for new, old in zip(shape, field.shape[1:], strict=True)], device=field.device)
+    return F.interpolate(field[None], size=tuple(shape), mode="trilinear", align_corners=False)[0] * ratio.view(3, 1, 1, 1)
+
+
+def composed(first: Tensor, second: Tensor) -> Tensor:
+    """The field that leads a voxel by `second`, and from there by `first`."""
+    return second + sample(first, voxel_grid(first.shape[1:], first.device) + second)
+
+
+def mean_of_cube(volume_CDHW: Tensor, radius: int) -> Tensor:
+    """Mean over the cube of that radius around every voxel, the border continued outwards."""
+    volume = volume_CDHW[None]
+    for axis in range(3):
+        size, pad = [1, 1, 1], [0] * 6
+        size[axis], pad[4 - 2 * axis], pad[5 - 2 * axis] = 2 * radius + 1, radius, radius
+        volume = F.avg_pool3d(F.pad(volume, pad, mode="replicate"), size, stride=1)
+    return volume[0]
+
+
+def smoothed(volume_CDHW: Tensor, times: int) -> Tensor:
+    """Weights 1, 2, 1 along each axis, so many times: a Gaussian of standard deviation sqrt(times / 2) voxels."""
+    for _ in range(times):
+        for axis in (-3, -2, -1):
+            size = volume_CDHW.shape[axis]
+            if size > 1:
+                halves = torch.lerp(volume_CDHW.narrow(axis, 0, size - 1), volume_CDHW.narrow(axis, 1, size - 1), 0.5)
+                before = torch.cat([volume_CDHW.narrow(axis, 0, 1), halves], axis)
+                volume_CDHW = torch.lerp(before, torch.cat([halves, volume_CDHW.narrow(axis, size - 1, 1)], axis), 0.5)
+    return volume_CDHW
+
+
+def inverse_error(forwards: Tensor, backwards: Tensor) -> Tensor:
+    """How far, in voxels [D,H,W], every voxel ends from itself after going there and back."""
+    return (forwards + sample(backwards, voxel_grid(forwards.shape[1:], forwards.device) + forwards)).norm(dim=0)
+
+
+def made_inverse(forwards: Tensor, backwards: Tensor, rounds: int = 10) -> Tensor:
+    """`forwards` after both fields were drawn towards being each other's inverse (Siebert et al., IEEE TMI 2024)."""
+    grid = voxel_grid(forwards.shape[1:], forwards.device)
+    for _ in range(rounds):
+        forwards, backwards = (forwards - sample(backwards, grid + forwards)) / 2, (backwards - sample(forwards, grid + backwards)) / 2
+    return forwards
+
+
+def jacobian(field: Tensor) -> Tensor:
+    """Determinant [D,H,W] of the mapping: the volume a voxel takes in the moving grid; at or below 0 the field folds."""
+    rows = torch.stack([torch.stack(torch.gradient(field[axis])) for axis in range(3)])
+    return torch.linalg.det(rows.permute(2, 3, 4, 0, 1) + torch.eye(3, device=field.device))
