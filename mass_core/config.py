@@ -95,7 +95,7 @@ class Recipe:
     align: Literal["auto", "off", "only"] = "auto"
     """auto: the references are aligned with the target, which says where to look and what to expect there, if `fusion` says how to combine
     that with the network. only: the aligned masks are the result. off: the network alone decides."""
-    fusion: tuple[float, float, float, float] | None = None
+    fusion: tuple[float, float, float, float, float] | None = None
     """How alignment and network add up, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
 
     normalise_before_crop: bool = True

@@ -10,17 +10,18 @@ constants of `mass_core/alignment/prior.py` and `Recipe.fusion`.
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from mass_core import Segmenter
+from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.alignment.align import Target, align
 from mass_core.alignment.atlas import Atlas, make_atlas
-from mass_core.alignment.prior import _WEIGHTS, Evidence, combined, evidence
+from mass_core.alignment.fusion import evidence_terms
+from mass_core.alignment.prior import _WEIGHTS, LEAST_TRUST, Evidence, Prior, combined, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
 from mass_core.volumes.volume import slices
@@ -39,7 +40,7 @@ class Sample:
     facts: Evidence
     dice: float
     terms: np.ndarray | None = None
-    """[N,4] distance, trust left open: distance, log odds of the network, truth, share."""
+    """[N,5] for some voxels the terms of `evidence_terms`, and the truth; None: the network was not asked."""
 
 
 def gather(collections: Sequence[Collection], references: int, targets: int, segmenter: Segmenter | None, seed: int) -> Iterator[Sample]:
@@ -52,24 +53,24 @@ def gather(collections: Sequence[Collection], references: int, targets: int, seg
             image, labels = theirs.case(case)
             target = Target(image, recipe, torch.device("cpu"))
             for name, atlas in atlases[mine.folder.name][few]:
+                task = segmenter.encode([mine.case(name)]) if segmenter and mine is theirs else None
                 found = align(atlas, target)
                 print(
                     mine.folder.name,
                     name,
                     theirs.folder.name,
                     case,
-                    "no alignment" if found is None else f"{found.residual:.4f}",
+                    f"{found.residual:.4f}",
                     flush=True,
                 )
-                if found is None:
-                    continue
                 for value in atlas.distances:
                     truth = labels.array == value if mine is theirs else np.zeros(labels.array.shape, bool)
-                    prior = combined([found], value, image.geometry, (0, 0, 0, 0))
+                    prior = combined([found], value, image.geometry, (0, 1, 1, 0, 0))
                     if prior is None or (mine is theirs and not truth.any()):
                         continue
-                    overlap = dice(prior.distance > 0, truth[slices(prior.box)]) * bool(truth.any())
-                    yield Sample(f"{mine.folder.name} in {theirs.folder.name}", evidence(found, value), float(overlap))
+                    overlap = float(dice(prior.distance > 0, truth[slices(prior.box)])) if truth.any() else 0.0
+                    terms = _terms(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
+                    yield Sample(f"{mine.folder.name} in {theirs.folder.name}", evidence(found, value), overlap, terms)
 
 
 def _atlases(collection: Collection, count: int, recipe: Recipe, seed: int) -> Iterator[tuple[str, Atlas]]:
@@ -82,6 +83,47 @@ def _atlases(collection: Collection, count: int, recipe: Recipe, seed: int) -> I
             made += 1
         if made == count:
             return
+
+
+def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> np.ndarray | None:
+    """What both say of some voxels of a structure's box, and whether they belong to it; None where alignment is not trusted."""
+    if prior.trust < LEAST_TRUST:
+        return None
+    result = segmenter.segment(image, task, probabilities=True, near=[prior.box])
+    assert result.probabilities is not None
+    probability = result.probabilities[task.labels[0].value].array[slices(prior.box)]
+    size = max(1, int((prior.distance > 0).sum()))
+    prior = replace(prior, sureness=float(np.sort(probability, axis=None)[-size:].mean()))
+    columns = [*evidence_terms(prior, prior.distance, probability), truth[slices(prior.box)]]
+    return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
+
+
+def fit_fusion(samples: Sequence[Sample]) -> None:
+    """Print the weights with the highest mean soft Dice, sets counted alike, and what alignment, network and both reach with them."""
+    known = [sample for sample in samples if sample.terms is not None and sample.terms[:, 4].any()]
+    tensors = [torch.from_numpy(sample.terms) for sample in known if sample.terms is not None]
+    groups = [sample.group for sample in known]
+    shares = [1 / groups.count(group) for group in groups]
+    weights = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.5], requires_grad=True)
+    optimiser = torch.optim.Adam([weights], lr=0.03)
+    for _ in range(400):
+        optimiser.zero_grad()
+        loss = torch.zeros(())
+        for terms, share in zip(tensors, shares, strict=True):
+            chance = torch.sigmoid(weights[0] + terms[:, :4] @ weights[1:])
+            loss = loss - share * 2 * (chance * terms[:, 4]).sum() / (chance.sum() + terms[:, 4].sum())
+        loss.backward()
+        optimiser.step()
+    found = weights.detach().numpy()
+    print("fusion =", [round(float(value), 3) for value in found])
+    for group in dict.fromkeys(groups):
+        rows = []
+        for sample in known:
+            if sample.group == group and sample.terms is not None:
+                terms, inside = sample.terms[:, :4], sample.terms[:, 4] > 0
+                said = (terms[:, 0] + terms[:, 1] > 0, terms[:, 2] + terms[:, 3] > 0, found[0] + terms @ found[1:] > 0)
+                rows.append([dice(one, inside) for one in said])
+        print(group, len(rows), "structures; alignment, network, both:", np.mean(rows, axis=0).round(3))
 
 
 def logistic(design: np.ndarray, truth: np.ndarray, weight: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
@@ -106,15 +148,10 @@ def fit_trust(samples: Sequence[Sample]) -> None:
     design = np.array([[asdict(sample.facts)[name] for name in names] for sample in samples])
     reached = np.array([float(np.clip((sample.dice - 0.3) / 0.4, 0, 1)) for sample in samples])
     groups = [sample.group for sample in samples]
-    weight = np.array([1 / groups.count(group) for group in groups])
+    own = {group: len(set(group.split(" in "))) == 1 for group in groups}
+    weight = np.array([1 / groups.count(group) / list(own.values()).count(own[group]) for group in groups])
     found = logistic(design, reached, weight)
     said = 1 / (1 + np.exp(-(found[0] + design @ found[1:])))
-    np.savez(
-        "/tmp/evidence.npz",
-        design=np.array([list(asdict(x.facts).values()) for x in samples]),
-        dice=[x.dice for x in samples],
-        group=groups,
-    )
     print("_OFFSET =", round(float(found[0]), 3))
     print("_WEIGHTS =", {name: round(float(value), 3) for name, value in zip(names, found[1:], strict=True)})
     for group in dict.fromkeys(groups):
@@ -131,12 +168,20 @@ def main() -> None:
     """Gather, fit and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--weights", help="also fit how the network of these weights adds up with alignment")
     parser.add_argument("--references", type=int, default=6)
     parser.add_argument("--targets", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     collections = [Collection.read(folder) for folder in arguments.data]
-    fit_trust(list(gather(collections, arguments.references, arguments.targets, None, arguments.seed)))
+    segmenter = None
+    if arguments.weights:
+        model = load_model(arguments.weights)
+        segmenter = Segmenter(model, model.recipe.changed(align="off"), precision="bfloat16")
+    samples = list(gather(collections, arguments.references, arguments.targets, segmenter, arguments.seed))
+    fit_trust(samples)
+    if segmenter:
+        fit_fusion(samples)
 
 
 if __name__ == "__main__":

@@ -185,8 +185,8 @@ def test_a_pair_shows_the_same_structure_in_two_scans(make_dataset, tmp_path):
         other += made[number].target is not None
         for slot in range(2):
             seen = [images[0, view, 0][masks[0, view, slot].bool()] for view in range(2)]
-            values = [float(part.median().round()) for part in seen if len(part) > 10]  # a sliver may hold nothing but border voxels
-            assert set(values) <= {3.0} or set(values) <= {7.0}
+            bright = [float(part.median()) > 5 for part in seen if len(part)]  # border voxels lie between 0 and the structure's value
+            assert len(set(bright)) <= 1
     assert other > 5
 
 

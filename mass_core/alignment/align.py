@@ -20,10 +20,10 @@ from .features import mind
 from .fields import composed, resized, sample, smoothed, voxel_grid
 from .refine import refined
 from .scan import AlignedScan, aligned_scan, averaged, lattice
-from .start import Shift, shifts
+from .start import shifts
 
 _TRIES = 3
-"""Shifts that are carried through the coarse search."""
+"""Shifts from correlation that are carried through the coarse search."""
 _COARSE, _MIDDLE = 4, 2
 """Voxels averaged at the two levels of the search."""
 
@@ -44,9 +44,9 @@ class Target:
             self._whole[mm] = aligned_scan(self._coarser(mm), lattice(self.volume.geometry, mm), self._limits, self.device)
         return self._whole[mm]
 
-    def under(self, atlas: Atlas, shift: Shift) -> AlignedScan:
+    def under(self, atlas: Atlas, shift: Tensor) -> AlignedScan:
         """What lies under an atlas after a shift, voxel by voxel."""
-        origin = np.asarray(atlas.grid.origin_xyz) - shift.offset_mm.cpu().numpy()[::-1]
+        origin = np.asarray(atlas.grid.origin_xyz) - shift.cpu().numpy()[::-1]
         grid = replace(atlas.grid, origin_xyz=(float(origin[0]), float(origin[1]), float(origin[2])))
         return aligned_scan(self._coarser(atlas.scan.mm), grid, self._limits, self.device)
 
@@ -61,7 +61,8 @@ class Alignment:
     """Where the points of a target lie in a reference, and what speaks for it."""
 
     atlas: Atlas
-    shift: Shift
+    shift: Tensor
+    """[3] z, y, x in mm: a point of the target plus this is about the matching point of the reference."""
     field: Tensor
     """[3,D,H,W] on the atlas's box after the shift, in its voxels."""
     difference: Tensor
@@ -75,7 +76,7 @@ class Alignment:
 
     def in_box(self, points_mm: Tensor) -> Tensor:
         """Voxels of the box after the shift at points [3,...] of the target, z, y, x in LPS mm."""
-        return self.atlas.scan.index(points_mm + self.shift.offset_mm.view(3, *[1] * (points_mm.ndim - 1)))
+        return self.atlas.scan.index(points_mm + self.shift.view(3, *[1] * (points_mm.ndim - 1)))
 
     def reference_mm(self, points_mm: Tensor) -> Tensor:
         """The matching points of the reference, as `points_mm` [3,d,h,w]."""
@@ -83,7 +84,7 @@ class Alignment:
         return self.atlas.scan.points_mm(index + sample(self.field, index))
 
 
-def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None) -> Alignment | None:
+def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None) -> Alignment:
     """Align a reference with a target.
 
     Args:
@@ -91,38 +92,34 @@ def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None
         target: the scan.
         check: called between parts of the work; may raise to stop it.
 
-    Returns:
-        The alignment; None where the scans cannot be laid on each other at all.
     """
     tries = []
     for shift in _shifts(atlas, target):
         check()
         tries.append(_coarse(atlas, target.under(atlas, shift), shift))
-    if not tries:
-        return None
     check()
-    best = min(tries, key=lambda one: one.score)
-    return _finished(atlas, best, check)
+    return _finished(atlas, min(tries, key=lambda one: one.score), check)
 
 
-def _shifts(atlas: Atlas, target: Target) -> list[Shift]:
-    """Candidates for the shift, by intensities where they mean the same, by edges and outline where they may not."""
+def _shifts(atlas: Atlas, target: Target) -> list[Tensor]:
+    """Candidates for the shift: the middles of both scans on each other, then by intensities where they mean the same, by edges and outline
+    where they may not."""
     mm = max(coarse_mm(target.volume.geometry), coarse_mm(atlas.coarse.geometry))
     whole = target.whole(mm)
     reference = aligned_scan(averaged(atlas.coarse, mm), lattice(atlas.coarse.geometry, mm), atlas.limits, target.device)
+    middles = [np.mean(volume.geometry.box_mm, axis=0)[::-1] for volume in (atlas.coarse, target.volume)]
+    found = [torch.from_numpy(np.subtract(*middles).astype(np.float32)).to(target.device)]
     if atlas.modality == target.modality == "ct":
-        return shifts(whole, reference, alike=True, count=_TRIES)
-    found = shifts(whole, reference, alike=False, count=2)
-    if atlas.modality == target.modality:
-        found += shifts(whole, reference, alike=True, count=2)
-    return found
+        return found + shifts(whole, reference, alike=True, count=_TRIES)
+    found += shifts(whole, reference, alike=False, count=_TRIES - 1)
+    return found + (shifts(whole, reference, alike=True, count=_TRIES - 1) if atlas.modality == target.modality else [])
 
 
 @dataclass(frozen=True, eq=False)
 class _Try:
     """One shift after the coarse search."""
 
-    shift: Shift
+    shift: Tensor
     features: Tensor
     known: Tensor
     field: Tensor
@@ -133,7 +130,7 @@ class _Try:
     """Feature difference around the structures and all over; the lower the better."""
 
 
-def _coarse(atlas: Atlas, under: AlignedScan, shift: Shift) -> _Try:
+def _coarse(atlas: Atlas, under: AlignedScan, shift: Tensor) -> _Try:
     """Search, fit an affine map robustly, and search again from there."""
     features, known = mind(under.values), under.usable.float()
     fixed, moving = _pooled(features, _COARSE), _pooled(atlas.features, _COARSE)

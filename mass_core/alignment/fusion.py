@@ -11,18 +11,19 @@ LEAST = 1e-3
 """Probabilities of the network count as at least this, and at most 1 minus this."""
 
 
-def evidence_terms(distance_mm: np.ndarray, probability: np.ndarray, trust: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The terms that are weighted: trusted distance to the aligned surface, log odds of the network, and those odds as far as the alignment
-    is not trusted.
+def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The four terms that are weighted: the trusted distance to the aligned surface and the network's log odds, each once as far as the
+    network is sure that the structure is there, and once as far as it is not.
 
     Args:
-        distance_mm: positive inside, any shape.
-        probability: of the network, of the same shape.
-        trust: of the alignment, from 0 to 1.
+        prior: for trust and sureness.
+        distance_mm: of the prior for some voxels, positive inside.
+        probability: of the network for the same.
     """
     odds = np.clip(probability, LEAST, 1 - LEAST)
     odds = np.log(odds / (1 - odds), dtype=np.float32)
-    return trust * distance_mm, odds, (1 - trust) * odds
+    trusted = np.float32(prior.trust) * distance_mm
+    return prior.sureness * trusted, (1 - prior.sureness) * trusted, prior.sureness * odds, (1 - prior.sureness) * odds
 
 
 def fused(prior: Prior, box: Box, probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -34,12 +35,11 @@ def fused(prior: Prior, box: Box, probability: np.ndarray, threshold: float) -> 
         probability: the network's in this box.
         threshold: of the network's probability.
     """
-    distance = prior.distance[slices(_within(box, prior.box))]
-    terms = evidence_terms(distance, probability, prior.trust)
-    total = (
-        math.log(threshold / (1 - threshold)) + prior.weights[0] + sum(w * term for w, term in zip(prior.weights[1:], terms, strict=True))
-    )
-    return np.asarray(1 / (1 + np.exp(-np.clip(total, -30, 30))), np.float32)
+    terms = evidence_terms(prior, prior.distance[slices(_within(box, prior.box))], probability)
+    score = np.full(probability.shape, math.log(threshold / (1 - threshold)) + prior.weights[0], np.float32)
+    for weight, term in zip(prior.weights[1:], terms, strict=True):
+        score += weight * term
+    return np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)
 
 
 def _within(box: Box, outer: Box) -> Box:

@@ -28,13 +28,12 @@ def locate(
     """
     ready, alignments = Target(target, recipe, device), []
     for number, atlas in enumerate(atlases):
-        found = align(atlas, ready, check=lambda done=number: steps.at("align", done, len(atlases)))  # type: ignore[misc]
-        alignments += [found] if found is not None else []
+        alignments.append(align(atlas, ready, check=lambda done=number: steps.at("align", done, len(atlases))))  # type: ignore[misc]
     steps.at("align", len(atlases), len(atlases))
     priors = {}
     for value in values:
         showing = [one for one in alignments if value in one.atlas.distances]
-        prior = combined(showing, value, target.geometry, recipe.fusion or (0.0, 1.0, 0.0, 0.0)) if showing else None
+        prior = combined(showing, value, target.geometry, recipe.fusion or (0.0, 1.0, 1.0, 0.0, 0.0)) if showing else None
         if prior is not None:
             priors[value] = prior
     return priors

@@ -1,7 +1,5 @@
 """Where alignment starts: shifts by which a reference may lie on a target, found by masked cross-correlation of the whole scans."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
@@ -17,18 +15,9 @@ _APART = 2
 """Voxels by which two candidates differ along some axis."""
 
 
-@dataclass(frozen=True)
-class Shift:
-    """A reference's place on a target."""
-
-    offset_mm: Tensor
-    """[3] z, y, x: a point of the target plus this is the matching point of the reference."""
-    correlation: float
-    """Of the intensities where both scans lie, from -1 to 1."""
-
-
-def shifts(target: AlignedScan, reference: AlignedScan, *, alike: bool, count: int) -> list[Shift]:
-    """The shifts with the highest correlation, best first; none where the scans cannot overlap enough.
+def shifts(target: AlignedScan, reference: AlignedScan, *, alike: bool, count: int) -> list[Tensor]:
+    """Shifts [3], z, y, x in mm, with the highest correlation, best first: a point of the target plus the shift is the matching one of the
+    reference. None where the scans cannot overlap enough.
 
     Masked normalised cross-correlation (Padfield, IEEE TIP 2012): only voxels that both scans hold count, and scans of different extents
     may overlap in a part.
@@ -39,18 +28,16 @@ def shifts(target: AlignedScan, reference: AlignedScan, *, alike: bool, count: i
         alike: intensities mean the same in both; else edges and outlines are compared.
         count: most shifts to return.
     """
-    fixed, moving = _channels(target, alike), _channels(reference, alike)
-    correlation = _correlations(fixed, moving, target, reference)
+    correlation = _correlations(_channels(target, alike), _channels(reference, alike), target, reference)
     base = reference.first_mm - target.first_mm
     found = []
     for _ in range(count):
         place = int(correlation.argmax())
-        value = float(correlation.flatten()[place])
-        if value < -1:
+        if float(correlation.flatten()[place]) < -1:
             break
         index = np.unravel_index(place, tuple(correlation.shape))
         step = [int(i) if i < n else int(i) - size for i, n, size in zip(index, target.values.shape, correlation.shape, strict=True)]
-        found.append(Shift(base - torch.tensor(step, dtype=torch.float32, device=base.device) * target.mm, value))
+        found.append(base - torch.tensor(step, dtype=torch.float32, device=base.device) * target.mm)
         near = [torch.arange(int(i) - _APART, int(i) + _APART + 1) % size for i, size in zip(index, correlation.shape, strict=True)]
         correlation[tuple(torch.meshgrid(*near, indexing="ij"))] = -2
     return found

@@ -139,6 +139,16 @@ def _seen_in(slab: Box, group: Group, threshold: float, priors: Mapping[int, Pri
                 yield number, box, _probability(group, label, box)
 
 
+def sureness(group: Group, prior: Prior, number: int) -> float:
+    """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it (`Prior.sureness`)."""
+    box = _common(mapped(prior.box, group.record.target, group.record.working), ((0, 0, 0), group.best.shape))
+    if box is None:
+        return 0.0
+    values = np.sort(group.best.probability(group.numbers.index(number), box), axis=None)
+    ratio = np.prod(group.record.target.spacing_zyx) / np.prod(group.record.working.spacing_zyx)
+    return float(values[-max(1, round(float(np.count_nonzero(prior.distance > 0) * ratio))) :].mean())
+
+
 def _source(group: Group, label: int, box: Box) -> Box | None:
     """The working voxels a label's probabilities in a box of the target are interpolated from; None: it was seen in none of them."""
     here = group.best.boxes.get(label)

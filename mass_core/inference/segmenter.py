@@ -1,7 +1,7 @@
 """The main job: references in, task; target and task in, label map on the target's own grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..volumes.appearance import Appearance
 from ..volumes.intensity import check_intensities
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Box, Geometry, Volume
-from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest
+from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, sureness
 from .sliding_window import Swept, Wanted, split_passes, sweep
 
 if TYPE_CHECKING:
@@ -212,10 +212,11 @@ class Segmenter:
         trusted = {value: prior for value, prior in priors.items() if prior.trust >= LEAST_TRUST}
         run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted)
         found, notes = with_one_retry(run.found, compute)
-        array, surplus = self._decided([group for group, _ in found], task, steps, trusted)
+        groups = [group for group, _ in found]
+        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted))
         labels = Volume(array, target.geometry)
         steps.stop_clock()
-        records = [group.record for group, _ in found]
+        records = [group.record for group in groups]
         seen = [warning for record in records for warning in record.warnings]
         return Segmentation(
             labels=labels,
@@ -370,6 +371,12 @@ def _decision(prior: Prior | None, recipe: Recipe) -> Decision:
         return Decision(by=alone, reason="the scan does not reach where the references show it")
     trusted = prior.trust >= LEAST_TRUST and recipe.align == "auto"
     return Decision(by="alignment and network" if trusted else alone, trust=round(prior.trust, 3), reason=prior.reason)
+
+
+def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior]) -> dict[int, Prior]:
+    """The priors with how sure the network is of each."""
+    owners = {number: group for group in groups for number in group.numbers}
+    return {number: replace(prior, sureness=sureness(owners[number], prior, number)) for number, prior in priors.items()}
 
 
 def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) -> Iterator[str]:

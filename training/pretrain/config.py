@@ -53,6 +53,8 @@ class EpisodeConfig:
     """Share of those tasks whose target view lies in another scan of the dataset that shows the structure too."""
     synthetic: tuple[str, ...] = ()
     """Datasets whose images are drawn from their label maps, anew for every task (`training.data.synthetic`)."""
+    along_share: float = 0.0
+    """Share of the tasks anchored on a long thin mask whose views lie on any part of it, at a spacing that suits its thickness."""
     smallest_voxels: float = 40.0
     """Masks with fewer voxels at the working spacing are not asked for."""
 

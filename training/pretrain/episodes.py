@@ -26,6 +26,10 @@ from .config import EpisodeConfig
 from .schedule import pose_strength
 from .synthetic import synthetic_image
 
+_LONG = 4.0
+"""Length over thickness from which a mask is long and thin."""
+_ACROSS = (2.5, 7.0)
+"""Voxels such a mask is across where its thickness chooses the spacing."""
 OTHER_CONTRAST = 0.3
 """Share of the pairs of synthetic images that differ in contrast, as CT and MR do."""
 
@@ -124,6 +128,22 @@ class _Scan:
         masks, values = _structures(self.labels, self.masks)
         return replace(self, masks=masks, values=values)
 
+    @cached_property
+    def thickness_mm(self) -> Vector:
+        """[N] what masks are across, were they rods as long as their box."""
+        return np.sqrt(self.volumes_mm3 / self.extents_mm.max(axis=1))
+
+    def point_mm(self, mask: int, rng: np.random.Generator) -> Vector:
+        """[3] a voxel of a mask by chance."""
+        inside = np.argwhere(self.masks.mask(mask))
+        return (inside[rng.integers(len(inside))] + self.masks.boxes_zyx[mask, :3]) * self.spacing
+
+    def shows(self, mask: int, pose: Pose) -> bool:
+        """Whether a view holds some of a mask, by a sample of its voxels."""
+        inside = np.argwhere(self.masks.mask(mask))
+        inside = inside[:: max(1, len(inside) // 500)]
+        return bool(pose.holds((inside + self.masks.boxes_zyx[mask, :3]) * self.spacing).any())
+
     def matches(self, other: "_Scan") -> NDArray[np.intp]:
         """[N] for each mask that of the same structure in another scan; -1 where that shows none."""
         where = {value: index for index, value in enumerate(other.values)}
@@ -215,10 +235,11 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         scans = self.scans[rng.choice(len(self.scans), p=self.chance)]
         scan = self._by_experts(rng, scans[rng.integers(len(scans))])
         pair = self._pair(rng, scan, scans)
-        poses = self._poses(rng, pair, step)
+        anchor = int(rng.choice(np.flatnonzero(pair.matches >= 0)))
+        poses = self._poses(rng, pair, anchor, step)
         # All episodes of a batch hold the same number of masks.
         slots = int(np.random.default_rng((self.seed, 1, step)).choice(self.config.task_slots))
-        episode = self._cut(rng, pair, self._masks(rng, pair, poses, slots), poses)
+        episode = self._cut(rng, pair, self._masks(rng, pair, anchor, poses, slots), poses)
         if self.config.whole_slot:
             np.bitwise_or(episode.bits, np.left_shift(1, rng.integers(slots), dtype=np.int32), out=episode.bits)
         return episode
@@ -238,18 +259,25 @@ class Episodes(torch.utils.data.Dataset[Episode]):
                 return _Pair(scan, other, matches)
         return _Pair(scan, scan, np.arange(len(scan.masks)))
 
-    def _poses(self, rng: np.random.Generator, pair: _Pair, step: int) -> tuple[Pose, Pose]:
-        """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere."""
+    def _poses(self, rng: np.random.Generator, pair: _Pair, anchor: int, step: int) -> tuple[Pose, Pose]:
+        """A reference view on an anchor mask, as a user's crop would be, and a target view near it or, seldom, anywhere.
+
+        Of a long thin mask the views may show any part, as windows do when its thickness chooses the spacing.
+        """
         config, window, strength = self.config, self.window(step), pose_strength(step, self.config.pose_warmup)
         scan, other = pair.reference, pair.target
-        anchor = rng.choice(np.flatnonzero(pair.matches >= 0))
-        fraction = np.exp(rng.uniform(*np.log(config.extent_fraction)))
-        spacing = scan.working_spacing(scan.extents_mm[anchor].max() / (fraction * window), window, config.spacing_limits_mm)
+        along = scan.extents_mm[anchor].max() > _LONG * scan.thickness_mm[anchor] and rng.random() < config.along_share
+        if along:
+            wanted = scan.thickness_mm[anchor] / np.exp(rng.uniform(*np.log(_ACROSS)))
+            here, near = scan.point_mm(anchor, rng), other.point_mm(int(pair.matches[anchor]), rng)
+        else:
+            wanted = scan.extents_mm[anchor].max() / (np.exp(rng.uniform(*np.log(config.extent_fraction))) * window)
+            here, near = scan.centres_mm[anchor], other.centres_mm[pair.matches[anchor]]
+        spacing = scan.working_spacing(wanted, window, config.spacing_limits_mm)
         side = spacing * window
-        near = other.centres_mm[pair.matches[anchor]]
         anywhere = rng.uniform(0, np.array(other.image.shape) * other.spacing)
         around = anywhere if rng.random() < config.far_share * strength else near
-        middles, jitters = (scan.centres_mm[anchor], around), (config.reference_jitter, config.target_jitter * strength)
+        middles, jitters = (here, around), (config.reference_jitter, config.target_jitter * strength)
         if config.overlap:
             middles, jitters = overlapping(rng, np.array(scan.image.shape) * scan.spacing, spacing, window, config.overlap), (0.0, 0.0)
         views = []
@@ -258,7 +286,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), window))
         return views[0], views[1]
 
-    def _masks(self, rng: np.random.Generator, pair: _Pair, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
+    def _masks(self, rng: np.random.Generator, pair: _Pair, anchor: int, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
         """`slots` masks the reference view holds, most of which the target view holds too; repeated where there are too few."""
         reference, target = poses
         scan, known = pair.reference, pair.matches >= 0
@@ -267,6 +295,9 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         fits = known & (scan.volumes_mm3 > self.config.smallest_voxels * voxel_mm3) & (scan.volumes_mm3 < 0.5 * window_mm3)
         in_reference = fits & reference.holds(scan.centres_mm)
         in_target = target.holds(pair.target.centres_mm)[pair.matches]
+        if scan.extents_mm[anchor].max() > reference.window * voxel_mm3 ** (1 / 3):
+            # It reaches beyond the views: its centre says nothing about what they hold of it.
+            in_reference[anchor], in_target[anchor] = True, pair.target.shows(int(pair.matches[anchor]), target)
         both, absent = np.flatnonzero(in_reference & in_target), np.flatnonzero(in_reference & ~in_target)
         away = min(len(absent), rng.binomial(slots, self.config.absent_share))
         here = both if len(both) else absent if len(absent) else np.flatnonzero(known)

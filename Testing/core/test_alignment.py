@@ -1,0 +1,257 @@
+"""Alignment: known shifts, affine maps and smooth fields are recovered; grids do not matter; what cannot be aligned is not trusted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mass_core.alignment.align import Target, align
+from mass_core.alignment.atlas import REACH_MM, make_atlas
+from mass_core.alignment.discrete import robust_affine, search_both_ways
+from mass_core.alignment.features import CHANNELS, mind
+from mass_core.alignment.fields import composed, jacobian, made_inverse, resized, sample, smoothed, voxel_grid
+from mass_core.alignment.locate import aligned_labels, locate
+from mass_core.alignment.prior import LEAST_TRUST, combined, evidence, trust
+from mass_core.alignment.refine import refined
+from mass_core.alignment.scan import aligned_scan, lattice
+from mass_core.alignment.start import shifts
+from mass_core.config import Recipe
+from mass_core.data.phantoms import subject
+from mass_core.errors import Cancelled, InputError
+from mass_core.evaluation.metrics import dice
+from mass_core.progress import Steps
+from mass_core.volumes.resample import grid_at, orient, resample
+from mass_core.volumes.volume import Geometry, Volume
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(ct_clip_hu=(-500.0, 500.0))
+WEIGHTS = (0.0, 1.0, 1.0, 0.0, 0.0)
+
+
+def person(seed):
+    """A CT-like torso and its label map, coarse, for speed."""
+    return subject(seed, "ct", shape_zyx=(36, 44, 52), spacing_zyx=(8.4, 7.0, 7.0))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return person(1)
+
+
+@pytest.fixture(scope="module")
+def other():
+    """Another person, with the same labels."""
+    return person(2)
+
+
+@pytest.fixture(scope="module")
+def atlas(reference):
+    return make_atlas(*reference, [1, 2, 3], RECIPE, CPU)
+
+
+def found(atlas, image, values=(1, 2, 3)):
+    """Label map of what alignment puts into a scan, trusted or not."""
+    priors = locate([atlas], values, image, RECIPE, CPU, Steps())
+    return aligned_labels({value: replace(prior, trust=1.0) for value, prior in priors.items()}, image, np.dtype(np.uint8))
+
+
+def overlap(labels, truth, values=(1, 2, 3)):
+    return [float(dice(labels == value, truth == value)) for value in values if (truth == value).any()]
+
+
+def texture(shape, seed=0, times=6):
+    """A smooth random image with structure everywhere."""
+    noise = torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+    image = smoothed(noise[None], times)[0]
+    return image / image.std()
+
+
+def test_a_scan_is_aligned_with_itself_without_moving(reference, atlas):
+    alignment = align(atlas, Target(reference[0], RECIPE, CPU))
+    assert alignment.field.abs().max() < 0.1 and float(alignment.shift.abs().max()) == 0
+    assert min(overlap(found(atlas, reference[0]), reference[1].array)) > 0.98
+
+
+def test_another_person_is_found_better_than_by_laying_the_mask_on(reference, other, atlas):
+    image, labels = other
+    laid = resample(reference[1], labels.geometry, "nearest").array
+    aligned, copied = overlap(found(atlas, image), labels.array), overlap(laid, labels.array)
+    assert np.mean(aligned) > 0.7 and np.mean(aligned) > np.mean(copied) + 0.1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda volume: Volume(volume.array[:, ::-1, ::-1].copy(), _flipped(volume.geometry)),
+        lambda volume: _resliced(volume, (2.0, 1.0, 1.0)),
+        lambda volume: orient(volume, "LPS"),
+        lambda volume: _on(volume, _oblique(volume.geometry)),
+        lambda volume: volume.cropped(((2, 2, 2), tuple(n - 2 for n in volume.array.shape))),
+    ],
+    ids=["flipped", "thick slices", "other orientation", "oblique", "cropped"],
+)
+def test_how_a_scan_is_stored_does_not_move_what_is_found(other, atlas, change):
+    """The same person on another grid: the structure has the same place in the patient."""
+    image, labels = other
+    plain = found(atlas, image)
+    twin_image, twin_labels = change(image), change(labels)
+    twin = found(atlas, twin_image)
+    for value in (1, 2, 3):
+        assert np.linalg.norm(_centre_mm(plain == value, image.geometry) - _centre_mm(twin == value, twin_image.geometry)) < 6
+    assert np.mean(overlap(twin, twin_labels.array)) > np.mean(overlap(plain, labels.array)) - 0.1
+
+
+def _on(volume, grid):
+    """A scan or a label map on another grid."""
+    return resample(volume, grid, "nearest" if volume.array.dtype == np.uint8 else "linear", fill=float(volume.array.min()))
+
+
+def _resliced(volume, factors):
+    """On voxels so many times as long."""
+    spacing = [mm * factor for mm, factor in zip(volume.geometry.spacing_zyx, factors, strict=True)]
+    return _on(volume, grid_at(volume.geometry, tuple(spacing), centred=True))
+
+
+def _flipped(geometry):
+    """The geometry of an array flipped along y and x, so that every voxel keeps its place."""
+    direction = np.reshape(geometry.direction, (3, 3)).copy()
+    direction[:, :2] *= -1
+    _, ny, nx = geometry.shape_zyx
+    return replace(geometry, direction=tuple(direction.ravel().tolist()), origin_xyz=geometry.point((nx - 1, ny - 1, 0)))
+
+
+def _oblique(geometry, degrees=12.0):
+    """A grid turned around the same middle."""
+    a = np.radians(degrees)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) @ np.reshape(geometry.direction, (3, 3))
+    middle = np.mean(geometry.box_mm, axis=0)
+    half = turn * np.asarray(geometry.spacing_xyz) @ ((np.asarray(geometry.shape_zyx[::-1]) - 1) / 2)
+    x, y, z = (middle - half).tolist()
+    return replace(geometry, direction=tuple(turn.ravel().tolist()), origin_xyz=(x, y, z))
+
+
+def _centre_mm(mask, geometry):
+    index = np.argwhere(mask).mean(axis=0)[::-1]
+    return geometry.affine[:3, :3] @ index + geometry.affine[:3, 3]
+
+
+def test_left_stays_left(reference, other):
+    """Both kidneys look alike; each is found on its own side."""
+    image, labels = other
+    kidneys = [value for value in np.unique(reference[1].array) if value]
+    priors = locate([make_atlas(*reference, kidneys, RECIPE, CPU)], kidneys, image, RECIPE, CPU, Steps())
+    assert set(priors) == set(kidneys)
+    for value, prior in priors.items():
+        truth = _centre_mm(labels.array == value, labels.geometry)
+        index = np.argwhere(prior.distance > 0).mean(axis=0) + np.array(prior.box[0])
+        place = image.geometry.affine[:3, :3] @ index[::-1] + image.geometry.affine[:3, 3]
+        assert abs(place[0] - truth[0]) < 25
+
+
+def test_a_known_affine_map_is_recovered():
+    """Trimmed least squares ignores a quarter of wrong displacements."""
+    grid = voxel_grid((10, 12, 14), CPU)
+    matrix = torch.tensor([[0.03, 0.02, 0.0], [-0.02, -0.04, 0.01], [0.0, 0.03, 0.02]])
+    field = torch.einsum("ij,jdhw->idhw", matrix, grid - 6) + torch.tensor([0.5, -1.0, 0.2]).view(3, 1, 1, 1)
+    spoiled = field.clone()
+    spoiled[:, :2] += 5
+    fitted = robust_affine(spoiled, torch.ones(10, 12, 14), stiffness=0.0)
+    assert (fitted - field).abs().max() < 1e-3
+
+
+def test_a_known_smooth_field_is_recovered_within_a_voxel():
+    shape = (40, 40, 40)
+    wanted = 2.0 * torch.stack([torch.sin(voxel_grid(shape, CPU)[(axis + 1) % 3] / 7.0) for axis in range(3)])
+    moving = texture(shape)
+    fixed = sample(moving[None], voxel_grid(shape, CPU) + wanted)[0]
+    a, b, all_known = mind(fixed, 1), mind(moving, 1), torch.ones(shape)
+    field, wrong = search_both_ways(a, b, all_known, all_known, reach=3)
+    field = refined(a, b, all_known, all_known, field, steps=15, smoothing=2)
+    inner = (slice(None), *(slice(5, -5),) * 3)
+    error = (field - wanted)[inner].norm(dim=0)
+    assert error.median() < 0.3 and error.quantile(0.95) < 1.0
+    assert wrong[5:-5, 5:-5, 5:-5].median() < 1.5 and (jacobian(field)[5:-5, 5:-5, 5:-5] > 0).all()
+
+
+def test_features_ignore_brightness_and_contrast():
+    image = texture((16, 16, 16))
+    features = mind(image)
+    assert features.shape == (CHANNELS, 16, 16, 16) and 0 <= features.min() and features.max() <= 1
+    torch.testing.assert_close(mind(3 * image + 7), features, atol=1e-4, rtol=1e-3)
+    assert torch.isfinite(mind(torch.zeros(8, 8, 8))).all()
+
+
+def test_fields_compose_invert_and_keep_their_length_on_other_grids():
+    shape = (12, 12, 12)
+    shift = torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1, 1).expand(3, *shape)
+    torch.testing.assert_close(composed(shift, shift), 2 * shift)
+    torch.testing.assert_close(made_inverse(shift, -shift), shift)
+    torch.testing.assert_close(resized(shift, (24, 24, 24)), (2 * shift[:, :1, :1, :1]).expand(3, 24, 24, 24))
+
+
+def test_the_shift_is_found_where_fields_of_view_differ(reference):
+    """A scan of the lower half alone still overlaps where it should."""
+    image = reference[0]
+    part = image.cropped(((0, 0, 0), (image.array.shape[0] * 2 // 3, *image.array.shape[1:])))
+    whole, lower = (aligned_scan(volume, lattice(volume.geometry, 8.0), RECIPE.ct_clip_hu, CPU) for volume in (image, part))
+    best = shifts(lower, whole, alike=True, count=1)[0]
+    assert best.abs().max() <= 8
+
+
+def test_other_parts_of_the_body_are_not_trusted(atlas):
+    rng = np.random.default_rng(0)
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (50, 60, 60)], indexing="ij")
+    image = np.where(x**2 + y**2 + z**2 < 0.5, 60 * np.sin(9 * x) + 40, -1000) + rng.normal(0, 10, z.shape)
+    strange = Volume(image.astype(np.float32), Geometry(shape_zyx=image.shape, spacing_xyz=(4.0, 4.0, 4.0)), "ct")
+    priors = locate([atlas], [1, 2, 3], strange, RECIPE, CPU, Steps())
+    assert all(prior.trust < LEAST_TRUST and prior.reason for prior in priors.values())
+    assert not aligned_labels(priors, strange, np.dtype(np.uint8)).any()
+
+
+def test_trust_is_higher_for_the_own_kind(other, atlas):
+    alignment = align(atlas, Target(other[0], RECIPE, CPU))
+    facts = evidence(alignment, 1)
+    assert trust(facts) > LEAST_TRUST
+    assert trust(replace(facts, residual=0.2, own_residual=0.2)) < 0.1
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 30, 30), (2, 2, 2)], ids=["one slice", "three slices", "tiny"])
+def test_scans_of_a_few_slices_are_aligned_or_refused_in_words(atlas, shape):
+    values = np.random.default_rng(0).normal(0, 100, shape).astype(np.float32)
+    scan = Volume(values, Geometry(shape_zyx=shape, spacing_xyz=(5.0, 5.0, 5.0)), "ct")
+    for prior in locate([atlas], [1, 2, 3], scan, RECIPE, CPU, Steps()).values():
+        assert np.isfinite(prior.distance).all() and prior.trust < LEAST_TRUST
+
+
+def test_a_mask_at_the_border_of_its_reference_is_carried_over(reference, other):
+    image, labels = reference
+    z = np.argwhere(labels.array == 1)[:, 0].mean()
+    part = ((0, 0, 0), (int(z), *image.array.shape[1:]))
+    atlas = make_atlas(image.cropped(part), labels.cropped(part), [1], RECIPE, CPU)
+    prior = combined([align(atlas, Target(other[0], RECIPE, CPU))], 1, other[0].geometry, WEIGHTS)
+    assert np.isfinite(prior.distance).all() and (prior.distance > 0).any() and abs(prior.distance).max() <= REACH_MM + 1e-3
+
+
+def test_a_bad_reference_among_several_does_not_spoil_the_result(reference, other, atlas):
+    """One of three references shows noise: the fused result is hardly worse than that of the good ones."""
+    image, labels = reference
+    noise = Volume(np.random.default_rng(1).normal(0, 200, image.array.shape).astype(np.float32), image.geometry, "ct")
+    bad = make_atlas(noise, labels, [1, 2, 3], RECIPE, CPU)
+    good = [atlas, make_atlas(*person(3), [1, 2, 3], RECIPE, CPU)]
+
+    def score(atlases):
+        priors = locate(atlases, [1, 2, 3], other[0], RECIPE, CPU, Steps())
+        return np.mean(overlap(aligned_labels(priors, other[0], np.dtype(np.uint8)), other[1].array))
+
+    assert score([*good, bad]) > score(good) - 0.05
+
+
+def test_it_stops_when_asked(other, atlas):
+    with pytest.raises(Cancelled):
+        locate([atlas], [1], other[0], RECIPE, CPU, Steps(cancelled=lambda: True))
+
+
+def test_a_reference_without_the_label_is_refused(reference):
+    with pytest.raises(InputError, match="none of the labels"):
+        make_atlas(*reference, [99], RECIPE, CPU)
