@@ -110,9 +110,10 @@ def test_a_table_averages_over_scans_then_draws() -> None:
         asd_mm=pytest.approx((1.0 + 3.0) / 2),
         hd95_mm=None,
         missed=0.25,
+        misplaced=0.0,
         false_ml=1.5,
     )
-    assert "| in-context | 1 | kidney | 2 | 0.525 (0.106) | 2.00 |  | 25% | 1.50 |" in markdown([row])
+    assert "| in-context | 1 | kidney | 2 | 0.525 (0.106) | 2.00 |  | 25% | 0% | 1.50 |" in markdown([row])
 
 
 def test_the_layout_of_the_papers_tables() -> None:

@@ -43,11 +43,6 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern references and targets alike."""
     group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
     group.add_argument("--recipe", choices=("default", "released"), help="released: number for number as the released script")
-    group.add_argument(
-        "--align",
-        choices=("auto", "off", "only"),
-        help="auto: align references with the target and combine that with the network, where the weights say how; only: alignment alone",
-    )
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
     group.add_argument("--orientation", choices=("RAS", "none"))
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
@@ -62,6 +57,11 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 def add_decision(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern the way from windows to the label map."""
     group = parser.add_argument_group("decision")
+    group.add_argument(
+        "--align",
+        choices=("auto", "off", "only"),
+        help="auto: align references with the target and combine that with the network, where the weights say how; only: alignment alone",
+    )
     group.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
     group.add_argument("--threshold", type=float, metavar="P", help="least probability of a label's voxel")
     group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all of one working spacing")

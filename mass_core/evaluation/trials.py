@@ -29,8 +29,8 @@ from .scoring import Trial, scan, segmenter_for
 
 Ready = Callable[[Volume], NDArray[Any]]
 """From a scan to a label map on its grid."""
-_ALIGN: dict[str, Literal["auto", "off", "only"]] = {"aligned": "only", "in-context": "off", "default": "auto", "adapted": "off"}
-"""Of the methods that segment after references."""
+_ALIGN = {"aligned": "only", "in-context": "off", "default": None, "adapted": "off"}
+"""Of the methods that segment after references; None: as the recipe says."""
 _KEPT = ("in-context", "adapted")
 """Methods whose tasks hold all they need, so that they can be kept as files."""
 
