@@ -154,6 +154,7 @@ def test_qt_has_the_manners_of_pythonqt(bench):
         lambda: setattr(button, "click", 1),
         lambda: setattr(button, "text", None),
         lambda: button.connect("click()", print),
+        lambda: qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel),
     ):
         with pytest.raises((TypeError, AttributeError, ValueError)):
             wrong()

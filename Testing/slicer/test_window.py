@@ -251,6 +251,9 @@ def test_series_of_the_dicom_database(clinic, tmp_path):
     clinic.admit()
     clinic.choose_reference()
     clinic.ui.addDicomButton.click()
+    assert clinic.bench.shown[-1][0] == "info" and "Open the module DICOM once" in clinic.bench.shown[-1][1]
+    database = clinic.bench.open_dicom()
+    clinic.ui.addDicomButton.click()
     assert clinic.bench.shown[-1][0] == "info" and "no CT, MR or PET" in clinic.bench.shown[-1][1]
     patient = clinic.volume(1, "patient")
     scene.write_volume(patient, tmp_path / "patient.nrrd")
@@ -269,7 +272,7 @@ def test_series_of_the_dicom_database(clinic, tmp_path):
         writer.KeepOriginalImageUIDOn()  # one series, not one for each file
         writer.SetFileName(str(files[-1]))
         writer.Execute(plane)
-    clinic.slicer.dicomDatabase.content = {"Jane": {"1.2": {"1.2.3": [str(file) for file in files]}}}
+    database.content = {"Jane": {"1.2": {"1.2.3": [str(file) for file in files]}}}
 
     def tick(dialog):
         import qt
@@ -277,7 +280,8 @@ def test_series_of_the_dicom_database(clinic, tmp_path):
         table = next(child for child in dialog.children() if isinstance(child, qt.QTableWidget))
         assert table.item(0, 0).text() == "Jane"
         table.item(0, 0).setCheckState(qt.Qt.Checked)
-        return True
+        buttons = next(child for child in dialog.children() if isinstance(child, qt.QDialogButtonBox))
+        buttons.button(qt.QDialogButtonBox.Ok).click()
 
     clinic.bench.answer("dialog", tick)
     clinic.ui.addDicomButton.click()
