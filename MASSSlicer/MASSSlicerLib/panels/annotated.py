@@ -19,7 +19,7 @@ from ..runs import annotated, pairs
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
-from .references import selector
+from .selectors import selector
 
 
 class AnnotatedPanel:

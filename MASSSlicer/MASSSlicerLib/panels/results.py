@@ -98,6 +98,10 @@ class ResultsPanel:
         self._sorted_by = (column, False) if column != known else None if turned else (column, True)
         self._rearrange(self.selected())
 
+    def refresh(self) -> None:
+        """Nodes came or went: what can be done with a result depends on them."""
+        self._on_selection()
+
     def clear(self) -> None:
         """The scene is closed."""
         self.begin([])

@@ -30,6 +30,7 @@ from .finetune import FinetunePanel
 from .models import ModelsPanel
 from .references import ReferencesPanel
 from .results import ResultsPanel
+from .selectors import empty_when_removed
 from .status import StatusPanel
 from .targets import TargetsPanel
 from .tasks import LibraryPanel
@@ -90,7 +91,9 @@ class Window(VTKObservationMixin):
         ui.cancelButton.connect("clicked()", self.cancel)
         ui.resumeButton.connect("clicked()", self.resume)
         ui.addDicomButton.connect("clicked()", self._add_dicom)
-        ui.outputFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
+        ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._on_folder())
+        ui.outputFolderEdit.connect("validInputChanged(bool)", lambda valid: self._on_folder())  # an emptied line sends nothing else
+        empty_when_removed(ui.outputSelector)
         logic.worker_started = self._worker_started
 
     def enter(self) -> None:
@@ -117,6 +120,7 @@ class Window(VTKObservationMixin):
 
     def on_scene_start_close(self) -> None:
         """The scene's nodes are about to go: a run that needs them is stopped."""
+        self.drawing.leave()
         self.logic.forget_scene()
         self._let_go()
         self.run = None
@@ -211,9 +215,9 @@ class Window(VTKObservationMixin):
         self.finetune.show(self.parameters)
         self.update()
 
-    def _on_folder(self, path: str) -> None:
+    def _on_folder(self) -> None:
         if self.parameters is not None:
-            self.parameters.outputFolder = path
+            self.parameters.outputFolder = self.ui.outputFolderEdit.currentPath
 
     def _let_go(self) -> None:
         self.removeObservers()
@@ -238,6 +242,7 @@ class Window(VTKObservationMixin):
         self.references.refresh()
         self.targets.refresh()
         self.finetune.refresh()
+        self.results.refresh()
         self.update()
 
     def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
