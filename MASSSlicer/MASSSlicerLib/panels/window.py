@@ -57,6 +57,8 @@ class Window(VTKObservationMixin):
         self._gui_tag: object = None
         self._refresh_due = False
         self._reread_due = False
+        self._closed = False
+        """Whether the window is gone; timers and processes may still call it."""
         stretched = (ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)
         stretched = *stretched, (ui.modelsTable, 1), (ui.annotatedTable, 0), (ui.annotatedTable, 1), (ui.classesTable, 0)
         for table, column in stretched:
@@ -113,9 +115,11 @@ class Window(VTKObservationMixin):
 
     def close(self) -> None:
         """Disconnect everything."""
+        self._closed = True
         self.logic.worker_started = lambda again: None
         self._let_go()
         self.drawing.close()
+        self.advanced.close()
         self.status.close()
 
     def on_scene_start_close(self) -> None:
@@ -174,6 +178,8 @@ class Window(VTKObservationMixin):
 
     def update(self) -> None:
         """What can be pressed depends on what is chosen."""
+        if self._closed:
+            return
         reason = self.why_not()
         self.ui.segmentButton.enabled = not reason
         self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
@@ -232,7 +238,7 @@ class Window(VTKObservationMixin):
 
     def _refresh(self) -> None:
         self._refresh_due = False
-        if slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
+        if self._closed or slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
             return
         if self._reread_due:
             self._reread_due = False
