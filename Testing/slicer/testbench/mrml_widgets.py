@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -106,6 +107,17 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
     """A module's panel."""
 
     _python: Any = None
+
+    def reload(self) -> None:
+        """Build the contents anew, with the code that is loaded now: setup(), and no enter()."""
+        name = self._python.moduleName
+        self.build(getattr(sys.modules[name], f"{name}Widget"), name)
+
+    def build(self, kind: Callable[[Any], Any], name: str) -> None:
+        """Testbench only: make a module's own widget object and set it up."""
+        self._python = kind(self)
+        setattr(slicer.modules, f"{name}Widget", self._python)
+        self._python.setup()
 
     def self(self) -> Any:
         """The module's own widget object."""
