@@ -142,6 +142,7 @@ class AdvancedPanel:
             return
         try:
             self._download = Download(offer.name, progress=self._on_download, finished=self._downloaded)
+            self._download.start()
         except MassError as error:
             self._failed(error)
         self._changed()
