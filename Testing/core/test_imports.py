@@ -90,7 +90,7 @@ ROOMS: dict[str, list[str]] = {
     "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.worker"],
     "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene"],
     "MASSSlicerLib.panels": ["logic", "runs", "library", "processes", "install", "scene", "mass_core.weights", "mass_core.worker"],
-    "MASSSlicerLib.selftest": ["logic", "runs", "scene"],
+    "MASSSlicerLib.selftest": ["logic", "runs", "install", "scene"],
 }
 """What a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
 further up in this table."""

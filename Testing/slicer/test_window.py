@@ -1,5 +1,6 @@
 """The window, clicked through: shipped .py and .ui files on the testbench, a real worker, the bundled weights."""
 
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,18 @@ def test_the_self_test_passes(clinic):
     MASSSlicer.MASSSlicerTest().runTest()
     (found,) = (node for node in clinic.slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node.GetName().endswith("MASS"))
     assert found.GetSegmentation().GetNthSegment(0).GetName() == "liver"
+
+
+def test_the_self_test_is_skipped_where_pytorch_is_absent(clinic, monkeypatch):
+    """As on the machines that build Slicer's extensions."""
+    import MASSSlicerLib.install.packages as install
+
+    import MASSSlicer
+
+    monkeypatch.delenv("MASS_PYTHON")
+    monkeypatch.setattr(install.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(unittest.SkipTest, match="PyTorch is not installed"):
+        MASSSlicer.MASSSlicerTest().runTest()
 
 
 def test_series_of_the_dicom_database(clinic, tmp_path):
