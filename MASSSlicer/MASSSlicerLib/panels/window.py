@@ -36,6 +36,18 @@ from .targets import TargetsPanel
 from .tasks import LibraryPanel
 
 _BAR = 1000
+_WIDE = {
+    "referencesTable": (0, 1, 2),
+    "targetsTable": (0,),
+    "resultsTable": (0, 3, 5),
+    "tasksTable": (0,),
+    "annotatedTable": (0, 1, 2),
+    "classesTable": (0,),
+    "modelsTable": (0, 1),
+}
+"""Columns of each table that share the room the others leave; those are as wide as what they hold."""
+_NARROWEST = 48
+"""Pixels of a column."""
 _COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("were done before")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
 
 
@@ -59,12 +71,8 @@ class Window(VTKObservationMixin):
         self._reread_due = False
         self._closed = False
         """Whether the window is gone; timers and processes may still call it."""
-        stretched = (ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)
-        stretched = *stretched, (ui.modelsTable, 1), (ui.annotatedTable, 0), (ui.annotatedTable, 1), (ui.classesTable, 0)
-        for table, column in stretched:
-            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
-        for column in range(5):
-            ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        _fit_columns(ui)
+        self._say("")
         filled = (ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)
         for combo, words in (*filled, (ui.tuneUnitCombo, BUDGETS)):
             combo.addItems(list(words))
@@ -308,7 +316,7 @@ class Window(VTKObservationMixin):
 
     def _worker_started(self, again: bool) -> None:
         if again:
-            self.ui.messageLabel.text = _("The worker was started anew. The scene is as it was.")
+            self._say(_("The worker was started anew. The scene is as it was."))
         self.status.show_worker()
 
     def _on_progress(self, progress: Progress) -> None:
@@ -345,7 +353,22 @@ class Window(VTKObservationMixin):
     def _show_idle(self, message: str) -> None:
         self.ui.progressBar.value = 0
         self.ui.progressBar.format = ""
+        self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Below the bar, where an empty line takes no room."""
         self.ui.messageLabel.text = message
+        self.ui.messageLabel.visible = bool(message)
+
+
+def _fit_columns(ui: object) -> None:
+    """Make all columns of the tables fit, whatever the width of the window."""
+    for name, wide in _WIDE.items():
+        table = getattr(ui, name)
+        header = table.horizontalHeader()
+        header.minimumSectionSize = _NARROWEST
+        for column in range(table.columnCount):
+            header.setSectionResizeMode(column, qt.QHeaderView.Stretch if column in wide else qt.QHeaderView.ResizeToContents)
 
 
 def _summary(run: Run) -> str:

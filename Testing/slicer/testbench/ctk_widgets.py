@@ -85,7 +85,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         return place.y() < self._TITLE
 
     def sizeHint(self) -> Any:  # noqa: D102
-        hint = self.layout().sizeHint() if self.layout() is not None and self.isChecked() else self.fontMetrics().size(0, self.text)
+        hint = self.layout().totalSizeHint() if self.layout() is not None and self.isChecked() else self.fontMetrics().size(0, self.text)
         return hint.expandedTo(self.fontMetrics().size(0, self.text))
 
     def paintEvent(self, event: Any) -> None:
