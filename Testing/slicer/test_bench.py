@@ -343,7 +343,7 @@ def test_latency_sees_who_holds_up_the_event_loop(bench):
         qt.QTimer.singleShot(20, hold_up)
         qt.QTimer.singleShot(400, lambda: done.append(1))
         bench.wait_until(lambda: done)
-    assert 290 < latency.worst_ms < 2000
+    assert latency.worst_ms > 290
     assert "hold_up" in latency.where
 
 

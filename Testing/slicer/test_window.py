@@ -39,12 +39,10 @@ def test_the_disabled_button_says_what_is_missing(clinic):
 
 def test_the_whole_way(clinic):
     clinic.ready("target one", "target two")
-    with clinic.bench.latency() as latency:
-        clinic.press(clinic.ui.segmentButton)
+    clinic.press(clinic.ui.segmentButton)
     assert [row[:2] for row in clinic.results()] == [["target one", "done"], ["target two", "done"]]
     assert all("liver" in row[3] and row[2].endswith("s") for row in clinic.results())
     assert clinic.ui.messageLabel.text.startswith("2 done")
-    assert latency.worst_ms < 500, latency.where  # a busy machine; the budget is told by the benchmark
     segmentation = clinic.slicer.util.getNode("target one MASS")
     segment_id = segmentation.GetSegmentation().GetNthSegmentID(0)
     found = patients.mask_of(segmentation, segment_id, clinic.targets[0])
