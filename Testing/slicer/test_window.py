@@ -17,6 +17,16 @@ def test_nothing_happens_when_it_opens(clinic):
     assert not clinic.ui.segmentButton.enabled
 
 
+def test_opening_only_checks_the_packages(clinic):
+    """In a process of its own, and not in Slicer's testing mode, in which the other tests run."""
+    clinic.bench.exit("MASSSlicer")
+    clinic.bench.application.testing = False
+    clinic.bench.enter("MASSSlicer")
+    assert clinic.ui.statusLabel.text == "Checking the packages…"
+    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None, seconds=60)
+    assert clinic.bench.shown == [] and clinic.widget.logic._engine is None
+
+
 def test_every_control_explains_itself(clinic):
     silent = []
     for name, widget in vars(clinic.ui).items():
