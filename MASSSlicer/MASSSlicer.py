@@ -56,9 +56,8 @@ class MASSSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.window = Window(self.ui, self.logic)
         scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
         self.addObserver(scene, events.StartCloseEvent, lambda caller, event: self.window.on_scene_start_close())
-        self.addObserver(scene, events.EndCloseEvent, lambda caller, event: self.window.on_scene_changed())
         self.addObserver(scene, events.EndImportEvent, lambda caller, event: self.window.on_scene_imported())
-        for event in (events.EndBatchProcessEvent, events.NodeAddedEvent, events.NodeRemovedEvent):
+        for event in (events.EndCloseEvent, events.EndBatchProcessEvent, events.NodeAddedEvent, events.NodeRemovedEvent):
             self.addObserver(scene, event, lambda caller, event: self.window.on_scene_changed())
         slicer.app.connect("aboutToQuit()", self.logic.close)
 
@@ -79,10 +78,11 @@ class MASSSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.close()
 
     def onReload(self):
-        """Developers reload the parts too."""
+        """The developer's button: the parts are reloaded too, and the new window is shown; Slicer builds it without entering it."""
         for name in [name for name in sys.modules if name.split(".")[0] in ("MASSSlicerLib", "mass_core")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
+        slicer.modules.MASSSlicerWidget.enter()
 
 
 class MASSSlicerTest(ScriptedLoadableModuleTest):

@@ -224,6 +224,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        self._flat.clear()
         self.exports.close()
 
     def _ended(self, finished: Callable[[MassError | None], None], error: MassError | None) -> None:

@@ -6,11 +6,13 @@ On the testbench (Slicer's own libraries, stand-ins for its widgets) with the bu
 
 - round trip: seconds to export the scan and the mask, to read and write in the worker, and to put the result back, for a large scan
 - again: seconds of the second run, after an edit of the reference, beside the first
-- usable: the longest time the event loop was held up while a run was on; cancel to idle
+- usable: the longest time the event loop was held up while a run was on, and while a model was trained; cancel to idle
+- start: seconds until `mass --help` has answered, beside a bare interpreter
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("Z", "Y", "X"), help="voxels of the large scan")
     shape = tuple(parser.parse_args().shape)
     os.environ["MASS_PYTHON"] = sys.executable
+    os.environ["MASS_HOME"] = tempfile.mkdtemp()
     from Testing.slicer.testbench.bench import Bench
 
     bench = Bench(Path(tempfile.mkdtemp()))
@@ -32,8 +35,11 @@ def main() -> None:
     try:
         round_trip(bench, shape)
         usable(bench)
+        trained(bench)
     finally:
         bench.close()
+    bare, told = (started(*arguments) for arguments in (("-c", "pass"), ("-m", "mass_core", "--help")))
+    print(f"\nmass --help: {told:.2f} s; a bare interpreter: {bare:.2f} s")
 
 
 def patient(name, seed, shape, spacing):
@@ -111,6 +117,36 @@ def usable(bench):
     widget.ui.cancelButton.click()
     bench.wait_until(lambda: not widget.logic.engine.client.busy, seconds=30)
     print(f"\ncancel to idle: {time.monotonic() - began:.2f} s")
+
+
+def trained(bench):
+    """Finetune on two people for one epoch of the shortest recipe: the longest hold-up."""
+    import slicer
+
+    from Testing.slicer import patients
+
+    slicer.mrmlScene.Clear(0)
+    bench.process_events()
+    widget = bench.panel("MASSSlicer").self()
+    for number in range(2):
+        patients.large(number, f"person {number}")
+    bench.process_events()
+    widget.ui.allAnnotatedButton.click()
+    widget.ui.tuneNameEdit.text = "benchmark"
+    widget.ui.tuneAmountSpin.value = 1
+    widget.window.finetune.recipe = "smoke"
+    with bench.latency() as latency:
+        widget.ui.tuneStartButton.click()
+        bench.wait_until(lambda: not widget.logic.busy, seconds=1800)
+    print(f"\ntraining: longest hold-up of the window {latency.worst_ms:.0f} ms; {widget.ui.tuneLabel.text}")
+
+
+def started(*arguments):
+    """Seconds that Python takes for something, in the best of five."""
+    seconds = {}
+    for number in range(5):
+        timed(seconds, number, lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
+    return min(seconds.values())
 
 
 def timed(seconds, what, action):

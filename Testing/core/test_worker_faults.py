@@ -28,9 +28,8 @@ def test_cancel_in_mid_run(worker: Recorder, files: Files) -> None:
     worker.until_computing()
     pid = worker.pid
     call.cancel()
-    seconds = worker.until(lambda: call.state != "waiting")
+    worker.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and worker.events[-1] == ("cancelled", None)
-    assert seconds < 10
     assert files.names() == before
     assert worker.ask("segment", files.segment())["result"]["reused"]["target"] is True
     assert worker.pid == pid
@@ -61,7 +60,7 @@ def test_a_network_that_does_not_stop_is_killed(fresh: Callable[..., Recorder], 
     worker.until(lambda: any(kind == "a encode" for kind, _ in worker.events) and waiting.state == "done")
     pid = worker.pid
     call.cancel()
-    assert worker.until(lambda: call.state != "waiting") < 10
+    worker.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and not alive(pid)
     assert not worker.client.busy
 
@@ -90,7 +89,7 @@ def test_the_end_of_its_input_ends_it(fresh: Callable[..., Recorder], files: Fil
     worker.client.transport.close_input()
     began = time.monotonic()
     while worker.client.transport.running():
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < PATIENCE_S
         time.sleep(0.02)
     assert files.names() == before
 
@@ -131,7 +130,7 @@ def test_it_does_not_outlive_its_parent(files: Files) -> None:
     parent.stdout.close()
     began = time.monotonic()
     while alive(pid):
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < PATIENCE_S
         time.sleep(0.05)
 
 

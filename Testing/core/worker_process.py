@@ -88,13 +88,12 @@ class Recorder:
             cancelled=lambda: self.events.append((f"{name}cancelled", None)),
         )
 
-    def until(self, condition: Callable[[], bool]) -> float:
-        """Let things happen until something is so; the seconds that took."""
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Let things happen until something is so."""
         began = time.monotonic()
         while not condition():
             assert time.monotonic() - began < PATIENCE_S, f"waited in vain; {self.events[-5:]} {self.logged[-5:]}"
             self.client.pump()
-        return time.monotonic() - began
 
     def until_computing(self, name: str = "") -> None:
         """Until the network goes over the target."""

@@ -1,5 +1,7 @@
 """Make the pictures of docs/slicer.md: `python -m Testing.slicer.make_screenshots FOLDER`.
 
+With `--looks`: pictures of the window 350 pixels wide, dark, and with letters half as large again, to look at.
+
 The module's own window and Slicer's own drawing of scans and segments, on the testbench; the looks of the widgets are the testbench's.
 """
 
@@ -27,7 +29,7 @@ def main(folder: Path) -> None:
     bench.application.testing = True
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        tutorial(bench, folder)
+        looks(bench, folder) if "--looks" in sys.argv else tutorial(bench, folder)
     finally:
         bench.close()
 
@@ -65,6 +67,35 @@ def tutorial(bench, folder: Path) -> None:
     keep(views(bench, samples.target, result, folder / "slicer_views.png"))
     slicer.mrmlScene.RemoveNode(result)
     finetuning(bench, widget, folder)
+
+
+def looks(bench, folder: Path) -> None:
+    """The window with long names in it, one half of its sections open after the other."""
+    from Testing.slicer.testbench.screenshot import look
+
+    widget = bench.module("MASSSlicer")
+    from MASSSlicerLib.sample_data import load_samples
+
+    samples = load_samples()
+    samples.target.SetName("7: CT thorax abdomen pelvis, venous, 1.5 mm B30f")
+    bench.process_events()
+    ui, window = widget.ui, widget.window
+    window.references.add_reference(samples.reference, samples.segmentation, [])
+    window.parameters.targetVolumes = [samples.target]
+    window.targets.refresh()
+    ui.allAnnotatedButton.click()
+    ui.assessCheck.click()
+    ui.segmentButton.click()
+    bench.wait_until(lambda: not widget.logic.busy, seconds=300)
+    everyday = (ui.statusSection, ui.referencesSection, ui.targetsSection, ui.resultsSection)
+    others = (ui.tasksSection, ui.finetuneSection, ui.modelsSection, ui.advancedSection)
+    for half, shown in {"everyday": everyday, "others": others}.items():
+        for section in (*everyday, *others):
+            section.collapsed = section not in shown
+        for name, width, options in (("narrow", 350, {}), ("dark", 480, {"dark": True}), ("large", 480, {"font": 1.5})):
+            with look(**options):
+                bench.process_events()
+                keep(bench.picture(bench.panel("MASSSlicer"), folder / f"{name}_{half}.png", width))
 
 
 def finetuning(bench, widget, folder: Path) -> None:

@@ -53,11 +53,14 @@ class Study:
         run.start()
         return run
 
-    def wait(self, run, seconds=120, until=lambda: False):
+    def until(self, reached, seconds=120):
         stop = time.monotonic() + seconds
-        while run.active and not until():
+        while not reached():
             self.client.pump()
-            assert time.monotonic() < stop, "the run takes too long"
+            assert time.monotonic() < stop, "it takes too long"
+
+    def wait(self, run, until=lambda: False):
+        self.until(lambda: not run.active or until())
 
     def run(self, task, cases, **options):
         run = self.begin(task, cases, **options)

@@ -154,6 +154,7 @@ def test_qt_has_the_manners_of_pythonqt(bench):
         lambda: setattr(button, "click", 1),
         lambda: setattr(button, "text", None),
         lambda: button.connect("click()", print),
+        lambda: qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel),
     ):
         with pytest.raises((TypeError, AttributeError, ValueError)):
             wrong()
@@ -221,6 +222,48 @@ def test_selector_follows_the_scene(bench):
     assert changes == ["b", "c", None]
     with pytest.raises(AttributeError):
         selector.setNodeTypes(["vtkMRMLTextNode"])
+
+
+def test_selector_can_be_kept_from_taking_the_neighbour(bench):
+    """It is told before the row goes, in a batch too."""
+    import slicer
+
+    for batch in (False, True):
+        selector, changes, going = slicer.qMRMLNodeComboBox(), [], []
+        selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        selector.noneEnabled = True
+        selector.setMRMLScene(slicer.mrmlScene)
+        volumes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in "abc"]
+        selector.setCurrentNode(volumes[0])
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda node, to=changes: to.append(node and node.GetName()))
+        slicer.mrmlScene.StartState(slicer.vtkMRMLScene.BatchProcessState) if batch else None
+        slicer.mrmlScene.RemoveNode(volumes[0])
+        selector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", going.append)
+        selector.connect("nodeAboutToBeRemoved(vtkMRMLNode*)", lambda node, box=selector: box.setCurrentNode(None))
+        slicer.mrmlScene.RemoveNode(volumes[1])
+        slicer.mrmlScene.EndState(slicer.vtkMRMLScene.BatchProcessState) if batch else None
+        assert (changes, going, selector.currentNode()) == (["b", None], [volumes[1]], None)
+        slicer.mrmlScene.Clear(0)
+
+
+def test_path_line_announces_what_can_be_a_path(bench):
+    import ctk
+
+    line, heard = ctk.ctkPathLineEdit(), []
+    line.connect("currentPathChanged(QString)", heard.append)
+    line.connect("validInputChanged(bool)", heard.append)
+    line.currentPath = "/a"
+    line.currentPath = "/b"
+    line.currentPath = ""
+    assert heard == ["/a", True, "/b", False], "nothing tells that the path is now empty"
+
+
+def test_reload_is_slicers(bench, small):
+    """The old form stays, hidden; the new one is set up and not entered."""
+    old = bench.module(small)
+    new = bench.reload("Small")
+    assert old.calls == ["enter", "cleanup"] and new.calls == []
+    assert not old.ui.applyButton.visible and new.ui.applyButton.visible
 
 
 def test_undo_of_the_segment_editor_is_real(bench, ball):
@@ -300,7 +343,7 @@ def test_latency_sees_who_holds_up_the_event_loop(bench):
         qt.QTimer.singleShot(20, hold_up)
         qt.QTimer.singleShot(400, lambda: done.append(1))
         bench.wait_until(lambda: done)
-    assert 290 < latency.worst_ms < 2000
+    assert latency.worst_ms > 290
     assert "hold_up" in latency.where
 
 

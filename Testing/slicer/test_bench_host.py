@@ -102,7 +102,8 @@ def test_dicom_database_answers_as_ctk(host):
 
     from Testing.slicer.testbench.dicom import Series
 
-    slicer.dicomDatabase.content = {"Ann": {"1.2": {"1.2.3": Series(["/a", "/b"], "thorax", "CT")}}}
+    assert not hasattr(slicer, "dicomDatabase"), "before the module DICOM was opened"
+    host.open_dicom().content = {"Ann": {"1.2": {"1.2.3": Series(["/a", "/b"], "thorax", "CT")}}}
     database = slicer.dicomDatabase
     assert (database.patients(), database.studiesForPatient("Ann"), database.seriesForStudy("1.2")) == (["Ann"], ["1.2"], ["1.2.3"])
     assert (database.filesForSeries("1.2.3", 1), database.descriptionForSeries("1.2.3")) == (["/a"], "thorax")

@@ -74,14 +74,16 @@ def test_the_table_has_a_line_for_each_structure(host, tmp_path):
 
 
 def test_series_of_the_dicom_database_are_linked_not_copied(host, tmp_path):
-    import slicer
     from MASSSlicerLib.scene import dicom
 
     files = []
     for number in range(3):
         files.append(tmp_path / f"IM{number}")
         files[-1].write_bytes(b"slice")
-    slicer.dicomDatabase.content = {"patient": {"study": {"1.2.3": [str(path) for path in files]}}}
+    with pytest.raises(InputError, match="not open yet"):
+        dicom.series_folder("1.2.3", tmp_path / "too early")
+    assert dicom.database_series() == []
+    host.open_dicom().content = {"patient": {"study": {"1.2.3": [str(path) for path in files]}}}
     folder = dicom.series_folder("1.2.3", tmp_path / "links")
     linked = sorted(folder.iterdir())
     assert len(linked) == 3 and all(os.path.samefile(link, file) for link, file in zip(linked, files, strict=True))

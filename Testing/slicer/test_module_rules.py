@@ -65,6 +65,46 @@ def test_a_file_is_safe_with_qt_5_and_6(file):
     assert {name for name in re.findall(r"\bslicer\.([a-z]\w+)\(", text) if name in util} == set()
 
 
+def calls(file):
+    """Every call in a file, with what is called as text."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_constructors_of_qt_take_no_joined_flags(file):
+    """They are a plain int to PythonQt, for which it takes the first overload with any enumeration."""
+    made = [node for name, node in calls(file) if re.fullmatch(r"qt\.Q\w+", name)]
+    values = [value for node in made for value in (*node.args, *(one.value for one in node.keywords))]
+    assert [value.lineno for value in values if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_process_that_does_not_start_is_noticed(file):
+    """Its signal finished() is never sent."""
+    text = file.read_text(encoding="utf-8")
+    assert "qt.QProcess()" not in text or '"errorOccurred(QProcess::ProcessError)"' in text or ".waitForStarted(" in text
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_names_that_slicer_gets_late_are_not_taken_for_granted(file):
+    """What is there only after a module was opened is asked for with getattr."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = {name for name in used if re.fullmatch(r"slicer(\.modules)?\.[a-zA-Z]\w*", name) and not re.match(r"slicer\.(vtk|qMRML)", name)}
+    early = {"slicer.app", "slicer.modules", "slicer.mrmlScene", "slicer.packaging", "slicer.util"}
+    assert names <= early | {f"slicer.modules.{name}" for name in ("MASSSlicerWidget", "plots", "sequences")}
+
+
+def test_no_selector_chooses_by_itself():
+    """Every selector of a node is made by `selector`, or given to `empty_when_removed`."""
+    made = [file.name for file in FILES for name, _ in calls(file) if name.endswith("qMRMLNodeComboBox")]
+    assert made == ["selectors.py"]
+    form = (MODULE / "Resources/UI/MASSSlicer.ui").read_text(encoding="utf-8")
+    emptied = [ast.unparse(node.args[0]) for file in FILES for name, node in calls(file) if name == "empty_when_removed"]
+    assert {f"ui.{name}" for name in re.findall(r'class="qMRMLNodeComboBox" name="(\w+)"', form)} <= set(emptied)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_file_is_short(file):
     limit = 100 if file.name == "MASSSlicer.py" else 400

@@ -3,7 +3,6 @@
 import csv
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -143,13 +142,10 @@ def test_cancel_and_resume(study):
     before = study.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     run = study.begin([study.reference()], cases)
     study.wait(run, until=lambda: ("target 1", "running") in study.told)
-    began = time.monotonic()
     run.cancel()
-    assert not run.active and time.monotonic() - began < 0.2, "the window is free at once"
+    assert not run.active, "the window is free at once"
     assert [case.status for case in run.cases] == ["stopped", "stopped"] and study.ends == [None]
-    while study.client.busy:
-        study.client.pump()
-        assert time.monotonic() - began < 10
+    study.until(lambda: not study.client.busy)
     assert len(study.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == len(before) + 1, "the reference only"
     run.resume()
     study.wait(run)

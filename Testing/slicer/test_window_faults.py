@@ -127,6 +127,64 @@ def test_reload_and_module_switches_leave_nothing_behind(clinic):
     assert observers(clinic.slicer.mrmlScene) == count
 
 
+def test_the_window_works_after_reload(clinic):
+    """Slicer builds it anew without entering it, and hides the old one."""
+    clinic.admit("target")
+    old = clinic.widget
+    clinic.widget = clinic.bench.reload("MASSSlicer")
+    clinic.ui, clinic.window = clinic.widget.ui, clinic.widget.window
+    assert clinic.widget is not old and not old.form.visible and clinic.widget.form.visible
+    assert old.window.parameters is None and clinic.parameters is not None
+    assert "reference" in clinic.ui.segmentButton.toolTip
+    clinic.choose_reference()
+    clinic.tick("target")
+    clinic.press(clinic.ui.segmentButton)
+    assert clinic.results()[0][1] == "done"
+
+
+def test_a_window_that_is_gone_does_not_come_back(clinic):
+    """Although the scene changed just before, and the window was about to answer that."""
+    from Testing.slicer.testbench.host import observers
+
+    gone = clinic.window
+    clinic.admit("target")
+    clinic.slicer.mrmlScene.RemoveNode(clinic.reference)
+    clinic.widget.cleanup()
+    count = observers(clinic.slicer.mrmlScene)
+    clinic.bench.process_events()
+    assert gone.parameters is None and observers(clinic.slicer.mrmlScene) == count
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.bench.process_events()
+    assert gone.parameters is None
+
+
+def test_closing_the_scene_ends_draw(clinic):
+    clinic.admit()
+    clinic.choose_reference()
+    clinic.ui.drawButton.click()
+    assert clinic.ui.segmentEditor.visible
+    clinic.slicer.mrmlScene.Clear(0)
+    clinic.bench.process_events()
+    assert not clinic.ui.drawButton.checked and not clinic.ui.segmentEditor.visible
+    clinic.admit()
+    clinic.choose_reference()
+    clinic.ui.drawButton.click()
+    editor = clinic.ui.segmentEditor.mrmlSegmentEditorNode()
+    assert editor.GetSegmentationNode() is clinic.segmentation
+    assert editor.GetOverwriteMode() == editor.OverwriteNone, "neighbours are safe in the next scene too"
+
+
+def test_an_emptied_folder_is_no_folder(clinic, tmp_path):
+    """CTK's line does not announce that; results must not go where the window no longer says."""
+    clinic.ready("target")
+    clinic.ui.toFilesCheck.click()
+    clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
+    assert clinic.parameters.outputFolder == str(tmp_path) and clinic.ui.segmentButton.enabled
+    clinic.ui.outputFolderEdit.currentPath = ""
+    assert clinic.parameters.outputFolder == "" and not clinic.ui.segmentButton.enabled
+    assert "folder" in clinic.ui.segmentButton.toolTip
+
+
 def test_two_runs_at_once_are_refused(clinic):
     from mass_core.errors import InputError
 
@@ -146,6 +204,45 @@ def test_a_download_that_fails_is_told(clinic, monkeypatch):
     clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=60)
     assert "huggingface.co" in clinic.bench.shown[-1][1] or "proxy" in clinic.bench.shown[-1][1].lower()
     assert clinic.ui.downloadButton.text == "Download…" and clinic.parameters.weights == "small"
+
+
+@pytest.fixture
+def no_start(monkeypatch, tmp_path):
+    """A program that is there and cannot be started."""
+    program = tmp_path / "python"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("MASS_PYTHON", str(program))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made for systems with #! lines")
+def test_a_download_that_cannot_start_is_told(clinic, no_start):
+    clinic.bench.answer("question", True)
+    clinic.ui.downloadButton.click()
+    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=20)
+    assert "could not be started" in clinic.bench.shown[-1][1]
+    assert clinic.ui.downloadButton.text == "Download…"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="made for systems with #! lines")
+def test_a_look_at_label_maps_that_cannot_start_is_told(clinic, no_start, tmp_path):
+    for name in ("a.nrrd", "a_seg.nrrd"):
+        (tmp_path / name).write_bytes(b"never read")
+    clinic.bench.answer("folder", str(tmp_path))
+    clinic.ui.addAnnotatedButton.click()
+    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=20)
+    assert not clinic.window.finetune.cases.looking
+
+
+def test_a_download_ends_with_the_window(clinic, monkeypatch):
+    import qt
+
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    clinic.bench.answer("question", True)
+    clinic.ui.downloadButton.click()
+    process = clinic.window.advanced._download._process
+    clinic.bench.unload("MASSSlicer")
+    clinic.bench.wait_until(lambda: process.state() == qt.QProcess.NotRunning, seconds=10)
 
 
 def test_a_check_that_fails_keeps_segment_from_being_pressed(clinic, monkeypatch, tmp_path):

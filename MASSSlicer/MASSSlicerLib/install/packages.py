@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import io
 import json
@@ -61,6 +62,11 @@ def python_slicer() -> str:
             _("Reinstall Slicer, or set the environment variable MASS_PYTHON to a Python that has PyTorch."),
         )
     return found
+
+
+def torch_at_hand() -> bool:
+    """Whether there is a PyTorch, as far as can be told without loading it; one of another Python (MASS_PYTHON) is taken for granted."""
+    return bool(os.environ.get("MASS_PYTHON")) or importlib.util.find_spec("torch") is not None
 
 
 def mass_command(*arguments: str) -> list[str]:

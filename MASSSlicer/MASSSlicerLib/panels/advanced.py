@@ -56,6 +56,11 @@ class AdvancedPanel:
         if parameters is not None:
             self._show_weights()
 
+    def close(self) -> None:
+        """The window goes, and with it a download; the next one goes on from there."""
+        if self._download is not None:
+            self._download.cancel()
+
     def update(self, parameters: MASSSlicerParameterNode | None) -> None:
         """What can be pressed."""
         own = parameters is not None and parameters.ownSettings
@@ -137,6 +142,7 @@ class AdvancedPanel:
             return
         try:
             self._download = Download(offer.name, progress=self._on_download, finished=self._downloaded)
+            self._download.start()
         except MassError as error:
             self._failed(error)
         self._changed()

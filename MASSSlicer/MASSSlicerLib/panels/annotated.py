@@ -19,7 +19,7 @@ from ..runs import annotated, pairs
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
-from .references import selector
+from .selectors import selector
 
 
 class AnnotatedPanel:
@@ -111,6 +111,7 @@ class AnnotatedPanel:
             self._pairs = {str(mask): image for image, mask in found if str(mask) not in known}
             self._names = pairs.names(folder)
             self._survey = Survey([Path(mask) for mask in self._pairs], looked=self._on_looked, finished=self._on_survey_over)
+            self._survey.start()
         except MassError as error:
             self._failed(error)
         self._changed()

@@ -6,11 +6,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..scene.dicom import SCHEME, database_series
+from ..scene.dicom import SCHEME, database, database_series
 
 
 def choose_series() -> list[str]:
     """Ask which series to add; their names as `SCHEME` has them."""
+    if database() is None:
+        text = _("Slicer's DICOM database is not open yet. Open the module DICOM once, and import patients there if they are new.")
+        slicer.util.infoDisplay(text, windowTitle=_("MASS"))
+        return []
     known = database_series()
     if not known:
         slicer.util.infoDisplay(_("There is no CT, MR or PET series in the DICOM database. Import patients in the module DICOM first."))
@@ -30,7 +34,8 @@ def choose_series() -> list[str]:
         for column, text in enumerate(cells):
             table.setItem(row, column, qt.QTableWidgetItem(text))
         table.item(row, 0).setCheckState(qt.Qt.Unchecked)
-    buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
+    buttons = qt.QDialogButtonBox()  # a constructor of Qt would take joined flags, which are an int here, for an orientation
+    buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
     buttons.connect("accepted()", dialog.accept)
     buttons.connect("rejected()", dialog.reject)
     layout.addWidget(table)

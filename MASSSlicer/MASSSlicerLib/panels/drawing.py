@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from .references import ReferencesPanel
 
 _UNDO_STEPS = 10
+_FIRST = 1.0
+"""Priority of an observer that is told before the widgets, whose priority is 0."""
 
 
-class Drawing:
+class Drawing(VTKObservationMixin):
     """Shows the editor for the selected reference while Draw is pressed.
 
     Args:
@@ -19,11 +23,13 @@ class Drawing:
     """
 
     def __init__(self, ui: object, references: ReferencesPanel) -> None:
+        VTKObservationMixin.__init__(self)
         self._button, self._editor, self._panel = ui.drawButton, ui.segmentEditor, ui.referencesSection
         self._references = references
         self._editor.setMaximumNumberOfUndoStates(_UNDO_STEPS)
         self._editor.visible = False
         self._button.connect("toggled(bool)", self._on_toggle)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal, priority=_FIRST)
 
     def enter(self) -> None:
         """Keyboard shortcuts belong to the module that is shown."""
@@ -43,10 +49,24 @@ class Drawing:
             if editor is not None and editor.segmentationNode() is segmentation:
                 editor.saveStateForUndo()
 
+    def leave(self) -> None:
+        """End Draw, and let go of what was drawn on."""
+        self._button.checked = False
+        if self._editor.segmentationNode() is not None:
+            self._editor.setSourceVolumeNode(None)
+            self._editor.setSegmentationNode(None)
+
     def close(self) -> None:
         """Forget the scene."""
+        self.removeObservers()
         self.exit()
-        self._button.checked = False
+        self.leave()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_removal(self, scene: slicer.vtkMRMLScene, event: str, node: slicer.vtkMRMLNode | None) -> None:
+        """What is drawn or drawn on goes: by itself the editor would go on with another segmentation or scan."""
+        if node is not None and (node is self._editor.segmentationNode() or node is self._editor.sourceVolumeNode()):
+            self.leave()
 
     def _on_toggle(self, on: bool) -> None:
         self._editor.visible = on
@@ -73,9 +93,9 @@ class Drawing:
         if node is None:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag("MASSSlicer")
-            # Drawing a reference must not eat into its neighbours.
-            node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
             node = slicer.mrmlScene.AddNode(node)
+        # Drawing a reference must not eat into its neighbours; closing a scene resets this.
+        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
         return node
 
     def _new_segmentation(self, volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:

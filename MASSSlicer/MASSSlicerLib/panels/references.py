@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from ..parameters import MASSSlicerParameterNode
 from ..scene import exchange as scene
+from .selectors import selector
 
 
 class ReferenceRow:
@@ -201,16 +202,3 @@ class ReferencesPanel:
                 self._parameters.referenceSegmentations = [row.segmentation.currentNode() for row in complete]
                 self._parameters.referenceSegments = [json.dumps(row.chosen()) for row in complete]
         self._changed()
-
-
-def selector(kind: str, tip: str) -> slicer.qMRMLNodeComboBox:
-    """A list of the scene's nodes of one kind, or none of them."""
-    box = slicer.qMRMLNodeComboBox()
-    box.nodeTypes = [kind]
-    box.showChildNodeTypes = False
-    box.noneEnabled = True
-    box.addEnabled = False
-    box.removeEnabled = False
-    box.toolTip = tip
-    box.setMRMLScene(slicer.mrmlScene)
-    return box

@@ -24,8 +24,8 @@ _WORDS = {
     c.FAILED: _("failed"),
     c.STOPPED: _("stopped"),
 }
-_QUALITY = 4
-"""Column."""
+_QUALITY, _NOTE = 4, 5
+"""Columns."""
 _SWATCH = 12
 """Pixels of the coloured square before a word on quality."""
 _KEYS: tuple[Callable[[Case], object], ...] = (
@@ -97,6 +97,10 @@ class ResultsPanel:
         known, turned = self._sorted_by or (-1, False)
         self._sorted_by = (column, False) if column != known else None if turned else (column, True)
         self._rearrange(self.selected())
+
+    def refresh(self) -> None:
+        """Nodes came or went: what can be done with a result depends on them."""
+        self._on_selection()
 
     def clear(self) -> None:
         """The scene is closed."""
@@ -170,7 +174,8 @@ class ResultsPanel:
         judged = quality.summary(case.quality)
         for column, text in enumerate((case.name, _WORDS[case.status], time, volumes, judged, _note(case))):
             item = qt.QTableWidgetItem(text)
-            item.setToolTip("\n".join([case.message, *case.warnings]).strip() or text)
+            lines = [text, case.message, *case.warnings] if column < _NOTE else [case.message, *case.warnings]
+            item.setToolTip("\n".join(filter(None, lines)))
             self._table.setItem(row, column, item)
             if column == _QUALITY and judged:
                 item.setToolTip(quality.details(case.quality))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +43,7 @@ class StatusPanel:
         """Whether a run can begin, as far as is known: until the check has run, a PyTorch that is there counts as one that works."""
         if self.readiness is not None:
             return self.readiness.ready
-        return bool(os.environ.get("MASS_PYTHON")) or importlib.util.find_spec("torch") is not None
+        return install.torch_at_hand()
 
     def enter(self) -> None:
         """Check once, in a process of its own; nothing is installed."""

@@ -56,14 +56,21 @@ class TargetsPanel:
         self._table.setRowCount(len(volumes) + len(files))
         for row, node in enumerate(volumes):
             item = qt.QTableWidgetItem(node.GetName())
+            item.setToolTip(node.GetName())
             item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             item.setCheckState(qt.Qt.Checked if node.GetID() in ticked else qt.Qt.Unchecked)
             self._table.setItem(row, 0, item)
             self._table.setItem(row, 1, qt.QTableWidgetItem(_("scene")))
         for row, case in enumerate(map(_of_file, files), len(volumes)):
-            self._table.setItem(row, 0, qt.QTableWidgetItem(case.name))
-            self._table.setItem(row, 1, qt.QTableWidgetItem("DICOM" if case.path is None else str(case.path.parent)))
+            self._show_file(row, case)
         self._quiet = False
+
+    def _show_file(self, row: int, case: Case) -> None:
+        """A line that was added; its tooltip tells the whole path."""
+        for column, text in enumerate((case.name, "DICOM" if case.path is None else case.path.parent.name)):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(case.name if case.path is None else str(case.path))
+            self._table.setItem(row, column, item)
 
     def cases(self) -> list[Case]:
         """The targets as cases of a run."""

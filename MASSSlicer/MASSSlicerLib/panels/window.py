@@ -30,11 +30,24 @@ from .finetune import FinetunePanel
 from .models import ModelsPanel
 from .references import ReferencesPanel
 from .results import ResultsPanel
+from .selectors import empty_when_removed
 from .status import StatusPanel
 from .targets import TargetsPanel
 from .tasks import LibraryPanel
 
 _BAR = 1000
+_WIDE = {
+    "referencesTable": (0, 1, 2),
+    "targetsTable": (0,),
+    "resultsTable": (0, 3, 5),
+    "tasksTable": (0,),
+    "annotatedTable": (0, 1, 2),
+    "classesTable": (0,),
+    "modelsTable": (0, 1),
+}
+"""Columns of each table that share the room the others leave; those are as wide as what they hold."""
+_NARROWEST = 48
+"""Pixels of a column."""
 _COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("were done before")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
 
 
@@ -56,12 +69,10 @@ class Window(VTKObservationMixin):
         self._gui_tag: object = None
         self._refresh_due = False
         self._reread_due = False
-        stretched = (ui.referencesTable, 0), (ui.referencesTable, 1), (ui.targetsTable, 0), (ui.tasksTable, 0)
-        stretched = *stretched, (ui.modelsTable, 1), (ui.annotatedTable, 0), (ui.annotatedTable, 1), (ui.classesTable, 0)
-        for table, column in stretched:
-            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
-        for column in range(5):
-            ui.resultsTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        self._closed = False
+        """Whether the window is gone; timers and processes may still call it."""
+        _fit_columns(ui)
+        self._say("")
         filled = (ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)
         for combo, words in (*filled, (ui.tuneUnitCombo, BUDGETS)):
             combo.addItems(list(words))
@@ -90,7 +101,9 @@ class Window(VTKObservationMixin):
         ui.cancelButton.connect("clicked()", self.cancel)
         ui.resumeButton.connect("clicked()", self.resume)
         ui.addDicomButton.connect("clicked()", self._add_dicom)
-        ui.outputFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
+        ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._on_folder())
+        ui.outputFolderEdit.connect("validInputChanged(bool)", lambda valid: self._on_folder())  # an emptied line sends nothing else
+        empty_when_removed(ui.outputSelector)
         logic.worker_started = self._worker_started
 
     def enter(self) -> None:
@@ -110,13 +123,16 @@ class Window(VTKObservationMixin):
 
     def close(self) -> None:
         """Disconnect everything."""
+        self._closed = True
         self.logic.worker_started = lambda again: None
         self._let_go()
         self.drawing.close()
+        self.advanced.close()
         self.status.close()
 
     def on_scene_start_close(self) -> None:
         """The scene's nodes are about to go: a run that needs them is stopped."""
+        self.drawing.leave()
         self.logic.forget_scene()
         self._let_go()
         self.run = None
@@ -170,6 +186,8 @@ class Window(VTKObservationMixin):
 
     def update(self) -> None:
         """What can be pressed depends on what is chosen."""
+        if self._closed:
+            return
         reason = self.why_not()
         self.ui.segmentButton.enabled = not reason
         self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
@@ -211,9 +229,9 @@ class Window(VTKObservationMixin):
         self.finetune.show(self.parameters)
         self.update()
 
-    def _on_folder(self, path: str) -> None:
+    def _on_folder(self) -> None:
         if self.parameters is not None:
-            self.parameters.outputFolder = path
+            self.parameters.outputFolder = self.ui.outputFolderEdit.currentPath
 
     def _let_go(self) -> None:
         self.removeObservers()
@@ -228,7 +246,7 @@ class Window(VTKObservationMixin):
 
     def _refresh(self) -> None:
         self._refresh_due = False
-        if slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
+        if self._closed or slicer.mrmlScene.IsBatchProcessing() or slicer.mrmlScene.IsClosing():
             return
         if self._reread_due:
             self._reread_due = False
@@ -238,6 +256,7 @@ class Window(VTKObservationMixin):
         self.references.refresh()
         self.targets.refresh()
         self.finetune.refresh()
+        self.results.refresh()
         self.update()
 
     def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
@@ -297,7 +316,7 @@ class Window(VTKObservationMixin):
 
     def _worker_started(self, again: bool) -> None:
         if again:
-            self.ui.messageLabel.text = _("The worker was started anew. The scene is as it was.")
+            self._say(_("The worker was started anew. The scene is as it was."))
         self.status.show_worker()
 
     def _on_progress(self, progress: Progress) -> None:
@@ -334,7 +353,22 @@ class Window(VTKObservationMixin):
     def _show_idle(self, message: str) -> None:
         self.ui.progressBar.value = 0
         self.ui.progressBar.format = ""
+        self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Below the bar, where an empty line takes no room."""
         self.ui.messageLabel.text = message
+        self.ui.messageLabel.visible = bool(message)
+
+
+def _fit_columns(ui: object) -> None:
+    """Make all columns of the tables fit, whatever the width of the window."""
+    for name, wide in _WIDE.items():
+        table = getattr(ui, name)
+        header = table.horizontalHeader()
+        header.minimumSectionSize = _NARROWEST
+        for column in range(table.columnCount):
+            header.setSectionResizeMode(column, qt.QHeaderView.Stretch if column in wide else qt.QHeaderView.ResizeToContents)
 
 
 def _summary(run: Run) -> str:

@@ -15,7 +15,7 @@ from .engine import worker_environment
 
 
 class Download:
-    """Begins at once.
+    """Begins with `start`.
 
     Args:
         name: of the weights.
@@ -32,11 +32,16 @@ class Download:
         self._rest = b""
         self._error: MassError | None = None
         self._cancelled = False
-        program, *arguments = download_command(name)
+        self._command = download_command(name)
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(worker_environment())
         self._process.connect("readyReadStandardOutput()", self._read)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._ended)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
+
+    def start(self) -> None:
+        """Begin; returns at once. `finished` may be called before it returns where the process cannot be started."""
+        program, *arguments = self._command
         self._process.start(program, arguments)
 
     def cancel(self) -> None:
@@ -51,10 +56,19 @@ class Download:
                 message = json.loads(line)
             except ValueError:
                 continue
-            if message.get("event") == "progress":
+            if message.get("event") == "progress" and not self._cancelled:
                 self._progress(message["fraction"])
             elif message.get("event") == "failed":
                 self._error = WeightsError(message["message"], message.get("cure", ""))
+
+    def _not_started(self, error: int) -> None:
+        if error == qt.QProcess.FailedToStart:
+            reason = self._process.errorString()
+            self._error = WeightsError(
+                _("The download could not be started: {reason} ({program}).").format(reason=reason, program=self._command[0]),
+                _("Reinstall Slicer if it happens again."),
+            )
+            self._ended(-1, 0)
 
     def _ended(self, code: int, status: int) -> None:
         self._read()

@@ -19,7 +19,7 @@ from .survey import MARK
 
 
 class Survey:
-    """Begins at once.
+    """Begins with `start`.
 
     Args:
         masks: label maps.
@@ -33,18 +33,22 @@ class Survey:
     def __init__(
         self, masks: Sequence[Path], *, looked: Callable[[dict[str, Any]], None], finished: Callable[[MassError | None], None]
     ) -> None:
+        self._masks = [str(mask) for mask in masks]
         self._left = len(masks)
         self._looked, self._finished = looked, finished
         self._lines = Lines()
         self._cancelled = False
-        program = install.python_slicer()
+        self._program = install.python_slicer()
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(worker_environment())
         self._process.connect("readyReadStandardOutput()", self._read)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._ended)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
-        self._process.start(program, [str(Path(__file__).with_name("survey.py"))])
-        self._process.write(json.dumps([str(mask) for mask in masks]).encode())
+
+    def start(self) -> None:
+        """Begin; returns at once. `finished` may be called before it returns where the process cannot be started."""
+        self._process.start(self._program, [str(Path(__file__).with_name("survey.py"))])
+        self._process.write(json.dumps(self._masks).encode())
         self._process.closeWriteChannel()
 
     def cancel(self) -> None:

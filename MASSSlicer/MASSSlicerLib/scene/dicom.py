@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
@@ -35,24 +36,30 @@ class Series:
         return f"{self.patient} {self.description or self.uid}".strip()
 
 
+def database() -> Any | None:
+    """Slicer's DICOM database (ctkDICOMDatabase); None before the module DICOM was opened for the first time, which opens it."""
+    found = getattr(slicer, "dicomDatabase", None)
+    return found if found is not None and found.isOpen else None
+
+
 def database_series() -> list[Series]:
     """All CT, MR and PET series of the database, patient by patient; empty without a database."""
-    database = slicer.dicomDatabase
-    if database is None or not database.isOpen:
+    known = database()
+    if known is None:
         return []
     found = []
-    for patient in database.patients():
-        for study in database.studiesForPatient(patient):
-            for uid in database.seriesForStudy(study):
-                files = database.filesForSeries(uid)
-                modality = database.fileValue(files[0], "0008,0060") if files else ""
+    for patient in known.patients():
+        for study in known.studiesForPatient(patient):
+            for uid in known.seriesForStudy(study):
+                files = known.filesForSeries(uid)
+                modality = known.fileValue(files[0], "0008,0060") if files else ""
                 if modality in _SCANS:
                     found.append(
                         Series(
                             uid=uid,
-                            patient=database.nameForPatient(patient),
-                            study=database.descriptionForStudy(study),
-                            description=database.descriptionForSeries(uid),
+                            patient=known.nameForPatient(patient),
+                            study=known.descriptionForStudy(study),
+                            description=known.descriptionForSeries(uid),
                             modality=modality,
                             count=len(files),
                         )
@@ -69,9 +76,12 @@ def series_folder(uid: str, folder: Path) -> Path:
     """A folder with the files of one series, linked where the system can, else copied.
 
     Raises:
-        InputError: if the database does not have the series, or its files are gone.
+        InputError: if the database is not open or does not have the series, or its files are gone.
     """
-    files = [Path(path) for path in (slicer.dicomDatabase.filesForSeries(uid) if slicer.dicomDatabase is not None else ())]
+    known = database()
+    if known is None:
+        raise InputError(_("Slicer's DICOM database is not open yet."), _("Open the module DICOM once, then try again."))
+    files = [Path(path) for path in known.filesForSeries(uid)]
     if not files or not all(path.is_file() for path in files):
         raise InputError(_("The files of a DICOM series are gone ({uid}).").format(uid=uid), _("Import the patient again."))
     folder.mkdir(parents=True)

@@ -75,19 +75,22 @@ class Bench(Host):
         self.application.send("startupCompleted()")
         panel = mrml_widgets.qSlicerScriptedLoadableModuleWidget()
         panel.setLayout(QtWidgets.QVBoxLayout())
-        widget = getattr(python, f"{path.stem}Widget")(panel)
-        panel._python = widget
         module._widget = panel
-        setattr(slicer.modules, f"{path.stem}Widget", widget)
         try:
-            widget.setup()
+            panel.build(getattr(python, f"{path.stem}Widget"), path.stem)
         except BaseException:
             shiboken6.delete(panel)
             raise
         self._panels[path.stem] = panel
         panel.setMRMLScene(self.scene)
         self.enter(path.stem)
-        return widget
+        return panel.self()
+
+    def reload(self, name: str) -> Any:
+        """A developer presses Reload; returns the module's new widget object."""
+        self._panels[name].self().onReload()
+        self.process_events()
+        return self._panels[name].self()
 
     def enter(self, name: str) -> None:
         """The user turns to a module."""
@@ -110,7 +113,7 @@ class Bench(Host):
         return self._panels[name]
 
     def unload(self, name: str) -> None:
-        """Slicer ends, or the module is loaded again: exit(), then cleanup()."""
+        """Slicer ends: exit(), then cleanup()."""
         if self._panels[name].visible:
             self.exit(name)
         self.application.moduleManager().send("moduleAboutToBeUnloaded(QString)", name)

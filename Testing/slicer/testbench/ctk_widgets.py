@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
 
 QStringList = "QStringList"
@@ -85,7 +85,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         return place.y() < self._TITLE
 
     def sizeHint(self) -> Any:  # noqa: D102
-        hint = self.layout().sizeHint() if self.layout() is not None and self.isChecked() else self.fontMetrics().size(0, self.text)
+        hint = self.layout().totalSizeHint() if self.layout() is not None and self.isChecked() else self.fontMetrics().size(0, self.text)
         return hint.expandedTo(self.fontMetrics().size(0, self.text))
 
     def paintEvent(self, event: Any) -> None:
@@ -284,7 +284,8 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         self._browse = QtWidgets.QToolButton()
         self._browse.text = "…"
         _fill(self, self._line, self._browse)
-        self._line.editTextChanged.connect(self.currentPathChanged)
+        self._valid = False
+        self._line.editTextChanged.connect(self._on_text)
         self._browse.clicked.connect(self.browse)
 
     def setCurrentPath(self, path: str) -> None:
@@ -311,6 +312,20 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     def comboBox(self) -> QtWidgets.QComboBox:
         """The line."""
         return self._line
+
+    def minimumSizeHint(self) -> Any:
+        """Room for the whole path, unless the number of characters to show is set."""
+        metrics = self.fontMetrics()
+        text = self.minimumContentsLength * metrics.horizontalAdvance("X") or metrics.horizontalAdvance(self.currentPath) + 8
+        return QtCore.QSize(text + 30 + self._browse.minimumSizeHint.width(), self._line.minimumSizeHint.height())
+
+    def _on_text(self, text: str) -> None:
+        """As CTK tells it: what cannot be a path, such as an empty line, is not announced as one, only that the input is not valid."""
+        before, self._valid = self._valid, bool(text)
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != before:
+            self.validInputChanged.emit(self._valid)
 
     currentPath = Property(str, lambda self: self._line.currentText, setCurrentPath)
     filters = stored(int, Files | Dirs)

@@ -73,6 +73,11 @@ class Host:
         """See `Dialogs.answer`."""
         self.dialogs.answer(kind, *answers)
 
+    def open_dicom(self) -> DICOMDatabase:
+        """The user opens the module DICOM: only then is there a `slicer.dicomDatabase`."""
+        self._name(slicer, "dicomDatabase", DICOMDatabase())
+        return slicer.dicomDatabase
+
     def raise_errors(self) -> None:
         """Raise what was raised in slots and observers since the last call."""
         errors, self.errors[:] = list(self.errors), []
@@ -107,7 +112,6 @@ class Host:
         self._name(slicer, "mrmlScene", self.scene)
         self._name(slicer, "modules", modules)
         self._name(slicer, "moduleNames", types.SimpleNamespace(**{name: name for name in modules.names()}))
-        self._name(slicer, "dicomDatabase", DICOMDatabase())
         self._name(slicer, "selfTests", {})
         for module in (*scripted.modules(), parameter_node.module()):
             self._module(module.__name__, module)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import shiboken6
 import slicer
+import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
 
@@ -33,6 +35,18 @@ class Observations:
                 alive(caller, event)
 
         self._made += [(thing, thing.AddObserver(event, call)) for event in events]
+
+    def observe_removal(self, scene: Any, method: Callable[[Any, Any], None]) -> None:
+        """Call a method of a widget with each node that is about to leave the scene."""
+        reference = weakref.WeakMethod(method)
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def call(caller: Any, event: str, node: Any) -> None:
+            alive = reference()
+            if alive is not None and shiboken6.isValid(alive.__self__):
+                alive(caller, node)
+
+        self._made.append((scene, scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, call)))
 
     def clear(self) -> None:
         """Observe nothing."""
@@ -64,6 +78,7 @@ class SceneWidget:
             kind = slicer.vtkMRMLScene
             self._scene_observations.observe(scene, (kind.NodeAddedEvent, kind.NodeRemovedEvent), self._on_node)
             self._scene_observations.observe(scene, (kind.EndCloseEvent, kind.EndBatchProcessEvent), self._on_scene)
+            self._scene_observations.observe_removal(scene, self._on_removal)
         self._scene_set()
 
     def _scene_set(self) -> None:
@@ -71,6 +86,9 @@ class SceneWidget:
 
     def _on_node(self, scene: Any, event: str) -> None:
         """A node came or went."""
+
+    def _on_removal(self, scene: Any, node: Any) -> None:
+        """A node is about to go."""
 
     def _on_scene(self, scene: Any, event: str) -> None:
         """The scene was closed, or many nodes came or went."""
@@ -89,6 +107,17 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
     """A module's panel."""
 
     _python: Any = None
+
+    def reload(self) -> None:
+        """Build the contents anew, with the code that is loaded now: setup(), and no enter()."""
+        name = self._python.moduleName
+        self.build(getattr(sys.modules[name], f"{name}Widget"), name)
+
+    def build(self, kind: Callable[[Any], Any], name: str) -> None:
+        """Testbench only: make a module's own widget object and set it up."""
+        self._python = kind(self)
+        setattr(slicer.modules, f"{name}Widget", self._python)
+        self._python.setup()
 
     def self(self) -> Any:
         """The module's own widget object."""
@@ -178,7 +207,6 @@ class qMRMLNodeComboBox(SceneWidget, QtWidgets.QWidget):
     def removeCurrentNode(self) -> None:
         """A slot."""
         if self.currentNode() is not None:
-            self.nodeAboutToBeRemoved.emit(self.currentNode())
             self._scene.RemoveNode(self.currentNode())
 
     def _fill(self) -> None:
@@ -240,10 +268,18 @@ class qMRMLNodeComboBox(SceneWidget, QtWidgets.QWidget):
         for node_id in self._ids:
             if node_id and node_id not in before:
                 self.nodeAdded.emit(scene.GetNodeByID(node_id))
-        if self._id not in self._ids and self._id in before:
-            # As in Slicer the selection falls to the node that takes the row, or to the last one.
-            following = self._ids[before.index(self._id) :]
-            self._select(following[0] if following else next((node_id for node_id in reversed(self._ids) if node_id), ""))
+
+    def _on_removal(self, scene: Any, node: Any) -> None:
+        """As in Slicer, in a batch too, the selection falls to the node that takes the row, or to the last one."""
+        node_id = node.GetID()
+        if scene.IsClosing() or node_id not in self._ids:
+            return
+        self.nodeAboutToBeRemoved.emit(node)
+        row = self._ids.index(node_id)
+        self._ids.remove(node_id)
+        if self._id == node_id:
+            following = self._ids[row:]
+            self._select(following[0] if following else next((other for other in reversed(self._ids) if other), ""))
 
     def _on_scene(self, scene: Any, event: str) -> None:
         self._fill()

@@ -6,12 +6,14 @@ Changed for the whole process, once, by `install`:
 - `widget.connect("clicked(bool)", f)`: the signature must exist, and `f` gets as many values as it takes.
 - What is no property cannot be set on a Qt object: `label.tooltip = "a"` is an error, as it is in Slicer.
 - Lists of strings are tuples, enumerations count as their numbers.
+- A constructor takes no flags joined with `|`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import re
 import sys
 import types
@@ -41,6 +43,8 @@ def install() -> None:
     _installed = True
     _keep_constants_alive()
     for kind in _classes():
+        if "__init__" in vars(kind):
+            _refuse_joined_flags(kind)
         for member in vars(kind).values():
             if isinstance(member, enum.EnumMeta) and not issubclass(member, int):
                 _count_as_numbers(member)
@@ -97,6 +101,20 @@ def _count_as_numbers(kind: Any) -> None:
     kind.__hash__ = lambda self: hash(self.value)
     kind.__int__ = kind.__index__ = lambda self: self.value
     kind.__bool__ = lambda self: bool(self.value)
+
+
+def _refuse_joined_flags(kind: Any) -> None:
+    """They are a plain int in PythonQt, which takes the first overload with any enumeration: a button box gets no buttons."""
+    construct = kind.__init__
+
+    @functools.wraps(construct)
+    def init(self: Any, *arguments: Any, **named: Any) -> None:
+        for value in (*arguments, *named.values()):
+            if isinstance(value, enum.Flag) and value.value & (value.value - 1) and value not in type(value).__members__.values():
+                raise TypeError(f"{kind.__name__}({value!r}): to PythonQt an int, which may be taken for something else; use a setter")
+        construct(self, *arguments, **named)
+
+    kind.__init__ = init
 
 
 def _show_properties(kind: Any) -> None:

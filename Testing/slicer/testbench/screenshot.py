@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from PySide6 import QtGui, QtWidgets
 _FONTS = ("Noto Sans", "DejaVu Sans", "Segoe UI", "Helvetica Neue", "Arial")
 _FOLDERS = ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/dejavu", "/usr/share/fonts/TTF")
 _SCALE = 2
+_DARK = {"Window": "#353535", "Base": "#232323", "AlternateBase": "#2e2e2e", "Button": "#353535", "Highlight": "#2a82da"}
 
 
 def use_readable_look(application: QtWidgets.QApplication) -> None:
@@ -21,6 +24,34 @@ def use_readable_look(application: QtWidgets.QApplication) -> None:
     family = next((name for name in _FONTS if name in QtGui.QFontDatabase.families()), None)
     if family is not None:
         application.setFont(QtGui.QFont(family, 9))
+
+
+@contextmanager
+def look(*, dark: bool = False, font: float = 1.0) -> Iterator[None]:
+    """Another theme, or letters of another size, for what is shown meanwhile."""
+    application = QtWidgets.QApplication.instance()
+    palette_before, font_before = application.palette(), application.font()
+    larger = QtGui.QFont(font_before)
+    larger.setPointSizeF(font_before.pointSizeF() * font)
+    application.setFont(larger)
+    if dark:
+        application.setPalette(_dark())
+    try:
+        yield
+    finally:
+        application.setPalette(palette_before)
+        application.setFont(font_before)
+
+
+def _dark() -> QtGui.QPalette:
+    """White on dark grey, as Slicer's dark theme."""
+    palette, roles = QtGui.QPalette(), QtGui.QPalette.ColorRole
+    for name, color in _DARK.items():
+        palette.setColor(getattr(roles, name), QtGui.QColor(color))
+    for role in (roles.WindowText, roles.Text, roles.ButtonText, roles.HighlightedText):
+        palette.setColor(role, QtGui.QColor("white"))
+        palette.setColor(QtGui.QPalette.Disabled, role, QtGui.QColor("#7f7f7f"))
+    return palette
 
 
 def save(widget: Any, path: Path, width: int, height: int = 0) -> Path:

@@ -64,6 +64,10 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self) -> None:
         """Let go of everything; the module's own replaces it."""
 
+    def onReload(self) -> None:
+        """The developer's button."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def _onModuleAboutToBeUnloaded(self, moduleName: str) -> None:
         if moduleName == self.moduleName:
             self.cleanup()
