@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from .errors import InputError, OutputError
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+_DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE | re.IGNORECASE)
+"""The line of a header that names the file of the voxels."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,11 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
         what: the results are.
 
     Raises:
-        InputError: if targets are missing, or their results would have the same name.
+        InputError: if a single target is missing, or results would have the same name.
         OutputError: if the names given cannot be used.
     """
-    missing = [str(path) for path in targets if not path.exists()]
-    if missing:
-        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    if len(targets) == 1 and not os.path.exists(targets[0]):  # one of several fails in its turn
+        raise InputError(f"There is no file {targets[0]}.", "Check the spelling and the folder.")
     if picture is not None and picture.suffix.lower() != ".png":
         raise OutputError(f"{picture} is no name for a picture.", "End it with .png.")
     if output is not None:
@@ -72,19 +76,62 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
     return [_job_in(folder, target, picture, what, alone=len(targets) == 1) for target in _distinct(targets)]
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files.
+def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse to replace files, and inputs of the run whatever is said.
+
+    Args:
+        paths: to be written.
+        overwrite: files that exist may be replaced.
+        inputs: files, and folders whose files are read; those that are not there do not matter.
 
     Raises:
-        OutputError: naming those that exist, unless they may be overwritten.
+        OutputError: naming those that exist, unless they may be overwritten; naming one that is an input.
     """
-    taken = [str(path) for path in paths if path.exists()]
+    wanted = [file for path in paths for file in (path, *_written_with(path))]
+    check_no_input(wanted, inputs)
+    taken = [str(path) for path in wanted if os.path.exists(path)]
     if taken and not overwrite:
         shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
         raise OutputError(
             f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.",
             "Choose another name, or add --overwrite.",
         )
+
+
+def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over what a run reads, under whatever name or link it goes.
+
+    Raises:
+        OutputError: naming it.
+    """
+    read = {_identity(file): file for path in inputs for file in _read_with(Path(path)) if os.path.exists(file)}
+    for path in paths:
+        if os.path.exists(path) and (source := read.get(_identity(path))) is not None:
+            also = "" if str(source) == str(path) else f" (as {source})"
+            raise OutputError(f"{path} is an input of this run{also} and is not written over.", "Choose another name for the result.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of a file, the same by all of its names."""
+    state = os.stat(path)
+    return state.st_dev, state.st_ino
+
+
+def _written_with(path: Path) -> list[Path]:
+    """The data file that goes with a header."""
+    return [path.with_suffix(".raw")] if path.suffix.lower() == ".mhd" else []
+
+
+def _read_with(path: Path) -> list[Path]:
+    """All files read where a path is named: those of a folder, and the data file of a header."""
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.is_file()]
+    if path.suffix.lower() in (".hdr", ".img"):
+        return [path, path.with_suffix(".img"), path.with_suffix(".hdr")]
+    if path.suffix.lower() not in (".mhd", ".nhdr") or not path.is_file():
+        return [path]
+    found = _DATA_FILE.search(path.read_bytes()[:100_000])
+    return [path, path.parent / os.fsdecode(found[1].strip())] if found else [path]
 
 
 @contextlib.contextmanager
