@@ -36,11 +36,11 @@ class Scan:
 
     def read_labels(self, folder: Path | None) -> "Volume | None":
         """That label map; None: there is none."""
-        from ..volumes.volume import Volume
+        from ..volumes.mask_files import read_label_map
 
         if folder is None:
             return self.case.read_labels() if self.case else None
-        read = self.case.mended if self.case else Volume.read
+        read = self.case.mended if self.case else read_label_map
         return next(map(read, self.label_files(folder)), None)
 
 
