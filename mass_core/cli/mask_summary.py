@@ -90,6 +90,13 @@ class Summary:
 
         return noted
 
+    def files(self, scans: Sequence[Scan]) -> list[str]:
+        """Names of the files a run may write: mask sets, pictures, tables."""
+        from ..masks.mask_set import SUFFIX
+
+        tables = [f"summary{self._part}.csv", f"labels{self._part}.csv"]
+        return [*tables, *(f"{scan.name}{ending}" for scan in scans for ending in (SUFFIX, ".png"))]
+
     @contextlib.contextmanager
     def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
         """Write the tables at the end, and when the run is stopped before.

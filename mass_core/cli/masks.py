@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..data.scan_files import Scan
 from ..errors import InputError
-from ..outputs import folders_ready
+from ..outputs import check_no_input, folders_ready
 from .mask_summary import Summary, add_summary
-from .options import DEVICES
+from .options import DEVICES, add_same_grid
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels join the masks")
+    add_same_grid(parser)
     parser.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
     parser.add_argument(
@@ -102,6 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     def is_done(scan: Scan) -> bool:
         return not arguments.overwrite and _file(scan, arguments).exists()
 
+    read = [file for scan in scans for file in (scan.path, *scan.label_files(arguments.labels))]
+    check_no_input([arguments.output / name for name in summary.files(scans)], [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
         looked = [_look(scans, is_done, summary, arguments)]
@@ -140,7 +143,7 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
         masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
         masks.write(_file(scan, arguments))
         for warning in warnings:
-            terminal.warn(warning)
+            terminal.warn(f"{scan.name}: {warning}")
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
         summary.add(scan, masks, "done")
 
@@ -170,11 +173,16 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
     """With the labels of the scan's label map."""
     from ..masks.from_labels import with_labels
+    from ..volumes.belonging import check_belongs
 
     labels = scan.read_labels(arguments.labels)
     if labels is None:
         where = arguments.labels or arguments.dataset_kind
         raise InputError(f"There is no label map of {scan.name} in {where}.", "Name it like the scan, or leave the scan out.")
+    image = scan.read()
+    labels = labels.on_grid_of(image) if arguments.same_grid else labels
+    for note in (*labels.notes, *check_belongs(image.geometry, labels, labels_are="label map")):
+        arguments.terminal.warn(f"{scan.name}: {note}")
     return with_labels(masks, labels, arguments.min_voxels or 1)
 
 

@@ -11,10 +11,11 @@ from mass_core.console import JsonLines, Output, Terminal
 from mass_core.data.dataset import read_json
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
-from mass_core.outputs import check_free, folders_ready, stem
+from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, load_model
+from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune, read
 
 from ..pretrain.config import changed
@@ -32,6 +33,8 @@ from .run import Run
 
 _START = "start.masstask"
 """What the classes look like to the weights before they are finetuned."""
+_MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
+"""Files of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +74,8 @@ def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[
     assert order.folder is not None
     folder, output = Path(order.folder), None if order.output is None else Path(order.output)
     if output is not None:
-        check_free([output], overwrite=order.overwrite)
+        check_free([output], overwrite=order.overwrite, inputs=inputs(order))
+    check_no_input([folder / name for name in _MADE], inputs(order))
     check_enter(folder, resume)
     with folders_ready([folder / "config.json", *([output] if output else [])]):
         model = load_model(order.weights, str(group.device))
