@@ -14,6 +14,8 @@ IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name on the usual disks."""
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE | re.IGNORECASE)
 """The line of a header that names the file of the voxels."""
 
@@ -36,7 +38,7 @@ class Job:
 def stem(path: Path) -> str:
     """A file's name without its ending; a folder's name."""
     name = path.resolve().name if path.name in ("", ".", "..") else path.name
-    if path.is_dir():
+    if os.path.isdir(path):
         return name
     ending = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), path.suffix)
     return name[: len(name) - len(ending)] if ending else name
@@ -124,11 +126,11 @@ def _written_with(path: Path) -> list[Path]:
 
 def _read_with(path: Path) -> list[Path]:
     """All files read where a path is named: those of a folder, and the data file of a header."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return [file for file in path.iterdir() if file.is_file()]
     if path.suffix.lower() in (".hdr", ".img"):
         return [path, path.with_suffix(".img"), path.with_suffix(".hdr")]
-    if path.suffix.lower() not in (".mhd", ".nhdr") or not path.is_file():
+    if path.suffix.lower() not in (".mhd", ".nhdr") or not os.path.isfile(path):
         return [path]
     found = _DATA_FILE.search(path.read_bytes()[:100_000])
     return [path, path.parent / os.fsdecode(found[1].strip())] if found else [path]
@@ -159,6 +161,9 @@ def all_or_none(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
     with contextlib.ExitStack() as stack:
         folders = {parent: Path(stack.enter_context(_workplace(parent))) for parent in dict.fromkeys(path.parent for path in paths)}
         places = {path: folders[path.parent] / path.name for path in paths}
+        for path in paths:
+            if len(os.fsencode(path.name)) > _LONGEST_NAME:
+                raise InputError(f"The result's name {path.name[:60]}… is too long.", "Give its scan a shorter name, or use --output.")
         yield places
         for path, place in places.items():
             for part in _parts(place):

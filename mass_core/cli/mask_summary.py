@@ -202,4 +202,4 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     writer.writeheader()
     for row in rows:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items() if value is not None})
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     summary = Summary(arguments, f"_{number}of{count}" if count > 1 else "")
 
     def is_done(scan: Scan) -> bool:
-        return not arguments.overwrite and _file(scan, arguments).exists()
+        return not arguments.overwrite and os.path.exists(_file(scan, arguments))
 
     read = [file for scan in scans for file in (scan.path, *scan.label_files(arguments.labels))]
     check_no_input([arguments.output / name for name in summary.files(scans)], [*read, *filter(None, [arguments.compare])])

@@ -80,14 +80,14 @@ def work_through(
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
-    waiting = [scan for scan in scans if not is_done(scan)]
+    waiting = [scan for scan in scans if not _looked(is_done, scan)]
     done, failed, begin = 0, 0, time.monotonic()
     for number, scan in enumerate(waiting):
         left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
         terminal.progress(stage, number / len(waiting), left)
-        if is_done(scan):
-            continue
         try:
+            if is_done(scan):
+                continue
             work(scan)
             done += 1
         except (MassError, RuntimeError, MemoryError, OSError) as error:
@@ -98,3 +98,11 @@ def work_through(
             failed += 1
     terminal.progress(stage, 1.0, 0.0)
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
+
+
+def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
+    """Whether a scan is done; one that cannot be looked for fails in its turn."""
+    try:
+        return is_done(scan)
+    except OSError:
+        return False

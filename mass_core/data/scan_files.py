@@ -1,5 +1,6 @@
 """The scans that files and folders stand for, and the label maps named like them."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,4 +88,4 @@ def _scans_at(path: Path) -> list[Scan]:
 
 def scan_named(name: str, folder: Path) -> Path | None:
     """The image file of a case in a folder of, say, label maps; None: there is none."""
-    return next((path for ending in IMAGE_ENDINGS if (path := folder / f"{name}{ending}").exists()), None)
+    return next((path for ending in IMAGE_ENDINGS if os.path.exists(path := folder / f"{name}{ending}")), None)

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from ..colors import distinct
 from . import dicom_frames
 from .components import label_boxes
+from .image_io import check_name
 from .volume import Box, Volume
 
 _TERMINOLOGY = "TerminologyEntry:"
@@ -44,6 +45,7 @@ def read_appearance(path: str | Path) -> dict[int, Appearance]:
     The fields are those of https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html (Segment0_Name and so on).
     """
     path = Path(path)
+    check_name(path)
     if path.is_file() and path.name.lower().endswith(".nrrd"):
         return appearance_of(header_fields(path))
     return {segment.number: Appearance(name=segment.name, color=_rgb(segment.lab)) for segment in dicom_frames.segments(path)}

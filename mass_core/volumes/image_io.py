@@ -56,7 +56,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
         InputError: when it is missing, no image, damaged, or not one volume.
         GeometryError: when the voxels do not lie on a regular straight grid.
     """
-    _check_name(path)
+    check_name(path)
     if not path.exists():
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
     with _quiet():
@@ -67,6 +67,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
 
 def several_values(path: Path) -> int:
     """How many volumes, values a voxel or layers a file holds; 1 of a folder, and of files that cannot be read."""
+    check_name(path)
     if not path.is_file():
         return 1
     with _quiet(), _as_itk_reads_it(path) as file:
@@ -82,7 +83,7 @@ def several_values(path: Path) -> int:
         return int(size[3]) if len(size) > 3 else int(reader.GetNumberOfComponents())
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
     """Refuse names that ITK cannot be told."""
     try:
         str(path).encode()
