@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import InputError, OutputError
 
-IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 

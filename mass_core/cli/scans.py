@@ -14,6 +14,9 @@ from ..errors import MassError, OutputError
 from ..failures import as_mass_error
 from .options import chosen_recipe
 
+_NAMED = 5
+"""Files that are left out and named."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,7 +64,12 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         InputError: as `find_scans` and `find_cases`.
     """
     if arguments.dataset_kind is None:
-        return find_scans(arguments.images)
+        left_out: list[Path] = []
+        scans = find_scans(arguments.images, left_out)
+        if left_out:
+            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+            arguments.terminal.warn(f"No scans, and left out: {', '.join(file.name for file in left_out[:_NAMED])}{more}.")
+        return scans
     from ..data.public_cases import find_cases
 
     cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
