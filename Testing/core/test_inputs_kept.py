@@ -117,12 +117,12 @@ def test_masks_keep_what_they_are_compared_with(scans: Path, refused: Callable[.
 
 
 def test_prepare_keeps_the_file_of_splits_and_the_scans(scans: Path, refused: Callable[..., None]) -> None:
-    (scans / "set" / "p").mkdir(parents=True)
+    (scans / "set" / "cases" / "p").mkdir(parents=True)
     (scans / "set" / "dataset.json").write_text('{"train": ["p"]}')
     words = ["prepare", scans / "images", "--labels", scans / "labels", "--output", scans / "set", "--modality", "ct"]
     refused(*words, "--split", scans / "set" / "dataset.json")
     (scans / "set" / "dataset.json").unlink()
-    os.link(scans / "images" / "p.nii.gz", scans / "set" / "p" / "image.npy")
+    os.link(scans / "images" / "p.nii.gz", scans / "set" / "cases" / "p" / "image.npy")
     refused(*words)
 
 

@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _written(folder: Path, scans: Sequence[Scan]) -> list[Path]:
     """The files of a dataset that are there already."""
-    return [folder / "dataset.json", *(file for scan in scans for file in (folder / scan.name).glob("*"))]
+    return [folder / "dataset.json", *(file for scan in scans for file in (folder / "cases" / scan.name).glob("*"))]
 
 
 def _read(plan: _Plan, scans: Sequence[Scan], split: Path | None) -> list[Path]:
