@@ -204,9 +204,9 @@ def test_what_cannot_be_compared_fails_but_keeps_its_masks(scans: Path, made: Pa
     )
     command = ("--output", tmp_path / "m", "--modality", "ct", "--max-masks", 20, "--compare", tmp_path / "labels")
     assert mass("masks", scans / "images" / "p1_a.nii.gz", *command) == 2
-    assert "lies elsewhere" in capsys.readouterr().err
+    assert "does not lie on its scan" in capsys.readouterr().err
     (row,) = table(tmp_path / "m" / "summary.csv")
-    assert (row["status"], row["masks"], row["best"]) == ("failed", "20", "") and "lies elsewhere" in row["reason"]
+    assert (row["status"], row["masks"], row["best"]) == ("failed", "20", "") and "does not lie on its scan" in row["reason"]
     (tmp_path / "m" / "p1_b.masks").write_bytes(b"MASSmask cut off")
     assert mass("masks", scans / "images", *command) == 3
     assert [row["status"] for row in table(tmp_path / "m" / "summary.csv")] == ["done", "failed", "failed"]

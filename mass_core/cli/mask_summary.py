@@ -43,6 +43,7 @@ class Summary:
 
     def __init__(self, arguments: argparse.Namespace, part: str = "") -> None:
         self._output = Path(arguments.output)
+        self._same_grid: bool = arguments.same_grid
         self._part = part
         self._picture, self._compare = arguments.picture, arguments.compare
         self._terminal = arguments.terminal
@@ -59,9 +60,9 @@ class Summary:
 
         self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
 
-    def add(self, scan: Scan, masks: "MaskSet", status: str) -> None:
-        """Add a mask set: draw it if there is no picture of it, compare it."""
-        self._rows[scan.name] = _row(scan, masks, status)
+    def add(self, scan: Scan, masks: "MaskSet", status: str, notes: Sequence[str] = ()) -> None:
+        """Add a mask set, with what was told about it: draw it if there is no picture of it, compare it."""
+        self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
         if self._picture and not self._is_drawn(scan):
             from ..pictures.mask_sheet import draw_sheet
 
@@ -149,11 +150,15 @@ class Summary:
 
     def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
         from ..masks.statistics import averages, label_scores
+        from ..volumes.belonging import check_belongs
 
         labels = scan.read_labels(self._compare)
         if labels is None:
             self._rows[scan.name]["reason"] = "no label map"
             return
+        image = scan.read()
+        labels = labels.on_grid_of(image) if self._same_grid else labels
+        check_belongs(image.geometry, labels, image_is="scan", labels_are="label map")
         scores = label_scores(masks, labels)
         self._scores[scan.name] = scores
         self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}

@@ -137,15 +137,16 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
     def work(scan: Scan) -> None:
         began = time.monotonic()
         masks, warnings = make(scan)
+        lost: Sequence[str] = ()
         if arguments.labels is not None or arguments.method == "labels":
-            masks = _joined(masks, scan, arguments)
+            masks, lost = _joined(masks, scan, arguments)
         seconds = round(time.monotonic() - began, 2)
         masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
         masks.write(_file(scan, arguments))
-        for warning in warnings:
+        for warning in (*warnings, *lost):
             terminal.warn(f"{scan.name}: {warning}")
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
-        summary.add(scan, masks, "done")
+        summary.add(scan, masks, "done", lost)
 
     return work
 
@@ -170,8 +171,8 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
     return tuple(arguments.grid[::-1]) if arguments.grid else None
 
 
-def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
-    """With the labels of the scan's label map."""
+def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tuple["MaskSet", Sequence[str]]:
+    """With the labels of the scan's label map, and what the user should be told about that."""
     from ..masks.from_labels import with_labels
     from ..volumes.belonging import check_belongs
 
@@ -181,9 +182,8 @@ def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "Mas
         raise InputError(f"There is no label map of {scan.name} in {where}.", "Name it like the scan, or leave the scan out.")
     image = scan.read()
     labels = labels.on_grid_of(image) if arguments.same_grid else labels
-    for note in (*labels.notes, *check_belongs(image.geometry, labels, labels_are="label map")):
-        arguments.terminal.warn(f"{scan.name}: {note}")
-    return with_labels(masks, labels, arguments.min_voxels or 1)
+    notes = (*labels.notes, *check_belongs(image.geometry, labels, labels_are="label map"))
+    return with_labels(masks, labels, arguments.min_voxels or 1), notes
 
 
 def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:

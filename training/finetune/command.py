@@ -170,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
     scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
+    parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
     parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
@@ -207,7 +208,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     return read(Finetune, values)
 
 
-def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
+def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Scans of a folder with the label maps of the same names."""
     from mass_core.data.scan_files import find_scans, scan_named
 
@@ -216,7 +217,8 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     if arguments.labels_dir is None:
         raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")
     pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
-    found = [{"image": str(image), "mask": str(mask)} for image, mask in pairs if mask is not None]
+    same_grid = arguments.same_grid
+    found = [{"image": str(image), "mask": str(mask), "same_grid": same_grid} for image, mask in pairs if mask is not None]
     if not found:
         raise InputError(
             f"No scan in {arguments.images} has a label map in {arguments.labels_dir}.",
