@@ -1,5 +1,7 @@
 """Masks as people have them: rounded, grey, negative, huge, overlapping. A label map comes of it, or a cure that works is named."""
 
+import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +144,36 @@ def test_a_frame_reaches_the_mask(tmp_path: Path) -> None:
             read_mask(tmp_path / name, IMAGE, How())
     sitk.WriteImage(sitk.GetImageFromArray(mask(ONE)), str(tmp_path / "3d.nii.gz"))
     assert np.array_equal(read_mask(tmp_path / "3d.nii.gz", IMAGE, How(frame=1)).array, mask(ONE))  # the image alone is 4D
+
+
+@pytest.mark.parametrize("number", [1, 7, 20])
+def test_real_label_maps_of_many_labels_are_read_as_they_are(shared: Path, number: int) -> None:
+    path = shared / "data" / "head_label_maps" / "labels" / f"head_{number:02}.nii.gz"
+    labels = as_label_map(read_label_map(path))
+    stored = sitk.ReadImage(str(path))
+    assert np.array_equal(labels.array, sitk.GetArrayFromImage(stored)) and labels.notes == ()
+    assert len(np.unique(labels.array)) > 40 and labels.geometry.origin_xyz == pytest.approx(stored.GetOrigin(), abs=0.01)
+
+
+LABELS = """<?xml version="1.0"?><CaretExtension><LabelTable>
+<Label Key="{}" Red="0.0" Green="1.0" Blue="0.5" Alpha="1"><![CDATA[{}]]></Label>
+<Label Key="117">{}</Label></LabelTable></CaretExtension>"""
+
+
+@pytest.mark.parametrize(("value", "name"), [(1, "spleen"), (5, "liver & bile"), (90, "肝臓")])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_names_that_totalsegmentator_writes_are_taken_over(tmp_path: Path, value: int, name: str, compressed: bool) -> None:
+    Volume(BOTH, GRID).write(tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    text = LABELS.format(value, name, "costal").encode()
+    block = (len(text) + 8 + 15) // 16 * 16
+    extension = b"\1\0\0\0" + struct.pack("<ii", block, 0) + text.ljust(block - 8, b"\0")
+    struct.pack_into("<f", data, 108, 348 + len(extension))
+    whole = bytes(data[:348]) + extension + bytes(data[352:])
+    path = tmp_path / ("b.nii.gz" if compressed else "b.nii")
+    path.write_bytes(gzip.compress(whole) if compressed else whole)
+    looks = read_appearance(path)
+    assert (looks[value].name, looks[value].color) == (name, (0.0, 1.0, 0.5))
+    assert (looks[117].name, looks[117].color) == ("costal", None)
+    assert np.array_equal(read_label_map(path).array, BOTH)
+    assert read_appearance(tmp_path / "a.nii") == {}

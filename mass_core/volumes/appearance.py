@@ -8,7 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..colors import distinct
-from . import dicom_frames
+from . import dicom_frames, nifti
 from .components import label_boxes
 from .image_io import check_name
 from .volume import Box, Volume
@@ -40,7 +40,9 @@ class Segment:
 
 
 def read_appearance(path: str | Path) -> dict[int, Appearance]:
-    """What a segmentation of 3D Slicer (.seg.nrrd) or DICOM says about its segments, by label value; nothing for other files.
+    """What a segmentation of 3D Slicer (.seg.nrrd), DICOM or TotalSegmentator says about its segments, by label value.
+
+    Nothing for other files.
 
     The fields are those of https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html (Segment0_Name and so on).
     """
@@ -48,6 +50,8 @@ def read_appearance(path: str | Path) -> dict[int, Appearance]:
     check_name(path)
     if path.is_file() and path.name.lower().endswith(".nrrd"):
         return appearance_of(header_fields(path))
+    if named := nifti.label_names(path):
+        return {value: Appearance(name=name, color=color) for value, (name, color) in named.items()}
     return {segment.number: Appearance(name=segment.name, color=_rgb(segment.lab)) for segment in dicom_frames.segments(path)}
 
 

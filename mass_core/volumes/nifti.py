@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import shutil
 import struct
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ _STRAIGHT = 1e-3
 """Cosine between two axes up to which they count as at right angles."""
 _APART = 0.1
 """Of the smallest voxel edge: how far the two places of a file may be apart without a word."""
+_LABEL = re.compile(r"<Label\b([^>]*)>\s*(?:<!\[CDATA\[)?([^<\]]*)")
+"""A label in a header extension of Caret (http://brainvis.wustl.edu), attributes and name."""
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_MOST_EXTENSION = 1 << 20
+"""Bytes of a header with its extensions that are looked at."""
 _CHUNK = 1 << 24
 
 
@@ -162,6 +168,31 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
         return counts, ""
     which = "the sform counts" if straight else "the qform counts, for the axes of the sform are not at right angles"
     return counts, f"{path.name} says twice where it lies, and sform and qform are up to {apart:.1f} mm apart: {which}."
+
+
+def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] | None]]:
+    """Names and colours by label that a label map carries behind its header, as those of TotalSegmentator do; none in other files."""
+    head = header(path)
+    if head is None or path.suffix.lower() == ".img":
+        return {}
+    with opened(path) as file:
+        behind = file.read(min(int(head.number("vox_offset")), _MOST_EXTENSION)).decode("utf-8", "replace")
+    found = {}
+    for attributes, name in _LABEL.findall(behind):
+        values = dict(_ATTRIBUTE.findall(attributes))
+        if values.get("Key", "").isdigit() and name.strip():
+            channels = [_share(values.get(channel)) for channel in ("Red", "Green", "Blue")]
+            red, green, blue = (channel or 0.0 for channel in channels)
+            found[int(values["Key"])] = (name.strip(), None if None in channels else (red, green, blue))
+    return found
+
+
+def _share(text: str | None) -> float | None:
+    """A number from 0 to 1; None: it is none."""
+    try:
+        return min(1.0, max(0.0, float(text or "")))
+    except ValueError:
+        return None
 
 
 def _is_straight(matrix: np.ndarray) -> bool:
