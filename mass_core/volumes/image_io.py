@@ -6,7 +6,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,23 +14,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import GeometryError, InputError, OutputError
-from . import dicom_frames, nifti
-from .dicom_stack import Plane, stacked
+from . import dicom_frames, dicom_series, nifti
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 """Formats that can be written."""
 
-_RESCALE = ("0028|1053", "0028|1052")
-"""Tags of slope and intercept."""
-_SIGNS = {
-    "0018|0081": "EchoTime",
-    "0020|0100": "TemporalPositionIdentifier",
-    "0018|9087": "DiffusionBValue",
-    "0018|1060": "TriggerTime",
-    "0020|0012": "AcquisitionNumber",
-    "0008|0008": "ImageType",
-}
-"""What may tell volumes of one series apart."""
 _MOST_EDGE_MM, _MOST_LENGTH_MM = 100.0, 5000.0
 """Longest voxel edge and longest scan of a patient."""
 _SAME_PLACE = 0.01
@@ -60,7 +48,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
     if not path.exists():
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
     with _quiet():
-        image, notes = _read_series(path, frame) if path.is_dir() else _read_file(path, frame)
+        image, notes = _read_folder(path, frame) if path.is_dir() else _read_file(path, frame)
     _check_size(path, image)
     return image, notes
 
@@ -172,6 +160,16 @@ def _quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
+def _read_folder(folder: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
+    files = dicom_series.files_of(folder)
+    if len(files) == 1:
+        return _read_file(files[0], frame)
+    try:
+        return dicom_series.read_slices(folder, files, frame), ()
+    except RuntimeError as error:
+        raise _unreadable(folder, error) from error
+
+
 def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
     if (many := _read_many_frames(path, frame)) is not None:
         return many, ()
@@ -215,7 +213,7 @@ def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
         raise GeometryError(f"The frames of {path} do not tell where they lie.", "Export the original series.")
     if kind == "no image":
         raise InputError(f"{path} is a DICOM file without an image.", "Give the series of slices, or a segmentation.")
-    _refuse_contours([path])
+    dicom_series.refuse_contours([path])
     return None
 
 
@@ -308,88 +306,3 @@ def _reason(error: Exception) -> str:
     """The last, most specific line of an error of SimpleITK."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def _read_series(folder: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
-    names = [name for name in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if _has_pixels(folder, name)]
-    if not names:
-        _refuse_contours(sorted(path for path in folder.iterdir() if path.is_file()))
-        raise InputError(f"The folder {folder} holds no DICOM series.", "Give the folder that contains the slices themselves, or a file.")
-    if len(names) > 1:
-        listing = "; ".join(_series_title(folder, name) for name in names)
-        raise InputError(f"The folder {folder} holds {len(names)} DICOM series: {listing}.", "Put the one to use into a folder of its own.")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), names[0])
-    if len(files) == 1:
-        return _read_file(Path(files[0]), frame)
-    headers = [_header(file) for file in files]
-    if any(header.get("0028|0002", "1") != "1" for header in headers):
-        raise InputError(f"The DICOM series in {folder} is a colour picture.", "Give the original series, not a screenshot.")
-    planes = [_plane(Path(file), header) for file, header in zip(files, headers, strict=True)]
-    known = [plane for plane in planes if plane is not None]
-    if len(known) < len(planes):
-        raise GeometryError(
-            f"{len(planes) - len(known)} of the {len(planes)} slices in {folder} have no position, orientation or pixel spacing, so their "
-            "place and order are not known.",
-            "Export the original series; secondary captures and some anonymisers leave them out.",
-        )
-    order = stacked(f"the DICOM series in {folder}", "slice", known, frame)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([files[i] for i in order])
-    if len({tuple(headers[i].get(tag, "") for tag in _RESCALE) for i in order}) > 1:
-        reader.SetOutputPixelType(sitk.sitkFloat32)  # else the first slice would say what numbers the others may have
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(folder, error) from error
-    image.SetMetaData("0008|0060", headers[order[0]].get("0008|0060", ""))
-    return image, ()
-
-
-def _header(file: str) -> dict[str, str]:
-    """DICOM attributes of a slice by tag."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(Path(file), error) from error
-    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
-
-
-def _plane(file: Path, header: dict[str, str]) -> Plane | None:
-    """Where a slice lies; None: its header does not say."""
-    try:
-        position, axes, spacing = (tuple(map(float, header[tag].split("\\"))) for tag in ("0020|0032", "0020|0037", "0028|0030"))
-    except (KeyError, ValueError):
-        return None
-    if (len(position), len(axes), len(spacing)) != (3, 6, 2):
-        return None
-    size = int(header.get("0028|0010", 0)), int(header.get("0028|0011", 0))
-    signs = {name: header.get(tag) for tag, name in _SIGNS.items()}
-    return Plane(name=file.name, position=position, axes=axes, spacing=spacing, size=size, signs=signs)
-
-
-def _has_pixels(folder: Path, name: str) -> bool:
-    """Whether a series is one of images, not of contours, reports or presentation states."""
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-    return bool(files) and (len(files) > 1 or dicom_frames.kind(Path(files[0])) not in ("contours", "no image"))
-
-
-def _refuse_contours(files: Sequence[Path]) -> None:
-    """Say what can be done with contours of radiotherapy, which are no voxels.
-
-    Raises:
-        InputError: if one of the files holds contours.
-    """
-    for path in files:
-        if dicom_frames.kind(path) == "contours":
-            raise InputError(
-                f"{path} holds contours (RTSTRUCT), not voxels.",
-                "Load it into 3D Slicer with the SlicerRT extension, and save the segmentation as .seg.nrrd.",
-            )
-
-
-def _series_title(folder: Path, name: str) -> str:
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-    title = _header(files[0]).get("0008|103e", "") or name
-    return f"{title} ({len(files)} files)"
