@@ -1,6 +1,9 @@
 """What a command tells: a person at a terminal, or a program that reads JSON lines."""
 
+import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +12,21 @@ from .errors import MassError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+def say_all_letters() -> None:
+    """Let standard output and error write what their encoding lacks as escapes, such as \\u809d, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def leave_closed_pipe() -> None:
+    """Send what is still to be written nowhere: nobody reads standard output any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
 
 
 class Output(Protocol):
@@ -73,7 +91,12 @@ class JsonLines:
         """See `Output`."""
 
     def _line(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}, ensure_ascii=False), flush=True)
+        text = json.dumps({"event": event, **values}, ensure_ascii=False)
+        try:
+            text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps({"event": event, **values})
+        print(text, flush=True)
 
 
 class Terminal:

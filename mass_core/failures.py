@@ -1,9 +1,11 @@
 """What failures of libraries and of the system mean for the user."""
 
 import errno
+import os
 import signal
+from pathlib import Path
 
-from .errors import MassError, MemoryShort, OutputError
+from .errors import InputError, MassError, MemoryShort, OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -46,6 +48,8 @@ def ending(code: int) -> str:
 
 def _of_system(error: OSError) -> MassError | None:
     place = error.filename or "the file"
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"The name {Path(os.fsdecode(place)).name[:60]}… is too long for this disk.", "Give the file a shorter name.")
     if error.errno in _FULL:
         return OutputError(f"The disk is full: {place} could not be written.", "Free some space or choose another folder.")
     if error.errno in _FORBIDDEN:

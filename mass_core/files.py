@@ -1,5 +1,6 @@
 """Files appear complete or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def write_by(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise  # the fault of one name, not of the folder
         raise OutputError(f"Cannot write {path}: {error.strerror}.", "Check the free space and the rights of the folder.") from error
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,14 @@ from pathlib import Path
 
 from .errors import InputError, OutputError
 
-IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name on the usual disks."""
+_DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE | re.IGNORECASE)
+"""The line of a header that names the file of the voxels."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Job:
 def stem(path: Path) -> str:
     """A file's name without its ending; a folder's name."""
     name = path.resolve().name if path.name in ("", ".", "..") else path.name
-    if path.is_dir():
+    if os.path.isdir(path):
         return name
     ending = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), path.suffix)
     return name[: len(name) - len(ending)] if ending else name
@@ -53,12 +60,11 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
         what: the results are.
 
     Raises:
-        InputError: if targets are missing, or their results would have the same name.
+        InputError: if a single target is missing, or results would have the same name.
         OutputError: if the names given cannot be used.
     """
-    missing = [str(path) for path in targets if not path.exists()]
-    if missing:
-        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    if len(targets) == 1 and not os.path.exists(targets[0]):  # one of several fails in its turn
+        raise InputError(f"There is no file {targets[0]}.", "Check the spelling and the folder.")
     if picture is not None and picture.suffix.lower() != ".png":
         raise OutputError(f"{picture} is no name for a picture.", "End it with .png.")
     if output is not None:
@@ -72,19 +78,62 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
     return [_job_in(folder, target, picture, what, alone=len(targets) == 1) for target in _distinct(targets)]
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files.
+def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse to replace files, and inputs of the run whatever is said.
+
+    Args:
+        paths: to be written.
+        overwrite: files that exist may be replaced.
+        inputs: files, and folders whose files are read; those that are not there do not matter.
 
     Raises:
-        OutputError: naming those that exist, unless they may be overwritten.
+        OutputError: naming those that exist, unless they may be overwritten; naming one that is an input.
     """
-    taken = [str(path) for path in paths if path.exists()]
+    wanted = [file for path in paths for file in (path, *_written_with(path))]
+    check_no_input(wanted, inputs)
+    taken = [str(path) for path in wanted if os.path.exists(path)]
     if taken and not overwrite:
         shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
         raise OutputError(
             f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.",
             "Choose another name, or add --overwrite.",
         )
+
+
+def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over what a run reads, under whatever name or link it goes.
+
+    Raises:
+        OutputError: naming it.
+    """
+    read = {_identity(file): file for path in inputs for file in _read_with(Path(path)) if os.path.exists(file)}
+    for path in paths:
+        if os.path.exists(path) and (source := read.get(_identity(path))) is not None:
+            also = "" if str(source) == str(path) else f" (as {source})"
+            raise OutputError(f"{path} is an input of this run{also} and is not written over.", "Choose another name for the result.")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of a file, the same by all of its names."""
+    state = os.stat(path)
+    return state.st_dev, state.st_ino
+
+
+def _written_with(path: Path) -> list[Path]:
+    """The data file that goes with a header."""
+    return [path.with_suffix(".raw")] if path.suffix.lower() == ".mhd" else []
+
+
+def _read_with(path: Path) -> list[Path]:
+    """All files read where a path is named: those of a folder, and the data file of a header."""
+    if os.path.isdir(path):
+        return [file for file in path.iterdir() if file.is_file()]
+    if path.suffix.lower() in (".hdr", ".img"):
+        return [path, path.with_suffix(".img"), path.with_suffix(".hdr")]
+    if path.suffix.lower() not in (".mhd", ".nhdr") or not os.path.isfile(path):
+        return [path]
+    found = _DATA_FILE.search(path.read_bytes()[:100_000])
+    return [path, path.parent / os.fsdecode(found[1].strip())] if found else [path]
 
 
 @contextlib.contextmanager
@@ -112,6 +161,9 @@ def all_or_none(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
     with contextlib.ExitStack() as stack:
         folders = {parent: Path(stack.enter_context(_workplace(parent))) for parent in dict.fromkeys(path.parent for path in paths)}
         places = {path: folders[path.parent] / path.name for path in paths}
+        for path in paths:
+            if len(os.fsencode(path.name)) > _LONGEST_NAME:
+                raise InputError(f"The result's name {path.name[:60]}… is too long.", "Give its scan a shorter name, or use --output.")
         yield places
         for path, place in places.items():
             for part in _parts(place):

@@ -204,9 +204,9 @@ def test_what_cannot_be_compared_fails_but_keeps_its_masks(scans: Path, made: Pa
     )
     command = ("--output", tmp_path / "m", "--modality", "ct", "--max-masks", 20, "--compare", tmp_path / "labels")
     assert mass("masks", scans / "images" / "p1_a.nii.gz", *command) == 2
-    assert "lies elsewhere" in capsys.readouterr().err
+    assert "does not lie on its scan" in capsys.readouterr().err
     (row,) = table(tmp_path / "m" / "summary.csv")
-    assert (row["status"], row["masks"], row["best"]) == ("failed", "20", "") and "lies elsewhere" in row["reason"]
+    assert (row["status"], row["masks"], row["best"]) == ("failed", "20", "") and "does not lie on its scan" in row["reason"]
     (tmp_path / "m" / "p1_b.masks").write_bytes(b"MASSmask cut off")
     assert mass("masks", scans / "images", *command) == 3
     assert [row["status"] for row in table(tmp_path / "m" / "summary.csv")] == ["done", "failed", "failed"]
@@ -310,11 +310,11 @@ def test_labels_of_another_place_or_kind_are_refused(scans: Path, tmp_path: Path
     far = Geometry(shape_zyx=(4, 4, 4), origin_xyz=(900.0, 0.0, 0.0))
     Volume(np.ones((4, 4, 4), np.uint8), far).write(tmp_path / "labels" / "p1_a.nii")
     assert mass("prepare", image, "--labels", tmp_path / "labels", "--output", tmp_path / "d", "--modality", "ct") == 2
-    assert "does not lie where" in capsys.readouterr().err
+    assert "does not lie on its image" in capsys.readouterr().err
     (tmp_path / "labels" / "p1_a.nii").unlink()
     Volume(scan(0)[1].array / np.float32(7), scan(0)[1].geometry).write(tmp_path / "labels" / "p1_a.mha")
     assert mass("prepare", image, "--labels", tmp_path / "labels", "--output", tmp_path / "d", "--modality", "ct") == 2
-    assert "not label numbers" in capsys.readouterr().err
+    assert "fractional values" in capsys.readouterr().err
 
 
 def test_scans_of_files_folders_and_series(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_every_mend_has_its_row() -> None:
     assert [name for name in RELEASED_SWITCHES if f"| `{name}` |" not in preprocessing] == []
 
 
+def test_the_tests_named_in_the_table_of_checks_exist() -> None:
+    """Names that end with … are the beginning of one."""
+    table = (REPOSITORY / "docs/preprocessing.md").read_text(encoding="utf-8")
+    files = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "Testing/core").glob("test_*.py")}
+    named = re.findall(r"`(test_\w+)(\.py|…)?`", table)
+    assert [name for name, ending in named if ending == ".py" and f"{name}.py" not in files] == []
+    tests = "\n".join(files.values())
+    wanted = [f"def {name}" + ("" if ending else "(") for name, ending in named if ending != ".py"]
+    assert len(wanted) > 30 and [text for text in wanted if text not in tests] == []
+
+
 def test_every_kind_of_dataset_has_its_row() -> None:
     datasets = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
     assert [name for name in KINDS if f"\n| `{name}` |" not in datasets] == []

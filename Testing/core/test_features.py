@@ -355,7 +355,7 @@ def test_the_worker_refuses_what_cannot_be(worker: Recorder, files: Files) -> No
         ({"output": str(files.folder / "colours.txt")}, "no ending that names an image format"),
         ({"target": str(files.folder / "absent.nrrd")}, "There is no file"),
         ({"references": []}, "references is not known"),
-        ({"output": str(files.target)}, "exists already"),
+        ({"output": str(files.target)}, "is an input of this run"),
     ):
         with pytest.raises(MassError, match=message):
             worker.ask("features", order(files, **changes))

@@ -130,7 +130,7 @@ def test_errors_arrive_as_what_they_were(worker: Recorder, tuning: Tuning) -> No
     Volume(labels.array, Geometry(shape_zyx=labels.array.shape, spacing_xyz=(3.0,) * 3, origin_xyz=(5000.0, 0.0, 0.0))).write(
         tuning.cases[2]["mask"]
     )
-    with pytest.raises(GeometryError, match="labels2.nrrd does not lie where its image lies"):
+    with pytest.raises(GeometryError, match="labels2.nrrd does not lie on its image"):
         worker.ask("finetune", tuning.params())
     with pytest.raises(InputError, match="no finetuning recipe 'best'"):
         worker.ask("finetune", tuning.params(recipe="best"))

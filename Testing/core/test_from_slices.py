@@ -275,7 +275,7 @@ def test_label_maps_that_do_not_fit_are_refused() -> None:
         label_masks(Volume(labelled().array, far), GRID)
     with pytest.raises(InputError, match="Labels are 1 and above"):
         label_masks(Volume(np.zeros(GRID.shape_zyx, np.uint8), GRID), GRID)
-    with pytest.raises(InputError, match="fractions"):
+    with pytest.raises(InputError, match="fractional"):
         label_masks(Volume(np.full(GRID.shape_zyx, 0.5, np.float32), GRID), GRID)
 
 

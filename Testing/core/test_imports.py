@@ -18,7 +18,7 @@ import training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ["torch", "safetensors"]
-EXTRAS = ["skimage", "sam2", "monai", "einops", "matplotlib", "tensorboard", "tqdm", "h5py", "nibabel"]
+EXTRAS = ["pydicom", "skimage", "sam2", "monai", "einops", "matplotlib", "tensorboard", "tqdm", "h5py", "nibabel"]
 NUMERIC = ["numpy", "scipy", "SimpleITK", "PIL", "rich"]
 NEVER = ["training", "Testing", "MASSSlicer"]
 

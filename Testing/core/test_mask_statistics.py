@@ -132,7 +132,7 @@ def test_label_maps_that_cannot_be_compared() -> None:
         label_scores(masks, Volume(bar(0, 6).astype(np.uint8), far))
     with pytest.raises(InputError, match="holds values from 0 to 0"):
         label_scores(masks, Volume(np.zeros(SHAPE, np.uint8), GRID))
-    with pytest.raises(InputError, match="fractions"):
+    with pytest.raises(InputError, match="fractional"):
         label_scores(masks, Volume(bar(0, 6) * np.float32(0.5), GRID))
     with pytest.raises(GeometryError, match="does not say where"):
         label_scores(MaskSet.of([], SHAPE, (1.0, 1.0, 1.0)), Volume(bar(0, 6).astype(np.uint8), GRID))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mass_core.errors import DeviceError, InputError, MassError, OutputError, WeightsError
+from mass_core.errors import DeviceError, GeometryError, InputError, MassError, OutputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import Appearance, read_appearance
@@ -288,3 +288,17 @@ def test_methods_of_the_future_are_refused(worker: Recorder) -> None:
     with pytest.raises(InputError, match="no method 'dream'") as caught:
         worker.ask("dream")
     assert "segment" in caught.value.cure
+
+
+def test_masks_that_lost_their_header_and_inputs_as_outputs(worker: Recorder, files: Files) -> None:
+    lost = files.folder / "lost.nrrd"
+    mask = Volume.read(files.mask)
+    Volume(mask.array, Geometry(shape_zyx=mask.array.shape)).write(lost)
+    pair = {"image": str(files.image), "mask": str(lost)}
+    with pytest.raises(GeometryError, match="header was lost"):
+        worker.ask("encode", files.encode(references=[pair]))
+    told = worker.ask("encode", files.encode(references=[pair | {"same_grid": True}]))["result"]
+    assert [x["parts"] for x in told["labels"]] == [x["parts"] for x in worker.ask("encode", files.encode())["result"]["labels"]]
+    for output in (files.target, files.image, files.mask):
+        with pytest.raises(OutputError, match="is an input of this run"):
+            worker.ask("segment", files.segment(output=str(output), overwrite=True))

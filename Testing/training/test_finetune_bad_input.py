@@ -108,7 +108,7 @@ def test_labels_that_lie_elsewhere(refused, tmp_path):
     images, labels = write_files(tmp_path / "files", 2)
     Volume(scan(1)[1], Geometry(shape_zyx=SHAPE, spacing_xyz=SPACING[::-1], origin_xyz=(900.0, 0.0, 0.0))).write(labels / "scan1.nii.gz")
     message = refused("--images", images, "--labels-dir", labels)
-    assert "scan1.nii.gz does not lie where its image lies" in message
+    assert "scan1.nii.gz does not lie on its image" in message
 
 
 def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):

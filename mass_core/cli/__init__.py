@@ -4,9 +4,11 @@ import argparse
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from .. import __version__
-from ..console import JsonLines, Output, Terminal
+from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
 from ..errors import Cancelled, MassError
 from ..failures import as_mass_error
 
@@ -28,7 +30,7 @@ COMMANDS = (
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` to tell things to, and returns an exit code."""
 
-DONE, BAD_INPUT, SOME_FAILED, CANCELLED = 0, 2, 3, 130
+DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process.
 
     Returns:
-        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled.
+        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled, 141 nobody reads the output any more.
     """
     # Waiting threads of PyTorch sleep instead of spinning: where another program wants a core too, a pass of the network that took
     # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    say_all_letters()
     parsed = build_parser().parse_args(arguments)
+    for name, value in vars(parsed).items():
+        setattr(parsed, name, _at_home(value))
     output: Output = JsonLines() if parsed.json else Terminal()
     parsed.terminal = output
     try:
@@ -51,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
         return CANCELLED
+    except BrokenPipeError:
+        leave_closed_pipe()
+        return CLOSED_PIPE
     except (MassError, RuntimeError, MemoryError, OSError) as error:
         known = as_mass_error(error)
         if known is None:
@@ -59,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     finally:
         output.close()
+
+
+def _at_home(value: Any) -> Any:
+    """Paths that begin with ~ in the home folder, also where the shell leaves them as they are: --output-dir=~/results."""
+    if isinstance(value, Path):
+        return value.expanduser() if value.parts[:1] and value.parts[0].startswith("~") else value
+    return [_at_home(one) for one in value] if isinstance(value, list) else value
 
 
 def build_parser() -> argparse.ArgumentParser:

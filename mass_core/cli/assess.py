@@ -32,10 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [str(path) for path in (arguments.target, arguments.result) if not path.exists()]
     if missing:
         raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    from ..volumes.belonging import check_belongs
+    from ..volumes.mask_files import read_label_map
     from ..volumes.volume import Volume
 
+    target, result = Volume.read(arguments.target, frame=arguments.frame), read_label_map(arguments.result)
+    if arguments.same_grid:
+        result = result.on_grid_of(target)
+    for note in check_belongs(target.geometry, result, image_is="scan", labels_are="result"):
+        arguments.terminal.warn(note)
     tools = made_ready(arguments)
-    worth = judged(arguments, tools, Volume.read(arguments.target, frame=arguments.frame), Volume.read(arguments.result))
+    worth = judged(arguments, tools, target, result)
     labels = [{"value": x.value, "name": x.name, "quality": worth[x.value].told()} for x in tools.task.labels]
     text = "\n".join(f"{label.name}: {worth[label.value].text()}" for label in tools.task.labels)
     arguments.terminal.result(text, target=str(arguments.target), result=str(arguments.result), labels=labels)

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Classify every target; a failure of one among several does not stop the others."""
     from ..inference.classifier import load_classifier
 
-    missing = [str(path) for path in arguments.target if not path.exists()]
-    if missing:
-        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
+    if len(arguments.target) == 1 and not os.path.exists(arguments.target[0]):  # one of several fails in its turn
+        raise InputError(f"There is no file {arguments.target[0]}.", "Check the spelling and the folder.")
     files = [arguments.output] if arguments.output is not None else []
     if files and arguments.output.suffix.lower() != ".csv":
         raise OutputError(f"{arguments.output} is no name for a table.", "End it with .csv.")
-    check_free(files, overwrite=arguments.overwrite)
+    check_free(files, overwrite=arguments.overwrite, inputs=[arguments.weights, *arguments.target])
     with folders_ready(files):
         classifier = load_classifier(arguments.weights, arguments.device)
         batch = Batch(arguments.terminal, len(arguments.target))

@@ -50,8 +50,16 @@ def checked_output(arguments: argparse.Namespace) -> Path:
     output: Path = arguments.output
     if output.suffix != ".masstask":
         raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
-    check_free([output], overwrite=arguments.overwrite)
+    check_free([output], overwrite=arguments.overwrite, inputs=inputs(arguments))
     return output
+
+
+def inputs(arguments: argparse.Namespace) -> list[Path]:
+    """What a run reads, which is never written over: weights, references, and the task and targets of those that have them."""
+    given = vars(arguments)
+    targets = given.get("target") or []
+    pairs = [path for pair in given.get("reference") or [] for path in pair]
+    return [Path(arguments.weights), *pairs, *(targets if isinstance(targets, list) else [targets]), *filter(None, [given.get("task")])]
 
 
 def tell(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
@@ -80,11 +88,19 @@ def check_references(arguments: argparse.Namespace) -> None:
 def read_references(arguments: argparse.Namespace) -> tuple[list[tuple["Volume", "Volume"]], dict[int, "Appearance"]]:
     """The references on the command line, and how their labels are called and shown."""
     from ..volumes.appearance import read_appearance
+    from ..volumes.mask_files import How, read_masks
     from ..volumes.volume import Volume
 
+    how = How(
+        frame=arguments.reference_frame,
+        labels=arguments.labels,
+        same_grid=arguments.same_grid,
+        threshold=arguments.threshold_mask,
+    )
     references: list[tuple[Volume, Volume]] = []
     appearance: dict[int, Appearance] = {}
-    for image, mask in arguments.reference:
-        references.append((Volume.read(image, frame=arguments.reference_frame), Volume.read(mask)))
-        appearance = {**read_appearance(mask), **appearance}
+    for image_file, mask_file in arguments.reference:
+        image = Volume.read(image_file, frame=arguments.reference_frame)
+        references += [(image, mask) for mask in read_masks(mask_file, image, how)]
+        appearance = {**read_appearance(mask_file), **appearance}
     return references, appearance

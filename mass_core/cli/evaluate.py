@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
-from ..outputs import folders_ready
+from ..outputs import check_no_input, folders_ready
 from . import self_reference
 from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
 
@@ -65,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Learn, segment, judge and write."""
     from ..data.opening import open_dataset
+    from ..evaluation.results_folder import RESULTS, SETTINGS
 
     epochs = 1 if arguments.epochs is None else arguments.epochs
     if min([*arguments.shots, arguments.repeats, epochs]) < 1:
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         return self_reference.run(arguments, dataset, cases, labels)
     if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
         arguments.terminal.warn("Finetuning stops by the scans of the split val: judged by them, it looks better than it is.")
+    check_no_input([arguments.output / name for name in (*RESULTS, SETTINGS)], [arguments.dataset, arguments.weights])
     with folders_ready([arguments.output / "scores.csv"]):
         bench = _Bench(arguments, dataset, labels)
         bench.work(cases)

@@ -10,6 +10,7 @@ from ..config import Triple
 from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
 from .batch import Batch
+from .encode import inputs
 from .options import add_preparation, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Look at every target, in colours common to all."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
-    check_free(files, overwrite=arguments.overwrite)
+    check_free(files, overwrite=arguments.overwrite, inputs=inputs(arguments))
     with folders_ready(files):
         from ..inference.features import Basis
         from ..inference.segmenter import Segmenter

@@ -43,6 +43,7 @@ class Summary:
 
     def __init__(self, arguments: argparse.Namespace, part: str = "") -> None:
         self._output = Path(arguments.output)
+        self._same_grid: bool = arguments.same_grid
         self._part = part
         self._picture, self._compare = arguments.picture, arguments.compare
         self._terminal = arguments.terminal
@@ -59,9 +60,9 @@ class Summary:
 
         self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
 
-    def add(self, scan: Scan, masks: "MaskSet", status: str) -> None:
-        """Add a mask set: draw it if there is no picture of it, compare it."""
-        self._rows[scan.name] = _row(scan, masks, status)
+    def add(self, scan: Scan, masks: "MaskSet", status: str, notes: Sequence[str] = ()) -> None:
+        """Add a mask set, with what was told about it: draw it if there is no picture of it, compare it."""
+        self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
         if self._picture and not self._is_drawn(scan):
             from ..pictures.mask_sheet import draw_sheet
 
@@ -89,6 +90,13 @@ class Summary:
                 raise
 
         return noted
+
+    def files(self, scans: Sequence[Scan]) -> list[str]:
+        """Names of the files a run may write: mask sets, pictures, tables."""
+        from ..masks.mask_set import SUFFIX
+
+        tables = [f"summary{self._part}.csv", f"labels{self._part}.csv"]
+        return [*tables, *(f"{scan.name}{ending}" for scan in scans for ending in (SUFFIX, ".png"))]
 
     @contextlib.contextmanager
     def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
@@ -142,11 +150,15 @@ class Summary:
 
     def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
         from ..masks.statistics import averages, label_scores
+        from ..volumes.belonging import check_belongs
 
         labels = scan.read_labels(self._compare)
         if labels is None:
             self._rows[scan.name]["reason"] = "no label map"
             return
+        image = scan.read()
+        labels = labels.on_grid_of(image) if self._same_grid else labels
+        check_belongs(image.geometry, labels, image_is="scan", labels_are="label map")
         scores = label_scores(masks, labels)
         self._scores[scan.name] = scores
         self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}
@@ -195,4 +207,4 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     writer.writeheader()
     for row in rows:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items() if value is not None})
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..data.scan_files import Scan
 from ..errors import InputError
-from ..outputs import folders_ready
+from ..outputs import check_no_input, folders_ready
 from .mask_summary import Summary, add_summary
-from .options import DEVICES
+from .options import DEVICES, add_same_grid
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels join the masks")
+    add_same_grid(parser)
     parser.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
     parser.add_argument(
@@ -100,8 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
     summary = Summary(arguments, f"_{number}of{count}" if count > 1 else "")
 
     def is_done(scan: Scan) -> bool:
-        return not arguments.overwrite and _file(scan, arguments).exists()
+        return not arguments.overwrite and os.path.exists(_file(scan, arguments))
 
+    read = [file for scan in scans for file in (scan.path, *scan.label_files(arguments.labels))]
+    check_no_input([arguments.output / name for name in summary.files(scans)], [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
         looked = [_look(scans, is_done, summary, arguments)]
@@ -134,15 +137,16 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
     def work(scan: Scan) -> None:
         began = time.monotonic()
         masks, warnings = make(scan)
+        lost: Sequence[str] = ()
         if arguments.labels is not None or arguments.method == "labels":
-            masks = _joined(masks, scan, arguments)
+            masks, lost = _joined(masks, scan, arguments)
         seconds = round(time.monotonic() - began, 2)
         masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
         masks.write(_file(scan, arguments))
-        for warning in warnings:
-            terminal.warn(warning)
+        for warning in (*warnings, *lost):
+            terminal.warn(f"{scan.name}: {warning}")
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
-        summary.add(scan, masks, "done")
+        summary.add(scan, masks, "done", lost)
 
     return work
 
@@ -167,15 +171,19 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
     return tuple(arguments.grid[::-1]) if arguments.grid else None
 
 
-def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> "MaskSet":
-    """With the labels of the scan's label map."""
+def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tuple["MaskSet", Sequence[str]]:
+    """With the labels of the scan's label map, and what the user should be told about that."""
     from ..masks.from_labels import with_labels
+    from ..volumes.belonging import check_belongs
 
     labels = scan.read_labels(arguments.labels)
     if labels is None:
         where = arguments.labels or arguments.dataset_kind
         raise InputError(f"There is no label map of {scan.name} in {where}.", "Name it like the scan, or leave the scan out.")
-    return with_labels(masks, labels, arguments.min_voxels or 1)
+    image = scan.read()
+    labels = labels.on_grid_of(image) if arguments.same_grid else labels
+    notes = (*labels.notes, *check_belongs(image.geometry, labels, labels_are="label map"))
+    return with_labels(masks, labels, arguments.min_voxels or 1), notes
 
 
 def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:

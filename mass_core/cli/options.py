@@ -2,6 +2,7 @@
 
 import argparse
 from argparse import BooleanOptionalAction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import config
@@ -32,11 +33,21 @@ def add_references(parser: argparse.ArgumentParser) -> None:
         "--reference",
         nargs=2,
         action="append",
+        type=Path,
         metavar=("IMAGE", "MASK"),
         help="a scan and the mask that says what to segment; repeat it for several, they are averaged",
     )
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
-    parser.add_argument("--reference-frame", type=int, metavar="N", help="which volume of 4D reference images, from 0")
+    parser.add_argument("--reference-frame", type=int, metavar="N", help="which volume of 4D reference images and masks, from 0")
+    add_same_grid(parser)
+    parser.add_argument("--threshold-mask", type=float, metavar="P", help="reference masks: values from P on are label 1, the rest is 0")
+
+
+def add_same_grid(parser: argparse.ArgumentParser) -> None:
+    """--same-grid: label maps that lost their header."""
+    parser.add_argument(
+        "--same-grid", action="store_true", help="label maps belong to their image voxel for voxel, wherever their header says they lie"
+    )
 
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
 from ..errors import InputError
-from ..outputs import folders_ready
+from ..outputs import check_no_input, folders_ready
+from .options import add_same_grid
 from .scans import add_scans, given_scans, scan_recipe, work_through
 
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DATASET")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="what mass masks wrote")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
+    add_same_grid(parser)
     parser.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     parser.add_argument(
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
@@ -60,6 +62,8 @@ class _Plan:
     folder: Path
     masks: Path | None
     labels: Path | None
+    same_grid: bool
+    """Label maps belong to their scans voxel for voxel."""
     min_voxels: int
     patients: dict[str, str]
 
@@ -74,7 +78,7 @@ class _Plan:
         """Fingerprint of the files and settings a case is made from."""
         files = [scan.path, *filter(None, [self.mask_file(scan)]), *scan.label_files(self.labels)]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        told = scan.case.fingerprint if scan.case else []
+        told = [*(scan.case.fingerprint if scan.case else []), *(["same grid"] if self.same_grid else [])]
         text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name], *told])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -94,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     def is_done(scan: Scan) -> bool:
         return finished_case(plan.folder, scan.name, plan.settings(scan)) is not None
 
+    check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
     with folders_ready([plan.folder / "dataset.json"]):
         outcome = work_through(scans, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
         cases = [case for scan in scans if (case := finished_case(plan.folder, scan.name, plan.settings(scan))) is not None]
@@ -111,6 +116,17 @@ def run(arguments: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def _written(folder: Path, scans: Sequence[Scan]) -> list[Path]:
+    """The files of a dataset that are there already."""
+    return [folder / "dataset.json", *(file for scan in scans for file in (folder / "cases" / scan.name).glob("*"))]
+
+
+def _read(plan: _Plan, scans: Sequence[Scan], split: Path | None) -> list[Path]:
+    """The files a dataset is made from."""
+    files = [file for scan in scans for file in (scan.path, plan.mask_file(scan), *scan.label_files(plan.labels))]
+    return [file for file in (*files, split) if file is not None]
+
+
 def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     for folder in (arguments.masks, arguments.labels):
         if folder is not None and not folder.is_dir():
@@ -122,6 +138,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
         folder=arguments.output,
         masks=arguments.masks,
         labels=arguments.labels,
+        same_grid=arguments.same_grid,
         min_voxels=arguments.min_voxels,
         patients=_patients(scans, arguments.patient),
     )
@@ -240,10 +257,13 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     label_map = scan.read_labels(plan.labels)
     if masks_path is None and label_map is None:
         raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
+    image = scan.read()
+    if label_map is not None and plan.same_grid:
+        label_map = label_map.on_grid_of(image)
     warnings = make_case(
         plan.folder,
         scan.name,
-        scan.read(),
+        image,
         plan.recipe,
         patient=plan.patients[scan.name],
         settings=plan.settings(scan),
@@ -252,4 +272,4 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         min_voxels=plan.min_voxels,
     )
     for warning in warnings:
-        terminal.warn(warning)
+        terminal.warn(f"{scan.name}: {warning}")

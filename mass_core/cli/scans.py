@@ -14,6 +14,9 @@ from ..errors import MassError, OutputError
 from ..failures import as_mass_error
 from .options import chosen_recipe
 
+_NAMED = 5
+"""Files that are left out and named."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,7 +64,12 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         InputError: as `find_scans` and `find_cases`.
     """
     if arguments.dataset_kind is None:
-        return find_scans(arguments.images)
+        left_out: list[Path] = []
+        scans = find_scans(arguments.images, left_out)
+        if left_out:
+            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+            arguments.terminal.warn(f"No scans, and left out: {', '.join(file.name for file in left_out[:_NAMED])}{more}.")
+        return scans
     from ..data.public_cases import find_cases
 
     cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
@@ -80,14 +88,14 @@ def work_through(
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
-    waiting = [scan for scan in scans if not is_done(scan)]
+    waiting = [scan for scan in scans if not _looked(is_done, scan)]
     done, failed, begin = 0, 0, time.monotonic()
     for number, scan in enumerate(waiting):
         left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
         terminal.progress(stage, number / len(waiting), left)
-        if is_done(scan):
-            continue
         try:
+            if is_done(scan):
+                continue
             work(scan)
             done += 1
         except (MassError, RuntimeError, MemoryError, OSError) as error:
@@ -98,3 +106,11 @@ def work_through(
             failed += 1
     terminal.progress(stage, 1.0, 0.0)
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
+
+
+def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
+    """Whether a scan is done; one that cannot be looked for fails in its turn."""
+    try:
+        return is_done(scan)
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from .batch import Batch
-from .encode import check_references, read_references
+from .encode import check_references, inputs, read_references
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_what(arguments)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
-    check_free(files, overwrite=arguments.overwrite)
+    check_free(files, overwrite=arguments.overwrite, inputs=inputs(arguments))
     with folders_ready(files):
         tools = made_ready(arguments, arguments.output_label)
         if arguments.save_probabilities:
             maps = [job.probability(value) for job in jobs for value in tools.mask_values.values()]
-            check_free(maps, overwrite=arguments.overwrite)
+            check_free(maps, overwrite=arguments.overwrite, inputs=inputs(arguments))
         batch = Batch(arguments.terminal, len(jobs))
         for job in jobs:
             with batch.target(job.target):
@@ -151,7 +151,7 @@ def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
     maps = {number: job.probability(tools.mask_values[number]) for number in result.probabilities or ()}
     _write(job, maps, target, result, task)
     for warning in result.warnings:
-        terminal.warn(warning)
+        terminal.warn(warning if warning in task.warnings else f"{job.target.name}: {warning}")
     missing = [label.name for label in task.labels if not result.volumes_ml[label.value]]
     if missing:
         terminal.warn(f"Nothing was found of {', '.join(missing)} in {job.target.name}.")

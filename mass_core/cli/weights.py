@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, WeightsError
+from ..outputs import check_free
 from ..weights import store as weights_store
 
 
@@ -78,8 +79,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if output.suffix != ".safetensors":
         raise OutputError(f"{output} is no name for weights.", "End it with .safetensors.")
-    if output.exists() and not arguments.overwrite:
-        raise OutputError(f"{output} exists.", "Choose another name, or add --overwrite.")
+    check_free([output], overwrite=arguments.overwrite, inputs=[arguments.weights])
     model = load_model(arguments.weights, "cpu", ema=arguments.ema)
     provenance = {**model.provenance, "converted_from": model.name}
     kind = getattr(torch, arguments.dtype)

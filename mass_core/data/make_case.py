@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from ..config import Recipe
-from ..errors import GeometryError, InputError
 from ..masks.mask_set import MaskSet
 from ..masks.regrid import regrid
-from ..volumes.preprocess import Prepared, prepare
+from ..volumes.belonging import check_belongs
+from ..volumes.label_values import as_label_map
+from ..volumes.preprocess import prepare
 from ..volumes.resample import orient, resample
-from ..volumes.volume import Volume
+from ..volumes.volume import Geometry, Volume
 from .dataset import Case, write_case
 
 
@@ -48,7 +49,7 @@ def make_case(
     spacing = recipe.spacing_zyx or orient(image, recipe.orientation).geometry.spacing_zyx
     prepared = prepare(image, recipe, spacing)
     grid = prepared.record.working
-    moved = None if labels is None else _labels(*labels, prepared)
+    moved, notes = (None, ()) if labels is None else _labels(*labels, prepared.record.target, grid)
     if masks is not None:
         masks = regrid(masks, grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, min_voxels)
     case = Case(
@@ -64,15 +65,12 @@ def make_case(
         settings=settings,
     )
     write_case(folder, case, prepared.array.astype(np.float16), moved, masks)
-    return prepared.record.warnings
+    return (*prepared.record.warnings, *notes)
 
 
-def _labels(labels: Volume, path: Path, prepared: Prepared) -> np.ndarray:
-    """A label map on the prepared image's grid, uint8 or uint16."""
-    if not labels.geometry.overlaps(prepared.record.target):
-        raise GeometryError(f"The label map {path} does not lie where its image lies.", "Check that both belong to the same scan.")
-    low, high = float(labels.array.min()), float(labels.array.max())
-    if low < 0 or high > 65535 or not np.array_equal(labels.array, np.rint(labels.array)):
-        raise InputError(f"{path} holds values from {low:g} to {high:g}, which are not label numbers.", "Label numbers are 0 to 65535.")
-    moved = resample(labels, prepared.record.working, "nearest").array
-    return moved.astype(np.uint8 if high < 256 else np.uint16)
+def _labels(labels: Volume, path: Path, image: Geometry, working: Geometry) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A label map on the prepared image's grid, uint8 or uint16, and what the user should be told about it."""
+    labels = as_label_map(labels)
+    notes = (*labels.notes, *check_belongs(image, labels, labels_are=f"label map {path}"))
+    moved = resample(labels, working, "nearest").array
+    return moved.astype(np.uint8 if labels.array.max() < 256 else np.uint16), notes

@@ -1,7 +1,9 @@
 """The scans that files and folders stand for, and the label maps named like them."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ from ..outputs import IMAGE_ENDINGS, stem
 if TYPE_CHECKING:
     from ..volumes.volume import Volume
     from .public_cases import DatasetCase
+
+_CHANNEL = re.compile(r"_\d{4}$")
+"""What nnU-Net adds to the name of an image."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +41,28 @@ class Scan:
 
     def read_labels(self, folder: Path | None) -> "Volume | None":
         """That label map; None: there is none."""
-        from ..volumes.volume import Volume
+        from ..volumes.mask_files import read_label_map
 
         if folder is None:
             return self.case.read_labels() if self.case else None
-        read = self.case.mended if self.case else Volume.read
+        read = self.case.mended if self.case else read_label_map
         return next(map(read, self.label_files(folder)), None)
 
 
-def find_scans(paths: Iterable[Path]) -> list[Scan]:
+def find_scans(paths: Iterable[Path], left_out: list[Path] | None = None) -> list[Scan]:
     """The scans that files and folders stand for.
 
-    A folder stands for the image files in it; if there are none, for the DICOM series it holds, or for what its subfolders stand for.
+    A folder stands for the image files and the DICOM series in it; if it has no image files, also for what its subfolders stand for.
+
+    Args:
+        paths: of files and folders.
+        left_out: gets the files of the folders that are no scans, broken links among them.
 
     Raises:
         InputError: if a path is missing, there are no scans at all, or two would have the same name.
     """
-    scans = [scan for path in paths for scan in _scans_at(path)]
+    left_out = [] if left_out is None else left_out
+    scans = [scan for path in paths for scan in _scans_at(path, left_out)]
     if not scans:
         raise InputError("There are no scans in the folders given.", f"Endings of images are {', '.join(IMAGE_ENDINGS)}.")
     return distinct_scans(scans)
@@ -70,21 +80,52 @@ def distinct_scans(scans: Iterable[Scan]) -> list[Scan]:
     return sorted(first.values(), key=lambda scan: scan.name)
 
 
-def _scans_at(path: Path) -> list[Scan]:
-    if not path.exists():
+def _scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
+    if not os.path.exists(path):
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
-    if path.is_file():
+    if not os.path.isdir(path):
         return [Scan(stem(path), path)]
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    images = [entry for entry in entries if entry.is_file() and entry.name.lower().endswith(IMAGE_ENDINGS)]
-    if images:
-        return [Scan(stem(image), image) for image in images]
     folders = [entry for entry in entries if entry.is_dir()]
-    if folders:
-        return [scan for folder in folders for scan in _scans_at(folder)]
-    return [Scan(stem(path), path)] if entries else []
+    files = [entry for entry in entries if entry.is_file()]
+    images = [file for file in files if file.name.lower().endswith(IMAGE_ENDINGS)]
+    slices = [file for file in files if file not in images and _is_slice(file)]
+    known = {*folders, *images, *slices, *(file for file in files if _is_voxels_of(file, images))}
+    left_out += [entry for entry in entries if entry not in known]
+    scans = [Scan(stem(image), image) for image in images] + ([Scan(stem(path), path)] if slices else [])
+    if images:
+        return scans
+    within = [scan for folder in folders for scan in _scans_at(folder, left_out)]
+    # Beside slices of a patient a subfolder is as a rule called scout or T1, as with the next patient.
+    return scans + [replace(scan, name=f"{stem(path)}_{scan.name}") if slices else scan for scan in within]
+
+
+def _is_slice(file: Path) -> bool:
+    """Whether a file is a DICOM slice by its beginning or, since that may be missing, by its name."""
+    if file.suffix.lower() in (".dcm", ".ima"):
+        return True
+    try:
+        with file.open("rb") as data:
+            return data.read(132)[128:] == b"DICM" and file.name.upper() != "DICOMDIR"
+    except OSError:
+        return False
+
+
+def _is_voxels_of(file: Path, images: Collection[Path]) -> bool:
+    """Whether a file holds the voxels of a header that is among the images."""
+    if file.suffix.lower() not in (".raw", ".zraw", ".img", ".gz"):
+        return False
+    names = {file.stem.lower(), Path(file.stem).stem.lower()}
+    return any(image.suffix.lower() in (".mhd", ".nhdr", ".hdr") and image.stem.lower() in names for image in images)
 
 
 def scan_named(name: str, folder: Path) -> Path | None:
-    """The image file of a case in a folder of, say, label maps; None: there is none."""
-    return next((path for ending in IMAGE_ENDINGS if (path := folder / f"{name}{ending}").exists()), None)
+    """The image file of a case in a folder of, say, label maps; None: there is none.
+
+    nnU-Net calls images `case_0000` by their channel, and label maps `case`.
+    """
+    for own in dict.fromkeys((name, _CHANNEL.sub("", name))):
+        for ending in IMAGE_ENDINGS:
+            if os.path.exists(path := folder / f"{own}{ending}"):
+                return path
+    return None

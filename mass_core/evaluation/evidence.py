@@ -13,13 +13,15 @@ import numpy as np
 from scipy import ndimage
 
 from ..config import Recipe, Triple
-from ..errors import GeometryError, InputError
+from ..errors import InputError
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
 from ..tasks.location import Place, extent_mm
-from ..tasks.reference_crops import LADDER, as_label_map
+from ..tasks.reference_crops import LADDER
 from ..tasks.task import Task, TaskLabel
+from ..volumes.belonging import check_belongs
 from ..volumes.components import grown, label_boxes
+from ..volumes.label_values import as_label_map
 from ..volumes.resample import resample
 from ..volumes.volume import Box, Geometry, Volume, slices
 from .metrics import dice
@@ -164,13 +166,9 @@ def on_grid(labels: Volume, grid: Geometry) -> Volume:
         GeometryError: if it lies elsewhere.
     """
     labels = as_label_map(labels)
+    check_belongs(grid, labels, image_is="scan")
     if labels.geometry.matches(grid):
         return labels
-    if not labels.geometry.overlaps(grid):
-        raise GeometryError(
-            f"The mask does not lie on its scan: the scan is {grid.describe()}, the mask {labels.geometry.describe()}.",
-            "Check that they belong together, and that the mask was saved with its position.",
-        )
     return resample(labels, grid, "nearest")
 
 

@@ -17,11 +17,11 @@ from ..failures import is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness
-from ..tasks.reference_crops import as_label_map
 from ..tasks.reference_encoder import Learner, content_key, preparation, unique
-from ..tasks.task import Task
+from ..tasks.task import Task, TaskLabel
 from ..volumes.appearance import Appearance
 from ..volumes.intensity import check_intensities
+from ..volumes.label_values import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Box, Geometry, Volume
 from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, sureness
@@ -35,6 +35,8 @@ _PREPARED_BYTES = 1 << 30
 _ATLAS_BYTES = 1 << 29
 """Of references made ready for alignment and kept for the next run."""
 _NO_ATLAS = "The task holds no images to align with the scan; given as references, the same scans would give better results."
+_SURPLUS, _MUCH = 0.01, 0.4
+"""Shares of a label that are told, and warned of, if they lie in more parts than the references have."""
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 """Fields of a recipe in which references and targets must not differ."""
 
@@ -290,13 +292,14 @@ class Segmenter:
 
     def _without_surplus(self, labels: np.ndarray, task: Task, target: Geometry) -> tuple[str, ...]:
         """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
-        found = np.count_nonzero(labels)
+        found = _voxels(labels, [label.value for label in task.labels])
         counts = {label.value: label.parts for label in task.labels}
         near = {label.value: closeness(label.place, target, self.recipe.place_mm) for label in task.labels}
-        dropped = keep_largest_parts(labels, counts, near)
-        if not dropped:
+        if not keep_largest_parts(labels, counts, near):
             return ()
-        return (f"Of each label as many parts are kept as its reference has; {dropped / found:.0%} of what was found lay in other ones.",)
+        left = _voxels(labels, [label.value for label in task.labels])
+        shares = {label: 1 - left[label.value] / max(1, found[label.value]) for label in task.labels}
+        return tuple(_surplus(label, share) for label, share in shares.items() if share >= _SURPLUS)
 
 
 class _Run:
@@ -412,9 +415,21 @@ def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:
 
 
 def _volumes_ml(labels: Volume, values: Sequence[int]) -> dict[int, float]:
-    """Volume of each label, counted slice by slice."""
-    counts = np.zeros(max(values) + 1, np.int64)
-    for plane in labels.array:
-        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
+    """Volume of each label."""
     voxel_ml = float(np.prod(labels.geometry.spacing_xyz)) / 1000
-    return {value: float(counts[value]) * voxel_ml for value in values}
+    return {value: count * voxel_ml for value, count in _voxels(labels.array, values).items()}
+
+
+def _voxels(labels: np.ndarray, values: Sequence[int]) -> dict[int, int]:
+    """Voxels of each label, counted slice by slice."""
+    counts = np.zeros(max(values) + 1, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
+    return {value: int(counts[value]) for value in values}
+
+
+def _surplus(label: TaskLabel, share: float) -> str:
+    """What to tell about the parts of a label that were left out."""
+    parts = "1 part" if label.parts == 1 else f"{label.parts} parts"
+    check = " Look at the result: that is more than a stray part." if share >= _MUCH else ""
+    return f"{label.name}: {share:.0%} of what was found was left out, for its reference has {parts} only.{check}"

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from ..config import Recipe, recipe, to_dict
@@ -23,6 +22,7 @@ from ..progress import Steps
 from ..tasks.task import Task
 from ..volumes.appearance import Appearance, read_appearance, write_labels
 from ..volumes.components import bounding_box
+from ..volumes.mask_files import How, read_masks
 from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Geometry, Volume
 from ..weights.checkpoint import Model, load_model
@@ -99,7 +99,7 @@ class Service:
         output = Path(order.output)
         if output.suffix != ".masstask":
             raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
-        check_free([output], overwrite=order.overwrite)
+        check_free([output], overwrite=order.overwrite, inputs=_inputs(order))
         _check_references(order)
         with folders_ready([output]):
             segmenter = self._segmenter_for(order, run, base=None)
@@ -125,11 +125,11 @@ class Service:
         """A target, and what says what to segment, to a label map."""
         _check_what(order)
         (files,) = plan([Path(order.target)], Path(order.output), None, None)
-        check_free([files.output], overwrite=order.overwrite)
+        check_free([files.output], overwrite=order.overwrite, inputs=_inputs(order))
         with folders_ready([files.output]):
             segmenter, task = self._told(order, run)
             maps = {label.value: files.probability(label.value) for label in task.labels} if order.probabilities else {}
-            check_free(maps.values(), overwrite=order.overwrite)
+            check_free(maps.values(), overwrite=order.overwrite, inputs=_inputs(order))
             with run.stage("read"):
                 target = self._scans.read(files.target, order.frame)
             found = _found(segmenter, target, task, order, run)
@@ -195,7 +195,7 @@ class Service:
     def _features(self, order: Features, run: "_Run") -> dict[str, Any]:
         """A target to a colour volume of what the network sees in it."""
         (files,) = plan([Path(order.target)], Path(order.output), None, None)
-        check_free([files.output], overwrite=order.overwrite)
+        check_free([files.output], overwrite=order.overwrite, inputs=_inputs(order))
         with folders_ready([files.output]):
             segmenter = self._segmenter_for(order, run, base=None)
             with run.stage("read"):
@@ -253,7 +253,8 @@ class Service:
                 run.job.check()
                 run.job.progress("read", number / len(order.references))
                 mask = Path(reference.mask)
-                references.append((self._scans.read(Path(reference.image), reference.frame), _only(self._scans.read(mask), reference)))
+                image = self._scans.read(Path(reference.image), reference.frame)
+                references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self._scans.read)]
                 appearance = {**read_appearance(mask), **appearance}
         return references, appearance | {_value(text): _appearance(look) for text, look in order.appearance.items()}
 
@@ -337,6 +338,12 @@ def _check_references(order: Learn) -> None:
     _check_files([path for reference in order.references for path in (reference.image, reference.mask)])
 
 
+def _inputs(order: Load) -> list[str]:
+    """What an order reads, which is never written over."""
+    pairs = [path for reference in getattr(order, "references", []) for path in (reference.image, reference.mask)]
+    return [order.weights, *pairs, *filter(None, [getattr(order, "target", None), getattr(order, "task", None)])]
+
+
 def _check_files(paths: Iterable[str]) -> None:
     for path in paths:
         if not Path(path).exists():
@@ -347,11 +354,9 @@ def _said_otherwise() -> InputError:
     return InputError("What to segment must be said once.", "Give either references or a task; finetuned weights know it themselves.")
 
 
-def _only(mask: Volume, reference: Reference) -> Volume:
-    """A mask with the labels that count."""
-    if reference.labels is None:
-        return mask
-    return Volume(np.where(np.isin(mask.array, reference.labels), mask.array, 0), mask.geometry)
+def _how(reference: Reference) -> How:
+    """What to make of the mask of a reference."""
+    return How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
 
 
 def _value(text: str) -> int:

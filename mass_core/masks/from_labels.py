@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import GeometryError, InputError
+from ..volumes.label_values import as_label_map
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from .mask_set import Bools, Box, MaskSet
@@ -26,7 +27,7 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
         InputError: if there are no labels, or they are no integers.
         GeometryError: if the label map lies elsewhere.
     """
-    check_labels(labels, grid)
+    labels = checked_labels(labels, grid)
     moved, known = numbered(labels, grid)
     masks, kept = [], []
     for number, place in enumerate(ndimage.find_objects(moved), start=1):
@@ -38,23 +39,24 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
     return masks, kept
 
 
-def check_labels(labels: Volume, grid: Geometry) -> None:
-    """Refuse what is no label map of the scan whose grid this is.
+def checked_labels(labels: Volume, grid: Geometry) -> Volume:
+    """A label map as integers; what is none, or lies elsewhere than the scan whose grid this is, is refused.
 
     Raises:
         InputError: if there are no labels, or they are no integers.
         GeometryError: if the label map lies elsewhere.
     """
-    array = labels.array
-    if not np.issubdtype(array.dtype, np.integer) and not np.array_equal(array, np.floor(array)):
-        raise InputError("The label map holds fractions.", "Give whole numbers, one for each structure.")
-    if array.min() < 0 or array.max() < 1:
-        raise InputError(f"The label map holds values from {array.min():g} to {array.max():g}.", "Labels are 1 and above, 0 is outside.")
+    if labels.array.dtype.kind == "f":
+        labels = as_label_map(labels)
+    low, high = labels.array.min(), labels.array.max()
+    if low < 0 or high < 1:
+        raise InputError(f"The label map holds values from {low:g} to {high:g}.", "Labels are 1 and above, 0 is outside.")
     if not labels.geometry.overlaps(grid):
         raise GeometryError(
             f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {grid.describe()}.",
             "Give the label map that was drawn on this scan.",
         )
+    return labels
 
 
 def numbered(labels: Volume, grid: Geometry) -> tuple[NDArray[np.int32], list[int]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..volumes.components import bounding_box, label_boxes
 from ..volumes.volume import Box, Geometry, Volume, slices
-from .from_labels import check_labels, numbered
+from .from_labels import checked_labels, numbered
 from .mask_set import MaskSet
 from .merge import Packed
 from .regrid import grid_of
@@ -81,7 +81,7 @@ def label_scores(masks: MaskSet, labels: Volume) -> list[LabelScore]:
         GeometryError: if the label map lies elsewhere, or the masks do not say where they lie.
     """
     grid = grid_of(masks)
-    check_labels(labels, grid)
+    labels = checked_labels(labels, grid)
     inner, values = numbered(labels, grid)
     boxes = label_boxes(inner)
     packed = {number: Packed.of((box, inner[slices(box)] == number)) for number, box in boxes.items()}

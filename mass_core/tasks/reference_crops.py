@@ -8,9 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 from ..config import Modality, Recipe, Shape, Triple
-from ..errors import GeometryError, InputError
+from ..errors import InputError
+from ..volumes.belonging import check_belongs
 from ..volumes.components import bounding_box, label_boxes
 from ..volumes.intensity import Intensity, guess_modality
+from ..volumes.label_values import as_label_map
 from ..volumes.preprocess import working_image
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Box, Geometry, Volume, cut, slices
@@ -21,8 +23,6 @@ ENOUGH = 0.95
 """Share of its voxels from which no further window is added."""
 LADDER = 1.15
 """Ratio between neighbouring working spacings; labels whose spacings fall on one rung share their windows."""
-MAX_LABEL = 65535
-"""Highest label value: label maps are written as uint16."""
 _THICKNESS_VOXELS = 4_000_000
 """Voxels from which a structure's thickness is measured on every second (third, ...) voxel only."""
 
@@ -140,8 +140,8 @@ def prepare_reference(
         InputError: for an empty mask, an absent label, or an image that cannot be normalised.
         GeometryError: when the label map lies somewhere else than the image.
     """
-    notes = _check_overlap(image, labels)
     whole = as_label_map(labels)
+    notes = (*whole.notes, *check_belongs(image.geometry, whole))
     boxes = _boxes_of(whole, values)
     spacings = {v: spacing_zyx or recipe.spacing_zyx or _spacing_of(image.geometry, whole, v, boxes[v], recipe) for v in values}
     whole = _on_axes_of(image, whole, recipe)
@@ -167,8 +167,9 @@ def masks_on(image: Volume, labels: Volume, values: Sequence[int], grid: Geometr
         InputError: for a map of fractional values.
         GeometryError: when the label map lies somewhere else than the image.
     """
-    _check_overlap(image, labels)
-    return _masks_on(grid, _on_axes_of(image, as_label_map(labels), recipe), values, recipe)
+    whole = as_label_map(labels)
+    check_belongs(image.geometry, whole)
+    return _masks_on(grid, _on_axes_of(image, whole, recipe), values, recipe)
 
 
 def present_labels(labels: Volume) -> tuple[int, ...]:
@@ -178,24 +179,6 @@ def present_labels(labels: Volume) -> tuple[int, ...]:
         InputError: when it is no label map.
     """
     return tuple(label_boxes(as_label_map(labels).array))
-
-
-def as_label_map(labels: Volume) -> Volume:
-    """The same label map with integer voxels.
-
-    Raises:
-        InputError: for fractional values (an image or a probability map) and for values above 65535.
-    """
-    array = labels.array
-    if array.dtype == bool:
-        array = array.view(np.uint8)
-    if array.dtype.kind == "f":
-        if not np.array_equal(array, np.rint(array)):
-            raise InputError("The mask holds fractional values, so it is an image or a probability map.", "Give a map of whole numbers.")
-        array = array.astype(np.int32)
-    if array.max() > MAX_LABEL:
-        raise InputError(f"The mask holds the value {array.max()}, the highest label is {MAX_LABEL}.", "Check that this is a label map.")
-    return Volume(array, labels.geometry)
 
 
 def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe) -> Triple:
@@ -238,22 +221,6 @@ def thickness_mm(mask: np.ndarray, spacing_zyx: Triple) -> float:
     thinned = np.pad(mask[tuple(slice(None, None, step) for step in steps)], 1)
     distance = ndimage.distance_transform_edt(thinned, sampling=[s * step for s, step in zip(spacing_zyx, steps, strict=True)])
     return 2 * float(np.percentile(distance[thinned], 95))
-
-
-def _check_overlap(image: Volume, labels: Volume) -> tuple[str, ...]:
-    """What to tell about a label map whose grid is not that of its image."""
-    if image.geometry.matches(labels.geometry):
-        return ()
-    if not image.geometry.overlaps(labels.geometry):
-        raise GeometryError(
-            f"The mask does not lie on its image: the image is {image.geometry.describe()}, the mask {labels.geometry.describe()}.",
-            "Check that they belong together, and that the mask was saved with its position.",
-        )
-    if image.geometry.contains(labels.geometry):
-        return ()  # a cut-out: all around it is background
-    if image.geometry.shares_lattice(labels.geometry):
-        return ("The mask covers another part of the patient than its image; voxels were matched by position.",)
-    return ("The mask has another grid than its image and was resampled by position.",)
 
 
 def _boxes_of(labels: Volume, values: Sequence[int]) -> dict[int, Box]:

@@ -19,9 +19,10 @@ from ..model.compute import Compute
 from ..progress import Steps
 from ..volumes.appearance import Appearance
 from ..volumes.components import count_parts, label_boxes
+from ..volumes.label_values import as_label_map
 from ..volumes.volume import Volume, slices
 from .location import Place, extent_mm, mean_triple
-from .reference_crops import ReferenceCrop, as_label_map, common_spacing, prepare_reference, working_spacing
+from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing
 from .task import TaskLabel
 
 Tokens = tuple[Tensor, ...]

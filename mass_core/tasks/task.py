@@ -16,11 +16,11 @@ from ..config import Modality, Recipe, Triple, from_dict, to_dict
 from ..errors import InputError, OutputError, WeightsError
 from ..files import write_bytes
 from ..volumes.appearance import Appearance
+from ..volumes.label_values import MAX_LABEL
 from .location import Place
 
 FORMAT = "mass-task"
 VERSION = 1
-MAX_LABEL = 65535
 
 Tokens = tuple[Tensor, ...]
 

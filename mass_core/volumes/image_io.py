@@ -1,7 +1,6 @@
 """Image files and DICOM folders, read and written through SimpleITK; every way they can be wrong has a message of its own."""
 
 import gzip
-import math
 import os
 import shutil
 import struct
@@ -15,19 +14,27 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import GeometryError, InputError, OutputError
-from .nifti import not_numbers
+from . import dicom_frames, dicom_series, nifti
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 """Formats that can be written."""
 
-_TILT_TOLERANCE = 0.02
-"""Sideways step from slice to slice, in slice distances, from which a series counts as tilted (about 1 degree)."""
-_GAP_TOLERANCE = 0.1
-"""Deviation of one slice distance from the usual one that is still read as an even spacing."""
+_MOST_EDGE_MM, _MOST_LENGTH_MM = 100.0, 5000.0
+"""Longest voxel edge and longest scan of a patient."""
+_SAME_PLACE = 0.01
+"""Of a voxel edge: how far a place read by ITK may be off the one the header states."""
+
+_KNOWN = (
+    ((".mrb", ".mrml"), "a scene of 3D Slicer", "Open it there, and save its volumes as .nrrd and its segmentations as .seg.nrrd."),
+    ((".stl", ".vtk", ".vtp", ".obj", ".ply", ".vtm"), "a surface", "Turn it into a label map first, with 3D Slicer, say."),
+    ((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"), "an archive", "Unpack it first."),
+)
+"""Files that people have and that are no images: endings, what they are, and the way out."""
+_OVERLAP_CURE = "Its segments overlap: as the mask of a reference they may; else export them as a label map, or choose a layer with frame."
 
 
-def read_image(path: Path, frame: int | None = None) -> sitk.Image:
-    """Read one volume: a scalar image of three dimensions.
+def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[str, ...]]:
+    """Read one volume: a scalar image of three dimensions, and what the user should be told about it.
 
     Args:
         path: Image file, or folder with one DICOM series.
@@ -37,10 +44,52 @@ def read_image(path: Path, frame: int | None = None) -> sitk.Image:
         InputError: when it is missing, no image, damaged, or not one volume.
         GeometryError: when the voxels do not lie on a regular straight grid.
     """
+    check_name(path)
     if not path.exists():
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
     with _quiet():
-        return _read_series(path, frame) if path.is_dir() else _read_file(path, frame)
+        image, notes = _read_folder(path, frame) if path.is_dir() else _read_file(path, frame)
+    _check_size(path, image)
+    return image, notes
+
+
+def several_values(path: Path) -> int:
+    """How many volumes, values a voxel or layers a file holds; 1 of a folder, and of files that cannot be read."""
+    check_name(path)
+    if not path.is_file():
+        return 1
+    with _quiet(), _as_itk_reads_it(path) as file:
+        if dicom_frames.kind(path) == "segmentation":
+            return len(dicom_frames.read_layers(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return 1
+        size = reader.GetSize()
+        return int(size[3]) if len(size) > 3 else int(reader.GetNumberOfComponents())
+
+
+def check_name(path: Path) -> None:
+    """Refuse names that ITK cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"The name {shown} is not UTF-8, so the file cannot be opened.", "Rename it.") from error
+
+
+def _check_size(path: Path, image: sitk.Image) -> None:
+    """Refuse voxel sizes that no scan of a patient has."""
+    spacing, size = image.GetSpacing(), image.GetSize()
+    longest = max(edge * count for edge, count in zip(spacing, size, strict=True))
+    if max(spacing) > _MOST_EDGE_MM or longest > _MOST_LENGTH_MM:
+        edges = " x ".join(f"{edge:.4g}" for edge in spacing)
+        raise GeometryError(
+            f"The voxels of {path} are {edges} mm and the scan is {longest / 1000:.3g} m long, so its header states them in another unit.",
+            "Correct the voxel size in the header, in mm.",
+        )
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
@@ -75,31 +124,21 @@ def _is_cut_off(path: Path) -> bool:
     """Whether a NIfTI file ends too early; ITK neither notices it in reading (voxels become 0) nor in writing to a full disk."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return False
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
+    compressed = nifti.is_gzip(path)
     try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            wanted = _nifti_length(stream.read(352))
+        with nifti.opened(path) as stream:
+            head = nifti.Header.of(stream.read(540))
+        if head is None:
+            return False  # no NIfTI file: whoever reads it says so
         if not compressed:
-            return path.stat().st_size < wanted
+            return path.stat().st_size < head.length
         with path.open("rb") as file:
             file.seek(-4, os.SEEK_END)
             (claimed,) = struct.unpack("<I", file.read(4))
         # The last four bytes hold the length, if one piece was compressed; else it has to be counted.
-        return claimed != wanted % (1 << 32) and _uncompressed_length(path) < wanted
+        return claimed != head.length % (1 << 32) and _uncompressed_length(path) < head.length
     except (EOFError, OSError, zlib.error, struct.error):
         return True
-
-
-def _nifti_length(header: bytes) -> int:
-    """Bytes a NIfTI-1 or NIfTI-2 file has at least, by its header (https://nifti.nimh.nih.gov)."""
-    order = "<" if header[:4] in (b"\x5c\x01\x00\x00", b"\x1c\x02\x00\x00") else ">"
-    (version,) = struct.unpack(order + "i", header[:4])
-    if version == 540:
-        (bits,), dims, (offset,) = (struct.unpack_from(order + form, header, at) for form, at in (("h", 14), ("8q", 16), ("q", 168)))
-    else:
-        dims, (bits,), (offset,) = (struct.unpack_from(order + form, header, at) for form, at in (("8h", 40), ("h", 72), ("f", 108)))
-    return int(offset) + math.prod(max(1, n) for n in dims[1 : 1 + dims[0]]) * bits // 8
 
 
 def _uncompressed_length(path: Path) -> int:
@@ -121,28 +160,91 @@ def _quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def _read_file(path: Path, frame: int | None) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def _read_folder(folder: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
+    files = dicom_series.files_of(folder)
+    if len(files) == 1:
+        return _read_file(files[0], frame)
     try:
-        reader.ReadImageInformation()
-        size = reader.GetSize()
-        _check_one_volume(path, size, reader.GetNumberOfComponents(), frame)
-        if len(size) == 4:
-            reader.SetExtractSize([*size[:3], 0])
-            reader.SetExtractIndex([0, 0, 0, frame or 0])
-        if _is_cut_off(path):
-            raise _damaged(path, "it ends too early")
-        if (found := not_numbers(path)) is not None:
-            raise _not_numbers(path, *found)
-        image = reader.Execute()
+        return dicom_series.read_slices(folder, files, frame), ()
     except RuntimeError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(folder, error) from error
+
+
+def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
+    if (many := _read_many_frames(path, frame)) is not None:
+        return many, ()
+    with _as_itk_reads_it(path) as file:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            _check_one_volume(path, size, reader.GetNumberOfComponents(), frame)
+            if len(size) == 4:
+                reader.SetExtractSize([*size[:3], 0])
+                reader.SetExtractIndex([0, 0, 0, frame or 0])
+            if _is_cut_off(path):
+                raise _damaged(path, "it ends too early")
+            if (found := nifti.not_numbers(path)) is not None:
+                raise _not_numbers(path, *found)
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise _unreadable(path, error) from error
     if image.GetNumberOfComponentsPerPixel() > 1:
         image = sitk.VectorIndexSelectionCast(image, frame or 0)
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path} holds complex numbers.", "Save the magnitude image and use that.")
-    return image
+    matrix, note = nifti.place(path)
+    if matrix is not None:
+        _put(image, matrix)
+    return image, (note,) if note else ()
+
+
+def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
+    """The volume of a DICOM file that is more than a slice; None: it is a slice, or no DICOM file."""
+    kind = dicom_frames.kind(path)
+    if kind == "segmentation":
+        layers = dicom_frames.read_layers(path)
+        _check_layers(path, len(layers), frame)
+        return layers[frame or 0]
+    if kind == "frames":
+        return dicom_frames.read_frames(path, frame)
+    if kind == "frames without place":
+        raise GeometryError(f"The frames of {path} do not tell where they lie.", "Export the original series.")
+    if kind == "no image":
+        raise InputError(f"{path} is a DICOM file without an image.", "Give the series of slices, or a segmentation.")
+    dicom_series.refuse_contours([path])
+    return None
+
+
+@contextmanager
+def _as_itk_reads_it(path: Path) -> Iterator[Path]:
+    """The file itself, or a temporary copy of what ITK cannot read as it is: NIfTI-2, and compressed files named .nii."""
+    head = nifti.header(path)
+    misnamed = head is not None and path.suffix.lower() == ".nii" and nifti.is_gzip(path)
+    if head is None or (head.version == 1 and not misnamed):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="mass-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / ("copy.nii.gz" if head.version == 1 else "copy.nii")
+        try:
+            shutil.copyfile(path, copy) if head.version == 1 else nifti.write_as_version_1(path, copy)
+        except (EOFError, zlib.error, ValueError) as error:
+            raise _damaged(path, str(error)) from error
+        yield copy
+
+
+def _put(image: sitk.Image, matrix: np.ndarray) -> None:
+    """Say that an image lies where a 4x4 matrix from voxel index to LPS mm says, unless it does already."""
+    edges = np.linalg.norm(matrix[:3, :3], axis=0)
+    known = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    reach = np.abs(known - matrix[:3, :3]) @ np.array(image.GetSize()) + np.abs(matrix[:3, 3] - image.GetOrigin())
+    if reach.max() <= _SAME_PLACE * edges.min():
+        return
+    left, _, right = np.linalg.svd(matrix[:3, :3] / edges)
+    image.SetSpacing(edges.tolist())
+    image.SetDirection((left @ right).ravel().tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
 
 
 def _not_numbers(path: Path, count: int, first: tuple[int, ...]) -> InputError:
@@ -150,6 +252,14 @@ def _not_numbers(path: Path, count: int, first: tuple[int, ...]) -> InputError:
         f"{count} voxels of {path} are not numbers (NaN or infinite), the first at index x, y, z {first}.",
         "Replace them in the file, for instance by the lowest value of the image.",
     )
+
+
+def _check_layers(path: Path, count: int, frame: int | None) -> None:
+    """Refuse segments that overlap where one label map is wanted, and a choice that does not fit."""
+    if frame is None and count > 1:
+        raise InputError(f"The segments of {path} overlap, and a label map holds one label a voxel.", _OVERLAP_CURE)
+    if frame is not None and not 0 <= frame < count:
+        raise InputError(f"Frame {frame} is asked for, {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
 
 
 def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame: int | None) -> None:
@@ -165,7 +275,7 @@ def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame:
     if frame is None and count > 1:
         cure = f"Choose one of them with frame 0 to {count - 1}, or save it as a 3D file."
         if path.name.endswith(".seg.nrrd"):
-            cure = "Its segments overlap; export them as a label map, or choose a layer with frame."
+            cure = _OVERLAP_CURE
         raise InputError(f"{path} holds {count} {what}.", cure)
     if frame is not None and not 0 <= frame < count:
         raise InputError(f"Frame {frame} is asked for, {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
@@ -179,6 +289,9 @@ def _unreadable(path: Path, error: RuntimeError) -> InputError | GeometryError:
             f"The axes of {path} are not at right angles (sheared affine), so its voxels are no straight grid.",
             "Resample it onto a straight grid first, for instance with 3D Slicer's Resample modules or with `mri_convert`.",
         )
+    known = next(((what, cure) for endings, what, cure in _KNOWN if path.name.lower().endswith(endings)), None)
+    if known is not None:
+        return InputError(f"{path} is {known[0]}, not an image.", known[1])
     if "Unable to determine ImageIO" in text:
         what = "is empty" if path.stat().st_size == 0 else "is not an image in a known format"
         return InputError(f"{path} {what}.", "Give NIfTI, NRRD or MetaImage, or a folder of DICOM slices.")
@@ -193,66 +306,3 @@ def _reason(error: Exception) -> str:
     """The last, most specific line of an error of SimpleITK."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def _read_series(folder: Path, frame: int | None) -> sitk.Image:
-    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not names:
-        raise InputError(f"The folder {folder} holds no DICOM series.", "Give the folder that contains the slices themselves, or a file.")
-    if len(names) > 1:
-        listing = "; ".join(_series_title(folder, name) for name in names)
-        raise InputError(f"The folder {folder} holds {len(names)} DICOM series: {listing}.", "Put the one to use into a folder of its own.")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), names[0])
-    if len(files) == 1:
-        return _read_file(Path(files[0]), frame)
-    if frame:
-        raise InputError(f"Frame {frame} is asked for, the series in {folder} is one volume.", "Leave the frame out.")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _unreadable(folder, error) from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise InputError(f"The DICOM series in {folder} is a colour picture.", "Give the original series, not a screenshot.")
-    positions = [reader.GetMetaData(i, "0020|0032") for i in range(len(files)) if reader.HasMetaDataKey(i, "0020|0032")]
-    if len(positions) == len(files):
-        _check_slices(folder, np.array([[float(v) for v in p.split("\\")] for p in positions]), image)
-    if reader.HasMetaDataKey(0, "0008|0060"):
-        image.SetMetaData("0008|0060", reader.GetMetaData(0, "0008|0060"))
-    return image
-
-
-def _series_title(folder: Path, name: str) -> str:
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(files[0])
-    reader.ReadImageInformation()
-    title = reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else name
-    return f"{title or name} ({len(files)} files)"
-
-
-def _check_slices(folder: Path, positions: np.ndarray, image: sitk.Image) -> None:
-    """Refuse slices that are no straight stack of even distance; positions [slices, 3] in LPS mm, in stacking order."""
-    normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]
-    steps = np.diff(positions, axis=0)
-    along = np.abs(steps @ normal)
-    usual = float(np.median(along))
-    if along.min() < 0.01 * max(usual, 1e-3):
-        raise InputError(
-            f"The DICOM series in {folder} has several slices at one place: it holds more than one volume (times, echoes, phases).",
-            "Put the slices of one volume into a folder of its own.",
-        )
-    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1)
-    if sideways.max() > max(_TILT_TOLERANCE * usual, 0.02):
-        raise GeometryError(
-            f"The slices in {folder} are shifted against each other (tilted gantry), so the voxels are no straight grid.",
-            "Straighten the series first, for instance by loading it into 3D Slicer, which regularises it, and saving it.",
-        )
-    worst = int(np.argmax(np.abs(along - usual)))
-    if abs(along[worst] - usual) > _GAP_TOLERANCE * usual:
-        raise GeometryError(
-            f"The slices in {folder} are {usual:.3g} mm apart, but {along[worst]:.3g} mm between slice {worst + 1} and {worst + 2}.",
-            "Slices are missing or of mixed thickness: export the whole series, or one with even slices.",
-        )

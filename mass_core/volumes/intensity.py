@@ -10,7 +10,7 @@ from ..errors import InputError
 from .volume import Volume
 
 _FLAT = 1e-6
-"""Standard deviation up to which values are only centred."""
+"""Standard deviation up to which values are only centred, in units of the largest value where that is below 1."""
 _AIR_HU = -500.0
 """No other modality has values this low."""
 _SAMPLES = 2_000_000
@@ -40,7 +40,7 @@ class Intensity:
         """Clip and standardise, float32 [z, y, x]."""
         result = np.clip(array, self.low, self.high).astype(np.float32, copy=False)
         result -= np.float32(self.mean)
-        if self.std > _FLAT:
+        if self.std > _FLAT * min(1.0, max(abs(self.low), abs(self.high))):
             result /= np.float32(self.std)
         return result
 
@@ -70,15 +70,22 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
     itself.
     """
     if recipe.modality != "auto":
-        return recipe.modality, ""
+        return recipe.modality, _hounsfield_note(volume, recipe.modality)
     if not recipe.modality_once:
         return None, ""
     if volume.modality is not None:
-        return volume.modality, ""
+        return volume.modality, _hounsfield_note(volume, volume.modality)
     values = volume.array[_thinning(volume.array.shape)]
     if guess_modality(values) == "ct" or np.percentile(values, 0.5) < _AIR_HU:
         return "ct", "The modality was not given; the intensities look like CT and were treated so."
     return "mr", "The modality was not given; the intensities do not look like CT and were treated as MR or PET."
+
+
+def _hounsfield_note(volume: Volume, modality: Modality) -> str:
+    """What to say of a CT without a value below 0: water is 0 HU, air and fat are below."""
+    if modality != "ct" or volume.array.min() < 0:
+        return ""
+    return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."
 
 
 def _thinning(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -1,43 +1,253 @@
-"""Voxels of a NIfTI file that are no numbers. ITK's reader turns them into 0, which in a CT is water, without a word."""
+"""What NIfTI headers say that ITK's reader takes in silence: voxels that are no numbers, two different places, another version."""
 
 import gzip
+import math
+import re
+import shutil
 import struct
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_HEADERS = {348: ("h", 70, "f", 108), 540: ("h", 12, "q", 168)}
-"""By header size: type and offset of the fields datatype and vox_offset (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
-_DIMENSIONS = {348: ("8h", 40), 540: ("8q", 16)}
+_FIELDS: dict[int, dict[str, tuple[str, int]]] = {
+    348: {
+        "dim": ("8h", 40),
+        "datatype": ("h", 70),
+        "bitpix": ("h", 72),
+        "pixdim": ("8f", 76),
+        "vox_offset": ("f", 108),
+        "scale": ("2f", 112),
+        "units": ("b", 123),
+        "qform_code": ("h", 252),
+        "sform_code": ("h", 254),
+        "quaternion": ("3f", 256),
+        "qoffset": ("3f", 268),
+        "srow": ("12f", 280),
+    },
+    540: {
+        "dim": ("8q", 16),
+        "datatype": ("h", 12),
+        "bitpix": ("h", 14),
+        "pixdim": ("8d", 104),
+        "vox_offset": ("q", 168),
+        "scale": ("2d", 176),
+        "units": ("i", 500),
+        "qform_code": ("i", 344),
+        "sform_code": ("i", 348),
+        "quaternion": ("3d", 352),
+        "qoffset": ("3d", 376),
+        "srow": ("12d", 400),
+    },
+}
+"""By header size, that is by version: type and offset of the fields in use (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
 _FLOATS = {16: "f4", 64: "f8"}
+_MM = {1: 1000.0, 3: 0.001}
+"""By code of the unit of length, metres and micrometres; all else counts as millimetres."""
+_STRAIGHT = 1e-3
+"""Cosine between two axes up to which they count as at right angles."""
+_APART = 0.1
+"""Of the smallest voxel edge: how far the two places of a file may be apart without a word."""
+_LABEL = re.compile(r"<Label\b([^>]*)>\s*(?:<!\[CDATA\[)?([^<\]]*)")
+"""A label in a header extension of Caret (http://brainvis.wustl.edu), attributes and name."""
+_ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
+_MOST_EXTENSION = 1 << 20
+"""Bytes of a header with its extensions that are looked at."""
 _CHUNK = 1 << 24
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The header of a NIfTI file of either version."""
+
+    order: str
+    """Of bytes, as `struct` writes it."""
+    version: int
+    values: dict[str, tuple[Any, ...]]
+    """By name of the field, those of `_FIELDS`."""
+
+    @classmethod
+    def of(cls, head: bytes) -> "Header | None":
+        """The header in the first 540 bytes of a file (352 of version 1); None: it is no NIfTI file.
+
+        Raises:
+            struct.error: if the file ends in its header.
+        """
+        for order in "<>":
+            (size,) = struct.unpack_from(f"{order}i", head)
+            if size in _FIELDS:
+                values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in _FIELDS[size].items()}
+                return cls(order=order, version=1 if size == 348 else 2, values=values)
+        return None
+
+    def number(self, name: str) -> Any:
+        """A field of one number."""
+        return self.values[name][0]
+
+    @property
+    def shape_xyz(self) -> tuple[int, ...]:
+        """Voxels along x, y, z and further axes."""
+        dim = self.values["dim"]
+        return tuple(int(n) for n in dim[1 : 1 + dim[0]])
+
+    @property
+    def length(self) -> int:
+        """Bytes the file has at least."""
+        return int(self.number("vox_offset")) + math.prod(max(1, n) for n in self.shape_xyz) * int(self.number("bitpix")) // 8
+
+    def sform(self) -> np.ndarray | None:
+        """The 4x4 matrix of the sform from voxel index x, y, z to LPS mm; None: its code is 0."""
+        if self.number("sform_code") <= 0:
+            return None
+        return self._lps(np.reshape(self.values["srow"], (3, 4)))
+
+    def qform(self) -> np.ndarray | None:
+        """The same of the qform."""
+        if self.number("qform_code") <= 0:
+            return None
+        b, c, d = self.values["quaternion"]
+        a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+        turned = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        edges = np.array(self.values["pixdim"][1:4]) * (1, 1, -1 if self.values["pixdim"][0] < 0 else 1)
+        return self._lps(np.column_stack([turned * edges, self.values["qoffset"]]))
+
+    def _lps(self, ras: np.ndarray) -> np.ndarray:
+        scale = _MM.get(int(self.number("units")) & 7, 1.0)
+        return np.vstack([np.array([[-scale], [-scale], [scale]]) * ras, [0, 0, 0, 1]])
+
+
+def header(path: Path) -> Header | None:
+    """The header of a NIfTI file, or of a pair .hdr and .img; None: it is none, or damaged, which whoever reads the image says."""
+    path = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
+        return None
+    try:
+        with opened(path) as file:
+            return Header.of(file.read(540))
+    except (OSError, EOFError, struct.error):
+        return None
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    """A file for reading, decompressed where it is compressed."""
+    return gzip.open(path) if is_gzip(path) else path.open("rb")
+
+
+def place(path: Path) -> tuple[np.ndarray | None, str]:
+    """Where a NIfTI file lies: the 4x4 matrix from voxel index x, y, z to LPS mm, and what the user should be told (else empty).
+
+    The sform counts if its code is above 0 and its axes are at right angles, else the qform. None: neither does.
+    """
+    head = header(path)
+    if head is None:
+        return None, ""
+    sform, qform = head.sform(), head.qform()
+    if sform is None and qform is None:
+        note = "x is taken to grow to the left, y to posterior, z to superior, from 0 mm; left and right may be swapped"
+        return None, f"{path.name} does not say how it lies in the patient (sform and qform codes are 0): {note}."
+    straight = sform is not None and _is_straight(sform)
+    counts = sform if straight else qform
+    if sform is None or qform is None or counts is None:
+        return counts, ""
+    apart = _apart_mm(sform, qform, head.shape_xyz[:3])
+    if apart <= _APART * np.linalg.norm(qform[:3, :3], axis=0).min():
+        return counts, ""
+    which = "the sform counts" if straight else "the qform counts, for the axes of the sform are not at right angles"
+    return counts, f"{path.name} says twice where it lies, and sform and qform are up to {apart:.1f} mm apart: {which}."
+
+
+def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] | None]]:
+    """Names and colours by label that a label map carries behind its header, as those of TotalSegmentator do; none in other files."""
+    head = header(path)
+    if head is None or path.suffix.lower() == ".img":
+        return {}
+    with opened(path) as file:
+        behind = file.read(min(int(head.number("vox_offset")), _MOST_EXTENSION)).decode("utf-8", "replace")
+    found = {}
+    for attributes, name in _LABEL.findall(behind):
+        values = dict(_ATTRIBUTE.findall(attributes))
+        if values.get("Key", "").isdigit() and name.strip():
+            channels = [_share(values.get(channel)) for channel in ("Red", "Green", "Blue")]
+            red, green, blue = (channel or 0.0 for channel in channels)
+            found[int(values["Key"])] = (name.strip(), None if None in channels else (red, green, blue))
+    return found
+
+
+def _share(text: str | None) -> float | None:
+    """A number from 0 to 1; None: it is none."""
+    try:
+        return min(1.0, max(0.0, float(text or "")))
+    except ValueError:
+        return None
+
+
+def _is_straight(matrix: np.ndarray) -> bool:
+    edges = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not np.isfinite(matrix).all() or edges.min() <= 0:
+        return False
+    axes = matrix[:3, :3] / edges
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= _STRAIGHT)
+
+
+def _apart_mm(one: np.ndarray, other: np.ndarray, shape_xyz: tuple[int, ...]) -> float:
+    """The most any corner voxel moves between two matrices."""
+    ends = [(0, n - 1) for n in shape_xyz]
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, len(ends))
+    difference = (one - other)[:3]
+    return float(np.linalg.norm(corners @ difference[:, : len(ends)].T + difference[:, 3], axis=1).max())
+
+
+def write_as_version_1(path: Path, target: Path) -> None:
+    """Write a file of version 2 as one of version 1, which ITK reads.
+
+    Raises:
+        ValueError: if it is too large for that.
+    """
+    with opened(path) as file, target.open("wb") as out:
+        head = Header.of(file.read(540))
+        if head is None or max(head.values["dim"]) >= 1 << 15:
+            raise ValueError("one of its axes has more than 32767 voxels")
+        first = bytearray(352)
+        struct.pack_into(f"{head.order}i", first, 0, 348)
+        for name, (form, at) in _FIELDS[348].items():
+            values = (352.0,) if name == "vox_offset" else head.values[name]
+            struct.pack_into(head.order + form, first, at, *values)
+        first[344:348] = b"n+1\0"
+        out.write(first)
+        file.seek(int(head.number("vox_offset")))
+        shutil.copyfileobj(file, out, _CHUNK)
+
+
 def not_numbers(path: Path) -> tuple[int, tuple[int, ...]] | None:
-    """How many voxels are NaN or infinite, and the index x, y, z of the first; None: all are numbers, or this is no float NIfTI file."""
+    """How many voxels are NaN or infinite, and the index x, y, z of the first; None: all are numbers, or this is no float NIfTI file.
+
+    ITK's reader turns them into 0, which in a CT is water, without a word.
+    """
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
     try:
-        with open(path, "rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            return _search(file)
+        with opened(path) as file:
+            head = Header.of(file.read(540))
+            if head is None or head.number("datatype") not in _FLOATS:
+                return None
+            dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
+            return _count(file, dtype, int(head.number("vox_offset")), head.shape_xyz)
     except (OSError, EOFError, struct.error):
         return None  # damaged: whoever reads the image says so
-
-
-def _search(file: gzip.GzipFile | BufferedReader) -> tuple[int, tuple[int, ...]] | None:
-    head = file.read(540)
-    for order in "<>":
-        size = struct.unpack_from(f"{order}i", head)[0]
-        if size in _HEADERS:
-            kind, kind_at, offset, offset_at = _HEADERS[size]
-            code = struct.unpack_from(order + kind, head, kind_at)[0]
-            start = int(struct.unpack_from(order + offset, head, offset_at)[0])
-            shape = struct.unpack_from(order + _DIMENSIONS[size][0], head, _DIMENSIONS[size][1])
-            return _count(file, np.dtype(order + _FLOATS[code]), start, shape[1 : 1 + shape[0]]) if code in _FLOATS else None
-    return None
 
 
 def _count(file: gzip.GzipFile | BufferedReader, dtype: np.dtype, start: int, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:

@@ -97,7 +97,7 @@ def working_image(volume: Volume, recipe: Recipe, spacing_zyx: Triple | None, *,
     grid = grid_at(oriented.geometry, spacing, centred=recipe.edge_fill)
     fill = None if recipe.edge_fill else 0.0
     image = resample(oriented, grid, recipe.interpolation, fill=fill, average=recipe.antialias)
-    warnings = [note] if note else []
+    warnings = [*volume.notes, *([note] if note else [])]
     body = None
     if crop_body and recipe.body_crop == "threshold":
         body = body_box(image.array, modality or guess_modality(image.array), recipe)

@@ -132,6 +132,8 @@ class Volume:
     geometry: Geometry
     modality: Modality | None = None
     """What the scanner wrote down (DICOM); None: not known."""
+    notes: tuple[str, ...] = ()
+    """What the user should be told about its file, one sentence each."""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -151,7 +153,8 @@ class Volume:
             InputError: when there is no such file, or it does not hold one volume.
             GeometryError: when its voxels do not lie on a regular straight grid.
         """
-        return cls.from_sitk(read_image(Path(path), frame))
+        image, notes = read_image(Path(path), frame)
+        return replace(cls.from_sitk(image), notes=notes)
 
     def write(self, path: str | Path, fields: Mapping[str, str] | None = None) -> None:
         """Write .nii, .nii.gz, .nrrd, .mha or .mhd; a file of that name is replaced at once when the new one is complete.
@@ -189,6 +192,17 @@ class Volume:
         image.SetOrigin(self.geometry.origin_xyz)
         image.SetDirection(self.geometry.direction)
         return image
+
+    def on_grid_of(self, other: "Volume") -> "Volume":
+        """The same voxels, said to lie where those of another volume of the same shape do.
+
+        Raises:
+            GeometryError: if the shapes differ.
+        """
+        if self.array.shape != other.array.shape:
+            sizes = " and ".join(" x ".join(map(str, volume.array.shape[::-1])) for volume in (self, other))
+            raise GeometryError(f"Of {sizes} voxels, one does not belong to the other voxel for voxel.", "Leave --same-grid out.")
+        return replace(self, geometry=other.geometry)
 
     def cropped(self, box: Box) -> "Volume":
         """The part inside a box that lies within the grid; shares memory."""

@@ -63,7 +63,7 @@ def finetune(
     order = order if isinstance(order, Finetune) else read(Finetune, order)
     if not order.output or Path(order.output).suffix != ".safetensors":
         raise InputError(f"The output is {order.output!r}, which is no name for weights.", "End it with .safetensors.")
-    check_free([Path(order.output)], overwrite=order.overwrite)
+    check_free([Path(order.output)], overwrite=order.overwrite, inputs=inputs(order))
     if not (_ROOT / "training" / "finetune" / "__main__.py").is_file():
         raise InputError(f"This installation cannot train: there is no folder training in {_ROOT}.", "Finetune from the project's folder.")
     with tempfile.TemporaryDirectory(prefix="mass-finetune-", ignore_cleanup_errors=True) as place:
@@ -75,6 +75,12 @@ def finetune(
             return child.outcome(progress or (lambda *_: None), cancelled or (lambda: False))
         finally:
             child.end()
+
+
+def inputs(order: Finetune) -> list[str]:
+    """The files and folders an order reads, which are never written over."""
+    pairs = [path for case in order.cases for path in (case.image, case.mask)]
+    return [order.weights, *pairs, *([order.dataset] if order.dataset else [])]
 
 
 def _absolute(order: Finetune) -> Finetune:

@@ -18,7 +18,11 @@ class Reference:
     labels: list[int] | None = None
     """Values of the mask that count; null: all but 0."""
     frame: int | None = None
-    """Which volume of a 4D image."""
+    """Which volume of a 4D image, and of a 4D mask."""
+    same_grid: bool = False
+    """The mask belongs to the image voxel for voxel, wherever its header says it lies."""
+    threshold: float | None = None
+    """Values of the mask from this on are label 1; null: values are labels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from mass_core.outputs import stem
 from mass_core.progress import Report, Steps
 from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.mask_files import How, read_mask
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import Model
 from mass_core.worker.requests import Finetune, Reference
@@ -135,10 +136,9 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
                 raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
         settings = _settings(case, recipe)
         if finished_case(folder, name, settings) is None:
-            mask = Volume.read(case.mask)
-            if case.labels is not None:
-                mask = Volume(np.where(np.isin(mask.array, case.labels), mask.array, 0), mask.geometry)
             image = Volume.read(case.image, frame=case.frame)
+            how = How(frame=case.frame, labels=case.labels, same_grid=case.same_grid, threshold=case.threshold)
+            mask = read_mask(Path(case.mask), image, how)
             make_case(folder, name, image, recipe, patient=name, settings=settings, labels=(mask, Path(case.mask)))
         made = finished_case(folder, name, settings)
         assert made is not None
@@ -243,4 +243,6 @@ def _names(cases: Sequence[Reference]) -> list[str]:
 def _settings(case: Reference, recipe: Recipe) -> str:
     """Fingerprint of the files and settings a case is made from."""
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, (case.image, case.mask))]
-    return hashlib.sha256(json.dumps([to_dict(recipe), states, case.labels, case.frame]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold]).encode()
+    ).hexdigest()

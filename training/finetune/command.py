@@ -11,10 +11,11 @@ from mass_core.console import JsonLines, Output, Terminal
 from mass_core.data.dataset import read_json
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
-from mass_core.outputs import check_free, folders_ready, stem
+from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, load_model
+from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune, read
 
 from ..pretrain.config import changed
@@ -32,6 +33,8 @@ from .run import Run
 
 _START = "start.masstask"
 """What the classes look like to the weights before they are finetuned."""
+_MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
+"""Files of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +74,8 @@ def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[
     assert order.folder is not None
     folder, output = Path(order.folder), None if order.output is None else Path(order.output)
     if output is not None:
-        check_free([output], overwrite=order.overwrite)
+        check_free([output], overwrite=order.overwrite, inputs=inputs(order))
+    check_no_input([folder / name for name in _MADE], inputs(order))
     check_enter(folder, resume)
     with folders_ready([folder / "config.json", *([output] if output else [])]):
         model = load_model(order.weights, str(group.device))
@@ -166,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
     scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
+    parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
     parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
@@ -203,7 +208,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     return read(Finetune, values)
 
 
-def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
+def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Scans of a folder with the label maps of the same names."""
     from mass_core.data.scan_files import find_scans, scan_named
 
@@ -212,7 +217,8 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     if arguments.labels_dir is None:
         raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")
     pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
-    found = [{"image": str(image), "mask": str(mask)} for image, mask in pairs if mask is not None]
+    same_grid = arguments.same_grid
+    found = [{"image": str(image), "mask": str(mask), "same_grid": same_grid} for image, mask in pairs if mask is not None]
     if not found:
         raise InputError(
             f"No scan in {arguments.images} has a label map in {arguments.labels_dir}.",

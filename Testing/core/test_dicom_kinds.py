@@ -1,0 +1,221 @@
+"""DICOM as hospitals have it: every voxel ends where its header says, or the cause is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mass_core.errors import GeometryError, InputError, MassError
+from mass_core.volumes.appearance import read_appearance
+from mass_core.volumes.mask_files import How, read_masks
+from mass_core.volumes.volume import Geometry, Volume
+
+pydicom = pytest.importorskip("pydicom")
+
+from Testing.core.dicom_files import begun, of, saved, write_enhanced, write_segmentation, write_slices  # noqa: E402
+
+GRID = Geometry(shape_zyx=(6, 4, 5), spacing_xyz=(1.0, 2.0, 3.0), origin_xyz=(-5.0, 7.0, 10.0))
+ARRAY = np.arange(120, dtype=np.int16).reshape(6, 4, 5)
+HEIGHTS = [10.0 + 3 * k for k in range(6)]
+
+
+def refused(path: Path, frame: int | None = None) -> MassError:
+    with pytest.raises(MassError) as caught:
+        Volume.read(path, frame)
+    assert caught.value.cure
+    return caught.value
+
+
+def is_twin(volume: Volume, array: np.ndarray = ARRAY) -> bool:
+    return volume.geometry.matches(GRID) and np.array_equal(volume.array, array)
+
+
+# --- Enhanced multi-frame
+
+
+@pytest.mark.parametrize("order", [[0, 3, 1, 4, 2, 5], [5, 4, 3, 2, 1, 0], [2, 0, 5, 1, 4, 3]], ids=["packages", "downwards", "mixed"])
+def test_frames_are_placed_by_position(tmp_path: Path, order: list[int]) -> None:
+    path = write_enhanced(tmp_path / "e.dcm", ARRAY[order], [HEIGHTS[k] for k in order])
+    volume = Volume.read(path)
+    assert is_twin(volume) and volume.modality == "mr"
+
+
+SIGNS: dict[str, Callable[[int], dict]] = {
+    "TemporalPositionIndex": lambda n: {"FrameContentSequence": [of(TemporalPositionIndex=1 + n // 6)]},
+    "EffectiveEchoTime": lambda n: {"MREchoSequence": [of(EffectiveEchoTime=(2.5, 10.0)[n // 6])]},
+    "DiffusionBValue": lambda n: {"MRDiffusionSequence": [of(DiffusionBValue=(0.0, 800.0)[n // 6])]},
+    "StackID": lambda n: {"FrameContentSequence": [of(StackID=str(1 + n // 6))]},
+}
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_one_of_several_volumes_in_a_file_must_be_chosen(tmp_path: Path, sign: str) -> None:
+    path = write_enhanced(tmp_path / "two.dcm", np.concatenate([ARRAY, ARRAY + 500]), HEIGHTS * 2, SIGNS[sign])
+    assert "Choose one" in refused(path).cure and "frame 0 to 1" in refused(path).cure
+    assert is_twin(Volume.read(path, 0)) and is_twin(Volume.read(path, 1), ARRAY + 500)
+    assert "Frame" in str(refused(path, 2)) or "frame" in str(refused(path, 2))
+
+
+@pytest.mark.parametrize("lost", [[2], [1, 2], [3]])
+def test_missing_frames_are_named(tmp_path: Path, lost: list[int]) -> None:
+    kept = [k for k in range(6) if k not in lost]
+    error = refused(write_enhanced(tmp_path / "gap.dcm", ARRAY[kept], [HEIGHTS[k] for k in kept]))
+    assert isinstance(error, GeometryError)
+    assert f"3 mm apart, but {3 + 3 * len(lost)} mm between frame {lost[0]} and {lost[0] + 1}" in error.message
+
+
+def test_turned_frames_and_frames_without_a_place_are_named(tmp_path: Path) -> None:
+    turned = {"PlaneOrientationSequence": [of(ImageOrientationPatient=[1, 0, 0, 0, 0.8, 0.6])]}
+    error = refused(write_enhanced(tmp_path / "t.dcm", ARRAY, HEIGHTS, lambda n: turned if n == 4 else {}))
+    assert "1 of the 6 frames" in error.message and "direction" in error.message and "frame 5" in error.message
+    nowhere = {"PlanePositionSequence": [of()]}
+    assert "Frame 3 of" in refused(write_enhanced(tmp_path / "n.dcm", ARRAY, HEIGHTS, lambda n: nowhere if n == 2 else {})).message
+
+
+def test_frames_at_one_place_that_nothing_tells_apart(tmp_path: Path) -> None:
+    error = refused(write_enhanced(tmp_path / "e.dcm", np.concatenate([ARRAY, ARRAY]), HEIGHTS * 2))
+    assert "nothing in the headers tells them apart" in error.message
+
+
+def test_slopes_that_differ_by_frame_count(tmp_path: Path) -> None:
+    slopes = {"PixelValueTransformationSequence"}
+
+    def scaled(n: int) -> dict:
+        return dict.fromkeys(slopes, [of(RescaleSlope=0.5 * (n + 1), RescaleIntercept=-3)])
+
+    volume = Volume.read(write_enhanced(tmp_path / "s.dcm", ARRAY, HEIGHTS, scaled))
+    np.testing.assert_allclose(volume.array, ARRAY * (0.5 * np.arange(1, 7))[:, None, None] - 3)
+
+
+# --- classic series
+
+
+def test_slices_are_placed_by_position_whatever_their_names(tmp_path: Path) -> None:
+    def downwards(data: pydicom.Dataset, n: int) -> None:
+        data.ImagePositionPatient, data.InstanceNumber = [-5, 7, HEIGHTS[5 - n]], 6 - n
+
+    assert is_twin(Volume.read(write_slices(tmp_path / "d", ARRAY, change=downwards)), ARRAY[::-1])
+
+
+@pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_slices_that_do_not_say_where_they_lie(tmp_path: Path, missing: str) -> None:
+    error = refused(write_slices(tmp_path / "s", ARRAY, change=lambda data, n: delattr(data, missing) if n != 3 else None))
+    assert isinstance(error, GeometryError) and "5 of the 6 slices" in error.message
+
+
+def _spaced(data: pydicom.Dataset) -> None:
+    data.PixelSpacing = [2, 1.5]
+
+
+def _turned(data: pydicom.Dataset) -> None:
+    data.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+
+
+def _larger(data: pydicom.Dataset) -> None:
+    data.Rows, data.PixelData = 8, data.PixelData * 2
+
+
+@pytest.mark.parametrize(("odd", "told"), [(_spaced, "pixel spacing"), (_turned, "direction"), (_larger, "size")])
+def test_slices_unlike_the_others_are_named(tmp_path: Path, odd: Callable, told: str) -> None:
+    error = refused(write_slices(tmp_path / "s", ARRAY, change=lambda data, n: odd(data) if n == 2 else None))
+    assert f"1 of the 6 slices of the DICOM series in {tmp_path / 's'} differ in {told}" in error.message
+    assert "s02.dcm" in error.message
+
+
+def test_a_slice_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path / "s", ARRAY)
+    again = pydicom.dcmread(folder / "s03.dcm")
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.77"
+    again.save_as(folder / "copy.dcm")
+    assert "2 slices that share their place with another one: copy.dcm, s03.dcm" in refused(folder).message
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("EchoTime", (2.5, 10.0)), ("TemporalPositionIdentifier", (1, 2)), ("AcquisitionNumber", (3, 4))]
+)
+def test_one_of_several_volumes_in_a_series_must_be_chosen(tmp_path: Path, name: str, values: tuple) -> None:
+    for k, value in enumerate(values):
+        write_slices(tmp_path / "s", ARRAY + 500 * k, first=10 * k, change=lambda data, n, value=value: setattr(data, name, value))
+    error = refused(tmp_path / "s")
+    assert "more than one volume" in error.message and name in error.message and "frame 0 to 1" in error.cure
+    assert is_twin(Volume.read(tmp_path / "s", 0)) and is_twin(Volume.read(tmp_path / "s", 1), ARRAY + 500)
+
+
+@pytest.mark.parametrize("slopes", [(1, 0.013), (2, 0.5), (1, 3.25)])
+def test_slopes_that_differ_by_slice_give_fractions(tmp_path: Path, slopes: tuple[float, float]) -> None:
+    def scaled(data: pydicom.Dataset, n: int) -> None:
+        data.RescaleSlope, data.RescaleIntercept = slopes[min(n, 1)], 0
+
+    volume = Volume.read(write_slices(tmp_path / "pet", ARRAY, kind="PT", change=scaled))
+    factors = np.array([slopes[min(n, 1)] for n in range(6)])[:, None, None]
+    np.testing.assert_allclose(volume.array, ARRAY * factors, rtol=1e-5)
+    assert volume.modality == "pet"
+
+
+# --- segmentations, contours
+
+
+def block(z: slice, y: slice, x: slice) -> np.ndarray:
+    mask = np.zeros(ARRAY.shape, np.uint8)
+    mask[z, y, x] = 1
+    return mask
+
+
+LEFT, RIGHT = block(slice(1, 4), slice(0, 2), slice(0, 2)), block(slice(2, 5), slice(2, 4), slice(3, 5))
+WIDE = block(slice(1, 5), slice(0, 3), slice(0, 4))
+
+
+def on_grid(volume: Volume) -> np.ndarray:
+    """A label map on the grid of the slices."""
+    from mass_core.volumes.resample import resample
+
+    return resample(volume, GRID, "nearest").array
+
+
+def test_segments_are_labels_with_their_names_and_colours(tmp_path: Path) -> None:
+    path = write_segmentation(tmp_path / "seg.dcm", {"anterior": LEFT, "posterior": RIGHT}, colour=(34885, 53485, 50171))
+    assert np.array_equal(on_grid(Volume.read(path)), LEFT + 2 * RIGHT)
+    looks = read_appearance(path)
+    assert [looks[n].name for n in (1, 2)] == ["anterior", "posterior"]
+    assert looks[1].color == pytest.approx((1, 0, 0), abs=0.04) and looks[2].color is None
+
+
+def test_segments_with_a_gap_between_their_frames_stay_in_place(tmp_path: Path) -> None:
+    ends = block(slice(1, 2), slice(0, 2), slice(0, 2)) + block(slice(4, 5), slice(0, 2), slice(0, 2))
+    volume = Volume.read(write_segmentation(tmp_path / "seg.dcm", {"ends": ends, "middle": block(slice(2, 3), slice(3, 4), slice(4, 5))}))
+    assert np.array_equal(on_grid(volume), ends + 2 * block(slice(2, 3), slice(3, 4), slice(4, 5)))
+
+
+def test_overlapping_segments_are_one_mask_each(tmp_path: Path) -> None:
+    path = write_segmentation(tmp_path / "seg.dcm", {"left": LEFT, "organ": WIDE, "right": RIGHT})
+    with pytest.raises(InputError, match="overlap"):
+        Volume.read(path)
+    image = Volume(ARRAY, GRID)
+    one, other = read_masks(path, image, How())
+    assert np.array_equal(on_grid(one), LEFT + 3 * RIGHT) and np.array_equal(on_grid(other), 2 * WIDE)
+    (alone,) = read_masks(path, image, How(labels=[2]))
+    assert np.array_equal(on_grid(alone), 2 * WIDE)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("RTSTRUCT", "contours"), ("SR", "without an image")])
+def test_dicom_without_voxels_is_explained(tmp_path: Path, kind: str, told: str) -> None:
+    path = saved(begun(kind), tmp_path / "x" / "plan.dcm")
+    assert told in refused(path).message
+    if kind == "RTSTRUCT":
+        assert "contours" in refused(tmp_path / "x").message and "3D Slicer" in refused(path).cure
+
+
+def test_contours_beside_a_series_do_not_disturb_it(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path / "s", ARRAY)
+    saved(begun("RTSTRUCT", series="1.2.4"), folder / "plan.dcm")
+    assert is_twin(Volume.read(folder))
+
+
+def test_frames_without_any_place_are_refused(tmp_path: Path) -> None:
+    data = begun("MR")
+    from Testing.core.dicom_files import with_pixels
+
+    data.NumberOfFrames = 6
+    with_pixels(data, ARRAY)
+    assert "do not tell where they lie" in refused(saved(data, tmp_path / "nm.dcm")).message

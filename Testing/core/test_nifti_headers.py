@@ -1,0 +1,135 @@
+"""NIfTI files whose headers say two things, nothing, or it in another version: where they end is known."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mass_core.errors import GeometryError, MassError
+from mass_core.volumes.volume import Geometry, Volume
+from Testing.core.nifti_files import with_fields, with_places, write_version_2
+
+GRID = Geometry(shape_zyx=(4, 5, 6), spacing_xyz=(1.0, 2.0, 3.0), origin_xyz=(-12.0, 30.0, 7.0))
+
+
+def ramp(geometry: Geometry = GRID) -> Volume:
+    return Volume(np.arange(120, dtype=np.int16).reshape(4, 5, 6), geometry)
+
+
+def moved(by: tuple[float, float, float]) -> Geometry:
+    x, y, z = (a + b for a, b in zip(GRID.origin_xyz, by, strict=True))
+    return Geometry(shape_zyx=GRID.shape_zyx, spacing_xyz=GRID.spacing_xyz, origin_xyz=(x, y, z))
+
+
+def written(path: Path) -> Path:
+    ramp().write(path)
+    return path
+
+
+# --- two places in one file
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 1), (4, 1), (2, 2), (1, 4)])
+def test_where_sform_and_qform_differ_the_sform_counts_and_it_is_told(tmp_path: Path, codes: tuple[int, int]) -> None:
+    path = written(tmp_path / "two.nii")
+    with_places(path, GRID.affine, moved((6, -5, 4)).origin_xyz, codes)
+    volume = Volume.read(path)
+    assert volume.geometry.matches(GRID)
+    assert np.array_equal(volume.array, ramp().array)
+    assert volume.notes == ("two.nii says twice where it lies, and sform and qform are up to 8.8 mm apart: the sform counts.",)
+
+
+@pytest.mark.parametrize(("codes", "counts"), [((0, 1), (6, -5, 4)), ((2, 0), (0, 0, 0)), ((1, 0), (0, 0, 0))])
+def test_a_form_without_a_code_does_not_count(tmp_path: Path, codes: tuple[int, int], counts: tuple[float, float, float]) -> None:
+    path = written(tmp_path / "one.nii")
+    with_places(path, GRID.affine, moved((6, -5, 4)).origin_xyz, codes)
+    volume = Volume.read(path)
+    assert volume.geometry.matches(moved(counts)) and volume.notes == ()
+
+
+def test_a_tenth_of_a_voxel_is_not_worth_a_word(tmp_path: Path) -> None:
+    path = written(tmp_path / "near.nii")
+    with_places(path, GRID.affine, moved((0.05, 0, 0)).origin_xyz, (2, 1))
+    assert Volume.read(path).notes == ()
+
+
+def test_forms_of_different_direction_or_voxel_size_are_told(tmp_path: Path) -> None:
+    other = GRID.affine @ np.diag([-1, 1, 1, 1.0])
+    larger = GRID.affine @ np.diag([1.1, 1.1, 1.1, 1.0])
+    for number, sform in enumerate((other, larger)):
+        path = written(tmp_path / f"{number}.nii")
+        with_places(path, sform, None, (2, 1))
+        volume = Volume.read(path)
+        np.testing.assert_allclose(volume.geometry.affine, sform, atol=1e-4)
+        assert "the sform counts" in volume.notes[0]
+
+
+def test_a_sheared_sform_gives_way_to_the_qform(tmp_path: Path) -> None:
+    sheared = GRID.affine.copy()
+    sheared[0, 1] = 0.5
+    path = written(tmp_path / "sheared.nii")
+    with_places(path, sheared, None, (2, 1))
+    volume = Volume.read(path)
+    assert volume.geometry.matches(GRID)
+    assert "the qform counts, for the axes of the sform are not at right angles" in volume.notes[0]
+    with_places(path, sheared, None, (2, 0))
+    with pytest.raises(GeometryError, match="right angles"):
+        Volume.read(path)
+
+
+def test_a_file_that_does_not_say_how_it_lies_agrees_with_its_mask(tmp_path: Path) -> None:
+    for name in ("image.nii", "mask.nii"):
+        with_places(written(tmp_path / name), None, None, (0, 0))
+    image, mask = (Volume.read(tmp_path / name) for name in ("image.nii", "mask.nii"))
+    assert image.geometry.matches(mask.geometry)
+    assert "image.nii does not say how it lies in the patient (sform and qform codes are 0)" in image.notes[0]
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(1, 1000.0), (2, 1.0), (3, 0.001)])
+def test_units_count_for_both_forms(tmp_path: Path, unit: int, scale: float) -> None:
+    path = written(tmp_path / "units.nii")
+    small = np.diag([1 / scale, 1 / scale, 1 / scale, 1.0]) @ GRID.affine
+    with_places(path, small, tuple(v / scale for v in GRID.origin_xyz), (2, 1))
+    with_fields(path, units=unit, pixdim=(1, *(s / scale for s in GRID.spacing_xyz), 0, 0, 0, 0))
+    volume = Volume.read(path)
+    np.testing.assert_allclose(volume.geometry.affine, GRID.affine, rtol=1e-4, atol=1e-3)
+    assert volume.notes == ()
+
+
+# --- other versions and names
+
+
+@pytest.mark.parametrize("name", ["v2.nii", "v2.nii.gz", "deep.v2.nii"])
+@pytest.mark.parametrize("kind", ["int16", "float32", "uint8"])
+def test_version_2_is_read(tmp_path: Path, name: str, kind: str) -> None:
+    volume = Volume(ramp().array.astype(kind), GRID)
+    write_version_2(volume, tmp_path / name)
+    back = Volume.read(tmp_path / name)
+    assert np.array_equal(back.array, volume.array) and back.array.dtype == kind
+    assert back.geometry.matches(GRID)
+
+
+def test_a_compressed_file_named_as_plain_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.nii")
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    back = Volume.read(path)
+    assert np.array_equal(back.array, ramp().array) and back.geometry.matches(GRID)
+
+
+# --- sizes no patient has
+
+
+@pytest.mark.parametrize("edges", [(1000.0, 1000.0, 1000.0), (1.0, 1.0, 2500.0), (0.5, 101.0, 1.0)])
+def test_voxels_in_another_unit_are_refused_with_the_cause(tmp_path: Path, edges: tuple[float, float, float]) -> None:
+    ramp(Geometry(shape_zyx=(4, 5, 6), spacing_xyz=edges)).write(tmp_path / "huge.nii.gz")
+    with pytest.raises(GeometryError, match="another unit"):
+        Volume.read(tmp_path / "huge.nii.gz")
+
+
+@pytest.mark.parametrize(("name", "told"), [("a.mrb", "scene of 3D Slicer"), ("b.stl", "a surface"), ("c.zip", "an archive")])
+def test_files_that_are_no_images_are_explained(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(MassError, match=told) as caught:
+        Volume.read(tmp_path / name)
+    assert caught.value.cure

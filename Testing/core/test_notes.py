@@ -1,0 +1,37 @@
+"""What is told about a result: with its label and its share, and only where it matters."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mass_core.config import Recipe
+from mass_core.inference.segmenter import _surplus
+from mass_core.tasks.task import TaskLabel
+from mass_core.volumes.intensity import choose_modality, normalise
+from mass_core.volumes.volume import Geometry, Volume
+
+
+@pytest.mark.parametrize(("share", "parts", "told"), [(0.02, 1, "2% of what was found"), (0.41, 2, "2 parts only. Look"), (0.93, 1, "93%")])
+def test_the_share_left_out_is_told_with_its_label(share: float, parts: int, told: str) -> None:
+    label = TaskLabel(value=3, name="spleen", parts=parts, spacing_zyx=(1.0, 1.0, 1.0), tokens=())
+    text = _surplus(label, share)
+    assert text.startswith("spleen: ") and told in text
+    assert ("Look at the result" in text) == (share >= 0.4)
+
+
+@pytest.mark.parametrize("shift", [0, 24, 1024])
+@pytest.mark.parametrize("given", [True, False], ids=["header", "option"])
+def test_a_ct_without_values_below_zero_is_told(shift: int, given: bool) -> None:
+    array = (np.arange(-1000, 1000).reshape(10, 10, 20) + 1000 + shift).astype(np.int16)
+    volume = Volume(array, Geometry(shape_zyx=array.shape), "ct" if given else None)
+    recipe = replace(Recipe(), modality="auto" if given else "ct")
+    modality, note = choose_modality(volume, recipe)
+    assert modality == "ct" and "no value below 0" in note and "1024" in note
+    assert choose_modality(replace(volume, array=array - 1100), recipe) == ("ct", "")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-3, 1.0, 1e4])
+def test_small_units_are_seen_like_others(scale: float) -> None:
+    values = np.random.default_rng(0).random((8, 9, 10)).astype(np.float32)
+    np.testing.assert_allclose(normalise(values * np.float32(scale), "mr", Recipe()), normalise(values, "mr", Recipe()), atol=1e-4)

@@ -1,0 +1,119 @@
+"""Series of DICOM slices: the one of a folder, read in the order of their positions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..errors import GeometryError, InputError
+from . import dicom_frames
+from .dicom_stack import Plane, stacked
+
+_RESCALE = ("0028|1053", "0028|1052")
+"""Tags of slope and intercept."""
+_SIGNS = {
+    "0018|0081": "EchoTime",
+    "0020|0100": "TemporalPositionIdentifier",
+    "0018|9087": "DiffusionBValue",
+    "0018|1060": "TriggerTime",
+    "0020|0012": "AcquisitionNumber",
+    "0008|0008": "ImageType",
+}
+"""What may tell volumes of one series apart."""
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of the one series in a folder.
+
+    Raises:
+        InputError: if there is none, or several.
+    """
+    names = [name for name in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if _has_pixels(folder, name)]
+    if not names:
+        refuse_contours(sorted(path for path in folder.iterdir() if path.is_file()))
+        raise InputError(f"The folder {folder} holds no DICOM series.", "Give the folder that contains the slices themselves, or a file.")
+    if len(names) > 1:
+        listing = "; ".join(_series_title(folder, name) for name in names)
+        raise InputError(f"The folder {folder} holds {len(names)} DICOM series: {listing}.", "Put the one to use into a folder of its own.")
+    return [Path(file) for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), names[0])]
+
+
+def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.Image:
+    """The volume of a series, or one of its volumes.
+
+    Args:
+        folder: for messages.
+        files: two or more.
+        frame: which volume is meant, from 0; None: the only one.
+
+    Raises:
+        InputError: if it is in colour, has a slice twice, or holds several volumes and none is chosen.
+        GeometryError: if the slices do not say where they lie, or are no even straight stack.
+        RuntimeError: if a file is damaged.
+    """
+    headers = [_header(file) for file in files]
+    if any(header.get("0028|0002", "1") != "1" for header in headers):
+        raise InputError(f"The DICOM series in {folder} is a colour picture.", "Give the original series, not a screenshot.")
+    planes = [_plane(file, header) for file, header in zip(files, headers, strict=True)]
+    known = [plane for plane in planes if plane is not None]
+    if len(known) < len(planes):
+        raise GeometryError(
+            f"{len(planes) - len(known)} of the {len(planes)} slices in {folder} have no position, orientation or pixel spacing, so their "
+            "place and order are not known.",
+            "Export the original series; secondary captures and some anonymisers leave them out.",
+        )
+    order = stacked(f"the DICOM series in {folder}", "slice", known, frame)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(files[i]) for i in order])
+    if len({tuple(headers[i].get(tag, "") for tag in _RESCALE) for i in order}) > 1:
+        reader.SetOutputPixelType(sitk.sitkFloat32)  # else the first slice would say what numbers the others may have
+    image = reader.Execute()
+    image.SetMetaData("0008|0060", headers[order[0]].get("0008|0060", ""))
+    return image
+
+
+def refuse_contours(files: Sequence[Path]) -> None:
+    """Say what can be done with contours of radiotherapy, which are no voxels.
+
+    Raises:
+        InputError: if one of the files holds contours.
+    """
+    for path in files:
+        if dicom_frames.kind(path) == "contours":
+            raise InputError(
+                f"{path} holds contours (RTSTRUCT), not voxels.",
+                "Load it into 3D Slicer with the SlicerRT extension, and save the segmentation as .seg.nrrd.",
+            )
+
+
+def _header(file: Path) -> dict[str, str]:
+    """DICOM attributes of a slice by tag."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+
+
+def _plane(file: Path, header: dict[str, str]) -> Plane | None:
+    """Where a slice lies; None: its header does not say."""
+    try:
+        position, axes, spacing = (tuple(map(float, header[tag].split("\\"))) for tag in ("0020|0032", "0020|0037", "0028|0030"))
+    except (KeyError, ValueError):
+        return None
+    if (len(position), len(axes), len(spacing)) != (3, 6, 2):
+        return None
+    size = int(header.get("0028|0010", 0)), int(header.get("0028|0011", 0))
+    signs = {name: header.get(tag) for tag, name in _SIGNS.items()}
+    return Plane(name=file.name, position=position, axes=axes, spacing=spacing, size=size, signs=signs)
+
+
+def _has_pixels(folder: Path, name: str) -> bool:
+    """Whether a series is one of images, not of contours, reports or presentation states."""
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
+    return bool(files) and (len(files) > 1 or dicom_frames.kind(Path(files[0])) not in ("contours", "no image"))
+
+
+def _series_title(folder: Path, name: str) -> str:
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
+    title = _header(Path(files[0])).get("0008|103e", "") or name
+    return f"{title} ({len(files)} files)"
