@@ -136,6 +136,12 @@ def test_a_folder_with_a_run_is_not_entered_by_chance(tune, capsys):
     assert code == 2 and "batch_size was 2, now 4" in failed["message"]
 
 
+def test_a_run_goes_on_with_its_own_scans_only(tune):
+    assert tune("--epochs", 1)[0] == 0
+    code, failed, _ = tune("--epochs", 2, "--resume", "--shots", 1)
+    assert code == 2 and "scans was 'balls (scans: 3" in failed["message"] and "now 'balls (scans: 1" in failed["message"]
+
+
 def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5, 0.55, 0.4, 0.9])
     monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})

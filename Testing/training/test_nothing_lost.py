@@ -126,6 +126,16 @@ def test_another_recipe_is_refused_by_what_differs(six_steps, blob_dataset, caps
     assert "optim.learning_rate was 0.001, now 0.5" in told and "seed was 42, now 1" in told and "batch_size" not in told
 
 
+@pytest.mark.parametrize("weight", ["", "=2"])
+def test_other_datasets_are_refused_by_name(six_steps, make_dataset, tmp_path, capsys, weight):
+    data = make_dataset(tmp_path / "data", scans=2)
+    before = (six_steps / "last.safetensors").read_bytes()
+    assert run(f"{data}{weight}", six_steps, "steps=6", resume="last") == 2
+    told = capsys.readouterr().err
+    assert "datasets was ['blobs (scans: 3" in told and "now ['blobs (scans: 2" in told and ("with weight 2" in told) == bool(weight)
+    assert (six_steps / "last.safetensors").read_bytes() == before
+
+
 def test_another_length_is_allowed_and_said(six_steps, blob_dataset, tmp_path, capsys):
     output = tmp_path / "run"
     shutil.copytree(six_steps, output)

@@ -13,7 +13,7 @@ from Testing.benchmarks.pretraining_methods import BLOCK, Mae, SimClr, configure
 from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "early_window=16",
-        "episodes.task_slots=2", "episodes.smallest_voxels=8", "dataset_weights=1", "log_every=1", "batch_size=4",
+        "episodes.task_slots=2", "episodes.smallest_voxels=8", "log_every=1", "batch_size=4",
         "precision=float32"]  # fmt: skip
 CHANNELS = (8, 32)
 

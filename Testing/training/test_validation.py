@@ -18,6 +18,7 @@ from training.pretrain.config import changed
 from training.pretrain.start import start
 from training.pretrain.validation import labelled, validate
 from training.runs.distributed import Group
+from training.runs.sources import open_sources
 
 from .conftest import SHAPE, SPACING, blobs
 
@@ -89,7 +90,7 @@ def test_no_validation_scans_are_said(blob_dataset, tmp_path, capsys):
 def test_processes_share_the_scans(labelled_dataset, monkeypatch):
     config = changed(recipes.smoke(), TINY)
     state = start(config, CPU, None)
-    sets, _ = labelled(config, [labelled_dataset])
+    sets, _ = labelled(config, open_sources([str(labelled_dataset)]))
     gathered = []
     monkeypatch.setattr(Group, "gather", lambda self, mine: gathered.append(mine) or mine)
     for group in (Group(0, 1, CPU), Group(0, 2, CPU), Group(1, 2, CPU)):

@@ -79,11 +79,7 @@ class Learner:
         Raises:
             InputError: if there is none, or it was made with another recipe, other weights, labels or scans.
         """
-        values, told = newest(folder, config, group)
-        if others := [name for name, value in self.origin.items() if values["origin"].get(name) != value]:
-            raise InputError(
-                f"The run in {folder.parent} was made with other {', '.join(others)}.", "Resume with the same, or choose another --output."
-            )
+        values, told = newest(folder, config, group, self.origin)
         try:
             self.learning.load_state_dict(values["network"])
             self.optimiser.load_state_dict(values["optimiser"])

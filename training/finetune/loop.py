@@ -28,6 +28,7 @@ from ..pretrain.start import check_depth
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast
 from ..runs.run_folder import enter
+from ..runs.sources import identity
 from ..runs.state import update_average
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
@@ -41,6 +42,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     config, group, news = run.config, run.group, run.news
     check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)
+    state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
     judge = None

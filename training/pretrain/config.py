@@ -132,8 +132,6 @@ class RunConfig:
     """What is computed again for the gradients instead of kept (`training.recompute`): activations cost little time, blocks more."""
     compile: bool = False
     channels_last: bool = True
-    dataset_weights: tuple[float, ...] = ()
-    """How often each dataset is drawn from, in the order given; empty: by number of scans."""
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: Recipe = field(default_factory=Recipe)
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)

@@ -13,6 +13,7 @@ from mass_core.weights.checkpoint import save_weights
 
 from ..pretrain.config import RunConfig
 from .distributed import Group
+from .sources import Source, record
 from .state import Resumable, Settings, State, saved
 
 
@@ -50,13 +51,13 @@ def check_enter(output: Path, resume: str) -> None:
         raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
 
 
-def publish(config: RunConfig, data: Sequence[Path], path: Path, state: State) -> None:
+def publish(config: RunConfig, sources: Sequence[Source], path: Path, state: State) -> None:
     """Write the averaged weights as users load them."""
     provenance = {
         "recipe": config.name,
         "steps": state.step,
         "commit": commit(),
-        "data": [folder.name for folder in data],
+        **record(sources),
         "config": config.as_json(),
     }
     save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
