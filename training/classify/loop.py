@@ -39,7 +39,7 @@ from ..runs.options import add_run
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
 from ..runs.state import Settings, newest, write
-from ..runs.stopping import Signals, ignore_interrupt
+from ..runs.stopping import Signals, ignore_interrupt, tell_saved
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
@@ -200,6 +200,8 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
                 learner.save(run.output / "state", settings, group)
             if stopping:
                 break
+    if group.leads:
+        tell_saved(learner.step, steps)
     return learner.step == steps
 
 

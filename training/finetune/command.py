@@ -153,7 +153,8 @@ def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    return f"{result['output']}: {best}, {result['epochs']} epochs{why}"
+    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
+    return f"{result['output']}: {best}, {result['epochs']} epochs{why}{more}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -37,7 +37,7 @@ from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, publish
 from ..runs.sources import Source, open_sources
 from ..runs.state import State, update_average
-from ..runs.stopping import Signals
+from ..runs.stopping import Signals, tell_saved
 from . import recipes
 from .config import RunConfig, changed
 from .deep_supervision import FusionWatch, deep_loss
@@ -99,6 +99,7 @@ def train(
     if group.leads:
         publish(config, sources, output / "last.safetensors", state)
         draw(output)
+        tell_saved(state.step, config.steps)
     return state
 
 
