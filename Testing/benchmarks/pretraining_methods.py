@@ -8,7 +8,8 @@ drawn again, `simclr` tells views of one scan from views of other scans, `none` 
 learned, everything else is the recipe's random start. All see the same scans in the same order, in the same poses and intensities, with
 the same optimiser, rates and average. A run that was stopped goes on from its last state, in OUTPUT's name with `.run`, when called again.
 
-`compare` runs `mass evaluate` for every weights file, hands it what stands behind `--`, and prints all tables as one.
+`compare` runs `mass evaluate --methods finetuned` for every weights file, hands it what stands behind `--`, other methods for instance, and
+prints all tables as one.
 """
 
 import argparse
@@ -160,7 +161,11 @@ def learn(
 
 
 def compare(weights: Sequence[Path], dataset: Path, output: Path, more: Sequence[str]) -> str:
-    """Evaluate every weights file and return one table in Markdown: a row for each; mean Dice and its standard deviation over draws."""
+    """Evaluate every weights file and return one table in Markdown: a row for each; mean Dice and its standard deviation over draws.
+
+    Networks are finetuned unless `more` names other `--methods`: of most ways to pretrain only the encoder has learned.
+    """
+    more = more if "--methods" in more else ["--methods", "finetuned", *more]
     found: dict[str, dict[tuple[int, str], str]] = {}
     for path in weights:
         folder = output / path.stem

@@ -107,7 +107,11 @@ def test_tables_are_joined(tmp_path, monkeypatch):
         "| pretraining | finetuned, 1-shot | finetuned, 5-shot |", "|---|--:|--:|",
         "| none | 0.375 (0.010) |  |", "| mae | 0.750 (0.010) | 0.750 (0.010) |",
     ]  # fmt: skip
-    assert all(command[-2:] == ["--shots", "1"] for command in asked)
+    assert all(command[-4:] == ["--methods", "finetuned", "--shots", "1"] for command in asked)
+    for folder in ("none", "mae"):
+        (tmp_path / folder / "summary.json").unlink(), (tmp_path / folder).rmdir()
+    pretraining_methods.compare(paths, tmp_path / "data", tmp_path, ["--methods", "adapted"])
+    assert all(command[-2:] == ["--methods", "adapted"] and command.count("--methods") == 1 for command in asked[2:])
 
 
 def test_bad_settings_are_told(blob_dataset, tmp_path, capsys):

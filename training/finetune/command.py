@@ -209,6 +209,8 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:
     from mass_core.data.scan_files import find_scans, scan_named
 
     if arguments.images is None:
+        if arguments.modality != "auto":
+            raise InputError(f"--modality is {arguments.modality}, but a dataset knows that of its scans.", "Leave --modality out.")
         return []
     if arguments.labels_dir is None:
         raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")

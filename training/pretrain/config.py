@@ -239,11 +239,3 @@ def _plain(kind: Any) -> tuple[Any, bool]:
     """A kind without None, and whether None was among it."""
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return next(option for option in options if option is not NoneType), NoneType in options
-
-
-def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
-    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
-        return {key: text for found in inner for key, text in found.items()}
-    return {} if before == now else {name: f"{name} was {before!r}, now {now!r}"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,7 +67,8 @@ class Logbook:
 def _bar(start: int, steps: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2)
+    # Where standard error is a file, every update is a line.
+    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60)
 
 
 def _board(folder: Path, start: int) -> Any:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from mass_core.config import differences
 from mass_core.errors import InputError, OutputError
 from mass_core.files import write_by
 from mass_core.model import MASS
 
-from ..pretrain.config import differences
 from .distributed import Group
 
 FORMAT = 1
