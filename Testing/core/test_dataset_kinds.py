@@ -78,6 +78,18 @@ def test_masks_are_named_like_the_prepared_cases(kind: str, tmp_path: Path) -> N
         assert np.array_equal(dataset.masks(case.name).full(0), labels_of(dataset, case.name) > 0)
 
 
+def test_a_modality_selects_scans_and_overrules_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    LOOKALIKES["amos"][0](tmp_path)
+    dataset = prepare(tmp_path, "amos", "--modality", "mr")
+    assert [(case.name, case.modality) for case in dataset.cases] == [("amos_0507", "mr")]
+    assert "2 scans of other modalities than mr are left out" in capsys.readouterr().err
+    common = ("--dataset-kind", "amos", "--body-crop", "none", "--output")
+    assert mass("masks", tmp_path, "--method", "labels", "--modality", "ct", *common, tmp_path / "m") == 0
+    assert {path.stem for path in (tmp_path / "m").glob("*.masks")} == {"amos_0001", "amos_0010"}
+    assert mass("prepare", tmp_path, "--modality", "pet", *common, tmp_path / "p") == 2
+    assert "--modality is pet, but the scans of this dataset are ct, mr." in capsys.readouterr().err and not (tmp_path / "p").exists()
+
+
 def test_bcv_axes_are_mended_in_image_and_label(tmp_path: Path) -> None:
     """The files say left, posterior, superior; the voxels run left, anterior, superior."""
     LOOKALIKES["bcv"][0](tmp_path)
@@ -189,7 +201,8 @@ def test_unlabelled_scans_with_masks_are_test_and_without_are_left_out(tmp_path:
     assert "1 scans have neither a label map nor masks" in capsys.readouterr().err
     (tmp_path / "masks").mkdir()
     place = {"origin_xyz": [5 + 11 * 1.0, 6 + 7 * 1.5, 7], "direction": [-1, 0, 0, 0, -1, 0, 0, 0, 1]}
-    MaskSet.of([], SHAPE, SPACING_XYZ[::-1], place).write(tmp_path / "masks" / "case_00210.masks")
+    cube = (((1, 1, 1), (3, 3, 3)), np.ones((2, 2, 2), bool))
+    MaskSet.of([cube], SHAPE, SPACING_XYZ[::-1], place).write(tmp_path / "masks" / "case_00210.masks")
     dataset = prepare(tmp_path, "kits", "--masks", tmp_path / "masks", "--shares", 1, 0, 0)
     assert dataset.splits == {"train": ("case_00000", "case_00001"), "val": (), "test": ("case_00210",)}
     assert dataset.labels("case_00210") is None

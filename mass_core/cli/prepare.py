@@ -240,6 +240,11 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     label_map = scan.read_labels(plan.labels)
     if masks_path is None and label_map is None:
         raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
+    masks = MaskSet.read(masks_path) if masks_path else None
+    if masks is not None and not len(masks):
+        if label_map is None:
+            raise InputError(f"No masks were found in {scan.name}.", "Make them anew with other settings of mass masks, or leave it out.")
+        terminal.warn(f"No masks were found in {scan.name}; it has labels only.")
     warnings = make_case(
         plan.folder,
         scan.name,
@@ -248,7 +253,7 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         patient=plan.patients[scan.name],
         settings=plan.settings(scan),
         labels=None if label_map is None else (label_map, scan.label_files(plan.labels)[0]),
-        masks=MaskSet.read(masks_path) if masks_path else None,
+        masks=masks,
         min_voxels=plan.min_voxels,
     )
     for warning in warnings:
