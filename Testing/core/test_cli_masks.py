@@ -308,6 +308,11 @@ def test_patients_stay_on_one_side(scans: Path, made: Path, tmp_path: Path, caps
     assert "Patient 'p1'" in capsys.readouterr().err and not (tmp_path / "e").exists()
 
 
+def test_empty_splits_are_told(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--shares", 1, 0, 0) == 0
+    assert "No scan is in the split val and test" in capsys.readouterr().err
+
+
 def test_a_split_file_names_the_cases_and_labels(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     split = tmp_path / "split.json"
     split.write_text(

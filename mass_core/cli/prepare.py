@@ -107,6 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
             recipe=to_dict(plan.recipe),
         )
         dataset.write()
+    if empty := [split for split, members in dataset.splits.items() if not members]:
+        told = " and ".join(empty)
+        arguments.terminal.warn(f"No scan is in the split {told}: see --shares and --split. Validation takes val, evaluation takes test.")
     outcome.tell(arguments.terminal, plan.folder)
     return outcome.exit_code
 

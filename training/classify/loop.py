@@ -190,7 +190,7 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
         for batch in _batches(run, range(learner.step, steps)):
             set_rates(learner, settings, learner.step // run.epoch)
             loss = step(run, learner, network, batch, weights)
-            log.add(learner.step, loss=loss)
+            log.add(learner.step, loss=loss, rate=learner.optimiser.param_groups[0]["lr"])
             if learner.step % run.epoch == 0:
                 values = validate(run, learner, weights)
                 log.note(learner.step, epoch=learner.step // run.epoch, **values)

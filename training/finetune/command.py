@@ -167,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
     scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="N=NAME",
+        help="of values in --labels-dir (default: those of a dataset.json beside them)",
+    )
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
     parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
@@ -195,6 +201,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
         names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
         values = {name: getattr(arguments, name) for name in names}
         values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": arguments.set}
+        values["appearance"] = {str(value): {"name": name} for value, name in _names(arguments).items()}
         if arguments.seed is not None:
             values["settings"] = [*arguments.set, f"seed={arguments.seed}"]
     if arguments.output is not None:
@@ -202,6 +209,24 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     if not values.get("folder"):
         raise InputError("Nothing says where the run goes.", "Add --output RUN.")
     return read(Finetune, values)
+
+
+def _names(arguments: argparse.Namespace) -> dict[int, str]:
+    """What the values of label maps in a folder are called, as far as something tells.
+
+    Raises:
+        InputError: if names are given for a dataset, which has its own, or in another form.
+    """
+    from mass_core.data.label_names import names_beside
+
+    if arguments.names is None:
+        return {} if arguments.labels_dir is None else names_beside(arguments.labels_dir)
+    if arguments.labels_dir is None:
+        raise InputError("--names is for label maps in --labels-dir; a dataset names its labels itself.", "Leave --names out.")
+    parted = [word.partition("=") for word in arguments.names]
+    if bad := [word for word, (value, _, name) in zip(arguments.names, parted, strict=True) if not value.isdecimal() or not name]:
+        raise InputError(f"--names holds {bad[0]!r}.", "Give each as a value and a name: 1=liver 2=spleen.")
+    return {int(value): name for value, _, name in parted}
 
 
 def _pairs(arguments: argparse.Namespace) -> list[dict[str, str]]:

@@ -59,7 +59,8 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
             for share in steps_of(crops, state.step, group):
                 began = time.monotonic()
                 values = step(run, state, network, crops, share)
-                means = log.add(state.step, **values, samples_per_s=config.batch_size / (time.monotonic() - began))
+                rate = state.optimiser.param_groups[0]["lr"]
+                means = log.add(state.step, **values, rate=rate, samples_per_s=config.batch_size / (time.monotonic() - began))
                 news.trained(state.step, config, means)
                 if judge and config.validates(state.step):
                     _judge(run, state, judge, log)

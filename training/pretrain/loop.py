@@ -80,6 +80,7 @@ def train(
             arrived = time.monotonic()
             values = step(config, state, network, watch, parts, group)
             now = time.monotonic()
+            values["rate"] = state.optimiser.param_groups[0]["lr"]
             log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
             mark = now
             ending = state.step == config.steps
