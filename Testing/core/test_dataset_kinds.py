@@ -314,6 +314,53 @@ def test_descriptions_must_be_whole_and_of_one_dataset(tmp_path: Path) -> None:
     assert [(case.name, case.frame, case.modality) for case in cases] == [("spleen_2", None, "ct")]
 
 
+def nnunet(tmp_path: Path) -> tuple[Path, dict]:
+    """The miniature of nnU-Net, and what its dataset.json says."""
+    LOOKALIKES["nnunet"][0](tmp_path)
+    folder = tmp_path / "nnUNet_raw" / "Dataset007_Two"
+    return folder, json.loads((folder / "dataset.json").read_text())
+
+
+def test_channels_of_nnunet_are_those_its_description_names(tmp_path: Path) -> None:
+    folder, described = nnunet(tmp_path)
+    (folder / "imagesTr" / "k_2_0001.nrrd").unlink()
+    with pytest.raises(InputError, match="imagesTr/k_2 has the channels 0000, but dataset.json names 0000, 0001") as caught:
+        find_cases([folder], KINDS["nnunet"])
+    assert "Add imagesTr/k_2_0001" in caught.value.cure
+    (folder / "dataset.json").write_text(json.dumps({**described, "channel_names": {"0": "CT"}}))
+    with pytest.raises(InputError, match="names 0000"):
+        find_cases([folder], KINDS["nnunet"])
+    (folder / "dataset.json").unlink()
+    with pytest.raises(InputError, match=r"dataset.json cannot be read"):
+        find_cases([folder], KINDS["nnunet"])
+
+
+def test_regions_of_nnunet_are_explained_and_ignored_voxels_refused(tmp_path: Path) -> None:
+    folder, described = nnunet(tmp_path)
+    labels = {"background": 0, "kidney with cyst": [1, 3], "cyst": [3]}
+    (folder / "dataset.json").write_text(json.dumps({**described, "labels": labels, "regions_class_order": [1, 3]}))
+    cases, (told,) = find_cases([folder], KINDS["nnunet"])
+    assert cases[0].label_names == {1: "kidney with cyst", 3: "cyst"} and told.startswith("kidney with cyst are regions")
+    (folder / "dataset.json").write_text(json.dumps({**described, "labels": {"background": 0, "kidney": 1, "ignore": 2}}))
+    with pytest.raises(InputError, match="not annotated"):
+        find_cases([folder], KINDS["nnunet"])
+
+
+def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
+    folder, _ = nnunet(tmp_path)
+    for broken in ("{}", "[]", '[{"train": ["k_1"]}]', "["):
+        (folder / "splits_final.json").write_text(broken)
+        with pytest.raises(InputError, match="no list of folds"):
+            find_cases([folder], KINDS["nnunet"])
+
+
+def test_a_folder_of_nnunet_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder, _ = nnunet(tmp_path)
+    for given in (folder, folder / "imagesTr"):
+        mass("masks", given, "--method", "labels", "--labels", folder / "labelsTr", "--output", tmp_path / "masks")
+        assert f"{given} looks like a dataset of nnU-Net; --dataset-kind nnunet" in capsys.readouterr().err
+
+
 def test_parts_of_a_dataset_may_lie_apart_but_names_must_differ(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for part, number in (("a", 1), ("b", 2)):
         case = tmp_path / part / f"case_0000{number}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import Recipe
 from ..console import Output
 from ..data.public_layouts import KINDS
-from ..data.scan_files import Scan, distinct_scans, find_scans
+from ..data.scan_files import Scan, distinct_scans, find_scans, looks_like_nnunet
 from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
 from .options import chosen_recipe
@@ -61,6 +61,8 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         InputError: as `find_scans` and `find_cases`.
     """
     if arguments.dataset_kind is None:
+        for folder in filter(looks_like_nnunet, arguments.images):
+            arguments.terminal.warn(f"{folder} looks like a dataset of nnU-Net; --dataset-kind nnunet finds its label maps and splits.")
         return find_scans(arguments.images)
     from ..data.public_cases import find_cases
 
