@@ -59,6 +59,14 @@ def test_no_run_folder_is_left_by_a_run_that_cannot_start(blob_dataset, make_dat
         assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_a_run_that_fails_in_its_first_step_leaves_no_folder_and_takes_none_away(blob_dataset, tmp_path, capsys):
+    settings = ["preprocess.window_zyx=32,32,32", "model.position_size=16"]
+    assert pretrain.main(words(blob_dataset, tmp_path / "run", *settings)) == 2
+    assert "at most 16" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    assert pretrain.main(words(blob_dataset, tmp_path / "mine", *settings)) == 2 and (tmp_path / "mine").exists()
+
+
 def test_scans_without_masks_are_refused_when_there_are_no_others(tmp_path, capsys):
     assert pretrain.main(words(small_scan(tmp_path / "bare", (9, 9, 9), []), tmp_path / "run")) == 2
     assert "mass masks" in capsys.readouterr().err

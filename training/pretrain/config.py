@@ -90,7 +90,7 @@ class OptimConfig:
     learning_rate: float = 1e-3
     """The highest of the run."""
     muon_ratio: float = 0.0
-    """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""
+    """Matrices learn by Muon (`training.optimisers.muon`) at this many times the learning rate; 0: AdamW for all."""
     weight_decay: float = 1e-2
     """Decoupled from the gradient."""
     warmup_steps: int = 300
@@ -104,7 +104,7 @@ class OptimConfig:
     balance_power: float = 0.5
     """Positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy."""
     deep_weight: float = 0.0
-    """Weight of the loss inside the decoder (`training.deep`); the paper has none."""
+    """Weight of the loss inside the decoder (`training.pretrain.deep_supervision`); the paper has none."""
     most_bad_steps: int = 50
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
@@ -153,7 +153,7 @@ class RunConfig:
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
     recompute: Recompute = "nothing"
-    """What is computed again for the gradients instead of kept (`training.recompute`): activations cost little time, blocks more."""
+    """What is computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
     """Compile the network with PyTorch first."""
     channels_last: bool = True

@@ -34,7 +34,7 @@ from ..runs.distributed import Group
 from ..runs.logbook import Logbook
 from ..runs.options import add_run
 from ..runs.precision import autocast
-from ..runs.run_folder import check_enter, enter, publish
+from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
 from ..runs.sources import Source, open_sources
 from ..runs.state import State, update_average
 from ..runs.stopping import Signals, tell_saved
@@ -203,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = changed(recipes.named(args.recipe), args.set)
         group = Group.join(args.device)
-        train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
+        with nothing_left_behind(args.output):
+            train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
         group.leave()
     except MassError as error:
         sys.stderr.write(f"{error}\n")
