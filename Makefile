@@ -46,6 +46,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 # SAM2 without its CUDA extension is Python only, but comes as source; where it cannot be built its tests are skipped, and say so.
 $(VENV)/dev.stamp: $(VENV)/core.stamp Testing/requirements-sam2.txt
 	@$(INSTALL) --editable ".[masks,train,slicer,dev]"
+	@$(INSTALL) --no-deps dynamic-network-architectures  # of nnU-Net, for one example of docs/encoder.md; its decoder needs PyTorch alone
 	@{ $(INSTALL) hydra-core iopath setuptools wheel && SAM2_BUILD_CUDA=0 $(RUN) pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --require-hashes --requirement Testing/requirements-sam2.txt; } \
 	  || echo "SAM2 could not be installed; its tests will be skipped."

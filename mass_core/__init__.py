@@ -18,6 +18,8 @@ _HOMES = {
     "Volume": "volumes.volume",
     "MaskSet": "masks.mask_set",
     "load_model": "weights.checkpoint",
+    "encoder": "weights.encoder",
+    "normalise": "volumes.intensity",
     "Task": "tasks.task",
     "Segmentation": "inference.segmenter",
     "Segmenter": "inference.segmenter",

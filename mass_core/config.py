@@ -197,3 +197,11 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
         raise WeightsError(f"The weights use settings this version does not know: {', '.join(unknown)}.", "Update MASSSlicer.")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return kind(**arguments)
+
+
+def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
+    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
+        return {key: text for found in inner for key, text in found.items()}
+    return {} if before == now else {name: f"{name} was {before!r}, now {now!r}"}

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,10 @@ from .errors import MassError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+_LINE_S = 60.0
+"""Between two lines that tell how far a run is, where no bar can."""
 
 
 def say_all_letters() -> None:
@@ -100,16 +105,22 @@ class JsonLines:
 
 
 class Terminal:
-    """Results on standard output; a progress bar, warnings and errors on standard error. The bar shows on a real terminal only."""
+    """Results on standard output; a progress bar, or away from a real terminal a line a minute, warnings and errors on standard error."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
         self._bar: Progress | None = None
         self._stages: dict[str, TaskID] = {}
+        self._told = time.monotonic()
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
+        left = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
+        eta = "  ".join([left, *(f"{name} {value:.3g}" for name, value in (values or {}).items())])
         if not sys.stderr.isatty():
+            if time.monotonic() - self._told >= _LINE_S:
+                self._told = time.monotonic()
+                print(f"{stage}: {100 * fraction:.0f} %  {eta}".rstrip(), file=sys.stderr, flush=True)
             return
         if self._bar is None:
             self._bar = _new_bar()
@@ -118,8 +129,6 @@ class Terminal:
             for other in self._stages.values():
                 self._bar.update(other, visible=False)
             self._stages[stage] = self._bar.add_task(stage, total=1.0, eta="")
-        left = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
-        eta = "  ".join([left, *(f"{name} {value:.3g}" for name, value in (values or {}).items())])
         self._bar.update(self._stages[stage], completed=fraction, eta=eta, visible=True)
 
     def tell(self, text: str) -> None:

@@ -1,37 +1,23 @@
 """Curves of a run: `python -m training.curves RUN` draws `RUN/log.jsonl` into `RUN/curves.png`, as a run does at its end."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mass_core.errors import InputError, MassError
+from mass_core.errors import MassError
 from mass_core.files import write_by
 
-_PANELS = (("loss",), ("dice", "val_dice"), ("norm",), ("lost", "empty"), ("samples_per_s",), ("data_wait",))
+from .run_log import read_log
 
-
-def read_log(path: Path) -> dict[str, dict[int, float]]:
-    """Values by name and step; of a step that was run again the last one.
-
-    Raises:
-        InputError: if there is no log.
-    """
-    if not path.exists():
-        raise InputError(f"There is no {path}.", "Give the folder of a run.")
-    values: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line a killed run was writing
-            continue
-        for name, value in record.items():
-            if name != "step":
-                values.setdefault(name, {})[record["step"]] = value
-    return values
+_PANELS = (
+    *(("loss", "val_loss"), ("dice", "val_dice"), ("val_auc",), ("rate",), ("norm",), ("lost", "empty")),
+    *(("samples_per_s",), ("data_wait",), ("minutes",)),
+)
+"""Values drawn together, each panel where the log has some of them."""
+_COLUMNS = 4
 
 
 def draw(run: Path) -> Path:
@@ -42,10 +28,13 @@ def draw(run: Path) -> Path:
         OutputError: if the picture cannot be written.
     """
     values = read_log(run / "log.jsonl")
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    for axes, names in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+    panels = [known for names in _PANELS if (known := [name for name in names if values.get(name)])]
+    rows = max(1, -(-len(panels) // _COLUMNS))
+    figure = Figure(figsize=(3.5 * _COLUMNS, 3 * rows), layout="constrained")
+    for place, names in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, _COLUMNS, place)
         for name in names:
-            points = sorted(values.get(name, {}).items())
+            points = sorted(values[name].items())
             axes.plot([step for step, _ in points], [value for _, value in points], marker="." if len(points) < 30 else "", label=name)
         axes.set_xlabel("step")
         axes.legend(frameon=False)

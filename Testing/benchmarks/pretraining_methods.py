@@ -1,6 +1,6 @@
 """Other ways to pretrain the same encoder, beside MASS: the paper's table 1 at a size two cores can do.
 
-    python -m Testing.benchmarks.pretraining_methods pretrain --method mae --steps 1500 --data DATASET [DATASET...] --output MAE.safetensors
+    python -m Testing.benchmarks.pretraining_methods pretrain --method mae --steps 1500 --data DATASET[=WEIGHT]... --output MAE.safetensors
     python -m Testing.benchmarks.pretraining_methods compare --dataset LABELLED --weights NONE.safetensors MAE.safetensors ... --output DIR
 
 `pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` hides most blocks of a view and has them
@@ -8,7 +8,8 @@ drawn again, `simclr` tells views of one scan from views of other scans, `none` 
 learned, everything else is the recipe's random start. All see the same scans in the same order, in the same poses and intensities, with
 the same optimiser, rates and average. A run that was stopped goes on from its last state, in OUTPUT's name with `.run`, when called again.
 
-`compare` runs `mass evaluate` for every weights file, hands it what stands behind `--`, and prints all tables as one.
+`compare` runs `mass evaluate --methods finetuned` for every weights file, hands it what stands behind `--`, other methods for instance, and
+prints all tables as one.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from torch.nn.functional import interpolate
 from mass_core.errors import MassError
 from training.pretrain import recipes
 from training.pretrain.config import RunConfig, changed
-from training.pretrain.loader import batches
+from training.pretrain.loader import batches, episodes_of
 from training.pretrain.loop import advance, augmented_views, train
 from training.pretrain.schedule import window_at
 from training.pretrain.start import optimiser_of, start
@@ -39,6 +40,7 @@ from training.runs.distributed import Group
 from training.runs.logbook import Logbook
 from training.runs.precision import autocast, scaler
 from training.runs.run_folder import enter, publish
+from training.runs.sources import Source, open_sources
 from training.runs.state import State
 
 HIDDEN = 0.75
@@ -115,32 +117,34 @@ def configured(method: str, steps: int, settings: Sequence[str]) -> RunConfig:
     return replace(config, name=f"{config.name} {method}")
 
 
-def pretrain(method: str, config: RunConfig, data: Sequence[Path], output: Path) -> None:
+def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path) -> None:
     """Run to the end, or on from the last state, and write the weights."""
     group, folder = Group(0, 1, torch.device("cpu")), output.with_suffix(".run")
     if method == "mass":
-        train(config, data, folder, group, resume="auto", minutes=0)
+        train(config, sources, folder, group, resume="auto", minutes=0)
         shutil.copyfile(folder / "last.safetensors", output)
         return
     whole = start(config, group.device, None)
     if method != "none":
-        learned = learn(LEARNERS[method], config, data, folder, group)
+        learned = learn(LEARNERS[method], config, sources, folder, group)
         whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
         whole.step = learned.step
-    publish(config, data, output, whole)
+    publish(config, sources, output, whole)
 
 
 def learn(
-    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, data: Sequence[Path], folder: Path, group: Group
+    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, sources: Sequence[Source], folder: Path, group: Group
 ) -> State:
     """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
+    episodes = episodes_of(config, sources)
     network = learner(start(config, group.device, None).network.encoder, config.model.channels).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
     state = State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, group.device))
+    state.origin = {"datasets": list(map(str, sources))}
     enter(config, folder, state, group, "auto")
     with Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every) as log:
         mark = time.monotonic()
-        for (batch,) in batches(config, data, state.step, group):
+        for (batch,) in batches(config, episodes, state.step, group):
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
             views, _ = augmented_views(batch, window_at(state.step, config), config, generator)
             state.optimiser.zero_grad(set_to_none=True)
@@ -157,7 +161,11 @@ def learn(
 
 
 def compare(weights: Sequence[Path], dataset: Path, output: Path, more: Sequence[str]) -> str:
-    """Evaluate every weights file and return one table in Markdown: a row for each; mean Dice and its standard deviation over draws."""
+    """Evaluate every weights file and return one table in Markdown: a row for each; mean Dice and its standard deviation over draws.
+
+    Networks are finetuned unless `more` names other `--methods`: of most ways to pretrain only the encoder has learned.
+    """
+    more = more if "--methods" in more else ["--methods", "finetuned", *more]
     found: dict[str, dict[tuple[int, str], str]] = {}
     for path in weights:
         folder = output / path.stem
@@ -179,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one = commands.add_parser("pretrain")
     one.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
     one.add_argument("--steps", type=int, default=1500)
-    one.add_argument("--data", nargs="+", type=Path, required=True)
+    one.add_argument("--data", nargs="+", required=True, metavar="DATASET[=WEIGHT]")
     one.add_argument("--output", type=Path, required=True)
     one.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value")
     all_of_them = commands.add_parser("compare")
@@ -191,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         if args.command == "pretrain":
-            pretrain(args.method, configured(args.method, args.steps, args.set), args.data, args.output)
+            pretrain(args.method, configured(args.method, args.steps, args.set), open_sources(args.data), args.output)
         else:
             print(compare(args.weights, args.dataset, args.output, more))
     except MassError as error:

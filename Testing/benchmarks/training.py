@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mass_core.data.opening import open_dataset
 from training.pretrain import recipes
 from training.pretrain.config import RunConfig, changed
 from training.pretrain.episodes import Episodes, collate
-from training.pretrain.schedule import window_at
+from training.pretrain.loader import episodes_of
+from training.runs.sources import open_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,15 +51,7 @@ def main() -> int:
 
 def opened(config: RunConfig, data: list[Path]) -> Episodes:
     """The episodes of a run."""
-    return Episodes(
-        [open_dataset(path) for path in data],
-        config.episodes,
-        window=lambda step: window_at(step, config),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        steps=config.steps,
-        weights=config.dataset_weights,
-    )
+    return episodes_of(config, open_sources([str(path) for path in data]))
 
 
 def loader(config: RunConfig, data: list[Path]) -> float:

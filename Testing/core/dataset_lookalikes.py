@@ -199,6 +199,28 @@ def msd(folder: Path) -> Expected:
     }
 
 
+def nnunet(folder: Path) -> Expected:
+    """Two channels, another format, a label that is missing among the numbers, one fold."""
+    task = folder / "nnUNet_raw" / "Dataset007_Two"
+    described = {
+        "channel_names": {"0": "CT", "1": "T2 w"},
+        "labels": {"background": 0, "kidney": 1, "cyst": 3},
+        "numTraining": 2,
+        "file_ending": ".nrrd",
+    }
+    task.mkdir(parents=True)
+    (task / "dataset.json").write_text(json.dumps(described))
+    (task / "splits_final.json").write_text(json.dumps([{"train": ["k_1"], "val": ["k_2"]}, {"train": ["k_2"], "val": ["k_1"]}]))
+    for part, name, seed in (("Tr", "k_1", 1), ("Tr", "k_2", 2), ("Ts", "k_9", 3)):
+        pair(task / f"images{part}" / f"{name}_0000.nrrd", task / f"labels{part}" / f"{name}.nrrd", seed, 3)
+        write(task / f"images{part}" / f"{name}_0001.nrrd", arrays(seed)[0] * 2)
+    return {
+        f"{name}_{channel}": (name, modality, split)
+        for name, split in (("k_1", "train"), ("k_2", "val"), ("k_9", "test"))
+        for channel, modality in (("CT", "ct"), ("T2_w", "mr"))
+    }
+
+
 LOOKALIKES: dict[str, tuple[Callable[[Path], Expected], dict[int, str], int]] = {
     "amos": (amos, {1: "spleen", 6: "liver", 10: "pancreas", 14: "bladder"}, 15),
     "bcv": (bcv, {1: "spleen", 10: "portal and splenic vein", 13: "left adrenal gland"}, 13),
@@ -214,5 +236,6 @@ LOOKALIKES: dict[str, tuple[Callable[[Path], Expected], dict[int, str], int]] = 
     "autopet": (autopet, {1: "lesion"}, 1),
     "ctpelvic1k": (ctpelvic1k, {1: "sacrum", 4: "lumbar vertebrae"}, 4),
     "msd": (msd, {1: "edema", 2: "tumour"}, 2),
+    "nnunet": (nnunet, {1: "kidney", 3: "cyst"}, 3),
 }
 """Of each kind: its builder, some of its label names, and the value its label maps hold."""

@@ -245,6 +245,13 @@ def test_safetensors_of_others_and_of_the_future(tiny_weights: Path, tmp_path: P
     refused(path, "settings this version does not know: depth")
 
 
+def test_a_loaded_network_is_frozen_until_it_is_told_to_learn(tiny_weights: Path) -> None:
+    network = load_model(tiny_weights, "cpu").network
+    assert not network.training and not any(weight.requires_grad for weight in network.parameters())
+    assert all(weight.requires_grad for weight in network.requires_grad_(True).train().parameters())
+    assert load_model.__doc__ and "parameters frozen" in load_model.__doc__
+
+
 def test_no_file(tmp_path: Path) -> None:
     refused(tmp_path / "absent.pth", "no weights")
     refused(tmp_path, "is a folder")

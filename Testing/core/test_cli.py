@@ -16,6 +16,7 @@ import pytest
 from mass_core.cli import build_parser, main
 from mass_core.cli.options import chosen_recipe, use_ema
 from mass_core.config import RELEASED_SWITCHES, Recipe
+from mass_core.console import Terminal
 from mass_core.data import phantoms
 from mass_core.errors import InputError, OutputError
 from mass_core.outputs import Job, plan, stem
@@ -206,6 +207,16 @@ def test_json_lines(before: bool, scans: Path, tiny_weights: Path, tmp_path: Pat
     assert result["output"] == str(out)
     assert [label["value"] for label in result["labels"]] == [1, 2]
     assert result["passes"] == [[1, 2]] and result["modality"] == "ct" and result["device"] == "cpu"
+
+
+def test_progress_is_a_line_a_minute_where_no_bar_can_be(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr("mass_core.console.time.monotonic", lambda: float(next(clock)))
+    terminal = Terminal()
+    for tenth in range(1, 11):
+        terminal.progress("segment", tenth / 10, 100.0 - 10 * tenth, {"loss": 0.5})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "segment: 30 %  70 s left  loss 0.5" and 2 <= len(lines) <= 4
 
 
 def test_json_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

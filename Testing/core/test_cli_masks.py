@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,39 @@ def test_a_stopped_run_leaves_its_table(scans: Path, made: Path, tmp_path: Path,
     assert [row["status"] for row in rows] == ["present", "done", "present"] and all(row["best"] and row["seconds"] for row in rows)
 
 
+def test_sigterm_leaves_the_table_as_ctrl_c_does(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mass_core.masks.supervoxels import slic as slic_backend
+
+    real, calls = slic_backend.generate, []
+
+    def ended(*arguments: object) -> list:
+        calls.append(arguments)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(slic_backend, "generate", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    assert mass("masks", scans / "images", "--output", tmp_path, "--modality", "ct", "--max-masks", 20) == 130
+    assert [(row["case"], row["status"]) for row in table(tmp_path / "summary.csv")] == [("p10_a", "done")]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_masks_and_the_most_masks_are_told(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """No masks: the likely cause, exit status 3, also when they are there from an earlier run; `mass prepare` then refuses by name."""
+    command = ("masks", scans / "images", "--modality", "ct", "--output", tmp_path / "few")
+    assert mass(*command, "--min-voxels", 10**6) == 3
+    told = capsys.readouterr().err
+    assert "No masks were found in p10_a, p1_a, p1_b." in told and "--min-voxels" in told and "--max-masks" not in told
+    assert mass(*command) == 3 and mass(*command, "--overwrite", "--max-masks", 20) == 0
+    assert "A scan gets at most 20 masks" in capsys.readouterr().err
+    MaskSet.of([], (4, 4, 4), (1.0, 1.0, 1.0)).write(tmp_path / "few" / "p1_b.masks")
+    prepare = ("prepare", scans / "images", "--masks", tmp_path / "few", "--modality", "ct", "--spacing", 6, 6, 6, "--output")
+    assert mass(*prepare, tmp_path / "d") == 3
+    assert "No masks were found in p1_b." in capsys.readouterr().err
+    assert [case.name for case in Dataset.read(tmp_path / "d").cases] == ["p10_a", "p1_a"]
+
+
 def test_what_cannot_be_compared_fails_but_keeps_its_masks(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "labels").mkdir()
     Volume(np.ones((4, 4, 4), np.uint8), Geometry(shape_zyx=(4, 4, 4), origin_xyz=(900.0, 0.0, 0.0))).write(
@@ -272,6 +306,11 @@ def test_patients_stay_on_one_side(scans: Path, made: Path, tmp_path: Path, caps
     leaky.write_text(json.dumps({"train": ["p1_a"], "test": ["p1_b"]}))
     assert prepare(scans, made, tmp_path / "e", "--split", leaky) == 2
     assert "Patient 'p1'" in capsys.readouterr().err and not (tmp_path / "e").exists()
+
+
+def test_empty_splits_are_told(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--shares", 1, 0, 0) == 0
+    assert "No scan is in the split val and test" in capsys.readouterr().err
 
 
 def test_a_split_file_names_the_cases_and_labels(scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

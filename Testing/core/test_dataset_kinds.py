@@ -78,6 +78,18 @@ def test_masks_are_named_like_the_prepared_cases(kind: str, tmp_path: Path) -> N
         assert np.array_equal(dataset.masks(case.name).full(0), labels_of(dataset, case.name) > 0)
 
 
+def test_a_modality_selects_scans_and_overrules_none(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    LOOKALIKES["amos"][0](tmp_path)
+    dataset = prepare(tmp_path, "amos", "--modality", "mr")
+    assert [(case.name, case.modality) for case in dataset.cases] == [("amos_0507", "mr")]
+    assert "2 scans of other modalities than mr are left out" in capsys.readouterr().err
+    common = ("--dataset-kind", "amos", "--body-crop", "none", "--output")
+    assert mass("masks", tmp_path, "--method", "labels", "--modality", "ct", *common, tmp_path / "m") == 0
+    assert {path.stem for path in (tmp_path / "m").glob("*.masks")} == {"amos_0001", "amos_0010"}
+    assert mass("prepare", tmp_path, "--modality", "pet", *common, tmp_path / "p") == 2
+    assert "--modality is pet, but the scans of this dataset are ct, mr." in capsys.readouterr().err and not (tmp_path / "p").exists()
+
+
 def test_bcv_axes_are_mended_in_image_and_label(tmp_path: Path) -> None:
     """The files say left, posterior, superior; the voxels run left, anterior, superior."""
     LOOKALIKES["bcv"][0](tmp_path)
@@ -189,7 +201,8 @@ def test_unlabelled_scans_with_masks_are_test_and_without_are_left_out(tmp_path:
     assert "1 scans have neither a label map nor masks" in capsys.readouterr().err
     (tmp_path / "masks").mkdir()
     place = {"origin_xyz": [5 + 11 * 1.0, 6 + 7 * 1.5, 7], "direction": [-1, 0, 0, 0, -1, 0, 0, 0, 1]}
-    MaskSet.of([], SHAPE, SPACING_XYZ[::-1], place).write(tmp_path / "masks" / "case_00210.masks")
+    cube = (((1, 1, 1), (3, 3, 3)), np.ones((2, 2, 2), bool))
+    MaskSet.of([cube], SHAPE, SPACING_XYZ[::-1], place).write(tmp_path / "masks" / "case_00210.masks")
     dataset = prepare(tmp_path, "kits", "--masks", tmp_path / "masks", "--shares", 1, 0, 0)
     assert dataset.splits == {"train": ("case_00000", "case_00001"), "val": (), "test": ("case_00210",)}
     assert dataset.labels("case_00210") is None
@@ -299,6 +312,53 @@ def test_descriptions_must_be_whole_and_of_one_dataset(tmp_path: Path) -> None:
         find_cases([tmp_path], KINDS["msd"])
     cases, _ = find_cases([other], KINDS["msd"])
     assert [(case.name, case.frame, case.modality) for case in cases] == [("spleen_2", None, "ct")]
+
+
+def nnunet(tmp_path: Path) -> tuple[Path, dict]:
+    """The miniature of nnU-Net, and what its dataset.json says."""
+    LOOKALIKES["nnunet"][0](tmp_path)
+    folder = tmp_path / "nnUNet_raw" / "Dataset007_Two"
+    return folder, json.loads((folder / "dataset.json").read_text())
+
+
+def test_channels_of_nnunet_are_those_its_description_names(tmp_path: Path) -> None:
+    folder, described = nnunet(tmp_path)
+    (folder / "imagesTr" / "k_2_0001.nrrd").unlink()
+    with pytest.raises(InputError, match="imagesTr/k_2 has the channels 0000, but dataset.json names 0000, 0001") as caught:
+        find_cases([folder], KINDS["nnunet"])
+    assert "Add imagesTr/k_2_0001" in caught.value.cure
+    (folder / "dataset.json").write_text(json.dumps({**described, "channel_names": {"0": "CT"}}))
+    with pytest.raises(InputError, match="names 0000"):
+        find_cases([folder], KINDS["nnunet"])
+    (folder / "dataset.json").unlink()
+    with pytest.raises(InputError, match=r"dataset.json cannot be read"):
+        find_cases([folder], KINDS["nnunet"])
+
+
+def test_regions_of_nnunet_are_explained_and_ignored_voxels_refused(tmp_path: Path) -> None:
+    folder, described = nnunet(tmp_path)
+    labels = {"background": 0, "kidney with cyst": [1, 3], "cyst": [3]}
+    (folder / "dataset.json").write_text(json.dumps({**described, "labels": labels, "regions_class_order": [1, 3]}))
+    cases, (told,) = find_cases([folder], KINDS["nnunet"])
+    assert cases[0].label_names == {1: "kidney with cyst", 3: "cyst"} and told.startswith("kidney with cyst are regions")
+    (folder / "dataset.json").write_text(json.dumps({**described, "labels": {"background": 0, "kidney": 1, "ignore": 2}}))
+    with pytest.raises(InputError, match="not annotated"):
+        find_cases([folder], KINDS["nnunet"])
+
+
+def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
+    folder, _ = nnunet(tmp_path)
+    for broken in ("{}", "[]", '[{"train": ["k_1"]}]', "["):
+        (folder / "splits_final.json").write_text(broken)
+        with pytest.raises(InputError, match="no list of folds"):
+            find_cases([folder], KINDS["nnunet"])
+
+
+def test_a_folder_of_nnunet_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder, _ = nnunet(tmp_path)
+    for given in (folder, folder / "imagesTr"):
+        mass("masks", given, "--method", "labels", "--labels", folder / "labelsTr", "--output", tmp_path / "masks")
+        assert f"{given} looks like a dataset of nnU-Net; --dataset-kind nnunet" in capsys.readouterr().err
 
 
 def test_parts_of_a_dataset_may_lie_apart_but_names_must_differ(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

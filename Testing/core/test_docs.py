@@ -58,6 +58,14 @@ def test_every_setting_is_explained() -> None:
     assert [field.name for field in fields(ModelConfig) if f"`{field.name}`" not in formats] == []
 
 
+def test_the_page_of_training_settings_is_that_of_the_code() -> None:
+    """Every field, with its default, and a word about each."""
+    settings_page = pytest.importorskip("Testing.settings_page")
+    text = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert text == settings_page.page(), "make it again: python -m Testing.settings_page > docs/settings.md"
+    assert [row for row in text.splitlines() if row.endswith("|  |")] == []
+
+
 def test_every_mend_has_its_row() -> None:
     preprocessing = (REPOSITORY / "docs" / "preprocessing.md").read_text(encoding="utf-8")
     assert [name for name in RELEASED_SWITCHES if f"| `{name}` |" not in preprocessing] == []

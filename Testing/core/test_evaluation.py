@@ -252,9 +252,9 @@ def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: P
     before = (output / "summary.json").read_text()
     assert mass(*fixed, "--repeats", 2) == 0 and len(judged) == 1 and (output / "summary.json").read_text() == before
     assert mass(*fixed, "--repeats", 2, "--threshold", 0.3) == 2
-    assert "other settings: recipe was" in capsys.readouterr().err
+    assert "other settings: recipe.threshold was 0.6, now 0.3." in capsys.readouterr().err
     assert mass(*fixed, "--repeats", 2, "--precision", "bfloat16") == 2
-    assert "other settings: precision was auto, now bfloat16" in capsys.readouterr().err
+    assert "other settings: precision was 'auto', now 'bfloat16'" in capsys.readouterr().err
     assert mass(*fixed, "--threshold", 0.3, "--overwrite") == 0
     assert len(read_scores(output)) == 2 * 2 and len(list((output / "models").iterdir())) == 2, "begun anew"
     (output / "settings.json").unlink()

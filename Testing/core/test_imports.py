@@ -104,7 +104,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
-    "training.runs.state": {"training.pretrain": "the settings of every run, and the pretraining's own, lie in pretrain/config.py"},
     "training.finetune.command": {"training.pretrain": "`changed` lies in pretrain/config.py"},
     "training.finetune.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
     "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},

@@ -47,17 +47,37 @@ def test_a_dataset_without_scans_is_refused(tmp_path, capsys):
     assert "No scan of the split 'train' has masks" in capsys.readouterr().err
 
 
+def test_no_run_folder_is_left_by_a_run_that_cannot_start(blob_dataset, make_dataset, tmp_path, capsys):
+    other = make_dataset(tmp_path / "other", scans=1)
+    for data, told in (
+        ([f"{blob_dataset}=0.5", str(other)], "has none"),
+        ([f"{blob_dataset}=much"], "'much'"),
+        ([f"{blob_dataset}=0"], "above zero"),
+        ([str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        assert pretrain.main(["--data", *data, "--output", str(tmp_path / "run"), "--set", *TINY]) == 2
+        assert told in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_no_folder_and_takes_none_away(blob_dataset, tmp_path, capsys):
+    settings = ["preprocess.window_zyx=32,32,32", "model.position_size=16"]
+    assert pretrain.main(words(blob_dataset, tmp_path / "run", *settings)) == 2
+    assert "at most 16" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    assert pretrain.main(words(blob_dataset, tmp_path / "mine", *settings)) == 2 and (tmp_path / "mine").exists()
+
+
 def test_scans_without_masks_are_refused_when_there_are_no_others(tmp_path, capsys):
     assert pretrain.main(words(small_scan(tmp_path / "bare", (9, 9, 9), []), tmp_path / "run")) == 2
     assert "mass masks" in capsys.readouterr().err
 
 
-def test_a_scan_without_masks_among_others_is_passed_over(make_dataset, tmp_path):
+def test_training_scans_without_masks_are_refused_by_name(make_dataset, tmp_path, capsys):
     data = make_dataset(tmp_path / "data", scans=2)
     dataset = Dataset.read(data)
     replace(dataset, cases=(replace(dataset.cases[0], masks=None), dataset.cases[1])).write()
-    assert pretrain.main(words(data, tmp_path / "run")) == 0
-    assert np.isfinite(losses(tmp_path / "run")).all()
+    assert pretrain.main(words(data, tmp_path / "run")) == 2
+    assert "no masks: case0 of blobs." in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("recipe", ["smoke", "paper", "released"])

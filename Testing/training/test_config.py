@@ -16,7 +16,7 @@ from training.pretrain.schedule import ema_decay, learning_rate, pose_strength, 
         ("compile=true", ("compile",), True),
         ("episodes.task_slots=3,4", ("episodes", "task_slots"), (3, 4)),
         ("model.channels=8,32,32,32", ("model", "channels"), (8, 32, 32, 32)),
-        ("dataset_weights=1,2.5", ("dataset_weights",), (1.0, 2.5)),
+        ("appearance.gamma=1,2.5", ("appearance", "gamma"), (1.0, 2.5)),
         ("preprocess.spacing_zyx=2,1.5,1", ("preprocess", "spacing_zyx"), (2.0, 1.5, 1.0)),
         ("preprocess.interpolation=bspline", ("preprocess", "interpolation"), "bspline"),
     ],
@@ -36,9 +36,9 @@ def test_mistyped_settings_are_refused(setting):
 
 
 def test_none_takes_a_value_away_and_nothing_empties_a_list():
-    """A spacing of None is chosen from the reference; recipe `small` weighs three datasets."""
+    """A spacing of None is chosen from the reference."""
     assert changed(recipes.paper(), ["preprocess.spacing_zyx=none"]).preprocess.spacing_zyx is None
-    assert changed(recipes.small(), ["dataset_weights="]).dataset_weights == ()
+    assert changed(recipes.small(), ["episodes.task_slots="]).episodes.task_slots == ()
 
 
 @pytest.mark.parametrize(

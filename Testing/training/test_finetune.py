@@ -17,7 +17,7 @@ from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
-from training.curves import read_log
+from training.curves import draw
 from training.finetune import command as finetune_command
 from training.finetune import loop as finetune
 from training.finetune import recipes as finetune_recipes
@@ -25,6 +25,7 @@ from training.finetune.cases import hold_out
 from training.finetune.fixed_classes import rates
 from training.finetune.reporting import News
 from training.finetune.validation import Judge
+from training.run_log import read_log
 from training.runs.state import saved
 
 from .balls import SHAPE, SPLITS, write_dataset, write_files, write_weights
@@ -136,6 +137,12 @@ def test_a_folder_with_a_run_is_not_entered_by_chance(tune, capsys):
     assert code == 2 and "batch_size was 2, now 4" in failed["message"]
 
 
+def test_a_run_goes_on_with_its_own_scans_only(tune):
+    assert tune("--epochs", 1)[0] == 0
+    code, failed, _ = tune("--epochs", 2, "--resume", "--shots", 1)
+    assert code == 2 and "scans was 'balls (scans: 3" in failed["message"] and "now 'balls (scans: 1" in failed["message"]
+
+
 def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5, 0.55, 0.4, 0.9])
     monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})
@@ -231,6 +238,39 @@ def test_files_are_prepared_and_some_kept_apart(tune, tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/data/cases").rglob("*.npy")}
     assert tune("--images", images, "--labels-dir", labels, "--epochs", 2, "--resume", data=False)[0] == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "run/data/cases").rglob("*.npy")}
+
+
+@pytest.mark.parametrize("given", [["--names", "1=bright", "2=dark, small"], None])
+def test_classes_of_files_have_the_names_given_or_those_of_a_description(tune, tmp_path, given):
+    images, labels = write_files(tmp_path / "files", 2)
+    (tmp_path / "files/dataset.json").write_text('{"labels": {"background": 0, "bright": 1, "dark, small": 2}}')
+    code, result, _ = tune("--images", images, "--labels-dir", labels, "--epochs", 1, *(given or []), data=False)
+    assert code == 0 and [label["name"] for label in result["labels"]] == ["bright", "dark, small"]
+    code, failed, _ = tune("--names", "1=x", output=tmp_path / "other")
+    assert code == 2 and "a dataset names its labels itself" in failed["message"]
+    code, failed, _ = tune("--modality", "ct", output=tmp_path / "other")
+    assert code == 2 and "a dataset knows" in failed["message"]
+    (tmp_path / "imagesTr").mkdir()
+    (images / "scan0.nii.gz").rename(tmp_path / "imagesTr/scan0_0000.nii.gz")
+    code, failed, _ = tune("--images", tmp_path / "imagesTr", "--labels-dir", labels, data=False, output=tmp_path / "other")
+    assert code == 2 and "looks like a dataset of nnU-Net" in failed["message"] and "--dataset-kind nnunet" in failed["cure"]
+    code, failed, _ = tune("--images", images, "--labels-dir", labels, "--names", "liver", data=False, output=tmp_path / "other")
+    assert code == 2 and "'liver'" in failed["message"] and not (tmp_path / "other").exists()
+
+
+def test_the_log_tells_rate_and_time_and_only_what_it_holds_is_drawn(tune, tmp_path, monkeypatch):
+    assert tune("--epochs", 1)[0] == 0
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert set(log["rate"].values()) == {1e-4} and list(log["minutes"].values()) == sorted(log["minutes"].values())
+    before = max(log["minutes"].values())
+    assert tune("--epochs", 2, "--resume")[0] == 0
+    assert min(value for step, value in read_log(tmp_path / "run/log.jsonl")["minutes"].items() if step > 2) >= before
+    drawn = []
+    monkeypatch.setattr("training.curves.write_by", lambda path, write: drawn.append(write.__closure__))
+    draw(tmp_path / "run")
+    (figure,) = (cell.cell_contents for cell in drawn[0])
+    titles = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
+    assert titles == [["loss"], ["dice", "val_dice"], ["rate"], ["norm"], ["samples_per_s"], ["minutes"]]
 
 
 def test_who_is_held_out():

@@ -126,6 +126,16 @@ def test_another_recipe_is_refused_by_what_differs(six_steps, blob_dataset, caps
     assert "optim.learning_rate was 0.001, now 0.5" in told and "seed was 42, now 1" in told and "batch_size" not in told
 
 
+@pytest.mark.parametrize("weight", ["", "=2"])
+def test_other_datasets_are_refused_by_name(six_steps, make_dataset, tmp_path, capsys, weight):
+    data = make_dataset(tmp_path / "data", scans=2)
+    before = (six_steps / "last.safetensors").read_bytes()
+    assert run(f"{data}{weight}", six_steps, "steps=6", resume="last") == 2
+    told = capsys.readouterr().err
+    assert "datasets was ['blobs (scans: 3" in told and "now ['blobs (scans: 2" in told and ("with weight 2" in told) == bool(weight)
+    assert (six_steps / "last.safetensors").read_bytes() == before
+
+
 def test_another_length_is_allowed_and_said(six_steps, blob_dataset, tmp_path, capsys):
     output = tmp_path / "run"
     shutil.copytree(six_steps, output)
@@ -188,9 +198,26 @@ def test_a_signal_saves_and_leaves(blob_dataset, tmp_path, number, workers):
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=60)[1].decode("utf-8", "replace")
     assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert f"Saved at step {newest(tmp_path)['step']} of 100000" in errors
     logged = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert newest(tmp_path)["step"] == logged[-1]
     assert (tmp_path / "last.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 1), (signal.SIGINT, 1)])
+def test_a_signal_to_torchrun_saves_and_says_so(blob_dataset, tmp_path, number, status):
+    """torchrun passes the signal on, waits, and ends with an error of its own whatever its processes return."""
+    settings = ["steps=100000", "batch_size=2", "save_every=100000", "log_every=1"]
+    launcher = started(*TORCHRUN, "--standalone", *MODULE, *words(blob_dataset, tmp_path, *settings))
+    until = time.monotonic() + 120
+    while not (tmp_path / "log.jsonl").exists() or not (tmp_path / "log.jsonl").read_text():
+        assert launcher.poll() is None and time.monotonic() < until, launcher.communicate()[1].decode("utf-8", "replace")
+        time.sleep(0.02)
+    launcher.send_signal(number)
+    errors = launcher.communicate(timeout=60)[1].decode("utf-8", "replace")
+    assert launcher.returncode == status, errors
+    assert errors.count(f"Saved at step {newest(tmp_path)['step']} of 100000") == 1 and (tmp_path / "last.safetensors").exists()
 
 
 def worker_of_rank(launcher, rank):

@@ -12,6 +12,7 @@ from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import changed
 from training.runs.distributed import Group
+from training.runs.sources import open_sources
 from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
@@ -35,7 +36,9 @@ def test_twenty_steps_are_ten_and_ten_more(blob_dataset, tmp_path, optimiser, mo
     clock = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain.time, "monotonic", lambda: float(next(clock)))  # two looks a step
-        pretrain.train(config, [blob_dataset], tmp_path / "parts", Group(0, 1, torch.device("cpu")), resume="", minutes=20 / 60)
+        pretrain.train(
+            config, open_sources([str(blob_dataset)]), tmp_path / "parts", Group(0, 1, torch.device("cpu")), resume="", minutes=20 / 60
+        )
     assert state_of(tmp_path / "parts")["step"] == 10
     assert run(blob_dataset, tmp_path / "parts", "steps=20", optimiser, resume=True) == 0
     whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")

@@ -13,7 +13,7 @@ from Testing.benchmarks.pretraining_methods import BLOCK, Mae, SimClr, configure
 from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "early_window=16",
-        "episodes.task_slots=2", "episodes.smallest_voxels=8", "dataset_weights=1", "log_every=1", "batch_size=4",
+        "episodes.task_slots=2", "episodes.smallest_voxels=8", "log_every=1", "batch_size=4",
         "precision=float32"]  # fmt: skip
 CHANNELS = (8, 32)
 
@@ -107,7 +107,11 @@ def test_tables_are_joined(tmp_path, monkeypatch):
         "| pretraining | finetuned, 1-shot | finetuned, 5-shot |", "|---|--:|--:|",
         "| none | 0.375 (0.010) |  |", "| mae | 0.750 (0.010) | 0.750 (0.010) |",
     ]  # fmt: skip
-    assert all(command[-2:] == ["--shots", "1"] for command in asked)
+    assert all(command[-4:] == ["--methods", "finetuned", "--shots", "1"] for command in asked)
+    for folder in ("none", "mae"):
+        (tmp_path / folder / "summary.json").unlink(), (tmp_path / folder).rmdir()
+    pretraining_methods.compare(paths, tmp_path / "data", tmp_path, ["--methods", "adapted"])
+    assert all(command[-2:] == ["--methods", "adapted"] and command.count("--methods") == 1 for command in asked[2:])
 
 
 def test_bad_settings_are_told(blob_dataset, tmp_path, capsys):

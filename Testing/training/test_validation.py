@@ -17,7 +17,9 @@ from training.pretrain import recipes
 from training.pretrain.config import changed
 from training.pretrain.start import start
 from training.pretrain.validation import labelled, validate
+from training.run_log import read_log
 from training.runs.distributed import Group
+from training.runs.sources import open_sources
 
 from .conftest import SHAPE, SPACING, blobs
 
@@ -89,7 +91,7 @@ def test_no_validation_scans_are_said(blob_dataset, tmp_path, capsys):
 def test_processes_share_the_scans(labelled_dataset, monkeypatch):
     config = changed(recipes.smoke(), TINY)
     state = start(config, CPU, None)
-    sets, _ = labelled(config, [labelled_dataset])
+    sets, _ = labelled(config, open_sources([str(labelled_dataset)]))
     gathered = []
     monkeypatch.setattr(Group, "gather", lambda self, mine: gathered.append(mine) or mine)
     for group in (Group(0, 1, CPU), Group(0, 2, CPU), Group(1, 2, CPU)):
@@ -109,7 +111,7 @@ def test_a_dataset_of_several_modalities_is_judged_and_said(labelled_dataset, tm
 
 def test_curves_take_the_last_of_repeated_steps_and_skip_a_torn_line(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 9.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
-    assert curves.read_log(tmp_path / "log.jsonl") == {"loss": {1: 3.0, 2: 2.0}}
+    assert read_log(tmp_path / "log.jsonl") == {"loss": {1: 3.0, 2: 2.0}}
     assert curves.main([str(tmp_path)]) == 0 and (tmp_path / "curves.png").stat().st_size > 1000
 
 

@@ -1,4 +1,4 @@
-"""mass dataset: take over datasets of the released code, and write ours for it."""
+"""mass dataset: take over datasets of the released code, and write ours for it or for nnU-Net."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it")
+    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it or for nnU-Net")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
     taken.add_argument("folder", type=Path, metavar="RELEASED")
@@ -33,9 +33,16 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}; others are left out (default: all train)',
     )
-    given = _add(actions, "export", "<case>_image.npy, <case>_gt.npy and dataset.h5 from a dataset of ours", run_export)
+    given = _add(actions, "export", "a dataset of the released code, or of nnU-Net, from one of ours", run_export)
     given.add_argument("folder", type=Path, metavar="DATASET")
-    given.add_argument("--output", required=True, type=Path, metavar="RELEASED")
+    given.add_argument("--output", required=True, type=Path, metavar="DIR")
+    given.add_argument(
+        "--format",
+        default="released",
+        choices=("released", "nnunet"),
+        help="released: <case>_image.npy, <case>_gt.npy and dataset.h5; nnunet: imagesTr, labelsTr, dataset.json, splits_final.json "
+        "(default: %(default)s)",
+    )
 
 
 def run_import(arguments: argparse.Namespace) -> int:
@@ -76,6 +83,35 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
+    """Write every case, then what tells about all of them."""
+    return _export_nnunet(arguments) if arguments.format == "nnunet" else _export_released(arguments)
+
+
+def _export_nnunet(arguments: argparse.Namespace) -> int:
+    from ..data import nnunet_layout
+    from ..data.opening import open_dataset
+
+    dataset, output = open_dataset(arguments.folder), arguments.output
+    nnunet_layout.check_export(output)
+    numbers = nnunet_layout.numbering(dataset)
+    if moved := [f"{value} becomes {number}" for value, number in numbers.items() if value != number]:
+        arguments.terminal.warn(f"nnU-Net wants label numbers without gaps: {', '.join(moved)}.")
+    scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
+
+    def is_done(scan: Scan) -> bool:
+        return nnunet_layout.is_exported(dataset, scan.name, output, numbers)
+
+    def export(scan: Scan) -> None:
+        nnunet_layout.export_case(dataset, scan.name, output, numbers)
+
+    with folders_ready([output / "dataset.json"]):
+        outcome = work_through(scans, is_done, export, "export", arguments.terminal)
+        nnunet_layout.describe(dataset, output, numbers, frozenset(scan.name for scan in scans if is_done(scan)))
+    outcome.tell(arguments.terminal, output)
+    return outcome.exit_code
+
+
+def _export_released(arguments: argparse.Namespace) -> int:
     """Write every case, then the file of all masks."""
     from ..data import released_layout
     from ..data.opening import open_dataset

@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import csv
 import io
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 _SCORES = ("best", "mean", "above_40")
 _NAMED = 3
-"""Scans without label map that are named."""
+"""Scans without masks or label map that are named."""
 
 
 def add_summary(group: Any) -> None:
@@ -100,12 +102,13 @@ class Summary:
 
     @contextlib.contextmanager
     def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
-        """Write the tables at the end, and when the run is stopped before.
+        """Write the tables at the end, and when the run is stopped before, by Ctrl-C or SIGTERM.
 
         A run that fails before there is any mask leaves none, nor does one that cannot write.
         """
         try:
-            yield
+            with _terminated_as_interrupted():
+                yield
         except OutputError:
             raise
         except BaseException:
@@ -114,6 +117,11 @@ class Summary:
                 self._write()
             raise
         self._write()
+
+    @property
+    def empty(self) -> list[str]:
+        """Scans in which no mask was found."""
+        return [name for name, row in sorted(self._rows.items()) if row.get("masks") == 0]
 
     def tell(self) -> None:
         """Averages of the tables."""
@@ -129,8 +137,7 @@ class Summary:
     def _tell_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         missing = [row["case"] for row in rows if row["case"] not in self._scores and row["status"] != "failed"]
         if missing:
-            named = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-            self._terminal.warn(f"There is no label map in {self._compare} of {named}.")
+            self._terminal.warn(f"There is no label map in {self._compare} of {named(missing)}.")
         by_label: dict[int, list[LabelScore]] = {}
         for score in (score for scores in self._scores.values() for score in scores):
             by_label.setdefault(score.label, []).append(score)
@@ -183,6 +190,24 @@ class Summary:
 
     def _file(self, scan: Scan, ending: str) -> Path:
         return self._output / f"{scan.name}{ending}"
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which queues and systems end programs with, does what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .. import __version__
 from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
-from .mask_summary import Summary, add_summary
+from .mask_summary import Summary, add_summary, named
 from .options import DEVICES, add_same_grid
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
 """Makes the masks of a scan, and tells what the user should know."""
 
+_WHY_EMPTY = {
+    "slic": "They may be smaller than the smallest mask: see --min-voxels and --body-crop.",
+    "sam2": "The profile may be that of another kind of scan, the smallest mask too large, or the body not found: see --profile, "
+    "--min-pixels, --min-voxels and --body-crop.",
+    "labels": "Their label maps may be empty, or --min-voxels too large.",
+}
+"""By method, the likely cause of no masks."""
 _PATIENCE_S = 1200.0
 """2D masks of a scan that take longer are worth a word before they are begun."""
 
@@ -60,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on (default: by rank under torchrun)")
     parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
     add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
-    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="at most this many masks a scan")
+    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks of a scan (default: 1500)")
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
     parser.set_defaults(run=run)
 
@@ -115,7 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
     failed = made.failed + sum(part.failed for part in looked)
     outcome = Outcome(done=made.done, present=sum(part.done for part in looked), failed=failed)
     outcome.tell(arguments.terminal, arguments.output)
-    return outcome.exit_code
+    if summary.empty:
+        cause = _WHY_EMPTY[arguments.method]
+        arguments.terminal.warn(f"No masks were found in {named(summary.empty)}. {cause} --overwrite makes masks anew.")
+    return outcome.exit_code or 3 * bool(summary.empty)
 
 
 def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
@@ -145,6 +155,8 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
         masks.write(_file(scan, arguments))
         for warning in (*warnings, *lost):
             terminal.warn(f"{scan.name}: {warning}")
+        if len(masks) == settings.get("masks"):
+            terminal.warn(f"A scan gets at most {len(masks)} masks, the largest number that --max-masks allows.")
         terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
         summary.add(scan, masks, "done", lost)
 

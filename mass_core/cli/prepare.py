@@ -112,6 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
             recipe=to_dict(plan.recipe),
         )
         dataset.write()
+    if empty := [split for split, members in dataset.splits.items() if not members]:
+        told = " and ".join(empty)
+        arguments.terminal.warn(f"No scan is in the split {told}: see --shares and --split. Validation takes val, evaluation takes test.")
     outcome.tell(arguments.terminal, plan.folder)
     return outcome.exit_code
 
@@ -260,6 +263,11 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     image = scan.read()
     if label_map is not None and plan.same_grid:
         label_map = label_map.on_grid_of(image)
+    masks = MaskSet.read(masks_path) if masks_path else None
+    if masks is not None and not len(masks):
+        if label_map is None:
+            raise InputError(f"No masks were found in {scan.name}.", "Make them anew with other settings of mass masks, or leave it out.")
+        terminal.warn(f"No masks were found in {scan.name}; it has labels only.")
     warnings = make_case(
         plan.folder,
         scan.name,
@@ -268,7 +276,7 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         patient=plan.patients[scan.name],
         settings=plan.settings(scan),
         labels=None if label_map is None else (label_map, scan.label_files(plan.labels)[0]),
-        masks=MaskSet.read(masks_path) if masks_path else None,
+        masks=masks,
         min_voxels=plan.min_voxels,
     )
     for warning in warnings:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..config import Recipe
 from ..console import Output
 from ..data.public_layouts import KINDS
-from ..data.scan_files import Scan, distinct_scans, find_scans
-from ..errors import MassError, OutputError
+from ..data.scan_files import Scan, distinct_scans, find_scans, looks_like_nnunet
+from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
 from .options import chosen_recipe
 
@@ -45,7 +45,7 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
         "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
     )
     group = parser.add_argument_group("recipe")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
+    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
     group.add_argument("--orientation", choices=("RAS", "none"))
     group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help="HU")
     group.add_argument("--body-crop", choices=("threshold", "none"))
@@ -64,6 +64,8 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         InputError: as `find_scans` and `find_cases`.
     """
     if arguments.dataset_kind is None:
+        for folder in filter(looks_like_nnunet, arguments.images):
+            arguments.terminal.warn(f"{folder} looks like a dataset of nnU-Net; --dataset-kind nnunet finds its label maps and splits.")
         left_out: list[Path] = []
         scans = find_scans(arguments.images, left_out)
         if left_out:
@@ -75,7 +77,26 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
     cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
     for warning in warnings:
         arguments.terminal.warn(warning)
-    return distinct_scans(Scan(case.name, case.image, case) for case in cases)
+    scans = distinct_scans(Scan(case.name, case.image, case) for case in cases)
+    return _of_modality(scans, arguments.modality, arguments.terminal)
+
+
+def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> list[Scan]:
+    """Of a public dataset, which knows each scan's modality, the scans of the one asked for; says aloud what is left out.
+
+    Raises:
+        InputError: if there are none.
+    """
+    known = {scan.name: scan.case.modality for scan in scans if scan.case}
+    if wanted in (None, "auto"):
+        return scans
+    kept = [scan for scan in scans if known[scan.name] == wanted]
+    if not kept:
+        others = ", ".join(sorted(set(known.values())))
+        raise InputError(f"--modality is {wanted}, but the scans of this dataset are {others}.", "Leave --modality out.")
+    if len(kept) < len(scans):
+        terminal.warn(f"{len(scans) - len(kept)} scans of other modalities than {wanted} are left out.")
+    return kept
 
 
 def work_through(

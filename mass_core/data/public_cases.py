@@ -1,6 +1,7 @@
 """The cases of a public dataset: found by the layout of its kind, read with its known faults mended. No file of it is ever changed."""
 
 import csv
+import json
 import os
 import posixpath
 import re
@@ -16,9 +17,9 @@ from ..config import Modality, Triple
 from ..errors import GeometryError, InputError
 from ..volumes.volume import Volume
 from .dataset import SPLITS, read_json, split_by_patient
+from .label_names import label_names
 from .public_layouts import Kind
 
-_ENDING = r"\.nii(?:\.gz)?"
 _NO_NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 """What a file's name should not hold on any system."""
 
@@ -113,15 +114,18 @@ def find_cases(folders: Sequence[Path], kind: Kind) -> tuple[list[DatasetCase], 
     """
     cases: list[DatasetCase] = []
     alone: list[str] = []
+    told: list[str] = []
     for folder in folders:
         files = _files(folder)
         images, maps = _images(folder, files, kind), _label_maps(files, kind)
         for root in dict.fromkeys(image["root"] for image in images):
             about = _about(folder, root, files, kind)
+            told += about.told
+            _check_channels([image for image in images if image["root"] == root], kind, about)
             cases += [case for image in images if image["root"] == root for case in _cases(folder, image, kind, about, maps)]
         alone += sorted(set(maps) - {_label_place(image, kind) for image in images})
     warnings = [f"{len(alone)} label maps of {kind.title} have no image and are left out, such as {alone[0]}."] if alone else []
-    return _with_names(cases, kind), warnings
+    return _with_names(cases, kind), [*told, *warnings]
 
 
 def official_splits(
@@ -155,7 +159,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _images(folder: Path, files: Sequence[str], kind: Kind) -> list[re.Match[str]]:
-    layout = re.compile(f"(?P<root>(?:.*/)?){kind.image}{_ENDING}")
+    layout = re.compile(f"(?P<root>(?:.*/)?){kind.image}{kind.endings}")
     images = [match for file in files if (match := layout.fullmatch(file))]
     if not images:
         found = f"it holds {len(files)} files such as {', '.join(files[:3])}" if files else "it is empty"
@@ -178,7 +182,7 @@ def _label_maps(files: Sequence[str], kind: Kind) -> dict[str, list[str]]:
     """Files of every label map, by its place."""
     place = re.sub(r"\\\{\w+\\\}", "[^/]*", re.escape(kind.label.removeprefix("../")))
     before = "(?:.*/)?(?P<place>" if kind.label_anywhere else "(?P<place>(?:.*/)?"
-    layout = re.compile(f"{before}{place}){'/[^/]+' if kind.merged else ''}{_ENDING}")
+    layout = re.compile(f"{before}{place}){'/[^/]+' if kind.merged else ''}{kind.endings}")
     maps: dict[str, list[str]] = {}
     for file in files:
         if match := layout.fullmatch(file):
@@ -193,8 +197,12 @@ class _About:
     rows: Mapping[str, Mapping[str, str]]
     """Of its table, by patient."""
     channels: tuple[str, ...]
-    """Names of the volumes of 4D images."""
+    """Names of the volumes of 4D images, or of the files of a case."""
     label_names: Mapping[int, str]
+    splits: Mapping[str, str]
+    """Split of a case, of the first fold."""
+    told: tuple[str, ...] = ()
+    """What the user should know."""
 
 
 def _about(folder: Path, root: str, files: Sequence[str], kind: Kind) -> _About:
@@ -207,15 +215,57 @@ def _about(folder: Path, root: str, files: Sequence[str], kind: Kind) -> _About:
             "It is a CSV file that comes with the scans.",
         )
     if not kind.description:
-        return _About(rows=rows, channels=(), label_names=kind.labels)
-    cure = f"Give the folder of a task of {kind.title}, as it was unpacked."
+        return _About(rows=rows, channels=(), label_names=kind.labels, splits={})
+    cure = f"Give the folder of a task of {kind.title}, as it was unpacked, with its {kind.description}."
     values = read_json(folder / root / kind.description, cure)
     try:
-        names = {int(value): str(name) for value, name in values["labels"].items() if int(value)}
-        channels = tuple(str(values["modality"][str(number)]) for number in range(max(1, len(values["modality"]))))
+        names = label_names(values["labels"])
+        called = values["channel_names"] if "channel_names" in values else values["modality"]
+        channels = tuple(str(called[str(number)]) for number in range(max(1, len(called))))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{folder / root / kind.description} lacks labels or modality: {error}.", cure) from error
-    return _About(rows=rows, channels=channels, label_names=names)
+    regions = [name for name, value in values["labels"].items() if isinstance(value, list) and len(value) > 1]
+    told = f"{', '.join(regions)} are regions of several values; each value is taken as a structure, called like its smallest region."
+    splits = _first_fold(folder / root / kind.folds, told_by=kind) if kind.folds and f"{root}{kind.folds}" in beside else {}
+    return _About(rows=rows, channels=channels, label_names=names, splits=splits, told=(told,) * bool(regions))
+
+
+def _first_fold(path: Path, told_by: Kind) -> dict[str, str]:
+    """Split of each case that the first fold of a cross-validation names.
+
+    Raises:
+        InputError: if the file is of another form.
+    """
+    try:
+        fold = json.loads(path.read_text(encoding="utf-8"))[0]
+        return {str(name): split for split in ("train", "val") for name in fold[split]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path} is no list of folds of {told_by.title}: {error}.", "Mend it, or take it away.") from error
+
+
+def _check_channels(images: Sequence[re.Match[str]], kind: Kind, about: _About) -> None:
+    """Refuse cases that lack the file of a channel, or have one that the description does not name.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    if not kind.description or "channel" not in images[0].groupdict():
+        return
+    found: dict[str, set[int]] = {}
+    for image in images:
+        found.setdefault(f"{image['root']}images{image['part']}/{image['case']}", set()).add(int(image["channel"]))
+    wanted = set(range(len(about.channels)))
+    for case, channels in found.items():
+        if channels != wanted:
+            missing = wanted - channels
+            raise InputError(
+                f"{case} has the channels {_numbers(channels)}, but {kind.description} names {_numbers(wanted)}.",
+                f"Add {case}_{min(missing):04d}, or take the case away." if missing else f"Name all channels in {kind.description}.",
+            )
+
+
+def _numbers(channels: set[int]) -> str:
+    return ", ".join(f"{channel:04d}" for channel in sorted(channels))
 
 
 def _rows(path: Path, kind: Kind) -> dict[str, dict[str, str]]:
@@ -243,7 +293,7 @@ def _cases(folder: Path, image: re.Match[str], kind: Kind, about: _About, maps: 
             kind=kind,
             name=_NO_NAME.sub("_", name + suffix),
             patient=patient,
-            split=official if official in SPLITS else _split(image, kind, bool(labels) or not maps),
+            split=about.splits.get(name) or (official if official in SPLITS else _split(image, kind, bool(labels) or not maps)),
             modality=modality,
             image=folder / image.string,
             frame=frame,
@@ -254,8 +304,11 @@ def _cases(folder: Path, image: re.Match[str], kind: Kind, about: _About, maps: 
 
 def _volumes(image: re.Match[str], kind: Kind, about: _About, row: Mapping[str, str]) -> list[tuple[str, int | None, Modality]]:
     """What sets the volumes of an image file apart in names, their frames and modalities."""
+    several = len(about.channels) > 1
+    if about.channels and "channel" in image.groupdict():
+        channel = about.channels[int(image["channel"])]
+        return [(f"_{channel}" * several, None, _modality_called(channel))]
     if about.channels:
-        several = len(about.channels) > 1
         return [(f"_{c}" * several, i if several else None, _modality_called(c)) for i, c in enumerate(about.channels)]
     modality = next(modality for pattern, modality in kind.modalities.items() if re.search(pattern, _bare(image.string)))
     frames = sorted({int(row[column]) for column in kind.table_frames if row.get(column, "").strip().isdigit()})
@@ -275,7 +328,7 @@ def _split(image: re.Match[str], kind: Kind, labelled: bool) -> str:
 
 def _bare(path: str) -> str:
     """Without the ending of an image."""
-    return re.sub(f"{_ENDING}$", "", path)
+    return re.sub(r"\.(?:nii(?:\.gz)?|nrrd|mha)$", "", path)
 
 
 def _with_names(cases: list[DatasetCase], kind: Kind) -> list[DatasetCase]:

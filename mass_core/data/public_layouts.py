@@ -10,7 +10,7 @@ from ..config import Modality, Triple
 class Kind:
     """The layout of one dataset.
 
-    Paths are written with slashes and without .nii or .nii.gz at their end, which may be either. A name in braces is a group of `image`.
+    Paths are written with slashes and without the `endings` of images, of which any may stand. A name in braces is a group of `image`.
     """
 
     title: str
@@ -18,6 +18,8 @@ class Kind:
     """The path of an image, for messages."""
     image: str
     """Regular expression of an image's path; what comes before is the dataset's root."""
+    endings: str = r"\.nii(?:\.gz)?"
+    """Regular expression of how images and label maps end."""
     name: str = "{case}"
     """Name of the case."""
     label: str
@@ -41,7 +43,10 @@ class Kind:
     table_frames: tuple[str, ...] = ()
     """Its columns that number, from 0, the frames that carry labels: each is a case."""
     description: str = ""
-    """A JSON file at the root that tells label names and the channels of 4D images, as MSD's dataset.json does."""
+    """A JSON file at the root that tells label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
+    case where `image` has a group `channel`, as in nnU-Net's."""
+    folds: str = ""
+    """A JSON file at the root with a list of splits into train and val, of which the first counts."""
     direction: tuple[float, ...] | None = None
     """What the files should say of the axes (LPS, row by row)."""
     spacings: Mapping[str, Triple] = field(default_factory=dict)
@@ -205,5 +210,16 @@ KINDS: dict[str, Kind] = {
         label="../labels{part}/{case}",
         modalities={},
         description="dataset.json",
+    ),
+    "nnunet": Kind(
+        title="nnU-Net",
+        example="imagesTr/case_0000.nii.gz",
+        image=r"images(?P<part>Tr|Ts)/(?P<case>[^/]+)_(?P<channel>\d{4})",
+        endings=r"\.(?:nii(?:\.gz)?|nrrd|mha)",
+        label="../labels{part}/{case}",
+        modalities={},
+        splits={"imagesTr/": "train", "imagesTs/": "test"},
+        description="dataset.json",
+        folds="splits_final.json",
     ),
 }

@@ -119,6 +119,12 @@ def _is_voxels_of(file: Path, images: Collection[Path]) -> bool:
     return any(image.suffix.lower() in (".mhd", ".nhdr", ".hdr") and image.stem.lower() in names for image in images)
 
 
+def looks_like_nnunet(folder: Path) -> bool:
+    """Whether a folder, or the one above it, is laid out as nnU-Net does: `imagesTr` with files called `<case>_0000`."""
+    places = (folder / "imagesTr", folder) if folder.is_dir() else ()
+    return any(place.name in ("imagesTr", "imagesTs") and any(place.glob("*_0000.*")) for place in places)
+
+
 def scan_named(name: str, folder: Path) -> Path | None:
     """The image file of a case in a folder of, say, label maps; None: there is none.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config import differences
 from ..errors import InputError, OutputError
 from ..files import write_bytes
 from .scoring import Score, Trial
@@ -85,4 +86,5 @@ def _trial(score: Score) -> Trial:
 def _told(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if not changed:
         return f"Results exist in {folder} already, of nobody knows what."
-    return f"Results exist in {folder} already, with other settings: {changed[0]} was {known[changed[0]]}, now {wanted[changed[0]]}."
+    found = differences({name: known[name] for name in changed}, dict(wanted))
+    return f"Results exist in {folder} already, with other settings: {'; '.join(found.values()) or ', '.join(changed)}."

@@ -69,7 +69,9 @@ class Checkpoint:
 
 
 def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = None) -> Model:
-    """Read weights and build their network.
+    """Read weights and build their network, ready to use: in evaluation mode, its parameters frozen.
+
+    To train it on, call `model.network.requires_grad_(True).train()`.
 
     Args:
         weights: a `.safetensors` of ours, a released `.pth`, or the name of bundled or downloaded weights (`small`).

@@ -14,6 +14,7 @@ class ClassifyConfig:
     """A whole run."""
 
     name: str
+    """Recorded in the classifier."""
     licence: str = ""
     """Of the classifier, recorded in it; empty: that of the weights it starts from."""
     frozen: bool = True
@@ -21,6 +22,7 @@ class ClassifyConfig:
     random_encoder: bool = False
     """The encoder starts from chance: the same network without pretraining, to compare with."""
     epochs: int = 50
+    """Length of the run."""
     batch_size: int = 8
     """Scans of a step, of all processes together."""
     head_rate: float = 5e-4
@@ -30,8 +32,11 @@ class ClassifyConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     """cosine: from epoch to epoch, down to 1e-6."""
     weight_decay: float = 1e-4
+    """Decoupled from the gradient."""
     clip_norm: float = 1.0
+    """Largest norm of the gradients; longer ones are shortened to it."""
     dropout: float = 0.1
+    """Share of the features that is left out at random, before the linear layer."""
     class_weights: bool = True
     """Rare classes count more: by the inverse of their share, from 0.1 to 10."""
     size_zyx: tuple[int, int, int] = (96, 128, 192)
@@ -42,13 +47,17 @@ class ClassifyConfig:
     copies: int = 0
     """With a frozen encoder: features of so many further copies of every training scan, their intensities changed."""
     seed: int = 42
+    """Of the random head and of all draws."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the steps of an encoder that learns. auto: bfloat16 on CUDA, float32 elsewhere. Features are float32 always."""
     workers: int = 0
+    """Processes that load scans, beside each training process; 0: none."""
     log_every: int = 20
+    """Steps between lines of the log."""
     save_every: int = 500
     """Steps between states; one is saved at the end of the run and when it is stopped as well."""
     keep_states: int = 2
+    """The last state files kept."""
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
     FREE: ClassVar[frozenset[str]] = frozenset(("licence", "workers", "log_every", "save_every", "keep_states"))

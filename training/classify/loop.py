@@ -39,7 +39,7 @@ from ..runs.options import add_run
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
 from ..runs.state import Settings, newest, write
-from ..runs.stopping import Signals, ignore_interrupt
+from ..runs.stopping import Signals, ignore_interrupt, tell_saved
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
@@ -79,11 +79,7 @@ class Learner:
         Raises:
             InputError: if there is none, or it was made with another recipe, other weights, labels or scans.
         """
-        values, told = newest(folder, config, group)
-        if others := [name for name, value in self.origin.items() if values["origin"].get(name) != value]:
-            raise InputError(
-                f"The run in {folder.parent} was made with other {', '.join(others)}.", "Resume with the same, or choose another --output."
-            )
+        values, told = newest(folder, config, group, self.origin)
         try:
             self.learning.load_state_dict(values["network"])
             self.optimiser.load_state_dict(values["optimiser"])
@@ -194,7 +190,7 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
         for batch in _batches(run, range(learner.step, steps)):
             set_rates(learner, settings, learner.step // run.epoch)
             loss = step(run, learner, network, batch, weights)
-            log.add(learner.step, loss=loss)
+            log.add(learner.step, loss=loss, rate=learner.optimiser.param_groups[0]["lr"])
             if learner.step % run.epoch == 0:
                 values = validate(run, learner, weights)
                 log.note(learner.step, epoch=learner.step // run.epoch, **values)
@@ -204,6 +200,8 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
                 learner.save(run.output / "state", settings, group)
             if stopping:
                 break
+    if group.leads:
+        tell_saved(learner.step, steps)
     return learner.step == steps
 
 

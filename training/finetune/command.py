@@ -157,7 +157,8 @@ def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    return f"{result['output']}: {best}, {result['epochs']} epochs{why}"
+    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
+    return f"{result['output']}: {best}, {result['epochs']} epochs{why}{more}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
     parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="N=NAME",
+        help="of values in --labels-dir (default: those of a dataset.json beside them)",
+    )
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
     parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
@@ -199,6 +206,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
         names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
         values = {name: getattr(arguments, name) for name in names}
         values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": arguments.set}
+        values["appearance"] = {str(value): {"name": name} for value, name in _names(arguments).items()}
         if arguments.seed is not None:
             values["settings"] = [*arguments.set, f"seed={arguments.seed}"]
     if arguments.output is not None:
@@ -208,17 +216,42 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     return read(Finetune, values)
 
 
+def _names(arguments: argparse.Namespace) -> dict[int, str]:
+    """What the values of label maps in a folder are called, as far as something tells.
+
+    Raises:
+        InputError: if names are given for a dataset, which has its own, or in another form.
+    """
+    from mass_core.data.label_names import names_beside
+
+    if arguments.names is None:
+        return {} if arguments.labels_dir is None else names_beside(arguments.labels_dir)
+    if arguments.labels_dir is None:
+        raise InputError("--names is for label maps in --labels-dir; a dataset names its labels itself.", "Leave --names out.")
+    parted = [word.partition("=") for word in arguments.names]
+    if bad := [word for word, (value, _, name) in zip(arguments.names, parted, strict=True) if not value.isdecimal() or not name]:
+        raise InputError(f"--names holds {bad[0]!r}.", "Give each as a value and a name: 1=liver 2=spleen.")
+    return {int(value): name for value, _, name in parted}
+
+
 def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Scans of a folder with the label maps of the same names."""
-    from mass_core.data.scan_files import find_scans, scan_named
+    from mass_core.data.scan_files import find_scans, looks_like_nnunet, scan_named
 
     if arguments.images is None:
+        if arguments.modality != "auto":
+            raise InputError(f"--modality is {arguments.modality}, but a dataset knows that of its scans.", "Leave --modality out.")
         return []
     if arguments.labels_dir is None:
         raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")
     pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
     same_grid = arguments.same_grid
     found = [{"image": str(image), "mask": str(mask), "same_grid": same_grid} for image, mask in pairs if mask is not None]
+    if not found and looks_like_nnunet(arguments.images):
+        raise InputError(
+            f"{arguments.images} looks like a dataset of nnU-Net, whose scans are not named like their label maps.",
+            "Make a dataset of it with mass prepare --dataset-kind nnunet, and give that with --data.",
+        )
     if not found:
         raise InputError(
             f"No scan in {arguments.images} has a label map in {arguments.labels_dir}.",

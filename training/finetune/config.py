@@ -15,10 +15,13 @@ class CropConfig:
     jitter: float = 0.25
     """Most a crop's centre lies away from that voxel along each axis, in windows."""
     affine_probability: float = 0.8
+    """Share of the crops that are turned, scaled and sheared."""
     rotation_degrees: float = 30.0
+    """Largest angle about each axis."""
     scale: float = 0.3
     """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
     shear: float = 0.1
+    """Largest shear of one axis along another."""
     elastic_probability: float = 0.0
     """The paper has none; bends the crop so that one scan stands in for different bodies."""
     elastic_voxels: float = 1.5
@@ -30,12 +33,15 @@ class TuneConfig:
     """How the weights move, and what a prediction is charged."""
 
     learning_rate: float = 1e-4
+    """Of the network."""
     token_rate: float = 1e-4
     """Learning rate of the class tokens."""
     schedule: Literal["constant", "cosine"] = "constant"
     """cosine: from epoch to epoch, down to `last_rate` after the last one."""
     last_rate: float = 1e-6
+    """See `schedule`."""
     weight_decay: float = 1e-2
+    """Decoupled from the gradient."""
     clip_norm: float = 1.0
     """Of the network's gradients; those of the tokens are not clipped."""
     ema_decay: float = 0.0
@@ -57,8 +63,11 @@ class FinetuneConfig:
     """A whole run."""
 
     name: str
+    """Recorded in the weights."""
     epochs: int = 50
+    """Length of the run, if it does not stop early."""
     steps_per_epoch: int = 100
+    """Steps after which an epoch ends."""
     batch_size: int = 4
     """Crops of a step, of all processes together."""
     accumulate: int = 1
@@ -74,13 +83,17 @@ class FinetuneConfig:
     window: int = 0
     """Edge of the crops in voxels; 0: the window of the weights."""
     seed: int = 42
+    """Of the draws, and of the random start of a run from scratch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on CUDA, float32 elsewhere."""
     workers: int = 0
+    """Processes that load crops, beside each training process; 0: none."""
     log_every: int = 10
+    """Steps between lines of the log."""
     save_every: int = 5
     """Epochs between saved states; one is saved at the end and when the run is stopped, too."""
     keep_states: int = 1
+    """The last state files kept."""
     crops: CropConfig = field(default_factory=CropConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     optim: TuneConfig = field(default_factory=TuneConfig)

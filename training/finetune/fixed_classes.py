@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,8 @@ class Tuning:
     """The step of the latest validation."""
     parts: int = 1
     """In which a process computes its share of a batch; not saved, memory may be another one tomorrow."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """What the run was started with beside its recipe; another one is refused."""
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +97,7 @@ class Tuning:
             "scores": self.scores,
             "best_epoch": self.best_epoch,
             "judged": self.judged,
+            "origin": self.origin,
         }
         write(folder, self.step, values, config, group)
 
@@ -101,9 +105,9 @@ class Tuning:
         """Take on the newest state in `folder` that is whole; returns what the user should be told.
 
         Raises:
-            InputError: if there is none, or it was made with another recipe or other classes.
+            InputError: if there is none, or it was made with another recipe, other scans or other classes.
         """
-        values, told = newest(folder, config, group)
+        values, told = newest(folder, config, group, self.origin)
         try:
             self.network.load_state_dict(values["network"])
             self.average.load_state_dict(values["average"])

@@ -28,6 +28,7 @@ from ..pretrain.start import check_depth
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast
 from ..runs.run_folder import enter
+from ..runs.sources import identity
 from ..runs.state import update_average
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
@@ -41,6 +42,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     config, group, news = run.config, run.group, run.news
     check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)
+    state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
     judge = None
@@ -57,7 +59,8 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
             for share in steps_of(crops, state.step, group):
                 began = time.monotonic()
                 values = step(run, state, network, crops, share)
-                means = log.add(state.step, **values, samples_per_s=config.batch_size / (time.monotonic() - began))
+                rate = state.optimiser.param_groups[0]["lr"]
+                means = log.add(state.step, **values, rate=rate, samples_per_s=config.batch_size / (time.monotonic() - began))
                 news.trained(state.step, config, means)
                 if judge and config.validates(state.step):
                     _judge(run, state, judge, log)

@@ -21,11 +21,15 @@ class EpisodeConfig:
     extent_fraction: tuple[float, float] = (0.12, 1.0)
     """Share of the window the anchor mask's longest side fills, drawn log-uniformly: sets the working spacing."""
     spacing_limits_mm: tuple[float, float] = (0.7, 6.0)
+    """Finest and coarsest working spacing."""
     affine_probability: float = 0.8
+    """Share of the views that are turned, scaled and sheared."""
     rotation_degrees: float = 30.0
+    """Largest angle about each axis."""
     scale: float = 0.3
     """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
     shear: float = 0.1
+    """Largest shear of one axis along another."""
     elastic_probability: float = 0.0
     """The paper has none; bends the target view so that one scan stands in for different bodies."""
     elastic_voxels: float = 2.5
@@ -64,12 +68,19 @@ class AppearanceConfig:
     """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
 
     probability: float = 0.2
+    """Of each change."""
     multiply: tuple[float, float] = (0.8, 1.3)
+    """Least and largest factor of the intensities."""
     add: float = 0.15
+    """Standard deviation of a shift of all intensities, in those of the normalised image."""
     gamma: tuple[float, float] = (0.8, 1.3)
+    """Least and largest exponent."""
     contrast: tuple[float, float] = (0.8, 1.3)
+    """Least and largest factor of the differences from the mean."""
     blur_voxels: tuple[float, float] = (0.7, 1.5)
+    """Least and largest standard deviation of the blur."""
     noise: float = 0.04
+    """Standard deviation of the noise, in that of the normalised image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +88,29 @@ class OptimConfig:
     """How the weights move, and what a prediction is charged."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"
+    """Of all weights, or of those Muon does not take."""
     schedule: Literal["polynomial", "one_cycle"] = "polynomial"
     """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
     loss: Literal["dice", "tversky"] = "dice"
     """dice: `mass_core.model.losses.mask_loss`. tversky: `tversky_loss` there, the released code's."""
     learning_rate: float = 1e-3
+    """The highest of the run."""
     muon_ratio: float = 0.0
-    """Matrices learn by Muon (`training.muon`) at this many times the learning rate; 0: AdamW for all."""
+    """Matrices learn by Muon (`training.optimisers.muon`) at this many times the learning rate; 0: AdamW for all."""
     weight_decay: float = 1e-2
+    """Decoupled from the gradient."""
     warmup_steps: int = 300
+    """Steps over which the rate rises, polynomial schedule only."""
     decay_power: float = 0.9
+    """Exponent of the polynomial decay."""
     clip_norm: float = 1.0
+    """Largest norm of the gradients; longer ones are shortened to it."""
     ema_decay: float = 0.999
+    """Decay of the averaged weights, which are validated and written."""
     balance_power: float = 0.5
     """Positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy."""
     deep_weight: float = 0.0
-    """Weight of the loss inside the decoder (`training.deep`); the paper has none."""
+    """Weight of the loss inside the decoder (`training.pretrain.deep_supervision`); the paper has none."""
     most_bad_steps: int = 50
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
@@ -108,9 +126,11 @@ class RunConfig:
     """A whole run."""
 
     name: str
+    """Recorded in the weights."""
     licence: str = ""
     """Of the weights, recorded in them; that of the data decides."""
     steps: int
+    """Length of the run."""
     batch_size: int
     """Samples of a step, of all processes together."""
     accumulate: int = 1
@@ -121,11 +141,15 @@ class RunConfig:
     early_share: float = 0.75
     """Share of the steps that use the early window."""
     seed: int = 42
+    """Of the random start and of all draws."""
     precision: Precision = "auto"
     """auto: bfloat16 on CUDA, float32 elsewhere. float16 is for GPUs before NVIDIA's Ampere."""
     workers: int = 2
+    """Processes that load tasks, beside each training process; 0: none."""
     log_every: int = 20
+    """Steps between lines of the log."""
     save_every: int = 500
+    """Steps between saved states; one is saved at the end and when the run is stopped, too."""
     keep_states: int = 2
     """The last state files kept: the newest may be damaged by what ended the run."""
     validate_every: int = 0
@@ -135,11 +159,11 @@ class RunConfig:
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
     recompute: Recompute = "nothing"
-    """What is computed again for the gradients instead of kept (`training.recompute`): activations cost little time, blocks more."""
+    """What is computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
+    """Compile the network with PyTorch first."""
     channels_last: bool = True
-    dataset_weights: tuple[float, ...] = ()
-    """How often each dataset is drawn from, in the order given; empty: by number of scans."""
+    """Keep channels next to each other in memory, which most devices prefer."""
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: Recipe = field(default_factory=Recipe)
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
@@ -247,11 +271,3 @@ def _plain(kind: Any) -> tuple[Any, bool]:
     """A kind without None, and whether None was among it."""
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return next(option for option in options if option is not NoneType), NoneType in options
-
-
-def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
-    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
-        return {key: text for found in inner for key, text in found.items()}
-    return {} if before == now else {name: f"{name} was {before!r}, now {now!r}"}

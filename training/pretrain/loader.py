@@ -2,30 +2,55 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from torch.utils.data import DataLoader, Sampler
 
-from mass_core.data.opening import open_dataset
+from mass_core.errors import InputError
 
 from ..runs.distributed import Group
+from ..runs.sources import Source, weights
 from ..runs.stopping import ignore_interrupt
 from .config import RunConfig
 from .episodes import Batch, Episode, Episodes, collate
 from .schedule import window_at
 
+_NAMED = 3
+"""Scans without masks that are named."""
 
-def batches(config: RunConfig, data: Sequence[Path], start: int, group: Group) -> Iterator[list[Batch]]:
-    """What this process computes in each step from `start` on, in `config.accumulate` parts, on its device."""
+
+def episodes_of(config: RunConfig, sources: Sequence[Source]) -> Episodes:
+    """All tasks of a run.
+
+    Raises:
+        InputError: if training scans have nothing to learn from.
+    """
     episodes = Episodes(
-        [open_dataset(path) for path in data],
+        [source.dataset for source in sources],
         config.episodes,
         window=partial(window_at, config=config),
         batch_size=config.batch_size,
         seed=config.seed,
         steps=config.steps,
-        weights=config.dataset_weights,
+        weights=weights(sources),
     )
+    if bare := [name for source, scans in zip(sources, episodes.scans, strict=True) for name in _without_masks(source, len(scans))]:
+        more = f" and {len(bare) - _NAMED} more" * (len(bare) > _NAMED)
+        raise InputError(
+            f"Training scans have no masks: {', '.join(bare[:_NAMED])}{more}.",
+            "Make their masks with `mass masks`, or prepare the dataset without these scans.",
+        )
+    return episodes
+
+
+def _without_masks(source: Source, usable: int) -> list[str]:
+    """Scans of the split train without masks, of a dataset of whose scans so many can be used."""
+    dataset, names = source.dataset, source.dataset.splits["train"]
+    bare = [name for name in names if not len(dataset.masks(name))] if usable < len(names) else []
+    return [f"{name} of {dataset.name}" for name in bare]
+
+
+def batches(config: RunConfig, episodes: Episodes, start: int, group: Group) -> Iterator[list[Batch]]:
+    """What this process computes in each step from `start` on, in `config.accumulate` parts, on its device."""
     loader: DataLoader[Episode] = DataLoader(
         episodes,
         batch_sampler=_Steps(range(start, config.steps), config.batch_size, group, config.accumulate),

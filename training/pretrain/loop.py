@@ -1,6 +1,6 @@
 """Mask-guided self-supervised pretraining (paper, algorithm 1).
 
-    python -m training.pretrain --recipe small --data DATASET [DATASET...] --output RUN [--set section.field=value]...
+    python -m training.pretrain --recipe small --data DATASET[=WEIGHT]... --output RUN [--set section.field=value]...
     torchrun --nproc-per-node 2 -m training.pretrain ...     two processes, each computing half of every batch
     torchrun --max-restarts 3 ... --resume auto      start, or go on from the last state; a process that dies takes the run back to it
     python -m training.pretrain ... --resume            go on where the run in --output stopped
@@ -34,26 +34,31 @@ from ..runs.distributed import Group
 from ..runs.logbook import Logbook
 from ..runs.options import add_run
 from ..runs.precision import autocast
-from ..runs.run_folder import enter, publish
+from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
+from ..runs.sources import Source, open_sources
 from ..runs.state import State, update_average
-from ..runs.stopping import Signals
+from ..runs.stopping import Signals, tell_saved
 from . import recipes
 from .config import RunConfig, changed
 from .deep_supervision import FusionWatch, deep_loss
 from .episodes import Batch
-from .loader import batches
+from .loader import batches, episodes_of
 from .schedule import ema_decay, first_beta, learning_rate, window_at
 from .start import start
 from .validation import labelled, validate
 
 
 def train(
-    config: RunConfig, data: Sequence[Path], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
+    config: RunConfig, sources: Sequence[Source], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
     """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
+    check_enter(output, resume)
+    group.share(config.batch_size, config.accumulate)
+    episodes = episodes_of(config, sources)
+    judges, told = labelled(config, sources) if config.validate_every else ([], [])
     state = start(config, group.device, init)
+    state.origin = {"datasets": list(map(str, sources))}
     enter(config, output, state, group, resume)
-    judges, told = labelled(config, data) if config.validate_every else ([], [])
     if group.leads:
         sys.stderr.write("".join(f"{line}\n" for line in told))
     network = group.wrap(state.network)
@@ -71,10 +76,11 @@ def train(
     )
     with Signals() as signals, logbook as log:
         mark = time.monotonic()
-        for parts in batches(config, data, state.step, group):
+        for parts in batches(config, episodes, state.step, group):
             arrived = time.monotonic()
             values = step(config, state, network, watch, parts, group)
             now = time.monotonic()
+            values["rate"] = state.optimiser.param_groups[0]["lr"]
             log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
             mark = now
             ending = state.step == config.steps
@@ -84,7 +90,7 @@ def train(
                 if values["val_dice"] > state.best:
                     state.best = values["val_dice"]
                     if group.leads:
-                        publish(config, data, output / "best.safetensors", state)
+                        publish(config, sources, output / "best.safetensors", state)
                 mark = time.monotonic()
             stopping = group.any(signals.asked or now > until) or ending
             if group.leads and (stopping or state.step % config.save_every == 0):
@@ -92,8 +98,9 @@ def train(
             if stopping:
                 break
     if group.leads:
-        publish(config, data, output / "last.safetensors", state)
+        publish(config, sources, output / "last.safetensors", state)
         draw(output)
+        tell_saved(state.step, config.steps)
     return state
 
 
@@ -181,7 +188,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(prog="training.pretrain", description="Mask-guided self-supervised pretraining.")
     parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, help="dataset folders, of `mass prepare` or of the released code")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DATASET[=WEIGHT]",
+        help="dataset folders, of `mass prepare` or of the released code, with how often each is drawn from (default: by number of scans)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
@@ -190,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = changed(recipes.named(args.recipe), args.set)
         group = Group.join(args.device)
-        train(config, args.data, args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
+        with nothing_left_behind(args.output):
+            train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
         group.leave()
     except MassError as error:
         sys.stderr.write(f"{error}\n")

@@ -20,7 +20,6 @@ def small() -> RunConfig:
         early_share=0.8,
         workers=0,
         precision="bfloat16",
-        dataset_weights=(0.55, 0.3, 0.15),
         model=ModelConfig(channels=(16, 32, 64, 96), stages=3, position_size=32, task_rows=0, summary_token=-1),
         preprocess=Recipe(
             ct_clip_hu=(-500.0, 500.0),

@@ -5,12 +5,10 @@ References are training scans, targets those of the split `val`; the split `test
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from mass_core.data.dataset import Dataset
-from mass_core.data.opening import open_dataset
 from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for, shown_labels
 from mass_core.evaluation.tables import table
 from mass_core.inference.segmenter import Segmenter
@@ -18,6 +16,7 @@ from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
 from ..runs.distributed import Group
+from ..runs.sources import Source
 from ..runs.state import State
 from .config import RunConfig
 
@@ -32,10 +31,10 @@ class Labelled:
     """For each structure the training scan it is learned from."""
 
 
-def labelled(config: RunConfig, data: Sequence[Path]) -> tuple[list[Labelled], list[str]]:
+def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
     """The datasets that can be judged, and what the user should be told about them and about the others."""
     sets, told = [], []
-    for dataset in map(open_dataset, data):
+    for dataset in (source.dataset for source in sources):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
         if not cases:
             told.append(f"{dataset.name} has no labelled scans in its split val.")

@@ -1,6 +1,7 @@
 """The processes of a run: one under plain `python -m`, several under `torchrun`. All hold the same weights and average their gradients."""
 
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Group:
         """The network, its gradients averaged over all processes."""
         if self.size == 1:
             return network
+        # Of kernels with a single voxel or input channel, weight and gradient lie alike in memory whichever of two strides each is given.
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
         return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def alone(self, network: Callable[..., Tensor], last: bool) -> AbstractContextManager[object]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import torch
 
 from mass_core.errors import InputError
+
+from ..run_log import read_log
 
 
 class Logbook:
@@ -27,6 +31,7 @@ class Logbook:
         self.bar = _bar(start, steps) if bar and not quiet else None
         self.board = _board(path.parent, start) if board and not quiet else None
         self.every = every
+        self._began = time.perf_counter() - 60 * _minutes(path, start)
         self.waiting: dict[str, list[Any]] = {}
 
     def add(self, step: int, **values: Any) -> dict[str, float]:
@@ -45,8 +50,9 @@ class Logbook:
         return means
 
     def note(self, step: int, **values: float) -> None:
-        """Write values that are no means."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        """Write values that are no means, and how many minutes the run has taken, those before it was resumed included."""
+        minutes = (time.perf_counter() - self._began) / 60
+        self.file.write(json.dumps({"step": step, **values, "minutes": round(minutes, 3)}) + "\n")
         self.file.flush()
         for name, value in values.items():
             if self.board is not None:
@@ -63,10 +69,19 @@ class Logbook:
             self.board.close()
 
 
+def _minutes(path: Path, step: int) -> float:
+    """What a log tells of the time a run took up to a step."""
+    if not step or not path.exists():
+        return 0.0
+    told = read_log(path).get("minutes", {})
+    return max((minutes for at, minutes in told.items() if at <= step), default=0.0)
+
+
 def _bar(start: int, steps: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2)
+    # Where standard error is a file, every update is a line.
+    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60)
 
 
 def _board(folder: Path, start: int) -> Any:

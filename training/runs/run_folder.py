@@ -1,18 +1,21 @@
 """The folder of a run: entered anew or again, and the weights published in it."""
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from mass_core.data.dataset import write_json
-from mass_core.errors import InputError
+from mass_core.errors import InputError, MassError
 from mass_core.weights.checkpoint import save_weights
 
 from ..pretrain.config import RunConfig
 from .distributed import Group
+from .sources import Source, record
 from .state import Resumable, Settings, State, saved
 
 
@@ -50,13 +53,26 @@ def check_enter(output: Path, resume: str) -> None:
         raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
 
 
-def publish(config: RunConfig, data: Sequence[Path], path: Path, state: State) -> None:
+@contextmanager
+def nothing_left_behind(output: Path) -> Iterator[None]:
+    """A folder made for a run that fails before its first line of the log is taken away again."""
+    fresh = not output.exists()
+    try:
+        yield
+    except MassError:
+        log = output / "log.jsonl"
+        if fresh and not saved(output / "state") and not (log.exists() and log.stat().st_size):
+            shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def publish(config: RunConfig, sources: Sequence[Source], path: Path, state: State) -> None:
     """Write the averaged weights as users load them."""
     provenance = {
         "recipe": config.name,
         "steps": state.step,
         "commit": commit(),
-        "data": [folder.name for folder in data],
+        **record(sources),
         "config": config.as_json(),
     }
     save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from mass_core.config import differences
 from mass_core.errors import InputError, OutputError
 from mass_core.files import write_by
 from mass_core.model import MASS
 
-from ..pretrain.config import differences
 from .distributed import Group
 
 FORMAT = 1
@@ -63,6 +63,8 @@ class State:
     """Highest `val_dice` so far."""
     scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
     """Of the losses, for float16."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """What the run was started with beside its recipe; another one is refused."""
 
     def save(self, folder: Path, config: Settings, group: Group) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
@@ -77,6 +79,7 @@ class State:
             "bad_steps": self.bad_steps,
             "best": self.best,
             "scaler": self.scaler.state_dict(),
+            "origin": self.origin,
         }
         write(folder, self.step, values, config, group)
 
@@ -87,9 +90,9 @@ class State:
             What the user should be told: damaged states passed over, another number of processes, another length of the run.
 
         Raises:
-            InputError: if there is none, or it was made with another recipe.
+            InputError: if there is none, or it was made with another recipe or other datasets.
         """
-        values, told = newest(folder, config, group)
+        values, told = newest(folder, config, group, self.origin)
         try:
             self.network.load_state_dict(values["network"])
             self.average.load_state_dict(values["average"])
@@ -126,11 +129,11 @@ def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, 
         old.unlink(missing_ok=True)
 
 
-def newest(folder: Path, config: Settings, group: Group) -> tuple[dict[str, Any], list[str]]:
+def newest(folder: Path, config: Settings, group: Group, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The newest state in a folder that is whole, and what to tell about it.
 
     Raises:
-        InputError: if there is none, or it was made with another recipe.
+        InputError: if there is none, or it was made with another recipe or another `origin`.
     """
     values, told = _newest(folder, group.device)
     others = differences(values["config"], config.as_json())
@@ -138,6 +141,11 @@ def newest(folder: Path, config: Settings, group: Group) -> tuple[dict[str, Any]
         raise InputError(
             f"The run in {folder.parent} was made with another recipe: {', '.join(refused)}.",
             "Resume with the recipe and the settings it was made with, or choose another --output.",
+        )
+    if started := differences(values.get("origin", {}), dict(origin)):
+        raise InputError(
+            f"The run in {folder.parent} was started with something else: {'; '.join(started.values())}.",
+            "Resume with the same, or choose another --output.",
         )
     if "steps" in others:
         told.append(f"The run gets another length: {others['steps']}.")

@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C, noted instead of obeyed at once: the run saves and leaves between two steps."""
 
 import signal
+import sys
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,6 +25,12 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+
+
+def tell_saved(step: int, steps: int) -> None:
+    """Tell, on standard error, that a run ended before its last step, and how it goes on."""
+    if step < steps:
+        sys.stderr.write(f"Saved at step {step} of {steps}; the same command with --resume goes on from there.\n")
 
 
 def ignore_interrupt(worker: int) -> None:

@@ -1,0 +1,43 @@
+"""Names of label values as a `dataset.json` of the field tells them: value to name as MSD writes it, name to value as nnU-Net does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .dataset import read_json
+
+DESCRIPTION = "dataset.json"
+
+
+def label_names(labels: Mapping[str, Any]) -> dict[int, str]:
+    """Name of each value above 0.
+
+    A region of nnU-Net is a list of values; each value is called like the smallest region it belongs to.
+
+    Raises:
+        ValueError: if values are no whole numbers, or some of them mark voxels to be ignored.
+    """
+    if all(str(key).lstrip("-").isdigit() for key in labels):
+        return {int(value): str(name) for value, name in labels.items() if int(value) > 0}
+    if "ignore" in labels:
+        raise ValueError("voxels with the label 'ignore' are not annotated, which no label map here can say")
+    regions = {name: [int(value) for value in (values if isinstance(values, list) else [values])] for name, values in labels.items()}
+    smallest_last = sorted(regions.items(), key=lambda item: -len(item[1]))
+    return dict(sorted({value: name for name, values in smallest_last for value in values if value > 0}.items()))
+
+
+def names_beside(folder: Path) -> dict[int, str]:
+    """What a `dataset.json` in a folder of label maps, or in the folder above, calls their values; empty: there is none.
+
+    Raises:
+        InputError: if there is one that cannot be understood.
+    """
+    path = next((place / DESCRIPTION for place in (folder, folder.resolve().parent) if (place / DESCRIPTION).is_file()), None)
+    if path is None:
+        return {}
+    cure = 'It looks like {"labels": {"1": "liver"}} or {"labels": {"liver": 1}}.'
+    try:
+        return label_names(read_json(path, cure)["labels"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} tells no names of labels: {error}.", cure) from error
