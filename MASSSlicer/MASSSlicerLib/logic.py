@@ -271,9 +271,9 @@ def references_of(parameters: MASSSlicerParameterNode) -> list[Reference]:
 
 def settings_of(parameters: MASSSlicerParameterNode, device: str) -> Settings:
     """How to segment, as the parameters say."""
-    own: dict[str, Any] = {}
+    own: dict[str, Any] = {} if parameters.align == "auto" else {"align": parameters.align}
     if parameters.ownSettings:
-        own = {
+        own |= {
             "window_zyx": [parameters.window] * 3,
             "overlap": parameters.overlap,
             "threshold": parameters.threshold,

@@ -9,6 +9,7 @@ from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrappe
 
 PARTS = ("reference", "largest", "all")
 RECIPES = ("default", "released")
+ALIGN = ("auto", "off", "only")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FORMATS = (".seg.nrrd", ".nii.gz")
 EPOCHS, MINUTES = "epochs", "minutes"
@@ -47,6 +48,8 @@ class MASSSlicerParameterNode:
 
     weights: str = "small"
     recipe: Annotated[str, Choice(RECIPES)] = "default"
+    align: Annotated[str, Choice(ALIGN)] = "auto"
+    """auto: alignment and network together. off: the network alone. only: the aligned masks alone."""
     precision: Annotated[str, Choice(PRECISIONS)] = "auto"
     ownSettings: bool = False
     """Off: window, overlap, threshold and parts are those the weights were made for."""

@@ -74,15 +74,17 @@ def gather(collections: Sequence[Collection], references: int, targets: int, seg
 
 
 def _atlases(collection: Collection, count: int, recipe: Recipe, seed: int) -> Iterator[tuple[str, Atlas]]:
-    """References that show every structure, by chance."""
-    made = 0
+    for name in complete_references(collection, count, seed):
+        yield name, make_atlas(*collection.case(name), list(collection.labels), recipe, torch.device("cpu"))
+
+
+def complete_references(collection: Collection, count: int, seed: int) -> Iterator[str]:
+    """Training patients that have every structure, by chance."""
+    found = 0
     for name in map(str, np.random.default_rng(seed).permutation(collection.splits["train"])):
-        image, labels = collection.case(name)
-        if set(collection.labels) <= set(np.unique(labels.array)):
-            yield name, make_atlas(image, labels, list(collection.labels), recipe, torch.device("cpu"))
-            made += 1
-        if made == count:
-            return
+        if found < count and set(collection.labels) <= set(np.unique(collection.case(name)[1].array)):
+            found += 1
+            yield name
 
 
 def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> np.ndarray | None:

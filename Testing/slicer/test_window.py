@@ -242,6 +242,14 @@ def test_own_settings_reach_the_worker(clinic):
     assert float(more.split()[1]) > float(usual.split()[1]), "a lower threshold finds more"
 
 
+@pytest.mark.parametrize(("align", "options"), [("auto", {}), ("off", {"align": "off"}), ("only", {"align": "only"})])
+def test_the_choice_of_alignment_reaches_the_worker(clinic, align, options):
+    """auto leaves it to what the weights record."""
+    clinic.ui.alignCombo.currentText = align
+    assert clinic.parameters.align == align
+    assert clinic.library("logic").settings_of(clinic.parameters, "cpu").options == options
+
+
 def test_the_self_test_passes(clinic):
     import MASSSlicer
 

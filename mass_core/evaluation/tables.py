@@ -143,6 +143,7 @@ def _row(scores: Sequence[Score], name: str) -> Row:
     shown, absent = [s for s in scores if s.truth_ml], [s for s in scores if not s.truth_ml]
     draws = [[s for s in shown if s.draw == draw] for draw in sorted({s.draw for s in shown})]
     dice = [float(np.mean([s.dice for s in draw])) for draw in draws]
+    placed = [s.away for s in shown if s.away is not None]
     return Row(
         method=scores[0].method,
         shots=scores[0].shots,
@@ -154,7 +155,7 @@ def _row(scores: Sequence[Score], name: str) -> Row:
         asd_mm=_mean_over_draws(draws, "asd_mm"),
         hd95_mm=_mean_over_draws(draws, "hd95_mm"),
         missed=float(np.mean([not s.found_ml for s in shown])) if shown else 0.0,
-        misplaced=float(np.mean([s.away > 1 for s in shown if s.away is not None])) if any(s.found_ml for s in shown) else 0.0,
+        misplaced=float(np.mean([away > 1 for away in placed])) if placed else 0.0,
         false_ml=float(np.mean([s.found_ml for s in absent])) if absent else None,
     )
 

@@ -16,7 +16,7 @@ from mass_core.errors import MassError
 from mass_core.worker.protocol import error_of, failure
 
 from ..logic import MASSSlicerLogic, destination_of, settings_of
-from ..parameters import BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from ..parameters import ALIGN, BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
 from ..runs import cases as c
 from ..runs.adapted import Adapted
 from ..runs.features import FeaturesPanel, FeaturesRun
@@ -73,8 +73,8 @@ class Window(VTKObservationMixin):
         """Whether the window is gone; timers and processes may still call it."""
         _fit_columns(ui)
         self._say("")
-        filled = (ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)
-        for combo, words in (*filled, (ui.tuneUnitCombo, BUDGETS)):
+        filled = [(ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)]
+        for combo, words in (*filled, (ui.alignCombo, ALIGN), (ui.tuneUnitCombo, BUDGETS)):
             combo.addItems(list(words))
         self.status = StatusPanel(ui, logic, self.show_error)
         self.status.changed = self.update

@@ -1,0 +1,109 @@
+"""Alignment beside the package convexadam, in one run: seconds a pair and Dice, the same pairs and the same labels.
+
+    pip install --target SITE --no-deps convexadam nibabel
+    python -m Testing.benchmarks.alignment --data FOLDER --package SITE --references 3 --targets 4
+
+FOLDER holds images/, labels/ and split.json. References come from `train`, targets from `val`. The package gets the shift that masked
+cross-correlation finds, as ours does, 4 mm voxels (1 mm in scans below 100 mm) around the structures, its defaults otherwise, and 60 steps.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mass_core import Volume
+from mass_core.alignment.align import Target, _shifts, align
+from mass_core.alignment.atlas import Atlas, make_atlas
+from mass_core.alignment.fields import sample
+from mass_core.alignment.locate import aligned_labels
+from mass_core.alignment.prior import _at, _points_mm, combined
+from mass_core.alignment.scan import aligned_scan, averaged, lattice
+from mass_core.config import Recipe
+from mass_core.evaluation.metrics import dice
+
+from .fit_alignment import complete_references
+from .one_shot import Collection
+
+RECIPE, CPU = Recipe(ct_clip_hu=(-500.0, 500.0)), torch.device("cpu")
+
+
+def ours(atlas: Atlas, image: Volume, labels: Sequence[int]) -> np.ndarray:
+    """Label map of our alignment alone, trusted or not."""
+    found = align(atlas, Target(image, RECIPE, CPU))
+    priors = {value: combined([found], value, image.geometry, (0, 1, 1, 0, 0)) for value in labels}
+    return aligned_labels({v: replace(p, trust=1.0) for v, p in priors.items() if p is not None}, image, np.dtype(np.uint8))
+
+
+def package(atlas: Atlas, reference: Volume, image: Volume, labels: Sequence[int], mm: float) -> np.ndarray:
+    """Label map of the package after the shift our search likes best."""
+    from convexAdam.convex_adam_MIND import convex_adam_pt  # type: ignore[import-not-found]
+
+    shift = _shifts(atlas, Target(image, RECIPE, CPU))[1 if atlas.modality == "ct" else 0]
+    scans = [aligned_scan(averaged(volume, mm), lattice(volume.geometry, mm), atlas.limits, CPU) for volume in (image, reference)]
+    target, source = scans
+    index = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in target.values.shape], indexing="ij"))
+    moved = sample(source.values[None], source.index(target.points_mm(index) + shift.view(3, 1, 1, 1)))[0]
+    near = sample(atlas.near[None], atlas.scan.index(target.points_mm(index) + shift.view(3, 1, 1, 1)))[0] > 0.5
+    where = near.nonzero()
+    margin = int(60 / mm)
+    low = (where.amin(0) - margin).clamp(min=0)
+    high = torch.minimum(where.amax(0) + margin + 1, torch.tensor(near.shape))
+    part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    pad = [(0, -n % 8) for n in target.values[part].shape]
+    fixed, moving = (torch.from_numpy(np.pad(v[part].numpy(), pad, mode="edge")) for v in (target.values, moved))
+    step = 4 if mm > 2 else 2
+    field = convex_adam_pt(fixed, moving, grid_sp=step, disp_hw=4, selected_niter=60, grid_sp_adam=2, dtype=torch.float32, device=CPU)
+    whole = np.zeros((3, *target.values.shape), np.float32)
+    whole[(slice(None), *part)] = np.moveaxis(field, -1, 0)[::-1][(slice(None), *(slice(0, p.stop - p.start) for p in part))]
+    points = _points_mm(image.geometry, CPU)
+    there = points + shift.view(3, 1, 1, 1) + sample(torch.from_numpy(whole), target.index(points)) * mm
+    result = np.zeros(image.array.shape, np.uint8)
+    for value in labels:
+        result[(_at(atlas.distances[value], there) > 0).numpy()] = value
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--package", type=Path, help="folder with convexadam; left out: ours alone")
+    parser.add_argument("--references", type=int, default=3)
+    parser.add_argument("--targets", type=int, default=4)
+    parser.add_argument("--labels", type=int, nargs="+", help="structures (default: all)")
+    arguments = parser.parse_args()
+    if arguments.package:
+        sys.path.insert(0, str(arguments.package))
+    collection = Collection.read(arguments.data)
+    labels = arguments.labels or list(collection.labels)
+    methods = ["ours", *(["package"] if arguments.package else [])]
+    seconds: dict[str, list[float]] = {method: [] for method in methods}
+    scores: dict[str, list[float]] = {method: [] for method in methods}
+    for name in complete_references(collection, arguments.references, 0):
+        reference, mask = collection.case(name)
+        atlas = make_atlas(reference, mask, labels, RECIPE, CPU)
+        for case in collection.splits["val"][: arguments.targets]:
+            image, truth = collection.case(case)
+            mm = 4.0 if max(np.subtract(*image.geometry.box_mm[::-1])) > 100 else 1.0
+            for method in methods:
+                began = time.perf_counter()
+                found = ours(atlas, image, labels) if method == "ours" else package(atlas, reference, image, labels, mm)
+                seconds[method].append(time.perf_counter() - began)
+                scores[method].append(
+                    float(np.mean([dice(found == value, truth.array == value) for value in labels if (truth.array == value).any()]))
+                )
+            print(name, case, {method: (round(seconds[method][-1], 1), round(scores[method][-1], 3)) for method in methods}, flush=True)
+    for method in methods:
+        print(f"{method}: {np.mean(seconds[method]):.2f} s a pair, Dice {np.mean(scores[method]):.3f}")
+    if arguments.package:
+        print(f"ours takes {np.mean(seconds['ours']) / np.mean(seconds['package']):.2f} of the package's time")
+
+
+if __name__ == "__main__":
+    main()
