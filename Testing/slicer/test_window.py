@@ -247,7 +247,9 @@ def test_the_choice_of_alignment_reaches_the_worker(clinic, align, options):
     """auto leaves it to what the weights record."""
     clinic.ui.alignCombo.currentText = align
     assert clinic.parameters.align == align
-    assert clinic.library("logic").settings_of(clinic.parameters, "cpu").options == options
+    from MASSSlicerLib.logic import settings_of
+
+    assert settings_of(clinic.parameters, "cpu").options == options
 
 
 def test_the_self_test_passes(clinic):
