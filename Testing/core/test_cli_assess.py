@@ -41,7 +41,7 @@ def test_a_result_is_judged_when_made_and_later(folder: Path, capsys: pytest.Cap
     later, stages = result_of(capsys)
     assert "assess" in stages
     assert [(x["value"], x["quality"]) for x in made["labels"]] == [(x["value"], x["quality"]) for x in later["labels"]]
-    assert all(0 < x["quality"]["expected_dice"] < 1 and x["quality"]["cycle"] > 0 for x in made["labels"])
+    assert all(0 < x["quality"]["expected_dice"] < 1 and x["quality"]["cycle"] >= 0 for x in made["labels"])
 
 
 def test_without_asking_nothing_is_judged(folder: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,10 +250,6 @@ def test_classes_of_files_have_the_names_given_or_those_of_a_description(tune, t
     assert code == 2 and "a dataset names its labels itself" in failed["message"]
     code, failed, _ = tune("--modality", "ct", output=tmp_path / "other")
     assert code == 2 and "a dataset knows" in failed["message"]
-    (tmp_path / "imagesTr").mkdir()
-    (images / "scan0.nii.gz").rename(tmp_path / "imagesTr/scan0_0000.nii.gz")
-    code, failed, _ = tune("--images", tmp_path / "imagesTr", "--labels-dir", labels, data=False, output=tmp_path / "other")
-    assert code == 2 and "looks like a dataset of nnU-Net" in failed["message"] and "--dataset-kind nnunet" in failed["cure"]
     code, failed, _ = tune("--images", images, "--labels-dir", labels, "--names", "liver", data=False, output=tmp_path / "other")
     assert code == 2 and "'liver'" in failed["message"] and not (tmp_path / "other").exists()
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..cache import Recent
 from ..config import Recipe, recipe, to_dict
 from ..devices import Peak, choose_device
 from ..errors import InputError, OutputError
@@ -33,6 +34,9 @@ from ..worker.requests import Adapt, Assess, Encode, Features, Finetune, Learn, 
 
 _LABEL = ("value", "name", "color", "terminology", "kept")
 """What is told of a label, whatever was done with it."""
+
+_TASK_BYTES = 1 << 29
+"""Of tasks kept with their references made ready for alignment."""
 
 
 class Job(Protocol):
@@ -58,6 +62,7 @@ class Service:
 
     def __init__(self) -> None:
         self._scans = Scans()
+        self._tasks: Recent[Task] = Recent(_TASK_BYTES)
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
@@ -111,6 +116,7 @@ class Service:
                 task, told = fitted.task, fitted.facts()
             run.job.check()
             task.save(output, overwrite=order.overwrite)
+            self._tasks.put(f"{state_of(output)}", task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
         facts = (*_LABEL, "spacing_zyx", "references", "parts")
         return {
             "output": str(output),
@@ -176,7 +182,7 @@ class Service:
     def _told(self, order: Order, run: "_Run") -> tuple[Segmenter, Task]:
         """With what to look for what."""
         fixed = order.task is None and not order.references
-        task = self._fixed(order, run) if fixed else None if order.task is None else Task.load(order.task)
+        task = self._fixed(order, run) if fixed else None if order.task is None else self._task(order.task)
         segmenter = self._segmenter_for(order, run, base=None if task is None else task.recipe)
         if task is None:
             task = _learned(order, segmenter, *self._references(order, run), run)
@@ -184,6 +190,11 @@ class Service:
             task = task.only(order.labels)
         task.require(segmenter.model.fingerprint, segmenter.model.name)
         return segmenter, task
+
+    def _task(self, path: str) -> Task:
+        """A task file; one written by this worker lately comes with its references made ready for alignment, which files do not hold."""
+        kept = self._tasks.get(f"{state_of(Path(path))}") if Path(path).is_file() else None
+        return kept or Task.load(path)
 
     def _fixed(self, order: Load, run: "_Run") -> Task:
         """What the weights segment without references."""

@@ -236,7 +236,7 @@ def _names(arguments: argparse.Namespace) -> dict[int, str]:
 
 def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Scans of a folder with the label maps of the same names."""
-    from mass_core.data.scan_files import find_scans, looks_like_nnunet, scan_named
+    from mass_core.data.scan_files import find_scans, scan_named
 
     if arguments.images is None:
         if arguments.modality != "auto":
@@ -247,11 +247,6 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
     same_grid = arguments.same_grid
     found = [{"image": str(image), "mask": str(mask), "same_grid": same_grid} for image, mask in pairs if mask is not None]
-    if not found and looks_like_nnunet(arguments.images):
-        raise InputError(
-            f"{arguments.images} looks like a dataset of nnU-Net, whose scans are not named like their label maps.",
-            "Make a dataset of it with mass prepare --dataset-kind nnunet, and give that with --data.",
-        )
     if not found:
         raise InputError(
             f"No scan in {arguments.images} has a label map in {arguments.labels_dir}.",
