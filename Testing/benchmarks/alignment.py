@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from mass_core import Volume
-from mass_core.alignment.align import Target, _shifts, align
+from mass_core.alignment.align import Target, align, candidate_shifts
 from mass_core.alignment.atlas import Atlas, make_atlas
 from mass_core.alignment.fields import sample
 from mass_core.alignment.locate import aligned_labels
-from mass_core.alignment.prior import _at, _points_mm, combined
+from mass_core.alignment.prior import combined, distance_at, points_mm_of
 from mass_core.alignment.scan import aligned_scan, averaged, lattice
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
@@ -44,7 +44,7 @@ def package(atlas: Atlas, reference: Volume, image: Volume, labels: Sequence[int
     """Label map of the package after the shift our search likes best."""
     from convexAdam.convex_adam_MIND import convex_adam_pt  # type: ignore[import-not-found]
 
-    shift = _shifts(atlas, Target(image, RECIPE, CPU))[1 if atlas.modality == "ct" else 0]
+    shift = candidate_shifts(atlas, Target(image, RECIPE, CPU))[1 if atlas.modality == "ct" else 0]
     scans = [aligned_scan(averaged(volume, mm), lattice(volume.geometry, mm), atlas.limits, CPU) for volume in (image, reference)]
     target, source = scans
     index = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in target.values.shape], indexing="ij"))
@@ -61,11 +61,11 @@ def package(atlas: Atlas, reference: Volume, image: Volume, labels: Sequence[int
     field = convex_adam_pt(fixed, moving, grid_sp=step, disp_hw=4, selected_niter=60, grid_sp_adam=2, dtype=torch.float32, device=CPU)
     whole = np.zeros((3, *target.values.shape), np.float32)
     whole[(slice(None), *part)] = np.moveaxis(field, -1, 0)[::-1][(slice(None), *(slice(0, p.stop - p.start) for p in part))]
-    points = _points_mm(image.geometry, CPU)
+    points = points_mm_of(image.geometry, CPU)
     there = points + shift.view(3, 1, 1, 1) + sample(torch.from_numpy(whole), target.index(points)) * mm
     result = np.zeros(image.array.shape, np.uint8)
     for value in labels:
-        result[(_at(atlas.distances[value], there) > 0).numpy()] = value
+        result[(distance_at(atlas.distances[value], there) > 0).numpy()] = value
     return result
 
 

@@ -21,7 +21,7 @@ from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.alignment.align import Target, align
 from mass_core.alignment.atlas import Atlas, make_atlas
 from mass_core.alignment.fusion import evidence_terms
-from mass_core.alignment.prior import _WEIGHTS, LEAST_TRUST, Evidence, Prior, combined, evidence
+from mass_core.alignment.prior import LEAST_TRUST, WEIGHTS, Evidence, Prior, combined, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
 from mass_core.volumes.volume import slices
@@ -146,7 +146,7 @@ def logistic(design: np.ndarray, truth: np.ndarray, weight: np.ndarray, ridge: f
 
 def fit_trust(samples: Sequence[Sample]) -> None:
     """Print the weights of the evidence, groups counted alike, with what they would have said."""
-    names = list(_WEIGHTS)
+    names = list(WEIGHTS)
     design = np.array([[asdict(sample.facts)[name] for name in names] for sample in samples])
     reached = np.array([float(np.clip((sample.dice - 0.3) / 0.4, 0, 1)) for sample in samples])
     groups = [sample.group for sample in samples]
@@ -154,8 +154,8 @@ def fit_trust(samples: Sequence[Sample]) -> None:
     weight = np.array([1 / groups.count(group) / list(own.values()).count(own[group]) for group in groups])
     found = logistic(design, reached, weight)
     said = 1 / (1 + np.exp(-(found[0] + design @ found[1:])))
-    print("_OFFSET =", round(float(found[0]), 3))
-    print("_WEIGHTS =", {name: round(float(value), 3) for name, value in zip(names, found[1:], strict=True)})
+    print("OFFSET =", round(float(found[0]), 3))
+    print("WEIGHTS =", {name: round(float(value), 3) for name, value in zip(names, found[1:], strict=True)})
     for group in dict.fromkeys(groups):
         some = np.array([g == group for g in groups])
         wrong = np.mean((said[some] >= 0.5) != (np.array([s.dice for s in samples])[some] >= 0.5))

@@ -41,7 +41,10 @@ def test_a_result_is_judged_when_made_and_later(folder: Path, capsys: pytest.Cap
     later, stages = result_of(capsys)
     assert "assess" in stages
     assert [(x["value"], x["quality"]) for x in made["labels"]] == [(x["value"], x["quality"]) for x in later["labels"]]
-    assert all(0 < x["quality"]["expected_dice"] < 1 and x["quality"]["cycle"] >= 0 for x in made["labels"])
+    assert all(0 < x["quality"]["expected_dice"] < 1 for x in made["labels"])
+    # The network is no master of balls: of one of the two the cycle has to come back to the reference.
+    cycles = [x["quality"]["cycle"] for x in made["labels"]]
+    assert all(0 <= cycle <= 1 for cycle in cycles) and max(cycles) > 0.3
 
 
 def test_without_asking_nothing_is_judged(folder: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,17 +91,16 @@ def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None
         atlas: the reference.
         target: the scan.
         check: called between parts of the work; may raise to stop it.
-
     """
     tries = []
-    for shift in _shifts(atlas, target):
+    for shift in candidate_shifts(atlas, target):
         check()
         tries.append(_coarse(atlas, target.under(atlas, shift), shift))
     check()
     return _finished(atlas, min(tries, key=lambda one: one.score), check)
 
 
-def _shifts(atlas: Atlas, target: Target) -> list[Tensor]:
+def candidate_shifts(atlas: Atlas, target: Target) -> list[Tensor]:
     """Candidates for the shift: the middles of both scans on each other, then by intensities where they mean the same, by edges and outline
     where they may not."""
     mm = max(coarse_mm(target.volume.geometry), coarse_mm(atlas.coarse.geometry))

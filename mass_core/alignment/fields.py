@@ -66,9 +66,3 @@ def made_inverse(forwards: Tensor, backwards: Tensor, rounds: int = 10) -> Tenso
     for _ in range(rounds):
         forwards, backwards = (forwards - sample(backwards, grid + forwards)) / 2, (backwards - sample(forwards, grid + backwards)) / 2
     return forwards
-
-
-def jacobian(field: Tensor) -> Tensor:
-    """Determinant [D,H,W] of the mapping: the volume a voxel takes in the moving grid; at or below 0 the field folds."""
-    rows = torch.stack([torch.stack(torch.gradient(field[axis])) for axis in range(3)])
-    return torch.linalg.det(rows.permute(2, 3, 4, 0, 1) + torch.eye(3, device=field.device))

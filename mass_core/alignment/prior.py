@@ -57,7 +57,7 @@ class Evidence:
 def evidence(alignment: Alignment, value: int) -> Evidence:
     """What speaks for one structure of an alignment."""
     index = voxel_grid(alignment.field.shape[1:], alignment.field.device)
-    distance = _at(alignment.atlas.distances[value], alignment.atlas.scan.points_mm(index + alignment.field))
+    distance = distance_at(alignment.atlas.distances[value], alignment.atlas.scan.points_mm(index + alignment.field))
     weight = (distance > -alignment.atlas.scan.mm).float()
     total = weight.sum().clamp(min=1e-3)
     known = alignment.known * weight
@@ -86,34 +86,35 @@ def combined(
     Returns:
         None where the structure would lie outside the target altogether.
     """
-    trusts = [trust(evidence(one, value)) for one in alignments]
+    facts = [evidence(one, value) for one in alignments]
+    trusts = [trust(some) for some in facts]
     box = _box(alignments, value, target)
     if box is None:
         return None
     mm = min(one.atlas.scan.mm for one in alignments)
     part = target.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
-    points = _points_mm(coarse, alignments[0].field.device)
+    points = points_mm_of(coarse, alignments[0].field.device)
     total, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(2))
     for one, worth in zip(alignments, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        total += weight * _at(one.atlas.distances[value], one.reference_mm(points))
+        total += weight * distance_at(one.atlas.distances[value], one.reference_mm(points))
         counted += weight
     distance = resample(Volume((total / counted).cpu().numpy(), coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
-    return Prior(box, distance, max(trusts), _reason(evidence(alignments[best], value), max(trusts)), weights)
+    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights)
 
 
 def trust(facts: Evidence) -> float:
     """How likely an aligned structure overlaps its truth by half: a logistic function of the evidence, fitted on validation patients."""
-    score = _OFFSET + sum(weight * getattr(facts, name) for name, weight in _WEIGHTS.items())
+    score = OFFSET + sum(weight * getattr(facts, name) for name, weight in WEIGHTS.items())
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, score))))
 
 
-_OFFSET = 0.32
-_WEIGHTS = {"residual": -37.1, "own_residual": -31.0, "covered": 4.7}
+OFFSET = 0.32
+WEIGHTS = {"residual": -37.1, "own_residual": -31.0, "covered": 4.7}
 """Testing/benchmarks/fit_alignment.py, 136 structures of validation patients in their own set and 38 where they do not belong (other body
 parts), both halves counted alike. Inverse consistency added nothing."""
 LEAST_TRUST = 0.5
@@ -134,7 +135,7 @@ def _box(alignments: Sequence[Alignment], value: int, target: Geometry) -> Box |
     corners = []
     for one in alignments:
         index = voxel_grid(one.field.shape[1:], one.field.device)
-        distance = _at(one.atlas.distances[value], one.atlas.scan.points_mm(index + one.field))
+        distance = distance_at(one.atlas.distances[value], one.atlas.scan.points_mm(index + one.field))
         where = (distance > -REACH_MM / 2).nonzero()
         if len(where):
             ends = torch.stack([where.amin(0), where.amax(0)]).float()
@@ -152,14 +153,14 @@ def _box(alignments: Sequence[Alignment], value: int, target: Geometry) -> Box |
     return grown(((z0, y0, x0), (z1, y1, x1)), (1, 1, 1), target.shape_zyx)
 
 
-def _points_mm(grid: Geometry, device: torch.device) -> Tensor:
+def points_mm_of(grid: Geometry, device: torch.device) -> Tensor:
     """Voxel centres [3,d,h,w] of a grid, z, y, x in LPS mm."""
     affine = torch.from_numpy(grid.affine[2::-1, [2, 1, 0, 3]].astype(np.float32)).to(device)
     index = voxel_grid(grid.shape_zyx, device)
     return torch.einsum("ij,jdhw->idhw", affine[:, :3], index) + affine[:, 3].view(3, 1, 1, 1)
 
 
-def _at(volume: Volume, points_mm: Tensor) -> Tensor:
+def distance_at(volume: Volume, points_mm: Tensor) -> Tensor:
     """A distance map at points [3,d,h,w], z, y, x in LPS mm: as far as is known beyond its edge."""
     inverse = np.linalg.inv(volume.geometry.affine)[2::-1, [2, 1, 0, 3]].astype(np.float32)
     matrix = torch.from_numpy(inverse).to(points_mm.device)

@@ -19,8 +19,8 @@ _FORMULAS: tuple[dict[str, float], ...] = (
     {"": -1.72, "scaled": 2.00, "extent": -0.88},
 )
 """Of the logarithm of expected Dice / (1 - expected Dice), with the sum under the empty name: with references, a task alone, fixed classes.
-Fitted by Testing/benchmarks/quality.py to 187 results of the weights `small` on validation patients (131 hippocampus MR, 56 head-and-neck
-CT, both sets counted alike; 49 of structures that are not there)."""
+Fitted by Testing/benchmarks/quality.py to 187 results of the weights `8af04022daff` on validation patients (131 hippocampus MR, 56 of
+head-and-neck CT, both sets counted alike; 49 of structures that are not there)."""
 _TYPICAL = {"cycle": 0.332, "own": 0.622, "scaled": 0.783, "extent": 0.457}
 """Means over the same results, for what is not known."""
 _STRANGE = 2.0

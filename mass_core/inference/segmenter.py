@@ -20,6 +20,7 @@ from ..tasks.location import closeness
 from ..tasks.reference_encoder import Learner, content_key, preparation, unique
 from ..tasks.task import Task, TaskLabel
 from ..volumes.appearance import Appearance
+from ..volumes.components import label_boxes
 from ..volumes.intensity import check_intensities
 from ..volumes.label_values import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
@@ -171,11 +172,12 @@ class Segmenter:
         """The references that show some of the labels, ready for alignment."""
         for number, (image, labels) in enumerate(references):
             steps.at("encode", number, len(references))
-            shown = [value for value in values if (labels.array == value).any()]
+            labels = as_label_map(labels)
+            shown = sorted(set(values) & set(label_boxes(labels.array)))
             key = f"{content_key(image)}{content_key(labels)}{shown}{self.recipe.ct_clip_hu}{self.recipe.percentiles}{self.recipe.modality}"
             atlas = self._atlases.get(key)
             if atlas is None and shown:
-                atlas = make_atlas(image, as_label_map(labels), shown, self.recipe, self.model.device)
+                atlas = make_atlas(image, labels, shown, self.recipe, self.model.device)
                 self._atlases.put(key, atlas, atlas.size_bytes)
             if atlas is not None:
                 yield atlas

@@ -97,6 +97,7 @@ class Service:
     def unload(self) -> None:
         """Forget everything and give its memory back."""
         self._scans = Scans()
+        self._tasks = Recent(_TASK_BYTES)
         self._forget_model()
 
     def _encode(self, order: Encode, run: "_Run") -> dict[str, Any]:
@@ -116,7 +117,7 @@ class Service:
                 task, told = fitted.task, fitted.facts()
             run.job.check()
             task.save(output, overwrite=order.overwrite)
-            self._tasks.put(f"{state_of(output)}", task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
+            self._tasks.put(state_of(output), task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
         facts = (*_LABEL, "spacing_zyx", "references", "parts")
         return {
             "output": str(output),
@@ -193,8 +194,7 @@ class Service:
 
     def _task(self, path: str) -> Task:
         """A task file; one written by this worker lately comes with its references made ready for alignment, which files do not hold."""
-        kept = self._tasks.get(f"{state_of(Path(path))}") if Path(path).is_file() else None
-        return kept or Task.load(path)
+        return self._tasks.get(state_of(Path(path))) or Task.load(path)
 
     def _fixed(self, order: Load, run: "_Run") -> Task:
         """What the weights segment without references."""
