@@ -100,7 +100,7 @@ def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth:
     return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
 
 
-def fit_fusion(samples: Sequence[Sample]) -> None:
+def fit_fusion(samples: Sequence[Sample], threshold: float) -> None:
     """Print the weights with the highest mean soft Dice, sets counted alike, and what alignment, network and both reach with them."""
     known = [sample for sample in samples if sample.terms is not None and sample.terms[:, 4].any()]
     tensors = [torch.from_numpy(sample.terms) for sample in known if sample.terms is not None]
@@ -117,7 +117,9 @@ def fit_fusion(samples: Sequence[Sample]) -> None:
         loss.backward()
         optimiser.step()
     found = weights.detach().numpy()
-    print("fusion =", [round(float(value), 3) for value in found])
+    # The sum shall reach the recipe's threshold where it is likelier than not, whatever a user changes that to.
+    offset = float(found[0]) + float(np.log(threshold / (1 - threshold)))
+    print("fusion =", [round(value, 3) for value in (offset, *map(float, found[1:]))])
     for group in dict.fromkeys(groups):
         rows = []
         for sample in known:
@@ -183,7 +185,7 @@ def main() -> None:
     samples = list(gather(collections, arguments.references, arguments.targets, segmenter, arguments.seed))
     fit_trust(samples)
     if segmenter:
-        fit_fusion(samples)
+        fit_fusion(samples, segmenter.recipe.threshold)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,19 @@ def test_alignment_alone_finds_what_a_random_network_cannot(model):
     assert result.volumes_ml[1] > 0 and result.passes == () and "align" in result.timings
 
 
+def test_alignment_alone_has_no_probabilities(model):
+    segmenter = Segmenter(model, model.recipe.changed(align="only"))
+    with pytest.raises(InputError, match="no probabilities"):
+        segmenter.segment(person(2)[0], segmenter.encode([person(1)], VALUES), probabilities=True)
+
+
+def test_a_lower_threshold_finds_more_where_both_decide(model):
+    image, _ = person(2)
+    low, high = (segmented(model, image, threshold=value) for value in (0.1, 0.9))
+    assert {decision.by for decision in low.decisions.values()} == {"alignment and network"}
+    assert all(low.volumes_ml[value] > high.volumes_ml[value] > 0 for value in VALUES)
+
+
 def test_together_the_network_is_asked_only_near_the_aligned_structure(model, monkeypatch):
     """With a random network the result stays where alignment puts it, and fewer windows are computed."""
     image, labels = person(2)

@@ -166,7 +166,9 @@ def test_tasks_are_saved_used_shared_and_deleted(clinic, tmp_path):
     clinic.ui.useTaskButton.click()
     assert "My liver" in clinic.ui.taskLabel.text
     clinic.press(clinic.ui.segmentButton)
-    assert clinic.results()[0][3] == volume, "the same without references"
+    # The file holds no image to align, which the result says; the network alone finds another volume.
+    assert clinic.results()[0][3].startswith("liver ") and volume.startswith("liver ")
+    assert any("no images to align" in note for note in clinic.window.run.cases[0].warnings)
     clinic.ui.useReferencesButton.click()
     assert not clinic.parameters.taskFile
     clinic.bench.answer("text", "Other name")

@@ -1,7 +1,5 @@
 """What the aligned references and the network say of a voxel, added up."""
 
-import math
-
 import numpy as np
 
 from ..volumes.volume import Box, slices
@@ -26,17 +24,16 @@ def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarra
     return prior.sureness * trusted, (1 - prior.sureness) * trusted, prior.sureness * odds, (1 - prior.sureness) * odds
 
 
-def fused(prior: Prior, box: Box, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Probability float32 of a structure from both, such that it reaches the threshold where the structure is likelier than not.
+def fused(prior: Prior, box: Box, probability: np.ndarray) -> np.ndarray:
+    """Probability float32 of a structure from both; it reaches the threshold the weights record where the structure is likelier than not.
 
     Args:
         prior: where the alignment puts it, and how both are weighted.
         box: of the target's voxels, inside the prior's.
         probability: the network's in this box.
-        threshold: of the network's probability.
     """
     terms = evidence_terms(prior, prior.distance[slices(_within(box, prior.box))], probability)
-    score = np.full(probability.shape, math.log(threshold / (1 - threshold)) + prior.weights[0], np.float32)
+    score = np.full(probability.shape, prior.weights[0], np.float32)
     for weight, term in zip(prior.weights[1:], terms, strict=True):
         score += weight * term
     return np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)

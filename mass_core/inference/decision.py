@@ -55,7 +55,7 @@ def interpolated(
         slab: Box = ((z, 0, 0), (min(z + _SLAB, depth), height, width))
         highest = np.full((slab[1][0] - z, height, width), np.nextafter(np.float32(threshold), np.float32(0)), np.float32)
         for group in groups:
-            for number, box, probability in _seen_in(slab, group, threshold, priors or {}):
+            for number, box, probability in _seen_in(slab, group, priors or {}):
                 part = slices(((box[0][0] - z, *box[0][1:]), (box[1][0] - z, *box[1][1:])))
                 better = probability > highest[part]
                 highest[part][better] = probability[better]
@@ -125,14 +125,14 @@ def _from(start_zyx: Shape, closeness: Callable[[Triple], float], centre_zyx: Tr
     return closeness((z, y, x))
 
 
-def _seen_in(slab: Box, group: Group, threshold: float, priors: Mapping[int, Prior]) -> Iterator[tuple[int, Box, np.ndarray]]:
+def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[tuple[int, Box, np.ndarray]]:
     """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
     for label, number in enumerate(group.numbers):
         prior, here = priors.get(number), group.best.boxes.get(label)
         if prior is not None:
             box = _common(prior.box, slab)
             if box is not None:
-                yield number, box, fused(prior, box, _probability(group, label, box), threshold)
+                yield number, box, fused(prior, box, _probability(group, label, box))
         elif here is not None:
             box = _common(mapped(here, group.record.working, group.record.target), slab)
             if box is not None and _source(group, label, box) is not None:

@@ -199,7 +199,7 @@ class Segmenter:
             task: encoded with the same weights and preprocessing.
             progress: hears of every window.
             cancelled: asked between windows; true stops.
-            probabilities: also keep every label's probabilities; takes a volume of memory for each.
+            probabilities: also keep every label's probabilities, those of the network alone; takes a volume of memory for each.
             near: boxes of the target's voxels (z, y, x); windows that touch none of them are left out. Inside the boxes the network says
                 the same as without. None: all of the target.
 
@@ -208,6 +208,8 @@ class Segmenter:
             Cancelled: if `cancelled` said so.
         """
         self.check(task)
+        if probabilities and self.recipe.align == "only":
+            raise InputError("Alignment alone gives no probabilities.", "Leave out --save-probabilities, or choose --align auto or off.")
         steps = Steps(progress, cancelled)
         priors, decisions, unaligned = self._located(target, task, steps)
         if self.recipe.align == "only":
