@@ -19,7 +19,7 @@ import torch
 
 from mass_core import Volume
 from mass_core.alignment.align import Target, align, candidate_shifts
-from mass_core.alignment.atlas import Atlas, make_atlas
+from mass_core.alignment.atlas import Atlas, intensity_limits, make_atlas
 from mass_core.alignment.fields import sample
 from mass_core.alignment.locate import aligned_labels
 from mass_core.alignment.prior import combined, distance_at, points_mm_of
@@ -45,8 +45,10 @@ def package(atlas: Atlas, reference: Volume, image: Volume, labels: Sequence[int
     from convexAdam.convex_adam_MIND import convex_adam_pt  # type: ignore[import-not-found]
 
     shift = candidate_shifts(atlas, Target(image, RECIPE, CPU))[1 if atlas.modality == "ct" else 0]
-    scans = [aligned_scan(averaged(volume, mm), lattice(volume.geometry, mm), atlas.limits, CPU) for volume in (image, reference)]
-    target, source = scans
+    target, source = (
+        aligned_scan(averaged(volume, mm), lattice(volume.geometry, mm), intensity_limits(volume, atlas.modality, RECIPE), CPU)
+        for volume in (image, reference)
+    )
     index = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float32) for n in target.values.shape], indexing="ij"))
     moved = sample(source.values[None], source.index(target.points_mm(index) + shift.view(3, 1, 1, 1)))[0]
     near = sample(atlas.near[None], atlas.scan.index(target.points_mm(index) + shift.view(3, 1, 1, 1)))[0] > 0.5
@@ -60,7 +62,7 @@ def package(atlas: Atlas, reference: Volume, image: Volume, labels: Sequence[int
     step = 4 if mm > 2 else 2
     field = convex_adam_pt(fixed, moving, grid_sp=step, disp_hw=4, selected_niter=60, grid_sp_adam=2, dtype=torch.float32, device=CPU)
     whole = np.zeros((3, *target.values.shape), np.float32)
-    whole[(slice(None), *part)] = np.moveaxis(field, -1, 0)[::-1][(slice(None), *(slice(0, p.stop - p.start) for p in part))]
+    whole[(slice(None), *part)] = np.moveaxis(field, -1, 0)[(slice(None), *(slice(0, p.stop - p.start) for p in part))]
     points = points_mm_of(image.geometry, CPU)
     there = points + shift.view(3, 1, 1, 1) + sample(torch.from_numpy(whole), target.index(points)) * mm
     result = np.zeros(image.array.shape, np.uint8)
