@@ -253,10 +253,9 @@ class Episodes(torch.utils.data.Dataset[Episode]):
     def _pair(self, rng: np.random.Generator, scan: _Scan, scans: Sequence[_Scan]) -> _Pair:
         """The scan twice or, for some tasks about structures of the label map, with another scan that shows one of them as well."""
         if scan.values and self.config.pair_share and rng.random() < self.config.pair_share:
-            other = scans[int(rng.integers(len(scans)))].labelled
-            matches = scan.matches(other)
-            if (matches >= 0).any():
-                return _Pair(scan, other, matches)
+            shared = [other for other in scans if not set(scan.values).isdisjoint(other.labelled.values)]
+            other = shared[int(rng.integers(len(shared)))].labelled
+            return _Pair(scan, other, scan.matches(other))
         return _Pair(scan, scan, np.arange(len(scan.masks)))
 
     def _poses(self, rng: np.random.Generator, pair: _Pair, anchor: int, step: int) -> tuple[Pose, Pose]:

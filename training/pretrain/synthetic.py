@@ -9,6 +9,10 @@ MIRRORED = {
     **{57: 25, 58: 26, 60: 28, 62: 30, 137: 136, 164: 163},
 }
 """Right structures of FreeSurfer's numbering and their left counterparts: both sides of a body look alike."""
+RIGHT = 1000
+"""Added to a label by `training.pretrain.bodies`: its counterpart on the right side, which looks like it."""
+_ALIKE = 0.5
+"""Share of the contrasts in which many structures look alike, as soft tissue does in CT: place and shape tell them apart."""
 _FLAT = 0.25
 """Share of the images whose labels have no texture of their own."""
 
@@ -26,7 +30,7 @@ def synthetic_image(labels: NDArray[np.integer], rng: np.random.Generator, contr
     """
     present = np.unique(labels)
     means, spreads = _contrast(contrast, int(present[-1]) + 1)
-    sides = np.array([MIRRORED.get(int(value), int(value)) for value in present])
+    sides = np.array([MIRRORED.get(int(value), int(value) % RIGHT) for value in present])
     table = np.zeros((2, int(present[-1]) + 1), np.float32)
     table[0, present] = means[sides] + rng.normal(0, 0.02, len(sides))
     table[1, present] = spreads[sides] * (rng.random() > _FLAT)
@@ -41,6 +45,9 @@ def _contrast(number: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.
     """Mean and spread of every label; what lies outside of the body is mostly the darkest."""
     rng = np.random.default_rng(number)
     dark, means, spreads = rng.random() < 0.85, rng.uniform(0, 1, 2048), rng.uniform(0.02, 0.15, 2048)
+    if rng.random() < _ALIKE:
+        tissues = rng.uniform(0, 1, int(rng.integers(3, 7)))
+        means = tissues[rng.integers(0, len(tissues), 2048)] + rng.normal(0, 0.02, 2048)
     means[0], spreads[0] = (0.0, 0.02) if dark else (means[0], spreads[0])
     return means[:count], spreads[:count]
 
