@@ -59,6 +59,8 @@ class EpisodeConfig:
     """Datasets whose images are drawn from their label maps, anew for every task (`training.data.synthetic`)."""
     along_share: float = 0.0
     """Share of the tasks anchored on a long thin mask whose views lie on any part of it, at a spacing that suits its thickness."""
+    lesion_share: float = 0.0
+    """Share of the tasks about artificial lesions, drawn anywhere into two scans of the dataset."""
     smallest_voxels: float = 40.0
     """Masks with fewer voxels at the working spacing are not asked for."""
 

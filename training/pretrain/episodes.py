@@ -23,6 +23,7 @@ from mass_core.volumes.volume import Geometry, Volume
 
 from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part, weak
 from .config import EpisodeConfig
+from .lesions import add_lesions, draw_kinds
 from .schedule import pose_strength
 from .synthetic import synthetic_image
 
@@ -233,8 +234,9 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         step = number // self.batch_size
         rng = np.random.default_rng((self.seed, number))
         scans = self.scans[rng.choice(len(self.scans), p=self.chance)]
-        scan = self._by_experts(rng, scans[rng.integers(len(scans))])
-        pair = self._pair(rng, scan, scans)
+        scan = scans[rng.integers(len(scans))]
+        lesions = not scan.synthetic and self.config.lesion_share and rng.random() < self.config.lesion_share
+        pair = _with_lesions(rng, scan, scans) if lesions else self._pair(rng, self._by_experts(rng, scan), scans)
         anchor = int(rng.choice(np.flatnonzero(pair.matches >= 0)))
         poses = self._poses(rng, pair, anchor, step)
         # All episodes of a batch hold the same number of masks.
@@ -331,6 +333,17 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         image = scan.image[where] if scan.labels is None or not scan.synthetic else synthetic_image(scan.labels[where], rng, contrast)
         bits = scan.masks.rasterise(chosen, np.concatenate([start, stop]))
         return np.ascontiguousarray(image, np.float16), bits.view(np.int32), start
+
+
+def _with_lesions(rng: np.random.Generator, scan: _Scan, scans: Sequence[_Scan]) -> _Pair:
+    """Two scans with artificial lesions of the same kinds."""
+    kinds, views = draw_kinds(rng), []
+    for one in (scan, scans[int(rng.integers(len(scans)))]):
+        image, found = add_lesions(one.image, one.spacing, kinds, rng)
+        shape, (z, y, x) = one.image.shape, one.spacing.tolist()
+        masks = MaskSet.of(list(found.values()), (shape[0], shape[1], shape[2]), (z, y, x))
+        views.append(replace(one, image=image, masks=masks, values=tuple(found)))
+    return _Pair(views[0], views[1], views[0].matches(views[1]))
 
 
 def _open(dataset: Dataset, name: str, *, synthetic: bool) -> _Scan:
