@@ -1,10 +1,11 @@
 """Fits what is known about alignment on validation patients: how far it can be trusted, and how it adds up with the network.
 
-    python -m Testing.benchmarks.fit_alignment --data headneck_ct hippocampus_mr --weights small --references 6 --targets 6
+    python -m Testing.benchmarks.fit_alignment --data headneck_ct hippocampus_mr --weights small --references 6 --targets 6 --bodies 12
 
 Each folder holds images/, labels/ and split.json with `labels`, `train` and `val`. References come from `train`, targets from `val`; the
-split `test` is never read. References of one folder are also aligned with targets of the others: there nothing is to be found. Prints the
-constants of `mass_core/alignment/prior.py` and `Recipe.fusion`.
+split `test` is never read. References of one folder are also aligned with targets of the others: there nothing is to be found. Random
+bodies (`training.pretrain.bodies`), two of each family, stand for what the network knows little about. Prints the constants of
+`mass_core/alignment/prior.py` and `Recipe.fusion`; `--write FILE` records the latter in a copy of the weights.
 """
 
 import argparse
@@ -19,12 +20,15 @@ from scipy.optimize import minimize
 
 from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.alignment.align import Target, align
-from mass_core.alignment.atlas import Atlas, make_atlas
+from mass_core.alignment.atlas import make_atlas
 from mass_core.alignment.fusion import evidence_terms
 from mass_core.alignment.prior import LEAST_TRUST, WEIGHTS, Evidence, Prior, combined, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
-from mass_core.volumes.volume import slices
+from mass_core.volumes.volume import Geometry, slices
+from mass_core.weights.checkpoint import save_weights
+from training.pretrain.bodies import MM, body, member
+from training.pretrain.synthetic import synthetic_image
 
 from .one_shot import Collection
 
@@ -43,39 +47,74 @@ class Sample:
     """[N,5] for some voxels the terms of `evidence_terms`, and the truth; None: the network was not asked."""
 
 
-def gather(collections: Sequence[Collection], references: int, targets: int, segmenter: Segmenter | None, seed: int) -> Iterator[Sample]:
-    """Every structure of every pair; Dice 0 where reference and target are of different collections."""
-    recipe = segmenter.recipe if segmenter else Recipe(ct_clip_hu=(-500.0, 500.0))
-    atlases = {collection.folder.name: list(_atlases(collection, references, recipe, seed)) for collection in collections}
+@dataclass(frozen=True)
+class Pair:
+    """A labelled reference and a target; of another group, the target shows none of the reference's structures."""
+
+    reference: tuple[Volume, Volume]
+    target: tuple[Volume, Volume]
+    groups: tuple[str, str]
+
+    @property
+    def values(self) -> list[int]:
+        """Labels of the reference; where the target shows the same kind of structures, those it has."""
+        here, there = (set(np.unique(labels.array).tolist()) - {0} for _, labels in (self.reference, self.target))
+        return sorted(here & there if self.groups[0] == self.groups[1] else here)
+
+
+def pairs_of(collections: Sequence[Collection], references: int, targets: int, seed: int) -> Iterator[Pair]:
+    """Training patients with validation patients of every collection; fewer where nothing is to be found."""
+    names = {collection.folder.name: list(complete_references(collection, references, seed)) for collection in collections}
     for mine, theirs in itertools.product(collections, collections):
         few = slice(None) if mine is theirs else slice(2)
-        for case in theirs.splits["val"][:targets][few]:
-            image, labels = theirs.case(case)
-            target = Target(image, recipe, torch.device("cpu"))
-            for name, atlas in atlases[mine.folder.name][few]:
-                task = segmenter.encode([mine.case(name)]) if segmenter and mine is theirs else None
-                found = align(atlas, target)
-                print(
-                    mine.folder.name,
-                    name,
-                    theirs.folder.name,
-                    case,
-                    f"{found.residual:.4f}",
-                    flush=True,
-                )
-                for value in atlas.distances:
-                    truth = labels.array == value if mine is theirs else np.zeros(labels.array.shape, bool)
-                    prior = combined([found], value, image.geometry, (0, 1, 1, 0, 0))
-                    if prior is None or (mine is theirs and not truth.any()):
-                        continue
-                    overlap = float(dice(prior.distance > 0, truth[slices(prior.box)])) if truth.any() else 0.0
-                    terms = _terms(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
-                    yield Sample(f"{mine.folder.name} in {theirs.folder.name}", evidence(found, value), overlap, terms)
+        for case, name in itertools.product(theirs.splits["val"][:targets][few], names[mine.folder.name][few]):
+            yield Pair(mine.case(name), theirs.case(case), (mine.folder.name, theirs.folder.name))
 
 
-def _atlases(collection: Collection, count: int, recipe: Recipe, seed: int) -> Iterator[tuple[str, Atlas]]:
-    for name in complete_references(collection, count, seed):
-        yield name, make_atlas(*collection.case(name), list(collection.labels), recipe, torch.device("cpu"))
+def body_pairs(families: int, seed: int) -> Iterator[Pair]:
+    """Two members of each family of random bodies, and one of each with one of the next; every third pair differs in contrast."""
+    members = [tuple(_member(family, number, seed) for number in range(2)) for family in range(families)]
+    for family, (reference, target) in enumerate(members):
+        yield Pair(reference, target, ("bodies", "bodies"))
+        yield Pair(reference, members[(family + 1) % families][1], ("bodies", "others"))
+
+
+def _member(family: int, number: int, seed: int) -> tuple[Volume, Volume]:
+    labels = member(body(0, np.random.default_rng((seed, family))), np.random.default_rng((seed, family, number)))
+    contrast = 1000 + family + 500 * number * (family % 3 == 0)
+    image = synthetic_image(labels, np.random.default_rng((seed, family, number, 1)), contrast)
+    z, y, x = labels.shape
+    grid = Geometry(shape_zyx=(z, y, x), spacing_xyz=(MM, MM, MM))
+    # The body itself and its outermost layer are no structures anybody outlines.
+    few = np.flatnonzero(np.bincount(labels.ravel(), minlength=2) > 200)
+    few = few[few > 2][:10]
+    return Volume(200 * image + 500, grid, modality="mr"), Volume(np.where(np.isin(labels, few), labels, 0).astype(np.uint16), grid)
+
+
+def gather(pairs: Iterator[Pair], recipe: Recipe, segmenter: Segmenter | None) -> Iterator[Sample]:
+    """Every structure of every pair; Dice 0 where there is nothing to be found."""
+    for pair in pairs:
+        (image, labels), own = pair.target, pair.groups[0] == pair.groups[1]
+        atlas = make_atlas(*pair.reference, pair.values, recipe, torch.device("cpu")) if pair.values else None
+        if atlas is None:
+            continue
+        task = _learned(segmenter, pair) if segmenter and own else None
+        found = align(atlas, Target(image, recipe, torch.device("cpu")))
+        print(*pair.groups, f"{found.residual:.4f}", flush=True)
+        for value in atlas.distances:
+            truth = labels.array == value if own else np.zeros(labels.array.shape, bool)
+            prior = combined([found], value, image.geometry, (0, 1, 1, 0, 0))
+            if prior is None:
+                continue
+            overlap = float(dice(prior.distance > 0, truth[slices(prior.box)])) if truth.any() else 0.0
+            terms = _terms(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
+            yield Sample(" in ".join(pair.groups), evidence(found, value), overlap, terms)
+
+
+def _learned(segmenter: Segmenter, pair: Pair) -> Task:
+    """The task of a reference, with what alignment needs to know of the network."""
+    fusion = segmenter.recipe.fusion or (0.0, 1.0, 1.0, 0.0, 0.0)
+    return segmenter.with_recipe(segmenter.recipe.changed(align="auto", fusion=fusion)).encode([pair.reference], pair.values)
 
 
 def complete_references(collection: Collection, count: int, seed: int) -> Iterator[str]:
@@ -95,31 +134,34 @@ def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth:
     assert result.probabilities is not None
     probability = result.probabilities[task.labels[0].value].array[slices(prior.box)]
     size = max(1, int((prior.distance > 0).sum()))
-    prior = replace(prior, sureness=float(np.sort(probability, axis=None)[-size:].mean()))
+    sure = float(np.sort(probability, axis=None)[-size:].mean())
+    prior = replace(prior, reliability=sure * (task.labels[0].self_dice or 0.0))
     columns = [*evidence_terms(prior, prior.distance, probability), truth[slices(prior.box)]]
     return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
 
 
-def fit_fusion(samples: Sequence[Sample], threshold: float) -> None:
-    """Print the weights with the highest mean soft Dice, sets counted alike, and what alignment, network and both reach with them."""
+def fit_fusion(samples: Sequence[Sample], threshold: float) -> tuple[float, ...]:
+    """Print and return the weights with the highest mean soft Dice, sets counted alike, with what alignment, network and both reach."""
     known = [sample for sample in samples if sample.terms is not None and sample.terms[:, 4].any()]
     tensors = [torch.from_numpy(sample.terms) for sample in known if sample.terms is not None]
     groups = [sample.group for sample in known]
     shares = [1 / groups.count(group) for group in groups]
-    weights = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.5], requires_grad=True)
+    weights = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.1], requires_grad=True)
     optimiser = torch.optim.Adam([weights], lr=0.03)
     for _ in range(400):
         optimiser.zero_grad()
         loss = torch.zeros(())
         for terms, share in zip(tensors, shares, strict=True):
-            chance = torch.sigmoid(weights[0] + terms[:, :4] @ weights[1:])
+            # Neither may speak against what it sees.
+            chance = torch.sigmoid(weights[0] + terms[:, :4] @ weights[1:].clamp(min=0))
             loss = loss - share * 2 * (chance * terms[:, 4]).sum() / (chance.sum() + terms[:, 4].sum())
         loss.backward()
         optimiser.step()
-    found = weights.detach().numpy()
+    found = np.asarray(torch.cat([weights[:1], weights[1:].clamp(min=0)]).detach())
     # The sum shall reach the recipe's threshold where it is likelier than not, whatever a user changes that to.
     offset = float(found[0]) + float(np.log(threshold / (1 - threshold)))
-    print("fusion =", [round(value, 3) for value in (offset, *map(float, found[1:]))])
+    fusion = (round(offset, 3), *(round(value, 3) for value in found[1:].tolist()))
+    print("fusion =", list(fusion))
     for group in dict.fromkeys(groups):
         rows = []
         for sample in known:
@@ -128,6 +170,7 @@ def fit_fusion(samples: Sequence[Sample], threshold: float) -> None:
                 said = (terms[:, 0] + terms[:, 1] > 0, terms[:, 2] + terms[:, 3] > 0, found[0] + terms @ found[1:] > 0)
                 rows.append([dice(one, inside) for one in said])
         print(group, len(rows), "structures; alignment, network, both:", np.mean(rows, axis=0).round(3))
+    return fusion
 
 
 def logistic(design: np.ndarray, truth: np.ndarray, weight: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
@@ -147,13 +190,13 @@ def logistic(design: np.ndarray, truth: np.ndarray, weight: np.ndarray, ridge: f
 
 
 def fit_trust(samples: Sequence[Sample]) -> None:
-    """Print the weights of the evidence, groups counted alike, with what they would have said."""
+    """Print the weights of the evidence, groups counted alike, own sets three times as much as others, with what they would have said."""
     names = list(WEIGHTS)
     design = np.array([[asdict(sample.facts)[name] for name in names] for sample in samples])
     reached = np.array([float(np.clip((sample.dice - 0.3) / 0.4, 0, 1)) for sample in samples])
     groups = [sample.group for sample in samples]
     own = {group: len(set(group.split(" in "))) == 1 for group in groups}
-    weight = np.array([1 / groups.count(group) / list(own.values()).count(own[group]) for group in groups])
+    weight = np.array([(3 if own[group] else 1) / groups.count(group) / list(own.values()).count(own[group]) for group in groups])
     found = logistic(design, reached, weight)
     said = 1 / (1 + np.exp(-(found[0] + design @ found[1:])))
     print("OFFSET =", round(float(found[0]), 3))
@@ -175,17 +218,25 @@ def main() -> None:
     parser.add_argument("--weights", help="also fit how the network of these weights adds up with alignment")
     parser.add_argument("--references", type=int, default=6)
     parser.add_argument("--targets", type=int, default=6)
+    parser.add_argument("--bodies", type=int, default=0, help="families of random bodies")
+    parser.add_argument("--write", type=Path, help="a copy of the weights that records the fusion")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     collections = [Collection.read(folder) for folder in arguments.data]
-    segmenter = None
+    segmenter, recipe = None, Recipe(ct_clip_hu=(-500.0, 500.0))
     if arguments.weights:
         model = load_model(arguments.weights)
-        segmenter = Segmenter(model, model.recipe.changed(align="off"), precision="bfloat16")
-    samples = list(gather(collections, arguments.references, arguments.targets, segmenter, arguments.seed))
+        segmenter, recipe = Segmenter(model, model.recipe.changed(align="off"), precision="bfloat16"), model.recipe
+    pairs = itertools.chain(
+        pairs_of(collections, arguments.references, arguments.targets, arguments.seed), body_pairs(arguments.bodies, arguments.seed)
+    )
+    samples = list(gather(pairs, recipe, segmenter))
     fit_trust(samples)
     if segmenter:
-        fit_fusion(samples, segmenter.recipe.threshold)
+        fusion = fit_fusion(samples, segmenter.recipe.threshold)
+        if arguments.write:
+            recorded = model.recipe.changed(fusion=fusion)
+            save_weights(arguments.write, model.network, recorded, model.provenance, dtype=torch.float16, licence=model.licence)
 
 
 if __name__ == "__main__":

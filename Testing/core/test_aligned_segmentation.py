@@ -16,6 +16,8 @@ from mass_core.evaluation.metrics import dice
 from mass_core.evaluation.trials import copied
 from mass_core.volumes.volume import Geometry, Volume
 
+from .strangers import stranger
+
 FUSION = (0.0, 1.0, 1.0, 0.2, 0.2)
 VALUES = [1, 2]
 
@@ -87,15 +89,27 @@ def test_without_fitted_weights_nothing_is_aligned(model):
 
 
 def test_another_part_of_the_body_is_left_to_the_network_with_the_reason(model):
-    rng = np.random.default_rng(0)
-    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (40, 44, 44)], indexing="ij")
-    values = np.where(x**2 + y**2 + z**2 < 0.6, 80 * np.sin(9 * x) + 40, -1000) + rng.normal(0, 10, z.shape)
-    strange = Volume(values.astype(np.float32), Geometry(shape_zyx=values.shape, spacing_xyz=(5.0, 5.0, 5.0)), "ct")
+    strange = stranger(0)
     result = segmented(model, strange)
     assert {decision.by for decision in result.decisions.values()} == {"network"}
     assert all(decision.reason for decision in result.decisions.values())
     assert any(text.startswith("Not aligned: label 1") for text in result.warnings)
     assert not segmented(model, strange, align="only").labels.array.any()
+
+
+def test_a_structure_whose_place_lies_outside_is_not_in_the_scan(model):
+    """A scan cut off below shows the upper structure only; the network, random here, is not asked about the other one."""
+    image, labels = person(2)
+    centres = {value: np.argwhere(labels.array == value).mean(0)[0] for value in VALUES}
+    upper, lower = max(centres, key=centres.get), min(centres, key=centres.get)
+    first = int(np.argwhere(labels.array == lower)[:, 0].max()) + 2
+    depth, height, width = image.array.shape
+    part = ((first, 0, 0), (depth, height, width))
+    seen = Volume(image.array[first:], image.geometry.cropped(part), image.modality)
+    result = segmented(model, seen, fusion=FUSION)
+    assert result.decisions[upper].by == "alignment and network" and result.decisions[lower].by == "alignment"
+    assert not (result.labels.array == lower).any() and (result.labels.array == upper).any()
+    assert any(text.startswith(f"Not in this scan: label {lower};") for text in result.warnings)
 
 
 def test_a_task_file_holds_no_image_and_says_what_that_costs(model, tmp_path):

@@ -73,6 +73,10 @@ class Alignment:
     """[D,H,W] how far a point ends from itself after going to the reference and back, by the coarse search."""
     residual: float
     """Mean feature difference where the structures are."""
+    fixed: Tensor
+    """[12,D,H,W] features of the target."""
+    moved: Tensor
+    """[12,D,H,W] features of the reference, carried over."""
 
     def in_box(self, points_mm: Tensor) -> Tensor:
         """Voxels of the box after the shift at points [3,...] of the target, z, y, x in LPS mm."""
@@ -171,6 +175,8 @@ def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
         known=there * moved[-1],
         wrong_mm=wrong * (_COARSE * atlas.scan.mm),
         residual=_mean(difference, structure * there * moved[-1]),
+        fixed=best.features,
+        moved=moved[:-2],
     )
 
 

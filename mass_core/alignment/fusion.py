@@ -11,17 +11,17 @@ LEAST = 1e-3
 
 def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, ...]:
     """The four terms that are weighted: the trusted distance to the aligned surface and the network's log odds, each once as far as the
-    network is sure that the structure is there, and once as far as it is not.
+    network is reliable for this structure, and once as far as it is not.
 
     Args:
-        prior: for trust and sureness.
+        prior: for trust and reliability.
         distance_mm: of the prior for some voxels, positive inside.
         probability: of the network for the same.
     """
     odds = np.clip(probability, LEAST, 1 - LEAST)
     odds = np.log(odds / (1 - odds), dtype=np.float32)
     trusted = np.float32(prior.trust) * distance_mm
-    return prior.sureness * trusted, (1 - prior.sureness) * trusted, prior.sureness * odds, (1 - prior.sureness) * odds
+    return prior.reliability * trusted, (1 - prior.reliability) * trusted, prior.reliability * odds, (1 - prior.reliability) * odds
 
 
 def fused(prior: Prior, box: Box, probability: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,12 @@ class Group:
     numbers: tuple[int, ...]
     """The number in the label map of each label of `best`, ascending."""
     record: Record
+    absent: frozenset[int] = frozenset()
+    """Numbers of labels that are not in the target, whatever the network says."""
+
+    def without(self, absent: frozenset[int]) -> "Group":
+        """The same with these labels absent."""
+        return replace(self, absent=absent)
 
 
 def kind_of(numbers: Sequence[int]) -> np.dtype:
@@ -129,6 +135,8 @@ def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[t
     """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
     for label, number in enumerate(group.numbers):
         prior, here = priors.get(number), group.best.boxes.get(label)
+        if number in group.absent:
+            continue
         if prior is not None:
             box = _common(prior.box, slab)
             if box is not None:
@@ -140,7 +148,7 @@ def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[t
 
 
 def sureness(group: Group, prior: Prior, number: int) -> float:
-    """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it (`Prior.sureness`)."""
+    """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it."""
     box = _common(mapped(prior.box, group.record.target, group.record.working), ((0, 0, 0), group.best.shape))
     if box is None:
         return 0.0

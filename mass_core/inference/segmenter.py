@@ -9,7 +9,7 @@ import numpy as np
 from .. import config
 from ..alignment.atlas import Atlas, make_atlas, modality_of
 from ..alignment.locate import aligned_labels, locate
-from ..alignment.prior import LEAST_TRUST, Prior
+from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
 from ..cache import Recent
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
@@ -36,6 +36,7 @@ _PREPARED_BYTES = 1 << 30
 _ATLAS_BYTES = 1 << 29
 """Of references made ready for alignment and kept for the next run."""
 _NO_ATLAS = "The task holds no images to align with the scan; given as references, the same scans would give better results."
+_ABSENT = "its place, as the other structures show it, lies outside the scan"
 _SURPLUS, _MUCH = 0.01, 0.4
 """Shares of a label that are told, and warned of, if they lie in more parts than the references have."""
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
@@ -216,10 +217,11 @@ class Segmenter:
             return _aligned_only(target, task, priors, decisions, unaligned, steps)
         compute = self.compute(labels=len(task.labels))
         trusted = {value: prior for value, prior in priors.items() if prior.trust >= LEAST_TRUST}
-        run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted)
+        absent = frozenset(value for value, decision in decisions.items() if decision.by == "alignment")
+        run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted, absent=absent)
         found, notes = with_one_retry(run.found, compute)
-        groups = [group for group, _ in found]
-        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted))
+        groups = [group.without(absent) for group, _ in found]
+        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted, task))
         labels = Volume(array, target.geometry)
         steps.stop_clock()
         records = [group.record for group in groups]
@@ -246,7 +248,8 @@ class Segmenter:
             return {}, {value: Decision(by="network") for value in values}, (_NO_ATLAS,)
         check_intensities(target)
         priors = locate(task.atlases, values, target, self.recipe, self.model.device, steps)
-        decisions = {value: _decision(priors.get(value), self.recipe) for value in values}
+        trusted = any(prior.trust >= LEAST_TRUST for prior in priors.values())
+        decisions = {value: _decision(priors.get(value), self.recipe, trusted=trusted) for value in values}
         return priors, decisions, tuple(_not_aligned(decisions, {label.value: label.name for label in task.labels}))
 
     def prepared(self, target: Volume, key: str, spacing_zyx: Triple) -> Prepared:
@@ -319,6 +322,7 @@ class _Run:
         maps: bool,
         near: Sequence[Box] | None = None,
         priors: Mapping[int, Prior] | None = None,
+        absent: frozenset[int] = frozenset(),
     ) -> None:
         self._segmenter = segmenter
         self._target = target
@@ -327,6 +331,7 @@ class _Run:
         self._maps = maps
         self._near = near
         self._priors = priors or {}
+        self._absent = absent
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """Values of the labels decoded together."""
@@ -362,8 +367,9 @@ class _Run:
     def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
         """The boxes to look at for some labels, in voxels of the prepared array: those asked for, or where alignment puts all of them."""
         near = self._near
-        if near is None and all(value in self._priors for value in values) and not self._maps:
-            near = [self._priors[value].box for value in values]
+        sought = [value for value in values if value not in self._absent]
+        if near is None and all(value in self._priors for value in sought) and not self._maps:
+            near = [self._priors[value].box for value in sought]
         return None if near is None else [mapped(box, record.target, record.working) for box in near]
 
     def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
@@ -371,26 +377,32 @@ class _Run:
         return lambda done, count: self._steps.at("segment", before + own * done / count, total)
 
 
-def _decision(prior: Prior | None, recipe: Recipe) -> Decision:
-    """What decides about a label with this prior."""
+def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision:
+    """What decides about a label with this prior; `trusted`: the alignment of some label is, so this one's place is known as well."""
     alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
+    reason = OUTSIDE if prior is None else prior.reason
+    if trusted and reason == OUTSIDE:
+        return Decision(by="alignment", trust=None if prior is None else round(prior.trust, 3), reason=_ABSENT)
     if prior is None:
-        return Decision(by=alone, reason="the scan does not reach where the references show it")
-    trusted = prior.trust >= LEAST_TRUST and recipe.align == "auto"
-    return Decision(by="alignment and network" if trusted else alone, trust=round(prior.trust, 3), reason=prior.reason)
+        return Decision(by=alone, reason=reason)
+    both = prior.trust >= LEAST_TRUST and recipe.align == "auto"
+    return Decision(by="alignment and network" if both else alone, trust=round(prior.trust, 3), reason=reason)
 
 
-def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior]) -> dict[int, Prior]:
-    """The priors with how sure the network is of each."""
+def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior], task: Task) -> dict[int, Prior]:
+    """The priors with how reliable the network is for each."""
     owners = {number: group for group in groups for number in group.numbers}
-    return {number: replace(prior, sureness=sureness(owners[number], prior, number)) for number, prior in priors.items()}
+    selves = {label.value: 1.0 if label.self_dice is None else label.self_dice for label in task.labels}
+    return {
+        number: replace(prior, reliability=selves[number] * sureness(owners[number], prior, number)) for number, prior in priors.items()
+    }
 
 
 def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) -> Iterator[str]:
     """A sentence for each reason not to trust the alignment, with the labels it holds for."""
     for reason in dict.fromkeys(decision.reason for decision in decisions.values() if decision.reason):
         labels = ", ".join(names[value] for value, decision in decisions.items() if decision.reason == reason)
-        yield f"Not aligned: {labels}; {reason}."
+        yield f"{'Not in this scan' if reason == _ABSENT else 'Not aligned'}: {labels}; {reason}."
 
 
 def _aligned_only(
@@ -407,7 +419,7 @@ def _aligned_only(
         passes=(),
         decisions=decisions,
         modality=modality_of(target, task.recipe),
-        warnings=task.warnings,
+        warnings=unique([*task.warnings, *unaligned]),
         timings=steps.seconds,
     )
 

@@ -50,6 +50,8 @@ class Encoded:
     """Volume of the label."""
     extent_mm: Triple
     """Of the label along left, posterior, superior."""
+    self_dice: float | None
+    """Dice of what the network finds in the encoded crops with these tokens; None where the recipe has no use for it."""
     modality: Modality
     warnings: tuple[str, ...]
 
@@ -110,7 +112,7 @@ class Learner:
     def __init__(self, network: MASS, recipe: Recipe, fingerprint: str) -> None:
         self._network = network
         self._recipe = recipe
-        self._key = fingerprint + json.dumps(preparation(recipe), sort_keys=True)
+        self._key = f"{fingerprint}{json.dumps(preparation(recipe), sort_keys=True)}{recipe.aligns}"
         self._encoded: Recent[Encoded] = Recent(_KEPT_BYTES)
         self._spacings: Recent[Triple] = Recent(1 << 20)
         self.encodings = 0
@@ -189,11 +191,15 @@ class Learner:
         shares = torch.tensor([crop.kept[0] for crop in crops])
         shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
         stages: list[Tensor] = []
+        found: list[Tensor] = []
         for share, crop in zip(shares, crops, strict=True):
             image_11DHW = torch.from_numpy(crop.image)[None, None].to(compute.device)
             masks_11DHW = torch.from_numpy(crop.masks)[None].to(compute.device, torch.float32)
             with torch.inference_mode(), compute.autocast():
                 tokens = self._network.encode_reference(image_11DHW, masks_11DHW)
+                if self._recipe.aligns:
+                    again = self._network.segment(image_11DHW, tokens).float().sigmoid() > self._recipe.threshold
+                    found.append(share * _dice(again, masks_11DHW > 0).cpu())
             weighted = [stage[0, 0].float().cpu() * share for stage in tokens]
             stages = [a + b for a, b in zip(stages, weighted, strict=True)] if stages else weighted
         return Encoded(
@@ -203,9 +209,14 @@ class Learner:
             place=reference.place(value),
             ml=reference.ml(value),
             extent_mm=reference.extent_mm(value),
+            self_dice=float(torch.stack(found).sum()) if found else None,
             modality=crops[0].modality,
             warnings=unique(warning for crop in crops for warning in crop.warnings),
         )
+
+
+def _dice(found: Tensor, truth: Tensor) -> Tensor:
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum()).clamp(min=1)
 
 
 def content_key(volume: Volume) -> str:
@@ -245,6 +256,7 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: A
     """One label of a task: the mean over the references that have it."""
     if not encoded:
         raise InputError(f"Of label {value} nothing is left at the working spacing.", "Choose a finer working spacing.")
+    selves = [one.self_dice for one in encoded if one.self_dice is not None]
     shown = appearance or Appearance(name=f"label {value}")
     return TaskLabel(
         value=value,
@@ -259,4 +271,5 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: A
         place=Place.mean([one.place for one in encoded]),
         ml=sum(one.ml for one in encoded) / len(encoded),
         extent_mm=mean_triple([one.extent_mm for one in encoded]),
+        self_dice=sum(selves) / len(selves) if selves else None,
     )

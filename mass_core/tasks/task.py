@@ -52,6 +52,9 @@ class TaskLabel:
     """Volume in the references, the mean; None: not known, as in tasks of earlier versions."""
     extent_mm: Triple | None = None
     """Extent in the references along left, posterior, superior, the mean; None: not known."""
+    self_dice: float | None = None
+    """Dice of what the network finds in the reference crops themselves, the mean: what it cannot find there it will not find elsewhere.
+    None: not known, or not needed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

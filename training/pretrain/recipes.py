@@ -30,7 +30,7 @@ def small() -> RunConfig:
             parts="reference",
             place_mm=60.0,
             body_margin_zyx=(4, 4, 4),
-            extent_fraction=0.25,
+            extent_fraction=0.33,
             spacing_limits_mm=(0.8, 6.0),
         ),
         episodes=EpisodeConfig(
