@@ -44,6 +44,14 @@ def test_what_is_saved_comes_back(task: Task, tmp_path: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours.tokens, theirs.tokens, strict=True))
 
 
+def test_warnings_are_those_of_a_label_or_of_none(task: Task) -> None:
+    told = ("Liver: 41% was left out.", "No body was found.", "Label 2 exceeds the window.", "Not aligned: liver, label 300; too far.")
+    assert task.about(1, told) == (told[0], told[1], told[3])
+    assert task.about(2, told) == (told[1], told[2])
+    assert task.about(300, told) == (told[1], told[3]), "label 300 is not label 3, nor 30"
+    assert task.about(2, ("label 20 is far", "Labels were resampled.")) == ("label 20 is far", "Labels were resampled.")
+
+
 def test_older_files_do_not_tell_sizes(task: Task, tmp_path: Path) -> None:
     path = task.save(tmp_path / "organs.masstask")
     with safe_open(path, framework="pt") as file:

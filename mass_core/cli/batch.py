@@ -19,7 +19,7 @@ class Batch:
 
     def __init__(self, output: Output, targets: int) -> None:
         self._output, self._alone = output, targets == 1
-        self._failed = False
+        self.failures: dict[Path, MassError] = {}
 
     @contextmanager
     def target(self, path: Path) -> Iterator[None]:
@@ -31,9 +31,9 @@ class Batch:
             if known is None or self._alone:
                 raise
             self._output.failed(known, target=str(path))
-            self._failed = True
+            self.failures[path] = known
 
     @property
     def exit_status(self) -> int:
         """Of the command: 3 if a target failed."""
-        return 3 if self._failed else 0
+        return 3 if self.failures else 0

@@ -83,4 +83,4 @@ def _write(path: Path, results: "dict[Path, Classification]") -> None:
     table.writerow(["target", "predicted", *next(iter(results.values())).probabilities])
     for target, result in results.items():
         table.writerow([str(target), ";".join(result.predicted), *(f"{p:.6f}" for p in result.probabilities.values())])
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))

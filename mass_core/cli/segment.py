@@ -12,6 +12,7 @@ from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from .batch import Batch
 from .encode import check_references, inputs, read_references
 from .options import add_decision, add_preparation, add_references, add_weights, chosen_recipe, load
+from .result_table import ResultTable
 
 if TYPE_CHECKING:
     from ..evaluation.quality import Quality
@@ -39,6 +40,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
     parser.add_argument("--assess", action="store_true", help="also estimate how good the result is; takes longer")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE.csv", help="also write volumes and warnings, a line for each label of each target"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)
@@ -56,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     check_what(arguments)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
-    files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
+    table = ResultTable(arguments.table)
+    files = [path for path in (*(path for job in jobs for path in (job.output, job.picture)), arguments.table) if path is not None]
     check_free(files, overwrite=arguments.overwrite, inputs=inputs(arguments))
     with folders_ready(files):
         tools = made_ready(arguments, arguments.output_label)
@@ -66,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         batch = Batch(arguments.terminal, len(jobs))
         for job in jobs:
             with batch.target(job.target):
-                _one(arguments, job, tools)
+                table.add(_one(arguments, job, tools), tools.task)
+            if job.target in batch.failures:
+                table.add_failure(job.target, batch.failures[job.target])
         return batch.exit_status
 
 
@@ -139,8 +146,8 @@ def _renumbered(mask: "Volume", before: int, after: int) -> "Volume":
     return Volume((mask.array == before).astype("uint16") * after, mask.geometry)
 
 
-def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
-    """Read, segment, write and tell."""
+def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> dict[str, Any]:
+    """Read, segment, write and tell; returns what programs are told."""
     from ..volumes.volume import Volume
 
     began = time.monotonic()
@@ -163,6 +170,7 @@ def _one(arguments: argparse.Namespace, job: Job, tools: Tools) -> None:
         label["quality"] = worth[label["value"]].told()
     values["probabilities"] = {str(number): str(path) for number, path in maps.items()}
     terminal.result(_summary(job, result, task, seconds), **values, device=str(tools.segmenter.model.device))
+    return values
 
 
 def judged(arguments: argparse.Namespace, tools: Tools, target: "Volume", labels: "Volume") -> "dict[int, Quality]":

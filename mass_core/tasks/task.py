@@ -1,6 +1,7 @@
 """What to segment, learned from references: task embeddings with the names that go with them, and their file."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -105,6 +106,12 @@ class Task:
         """Tokens [1,K,queries+1,C] of some labels, ready for the network."""
         chosen = [self.labels[index].tokens for index in indices]
         return tuple(torch.stack(stage)[None] for stage in zip(*chosen, strict=True))
+
+    def about(self, value: int, warnings: Iterable[str]) -> tuple[str, ...]:
+        """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none."""
+        named = {label.value: re.compile(rf"\b({re.escape(label.name)}|label {label.value})\b", re.IGNORECASE) for label in self.labels}
+        own = named[value]
+        return tuple(text for text in warnings if own.search(text) or not any(other.search(text) for other in named.values()))
 
     @property
     def looks(self) -> dict[int, Appearance]:

@@ -1,0 +1,56 @@
+"""The table of mass segment: a line for each label of each target, with what was said about it."""
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MassError, OutputError
+from ..files import write_bytes
+
+if TYPE_CHECKING:
+    from ..tasks.task import Task
+
+_COLUMNS = ("target", "output", "label", "name", "ml", "decided_by", "quality", "expected_dice", "warnings", "error")
+
+
+class ResultTable:
+    """Results of a run as CSV, written anew after every target.
+
+    Args:
+        path: of the file; None: no table is wanted.
+
+    Raises:
+        OutputError: if its name does not end in .csv.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None and path.suffix.lower() != ".csv":
+            raise OutputError(f"{path} is no name for a table.", "End it with .csv.")
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, values: dict[str, Any], task: "Task") -> None:
+        """The labels of a target, as mass segment tells them to programs."""
+        for label in values["labels"]:
+            quality = label.get("quality", {})
+            nothing = [] if label["ml"] else ["Nothing was found."]
+            sentences = dict.fromkeys([*nothing, *task.about(label["value"], values["warnings"]), *quality.get("reasons", ())])
+            row = {"label": label["value"], "name": label["name"], "ml": round(label["ml"], 4), "decided_by": label["decision"]["by"]}
+            row |= {"quality": quality.get("flag"), "expected_dice": quality.get("expected_dice"), "warnings": " ".join(sentences)}
+            self._rows.append({name: values[name] for name in ("target", "output")} | row)
+        self._write()
+
+    def add_failure(self, target: Path, error: MassError) -> None:
+        """A target without a result."""
+        self._rows.append({"target": str(target), "error": " ".join([error.message, error.cure]).strip()})
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_bytes(self._path, text.getvalue().encode(errors="backslashreplace"))
