@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +138,10 @@ def test_the_layout_of_the_papers_tables() -> None:
 
 
 def test_scores_survive_their_table() -> None:
-    assert scores_of(as_csv(SCORES, Score)) == SCORES
+    scores = [replace(SCORES[0], warnings='Not aligned: kidney; "too far", they say.'), *SCORES[1:]]
+    assert scores_of(as_csv(scores, Score)) == scores
+    older = "\n".join(line.rpartition(",")[0] for line in as_csv(SCORES, Score).splitlines())
+    assert scores_of(older) == SCORES, "tables without warnings are read"
     with pytest.raises(ValueError, match="columns"):
         scores_of("shots,draw\n1,0\n")
 
@@ -224,6 +228,54 @@ def test_the_whole_way(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def read_scores(output: Path) -> list[dict[str, str]]:
     with (output / "scores.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_warnings_stand_in_the_scores_of_their_label(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = Segmenter.segment
+    told = (f"label {SPLEEN}: 41% of what was found was left out.", "No body was found.")
+    monkeypatch.setattr(Segmenter, "segment", lambda self, *given, **more: replace(segment(self, *given, **more), warnings=told))
+    fixed = ("evaluate", "--dataset", folder, "--device", "cpu", "--pictures", 0, "--output", tmp_path / "tables")
+    assert mass(*fixed, "--methods", "copied", "in-context", "--cases", 1) == 0
+    found = {(score["method"], int(score["label"])): score["warnings"] for score in read_scores(tmp_path / "tables")}
+    assert found["in-context", LIVER] == told[1] and found["in-context", SPLEEN] == " ".join(told)
+    assert found["copied", LIVER] == found["copied", SPLEEN] == ""
+
+
+@pytest.fixture
+def mixed(folder: Path, tmp_path: Path) -> Path:
+    """The dataset with one of its scans to be judged, and one to learn from, said to be MR."""
+    shutil.copytree(folder, tmp_path / "mixed")
+    dataset = Dataset.read(tmp_path / "mixed")
+    cases = (replace(case, modality="mr" if case.name in ("p2", "p5") else "ct") for case in dataset.cases)
+    replace(dataset, cases=tuple(cases)).write()
+    return tmp_path / "mixed"
+
+
+def test_a_modality_selects_scans(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """To learn from and to judge; nothing of the others takes part."""
+    output = tmp_path / "tables"
+    fixed = ("evaluate", "--dataset", mixed, "--methods", "copied", "--labels", LIVER, "--pictures", 0, "--output", output)
+    assert mass(*fixed, "--modality", "mr") == 0
+    assert "4 scans of other modalities than mr are left out" in capsys.readouterr().err
+    assert [score["case"] for score in read_scores(output)] == ["p5"]
+    (trial,) = json.loads((output / "summary.json").read_text())["trials"]
+    assert trial["scans"] == ["p2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--modality", "pet"), "the scans of {dataset} are ct, mr"),
+        (("--modality", "mr", "--methods", "finetuned"), "finetuned would be validated by scans of ct and mr"),
+        (("--ct-clip", -100, 300), "--ct-clip: the scans of {dataset} are cropped and clipped already"),
+        (("--body-crop", "none", "--body-margin", 1, 1, 1), "--body-crop, --body-margin: "),
+        (("--body-threshold", -300, "--self-reference"), "--body-threshold: "),
+    ],
+)
+def test_options_without_effect_are_refused(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture, more, told: str) -> None:
+    assert mass("evaluate", "--dataset", mixed, "--output", tmp_path / "out", *more) == 2
+    assert told.format(dataset=mixed) in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:

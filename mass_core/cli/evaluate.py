@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _METHODS = ("copied", "aligned", "in-context", "default", "adapted", "finetuned", "scratch")
 _NETWORKS = ("finetuned", "scratch")
 """Methods that train a network for every draw."""
+_DECIDED = ("ct_clip", "body_crop", "body_margin", "body_threshold")
+"""Options of the recipe that took effect when the dataset was prepared."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -31,7 +33,8 @@ def add_parser(subparsers: Any) -> None:
         help="Dice and distances on a prepared dataset with labels",
         description="References are drawn among the training scans, the same for all methods and structures. DIR receives scores.csv "
         "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
-        "worst results, and in models what was learned. The same command goes on where it was stopped.",
+        "worst results, and in models what was learned. The same command goes on where it was stopped. Of a dataset of several modalities, "
+        "--modality takes the scans of one.",
     )
     add_weights(parser)
     parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="what mass prepare wrote, with --labels")
@@ -74,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.seconds <= 0:
         raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
-    dataset = open_dataset(arguments.dataset)
+    dataset = _asked_for(open_dataset(arguments.dataset), arguments)
     cases = dataset.splits[arguments.split][: arguments.cases]
     if not cases:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")
@@ -92,6 +95,36 @@ def run(arguments: argparse.Namespace) -> int:
         bench.draw_worst()
         _tell(arguments, dataset, bench)
     return 0
+
+
+def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
+    """A dataset with the scans of the modality asked for; of scans whose modality nobody wrote down it is believed.
+
+    Raises:
+        InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
+    """
+    if late := [f"--{name.replace('_', '-')}" for name in _DECIDED if getattr(arguments, name) is not None]:
+        raise InputError(
+            f"{', '.join(late)}: the scans of {dataset.folder} are cropped and clipped already.",
+            "Leave it out, or give it to mass prepare.",
+        )
+    wanted = arguments.modality
+    if wanted in (None, "auto"):
+        return dataset
+    known = sorted({case.modality for case in dataset.cases})
+    cases = tuple(replace(case, modality=wanted) for case in dataset.cases if case.modality in (wanted, "auto"))
+    if not cases:
+        raise InputError(f"--modality is {wanted}, but the scans of {dataset.folder} are {', '.join(known)}.", "Leave --modality out.")
+    if len(cases) < len(dataset.cases):
+        if tuned := sorted(set(arguments.methods) & set(_NETWORKS)):
+            raise InputError(
+                f"--modality is {wanted}, but {' and '.join(tuned)} would be validated by scans of {' and '.join(known)}.",
+                "Prepare a dataset of one modality: mass prepare has --modality too.",
+            )
+        arguments.terminal.warn(f"{len(dataset.cases) - len(cases)} scans of other modalities than {wanted} are left out.")
+    names = {case.name for case in cases}
+    splits = {split: tuple(name for name in members if name in names) for split, members in dataset.splits.items()}
+    return replace(dataset, cases=cases, splits=splits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +179,8 @@ class _Bench:
             segment = self.trials.ready(job.trial, job.scans)
             for name in left:
                 image, truth = scan(self._dataset, name)
-                self.folder.add(judge(job.trial, name, self._labels, truth, segment(image)))
+                found = segment(image)
+                self.folder.add(judge(job.trial, name, self._labels, truth, found.array, found.warnings))
                 done += 1
                 steps.at("evaluate", done, len(self.jobs) * len(cases))
 
@@ -167,7 +201,7 @@ class _Bench:
             job = next(job for job in self.jobs if vars(job.trial).items() <= vars(score).items())
             segment = self.trials.ready(job.trial, job.scans)
             image, truth = scan(self._dataset, score.case)
-            a, b = truth.array == score.label, segment(image) == score.label
+            a, b = truth.array == score.label, segment(image).array == score.label
             errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
             draw(path, image, errors, names=names, colors=colors, modality="mr")
 

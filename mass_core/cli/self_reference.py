@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace, dataset: "Dataset", cases: Sequence[str],
         for number, case in enumerate(cases, 1):
             found += recognise(dataset, segmenter, case, labels, arguments.repeats, arguments.seed)
             steps.at(NAME, number, len(cases))
-        write_bytes(output, _as_csv(found).encode())
+        write_bytes(output, _as_csv(found, arguments.seed).encode())
     rows = _rows(found, dataset)
-    arguments.terminal.result(_table(rows), method=NAME, rows=rows, output=str(output))
+    arguments.terminal.result(_table(rows), method=NAME, seed=arguments.seed, rows=rows, output=str(output))
     return 0
 
 
@@ -61,9 +61,9 @@ def _table(rows: Sequence[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def _as_csv(found: Sequence["Recognition"]) -> str:
+def _as_csv(found: Sequence["Recognition"], seed: int) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["method", "draw", "case", "label", "dice"], lineterminator="\n")
+    writer = csv.DictWriter(text, ["method", "seed", "draw", "case", "label", "dice"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"method": NAME, **asdict(one)} for one in found)
+    writer.writerows({"method": NAME, "seed": seed, **asdict(one)} for one in found)
     return text.getvalue()

@@ -52,6 +52,8 @@ class Score(Trial):
     """95th percentile of the distances, the larger of both directions."""
     away: float | None = None
     """Distance of the centres of find and truth over the truth's length, its box's longest side; None: one of the two is not there."""
+    warnings: str = ""
+    """What the run that found it had to say about it."""
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
@@ -142,7 +144,9 @@ def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], sh
         raise InputError(f"{count} training scans show the structures, {shots} are asked for.", "Ask for fewer --shots.")
 
 
-def judge(trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: NDArray[Any]) -> list[Score]:
+def judge(
+    trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: NDArray[Any], warnings: Mapping[int, Sequence[str]] | None = None
+) -> list[Score]:
     """The scores of a scan.
 
     Args:
@@ -151,8 +155,10 @@ def judge(trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: 
         labels: structures to judge.
         truth: its label map.
         found: label map on the same grid.
+        warnings: sentences about a structure, by label.
     """
-    return [_score(trial, case, label, truth, found) for label in labels]
+    told = {label: " ".join(sentences) for label, sentences in (warnings or {}).items()}
+    return [replace(_score(trial, case, label, truth, found), warnings=told.get(label, "")) for label in labels]
 
 
 def _score(trial: Trial, case: str, label: int, truth: Volume, found: NDArray[Any]) -> Score:

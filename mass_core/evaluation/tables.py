@@ -124,7 +124,8 @@ def scores_of(text: str) -> list[Score]:
         ValueError: if it is another table, or damaged.
     """
     rows = csv.DictReader(io.StringIO(text))
-    if rows.fieldnames != [field.name for field in fields(Score)]:
+    columns = [field.name for field in fields(Score)]
+    if rows.fieldnames not in (columns, columns[:-1]):  # tables of earlier versions end before the warnings
         raise ValueError(f"the columns are {rows.fieldnames}")
     return [_score(row) for row in rows]
 
@@ -136,7 +137,7 @@ def _score(row: Mapping[str, Any]) -> Score:
         if name.endswith(("_ml", "_mm")) or name in ("dice", "away")
     }
     whole = {name: int(row[name]) for name in ("shots", "draw", "label")}
-    return Score(method=row["method"], case=row["case"], **whole, **known)  # type: ignore[arg-type]
+    return Score(method=row["method"], case=row["case"], warnings=row.get("warnings", ""), **whole, **known)  # type: ignore[arg-type]
 
 
 def _row(scores: Sequence[Score], name: str) -> Row:

@@ -5,8 +5,8 @@ What was made once is not made again: a trial's record is written last, so what 
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +27,22 @@ from ..worker.finetuning import finetune
 from ..worker.requests import Finetune
 from .scoring import Trial, scan, segmenter_for
 
-Ready = Callable[[Volume], NDArray[Any]]
-"""From a scan to a label map on its grid."""
 _ALIGN = {"aligned": "only", "in-context": "off", "default": None, "adapted": "off"}
 """Of the methods that segment after references; None: as the recipe says."""
 _KEPT = ("in-context", "adapted")
 """Methods whose tasks hold all they need, so that they can be kept as files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A label map [z, y, x] on the grid of the scan, and sentences about each label."""
+
+    array: NDArray[Any]
+    warnings: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+Ready = Callable[[Volume], Found]
+"""From a scan to what is found in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +127,7 @@ class Trials:
         """What segments, of files kept or of the references themselves."""
         if trial.method == "copied":
             masks = [self._reference(name)[1] for name in scans]
-            return lambda target: copied(masks, self._conditions.labels, target.geometry)
+            return lambda target: Found(copied(masks, self._conditions.labels, target.geometry))
         if trial.method in ("finetuned", "scratch"):
             model = load_model(self._file(trial), str(self._conditions.model.device))
             assert model.task is not None  # finetuning writes no others
@@ -125,7 +135,7 @@ class Trials:
         else:
             segmenter = self._segmenters[trial.method]
             task = Task.load(self._file(trial)) if trial.method in _KEPT else self._learned(trial, scans)
-        return lambda target: segmenter.segment(target, task).labels.array
+        return lambda target: _found(segmenter, target, task)
 
     def _reference(self, name: str) -> tuple[Volume, Volume]:
         return scan(self._conditions.dataset, name)
@@ -173,6 +183,12 @@ class Trials:
 
     def _record(self, trial: Trial) -> Path:
         return self._folder / f"{_name(trial)}.json"
+
+
+def _found(segmenter: Segmenter, target: Volume, task: Task) -> Found:
+    """What is found of a task in a scan."""
+    result = segmenter.segment(target, task)
+    return Found(result.labels.array, {label.value: task.about(label.value, result.warnings) for label in task.labels})
 
 
 def copied(masks: Sequence[Volume], labels: Sequence[int], target: Geometry) -> NDArray[Any]:
