@@ -329,6 +329,25 @@ def test_a_split_file_names_the_cases_and_labels(scans: Path, made: Path, tmp_pa
     assert prepare(scans, made, tmp_path / "e", "--split", split) == 2
 
 
+def test_a_labelled_scan_that_lacks_its_masks_fails_alone(
+    scans: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "p1_a.masks").write_bytes((made / "p1_a.masks").read_bytes())
+    assert prepare(scans, tmp_path / "some", tmp_path / "d", "--spacing", 6, 6, 6) == 3
+    told = capsys.readouterr().err
+    assert "holds no masks of p1_b, which has labels" in told and "no masks of p10_a" in told and "leave it or --masks out" in told
+    assert [case.name for case in Dataset.read(tmp_path / "d").cases] == ["p1_a"]
+
+
+def test_the_seed_of_the_splits_is_written_down(scans: Path, made: Path, tmp_path: Path) -> None:
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 6, 6, 6, "--seed", 7) == 0
+    assert json.loads((tmp_path / "d" / "dataset.json").read_text())["seed"] == 7 == Dataset.read(tmp_path / "d").seed
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["p1_a", "p1_b"], "test": ["p10_a"]}))
+    assert prepare(scans, made, tmp_path / "d", "--spacing", 6, 6, 6, "--split", tmp_path / "split.json") == 0
+    assert Dataset.read(tmp_path / "d").seed is None, "chance had no part in it"
+
+
 def test_scans_without_masks_and_labels_fail_alone(scans: Path, made: Path, tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "p1_a.masks").write_bytes((made / "p1_a.masks").read_bytes())

@@ -45,5 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
         fitted.task.save(output, overwrite=arguments.overwrite)
     dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"
     more = f"; {fitted.steps} steps in {fitted.seconds:.1f} s, {dice}"
-    tell(arguments, fitted.task, more, fitted.facts())
+    tell(arguments, fitted.task, more, {**fitted.facts(), "seed": arguments.seed})
     return 0

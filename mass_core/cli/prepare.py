@@ -110,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             splits={split: tuple(name for name in members if name in present) for split, members in splits.items()},
             label_names=names or _names_of_kind(scans, arguments.labels),
             recipe=to_dict(plan.recipe),
+            seed=arguments.seed if arguments.split is None else None,
         )
         dataset.write()
     if empty := [split for split, members in dataset.splits.items() if not members]:
@@ -260,6 +261,10 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     label_map = scan.read_labels(plan.labels)
     if masks_path is None and label_map is None:
         raise InputError(f"There are neither masks nor labels of {scan.name}.", "Run mass masks on it first, or leave it out.")
+    if plan.masks is not None and masks_path is None:
+        raise InputError(
+            f"{plan.masks} holds no masks of {scan.name}, which has labels.", "Run mass masks on it first, or leave it or --masks out."
+        )
     image = scan.read()
     if label_map is not None and plan.same_grid:
         label_map = label_map.on_grid_of(image)

@@ -60,6 +60,8 @@ class Dataset:
     """Names of the values in label maps."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """How the images were prepared: the fields of a `Recipe`."""
+    seed: int | None = None
+    """Of the splits; None: chance had no part in them, or nobody wrote it down."""
 
     _cure: ClassVar[str] = _CURE
     _shape_source: ClassVar[str] = "dataset.json says"
@@ -87,6 +89,7 @@ class Dataset:
                 splits={split: tuple(values["splits"].get(split, ())) for split in SPLITS},
                 label_names={int(value): name for value, name in values["labels"].items()},
                 recipe=values["recipe"],
+                seed=values.get("seed"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{folder / 'dataset.json'} lacks fields or holds wrong ones: {error}.", _CURE) from error
@@ -100,6 +103,7 @@ class Dataset:
             "labels": {str(value): name for value, name in self.label_names.items()},
             "splits": {split: list(self.splits.get(split, ())) for split in SPLITS},
             "recipe": self.recipe,
+            "seed": self.seed,
         }
         write_json(self.folder / "dataset.json", values)
 
