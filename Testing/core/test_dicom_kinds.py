@@ -98,6 +98,29 @@ def test_slices_are_placed_by_position_whatever_their_names(tmp_path: Path) -> N
     assert is_twin(Volume.read(write_slices(tmp_path / "d", ARRAY, change=downwards)), ARRAY[::-1])
 
 
+def test_a_slice_stands_for_its_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way out of a folder where the files of two series are mixed."""
+
+    def other(data: pydicom.Dataset, n: int) -> None:
+        data.SeriesInstanceUID = "1.2.99"
+
+    write_slices(tmp_path, ARRAY)
+    write_slices(tmp_path, ARRAY + 500, first=10, change=other)
+    error = refused(tmp_path)
+    assert "2 DICOM series" in error.message and error.cure == "Give one of the files of the one to use."
+    monkeypatch.chdir(tmp_path)
+    for file in (tmp_path / "s00.dcm", tmp_path / "s05.dcm", Path("s02.dcm")):
+        assert is_twin(Volume.read(file)) and Volume.read(file).modality == "mr"
+    assert is_twin(Volume.read(tmp_path / "s11.dcm"), ARRAY + 500)
+    assert "Frame 1" in refused(tmp_path / "s11.dcm", frame=1).message
+
+
+def test_a_segmentation_beside_its_series_is_read_alone(tmp_path: Path) -> None:
+    write_slices(tmp_path, ARRAY)
+    (mask,) = read_masks(write_segmentation(tmp_path / "seg.dcm", {"liver": ARRAY % 3 == 0}))
+    assert is_twin(mask, ARRAY % 3 == 0)
+
+
 @pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
 def test_slices_that_do_not_say_where_they_lie(tmp_path: Path, missing: str) -> None:
     error = refused(write_slices(tmp_path / "s", ARRAY, change=lambda data, n: delattr(data, missing) if n != 3 else None))

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from mass_core.cli import main
 from mass_core.data.scan_files import find_scans, scan_named
 from mass_core.volumes.volume import Geometry, Volume
+from Testing.core.dicom_files import write_slices
 
 
 def made(folder: Path, *names: str) -> Path:
@@ -74,3 +76,20 @@ def test_the_command_names_what_it_leaves_out(tmp_path: Path, capsys: pytest.Cap
     assert main(["masks", str(tmp_path), "--output", str(tmp_path / "m")]) == 2
     told = "No scans, and left out: notes0.txt, notes1.txt, notes2.txt, notes3.txt, notes4.txt and 2 more."
     assert told in capsys.readouterr().err
+
+
+def test_two_series_in_one_folder_fail_alone_in_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mass masks names both, goes on with the other patients, and makes nothing of the mixture."""
+
+    def scout(data: Dataset, number: int) -> None:
+        data.SeriesInstanceUID, data.SeriesDescription = "1.2.99", "scout"
+
+    planes = np.random.default_rng(0).integers(0, 900, (12, 24, 24)).astype(np.int16)
+    write_slices(tmp_path / "scans" / "mixed", planes)
+    write_slices(tmp_path / "scans" / "mixed", planes[:1], first=20, change=scout)
+    write_slices(tmp_path / "scans" / "plain", planes)
+    words = ["masks", str(tmp_path / "scans"), "--output", str(tmp_path / "m"), "--method", "slic", "--max-masks", "20"]
+    assert main(words) == 3
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "holds 2 DICOM series" in told and "MR (12 files, s00.dcm … s11.dcm)" in told and "scout (1 file, s20.dcm)" in told
+    assert [path.name for path in (tmp_path / "m").glob("*.masks")] == ["plain.masks"]

@@ -249,8 +249,8 @@ def test_dicom_several_series_are_named(tmp_path: Path):
     write_series(tmp_path / "both", [0, 1, 2], title="AX T1")
     write_series(tmp_path / "both", [0, 1], uid="1.2.4", title="SAG T2")
     text = message(tmp_path / "both").message
-    assert "AX T1 (3 files)" in text
-    assert "SAG T2 (2 files)" in text
+    assert "AX T1 (3 files, " in text
+    assert "SAG T2 (2 files, " in text
 
 
 def test_dicom_gap(tmp_path: Path):

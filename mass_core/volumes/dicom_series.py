@@ -34,8 +34,17 @@ def files_of(folder: Path) -> list[Path]:
         raise InputError(f"The folder {folder} holds no DICOM series.", "Give the folder that contains the slices themselves, or a file.")
     if len(names) > 1:
         listing = "; ".join(_series_title(folder, name) for name in names)
-        raise InputError(f"The folder {folder} holds {len(names)} DICOM series: {listing}.", "Put the one to use into a folder of its own.")
-    return [Path(file) for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), names[0])]
+        raise InputError(f"The folder {folder} holds {len(names)} DICOM series: {listing}.", "Give one of the files of the one to use.")
+    return _files(folder, names[0])
+
+
+def series_of(file: Path) -> list[Path]:
+    """The slices of the series that a slice belongs to; of any other file itself alone."""
+    if not dicom_frames.is_dicom(file) or dicom_frames.kind(file):
+        return [file]
+    folder = file.absolute().parent
+    every = (_files(folder, name) for name in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    return next((files for files in every if file.name in {other.name for other in files}), [file])
 
 
 def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.Image:
@@ -109,11 +118,18 @@ def _plane(file: Path, header: dict[str, str]) -> Plane | None:
 
 def _has_pixels(folder: Path, name: str) -> bool:
     """Whether a series is one of images, not of contours, reports or presentation states."""
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-    return bool(files) and (len(files) > 1 or dicom_frames.kind(Path(files[0])) not in ("contours", "no image"))
+    files = _files(folder, name)
+    return bool(files) and (len(files) > 1 or dicom_frames.kind(files[0]) not in ("contours", "no image"))
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The files of a series, as GDCM sorts them."""
+    return [Path(file) for file in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)]
 
 
 def _series_title(folder: Path, name: str) -> str:
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)
-    title = _header(Path(files[0])).get("0008|103e", "") or name
-    return f"{title} ({len(files)} files)"
+    """Its description, and which files it has."""
+    files = sorted(_files(folder, name))
+    title = _header(files[0]).get("0008|103e", "") or name
+    which = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name}"
+    return f"{title} ({len(files)} file{'s' * (len(files) > 1)}, {which})"

@@ -37,7 +37,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
     """Read one volume: a scalar image of three dimensions, and what the user should be told about it.
 
     Args:
-        path: Image file, or folder with one DICOM series.
+        path: Image file, folder with one DICOM series, or one slice of a series.
         frame: Which volume of a 4D file, or component of a vector image, counted from 0.
 
     Raises:
@@ -48,7 +48,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
     if not path.exists():
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
     with _quiet():
-        image, notes = _read_folder(path, frame) if path.is_dir() else _read_file(path, frame)
+        image, notes = _read(path, frame)
     _check_size(path, image)
     return image, notes
 
@@ -160,8 +160,8 @@ def _quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def _read_folder(folder: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
-    files = dicom_series.files_of(folder)
+def _read(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
+    folder, files = (path, dicom_series.files_of(path)) if path.is_dir() else (path.parent, dicom_series.series_of(path))
     if len(files) == 1:
         return _read_file(files[0], frame)
     try:
