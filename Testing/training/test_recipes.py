@@ -33,7 +33,7 @@ def test_two_steps_with_a_tiny_network(blob_dataset, tmp_path, recipe, settings)
     assert all(np.isfinite(json.loads(line)["loss"]) for line in (tmp_path / "log.jsonl").read_text().splitlines())
 
 
-@pytest.mark.parametrize("encoder", ["resnet50", "swin"])
+@pytest.mark.parametrize("encoder", ["resnet50", pytest.param("swin", marks=pytest.mark.slow)])
 def test_another_encoder_trains(blob_dataset, tmp_path, encoder):
     words = ["--recipe", "smoke", "--data", str(blob_dataset), "--output", str(tmp_path), "--device", "cpu"]
     assert pretrain.main([*words, "--set", *TINY, "model.channels=8,32,32", f"model.encoder={encoder}"]) == 0

@@ -26,6 +26,7 @@ def test_arithmetic_grows_with_the_volume_and_hardly_with_the_masks():
     assert 1 < counted("preprocess.window_zyx=16,16,16", masks=8)[0] / small[0] < 1.5
 
 
+@pytest.mark.slow
 def test_the_papers_network_needs_what_was_estimated_from_its_layers():
     """Encoder about 335 billion multiplications, twice, and decoder about 978."""
     forwards, _ = flops(recipes.paper(), 1)
