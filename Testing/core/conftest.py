@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from Testing.core.worker_process import Files, Recorder
+from Testing.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def files(tmp_path: Path, tiny_weights: Path) -> Files:
 
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Recorder]:
-    recorder = Recorder(grace_s=30)
+    recorder = Recorder(grace_s=PATIENCE_S)
     yield recorder
     recorder.client.close()
 

@@ -15,6 +15,7 @@ from mass_core.cli import main
 from mass_core.console import JsonLines, say_all_letters
 from mass_core.data import phantoms
 from mass_core.volumes.volume import Volume
+from Testing.waiting import PATIENCE_S
 
 LIVER = "肝臓"
 
@@ -102,7 +103,7 @@ def test_a_closed_pipe_ends_a_command_quietly(closed: str) -> None:
     read, write = os.pipe()
     os.close(read)
     streams = {"stdout": write, "stderr": write if closed == "both" else subprocess.PIPE}
-    process = subprocess.run([sys.executable, "-m", "mass_core", "weights", "list"], **streams, timeout=120, check=False)
+    process = subprocess.run([sys.executable, "-m", "mass_core", "weights", "list"], **streams, timeout=PATIENCE_S, check=False)
     os.close(write)
     assert process.returncode == 141
     assert not process.stderr

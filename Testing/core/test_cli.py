@@ -23,6 +23,7 @@ from mass_core.outputs import Job, plan, stem
 from mass_core.pictures.label_map import Image
 from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
+from Testing.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., int]
@@ -286,7 +287,7 @@ def test_ctrl_c_stops_a_run_between_windows(scans: Path, tiny_weights: Path, tmp
             if news.get("stage") == "segment" and news["fraction"] > 0:
                 break
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=30)
+        rest, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 130, errors

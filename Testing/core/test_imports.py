@@ -15,6 +15,7 @@ import pytest
 
 import mass_core
 import training
+from Testing.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ["torch", "safetensors"]
@@ -166,7 +167,7 @@ def may_import(room: str, other: str) -> bool:
 def python(code: str, *, forbidden: list[str]) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter in which some libraries cannot be imported."""
     poison = f"import sys\nfor name in {forbidden!r}: sys.modules[name] = None\n"
-    return subprocess.run([sys.executable, "-c", poison + code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", poison + code], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_every_folder_is_a_room() -> None:
@@ -254,7 +255,7 @@ def other_training(tmp_path: Path) -> dict[str, str]:
 def test_training_is_ours_in_every_process(command: list[str], other_training: dict[str, str]) -> None:
     """From the repository ours wins over one that is installed, in processes that others start too."""
     done = subprocess.run(
-        [sys.executable, *command], cwd=REPOSITORY, env=other_training, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *command], cwd=REPOSITORY, env=other_training, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0 and "not our training" not in done.stdout + done.stderr, done.stderr
 

@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mass_core.cli import masks as command  # noqa: E402
 from mass_core.masks.mask_set import MaskSet  # noqa: E402
 from mass_core.volumes.volume import Geometry, Volume  # noqa: E402
 from Testing.core.test_from_slices import SHAPE, SPACING, Seer, scene  # noqa: E402
+from Testing.waiting import PATIENCE_S, wait_until  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry(shape_zyx=SHAPE, spacing_xyz=SPACING[::-1])
@@ -230,7 +230,7 @@ def test_a_system_that_refuses_to_write_more(folder: Path) -> None:
     )
     words = ["masks", str(folder / "x.nii.gz"), "--output", str(folder / "masks"), *COMMON, *map(str, SLIC)]
     code = f"{limited}\nfrom mass_core.cli import main\nraise SystemExit(main({words!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 2 and "Cannot write" in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "masks").exists()
 
@@ -258,10 +258,7 @@ def start(scans: Path, method: str, at: int, file: str) -> "subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 120
-    while not (scans / file).exists() and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: (scans / file).exists() or process.poll() is not None)
     return process
 
 
@@ -281,7 +278,7 @@ def test_killed_in_mid_case_and_taken_up_again(scans: Path, method: str, at: int
     assert mass("masks", scans / "scans", "--output", scans / "at_once", *COMMON, *METHODS[method]) == 0
     first = start(scans, method, at, "stopped")
     first.kill()
-    first.communicate(timeout=60)
+    first.communicate(timeout=PATIENCE_S)
     done = contents(scans / "masks")
     assert list(done) == ["a.masks", "a_1.masks"]
     assert mass("masks", scans / "scans", "--output", scans / "masks", *COMMON, *METHODS[method]) == 0
@@ -295,7 +292,7 @@ def test_two_processes_on_one_folder(scans: Path) -> None:
     one = start(scans, "sam2", 9, "stopped")
     two = start(scans, "sam2", 10**9, "never")
     (scans / "stopped").unlink()
-    told = [process.communicate(timeout=120) for process in (one, two)]
+    told = [process.communicate(timeout=PATIENCE_S) for process in (one, two)]
     assert [process.returncode for process in (one, two)] == [0, 0], told
     assert "1 made, 5 there before" in told[0][0] and "6 made" in told[1][0]
     assert results(scans / "masks") == results(scans / "alone")

@@ -16,6 +16,7 @@ from mass_core.data.released_layout import ReleasedDataset, read_released
 from mass_core.data.released_masks import chunks_of
 from mass_core.errors import InputError
 from mass_core.masks.mask_set import MaskSet
+from Testing.waiting import PATIENCE_S
 from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
@@ -206,7 +207,7 @@ main(sys.argv[1:])
 def test_a_killed_export_goes_on(ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     output = tmp_path / "released"
     command = [sys.executable, "-c", KILLED, "dataset", "export", str(ours), "--output", str(output)]
-    assert subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, timeout=120).returncode == 9
+    assert subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, timeout=PATIENCE_S).returncode == 9
     assert not (output / "dataset.h5").exists() and (output / ".mass-export" / "x.h5").exists()
     written = (output / "x_image.npy").stat().st_mtime_ns
     assert mass("dataset", "export", ours, "--output", output) == 0

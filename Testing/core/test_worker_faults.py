@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from mass_core.worker import protocol
 from mass_core.worker.client import WorkerDied
 from mass_core.worker.protocol import Defect, Request
 from mass_core.worker.transport import worker_command
-from Testing.core.worker_process import LONG, PATIENCE_S, Files, Recorder, alive, patched, talk
+from Testing.core.worker_process import LONG, Files, Recorder, alive, patched, talk
+from Testing.waiting import PATIENCE_S, wait_until
 
 # Stopping
 
@@ -30,6 +30,7 @@ def test_cancel_in_mid_run(worker: Recorder, files: Files) -> None:
     call.cancel()
     worker.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and worker.events[-1] == ("cancelled", None)
+    assert not any(kind == "segment" and fraction == 1 for kind, fraction in worker.events), "some windows were left"
     assert files.names() == before
     assert worker.ask("segment", files.segment())["result"]["reused"]["target"] is True
     assert worker.pid == pid
@@ -87,10 +88,8 @@ def test_the_end_of_its_input_ends_it(fresh: Callable[..., Recorder], files: Fil
     worker.until(lambda: any(kind == at for kind, _ in worker.events))
     assert worker.client.transport is not None
     worker.client.transport.close_input()
-    began = time.monotonic()
-    while worker.client.transport.running():
-        assert time.monotonic() - began < PATIENCE_S
-        time.sleep(0.02)
+    transport = worker.client.transport
+    wait_until(lambda: not transport.running())
     assert files.names() == before
 
 
@@ -107,7 +106,7 @@ worker.Worker(*worker.claim_standard_streams(), ending_s=0.3).run()
     process.stdin.flush()
     assert b"stuck" in process.stdout.readline()
     process.stdin.close()
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE_S) == 1
     assert process.stdout.read() == b""
     process.stdout.close()
 
@@ -128,10 +127,7 @@ def test_it_does_not_outlive_its_parent(files: Files) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    began = time.monotonic()
-    while alive(pid):
-        assert time.monotonic() - began < PATIENCE_S
-        time.sleep(0.05)
+    wait_until(lambda: not alive(pid))
 
 
 def test_shutdown(fresh: Callable[..., Recorder], files: Files) -> None:

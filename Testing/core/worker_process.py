@@ -6,7 +6,6 @@ A network with random weights that takes 32-voxel windows keeps the runs short.
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from mass_core.worker import protocol
 from mass_core.worker.client import Call
 from mass_core.worker.protocol import Request
 from mass_core.worker.transport import LocalClient, worker_command
+from Testing.waiting import PATIENCE_S, wait_until
 
 LONG = {"overlap": 0.9, "skip_uniform": False}
 """Options with which a run takes some hundred windows."""
-PATIENCE_S = 120.0
-"""Generous: other programs may be using the machine."""
 
 
 def scan(seed: int = 0, size: int = 40) -> tuple[Volume, Volume]:
@@ -90,10 +88,7 @@ class Recorder:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Let things happen until something is so."""
-        began = time.monotonic()
-        while not condition():
-            assert time.monotonic() - began < PATIENCE_S, f"waited in vain; {self.events[-5:]} {self.logged[-5:]}"
-            self.client.pump()
+        wait_until(condition, news=lambda: f"{self.events[-5:]} {self.logged[-5:]}", turn=self.client.pump)
 
     def until_computing(self, name: str = "") -> None:
         """Until the network goes over the target."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from Testing.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from .testbench.bench import Bench
     from .testbench.host import Host
@@ -138,7 +140,9 @@ def _why_no_qt() -> str:
     """Why Qt cannot be used; empty: it can. Tried in a process of its own, which Qt ends where a library of the system is missing."""
     program = "from PySide6 import QtUiTools, QtWidgets; QtWidgets.QApplication([])"
     environment = {"QT_QPA_PLATFORM": "offscreen"} | os.environ
-    tried = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, env=environment)
+    tried = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environment
+    )
     if tried.returncode == 0:
         return ""
     if "No module named" in tried.stderr:

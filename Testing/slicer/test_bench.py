@@ -1,11 +1,14 @@
 """The testbench with windows: a module as it ships, Qt with PythonQt's manners, widgets on the scene."""
 
 import sys
-import time
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from Testing.waiting import wait_until
 
 MODULE = """
 import qt, slicer, vtk
@@ -183,7 +186,7 @@ def test_a_process_talks_as_it_does_in_slicer(bench):
     assert process.waitForStarted(20000)
     assert process.write("grüße") == 7
     process.closeWriteChannel()
-    bench.wait_until(lambda: ended, seconds=30)
+    bench.wait_until(lambda: ended)
     assert b"".join(heard).decode() == "GRÜSSE"
     assert ended == [(3, 0)]
 
@@ -324,7 +327,7 @@ def test_what_fails_in_a_slot_is_not_lost(bench):
 
     qt.QTimer.singleShot(0, lambda: 1 / 0)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        bench.wait_until(lambda: False, seconds=20)
+        bench.wait_until(lambda: False)
 
 
 def test_waiting_ends(bench):
@@ -333,18 +336,40 @@ def test_waiting_ends(bench):
 
 
 def test_latency_sees_who_holds_up_the_event_loop(bench):
+    """Until the watching thread has seen it, however long that takes."""
     import qt
-
-    def hold_up():
-        time.sleep(0.3)
 
     done = []
     with bench.latency() as latency:
+
+        def hold_up():
+            wait_until(lambda: latency.watched)
+            done.append(1)
+
         qt.QTimer.singleShot(20, hold_up)
-        qt.QTimer.singleShot(400, lambda: done.append(1))
         bench.wait_until(lambda: done)
-    assert latency.worst_ms > 290
-    assert "hold_up" in latency.where
+    assert latency.worst_ms > 0 and latency.where
+
+
+def test_the_longest_hold_up_counts(monkeypatch):
+    from Testing.slicer.testbench import latency
+
+    now = [0.0]
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    found = latency.Latency()
+
+    def hold_up(until):
+        now[0] = until
+        found.look(threading.get_ident())
+        found.turn()
+
+    def hold_up_longer(until):
+        hold_up(until)
+
+    hold_up(0.1)
+    hold_up_longer(0.4)
+    hold_up(0.5)
+    assert found.worst_ms == pytest.approx(300) and "in hold_up_longer" in found.where
 
 
 def test_widgets_leave_no_observer_behind(bench):

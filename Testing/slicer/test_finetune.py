@@ -192,7 +192,7 @@ def test_a_case_that_was_deleted_is_told(clinic, trainer):
     (_, (volume, _)) = ready(clinic, ("liver",), ("liver",))
     clinic.ui.tuneStartButton.click()
     clinic.slicer.mrmlScene.RemoveNode(volume)
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=10)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     kind, text = clinic.bench.shown[-1]
     assert kind == "error" and "person 1 drawn" in text and "removed" in text and trainer.params is None
 
@@ -304,7 +304,7 @@ def test_the_tutorials_script(clinic, trainer):
     training = logic.finetune(Order(cases=cases, classes=("liver",), name="our liver", epochs=20), finished=outcomes.append)
     with pytest.raises(InputError, match="A run is on"):
         logic.segment(None, [cases[0].reference.volume])
-    clinic.bench.wait_until(lambda: trainer.params is not None, seconds=30)
+    clinic.bench.wait_until(lambda: trainer.params is not None)
     trainer.finish()
     logic.wait(training)
     logic.close()

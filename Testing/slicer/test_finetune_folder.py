@@ -30,7 +30,7 @@ def folder_of(clinic, folder, *people, masks="labels", ending="", names=()):
 def add_folder(clinic, folder):
     clinic.bench.answer("folder", str(folder))
     clinic.ui.addAnnotatedButton.click()
-    clinic.bench.wait_until(lambda: not clinic.window.finetune.cases.looking, seconds=60)
+    clinic.bench.wait_until(lambda: not clinic.window.finetune.cases.looking)
 
 
 def test_a_folder_of_scans_and_label_maps(clinic, trainer, tmp_path):

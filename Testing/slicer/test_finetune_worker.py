@@ -56,7 +56,7 @@ def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clini
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
     pid = clinic.worker_pid()
     os.kill(pid, signal.SIGKILL)
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=30)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert clinic.bench.shown[-1][0] == "error" and "worker ended" in clinic.bench.shown[-1][1] and not alive(pid)
     assert clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == nodes
     clinic.ui.tuneNameEdit.text = "torso again"
@@ -64,5 +64,5 @@ def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clini
     clinic.ui.tuneStartButton.click()
     clinic.bench.wait_until(lambda: "Looking" in clinic.ui.tuneBar.format, seconds=200)
     clinic.ui.tuneStopButton.click()
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=60)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert "stopped before there was a model" in clinic.ui.tuneLabel.text

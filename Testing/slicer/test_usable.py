@@ -49,7 +49,7 @@ def test_little_of_a_large_scan_passes_through_the_window(clinic, handled):
     assert all(voxels < whole / 4 for kind, voxels, _ in handled if (kind, voxels) != ("write", whole)), (whole, handled)
     segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     assert len(segmentations) == 3 and not has_surface(segmentations[-1]), "not before the run is over"
-    clinic.bench.wait_until(lambda: all(map(has_surface, segmentations)), seconds=60)
+    clinic.bench.wait_until(lambda: all(map(has_surface, segmentations)))
 
 
 def has_surface(segmentation):

@@ -23,7 +23,7 @@ def test_opening_only_checks_the_packages(clinic):
     clinic.bench.application.testing = False
     clinic.bench.enter("MASSSlicer")
     assert clinic.ui.statusLabel.text == "Checking the packages…"
-    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None, seconds=60)
+    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
     assert clinic.bench.shown == [] and clinic.widget.logic._engine is None
 
 
@@ -207,7 +207,7 @@ def test_a_folder_of_scans_to_files(clinic, tmp_path):
     clinic.press(clinic.ui.segmentButton)
     assert sorted(path.name for path in results.iterdir()) == ["MASS_summary.csv", "a.seg.nrrd", "b.seg.nrrd"]
     clinic.press_again = clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=30)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert [row[1] for row in clinic.results()] == ["was done", "was done"]
 
 
@@ -332,7 +332,7 @@ def test_series_of_the_dicom_database(clinic, tmp_path):
 def test_the_check_of_the_packages_really_imports_them(clinic):
     """And Install… has nothing to do where all is there."""
     clinic.ui.installButton.click()
-    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None, seconds=60)
+    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
     assert clinic.window.status.readiness.ready
     assert clinic.ui.statusLabel.text.startswith("PyTorch ")
     assert clinic.bench.shown[-1] == ("info", "Everything that is needed is installed.")
@@ -354,7 +354,7 @@ def test_weights_are_downloaded_after_consent_only(clinic, tmp_path):
 
     clinic.bench.answer("question", put_there)
     clinic.ui.downloadButton.click()
-    clinic.bench.wait_until(lambda: clinic.parameters.weights == "mass_base", seconds=30)
+    clinic.bench.wait_until(lambda: clinic.parameters.weights == "mass_base")
     assert clinic.ui.weightsCombo.currentText.startswith("mass_base")
     assert not clinic.ui.downloadButton.enabled, "nothing else is for download here: SAM2 makes masks"
     clinic.bench.answer("question", True)

@@ -14,10 +14,10 @@ def test_cancel_leaves_the_scene_as_it_was_and_resume_goes_on(clinic):
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
     clinic.ui.segmentButton.click()
     assert clinic.ui.cancelButton.enabled and not clinic.ui.segmentButton.enabled
-    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     clinic.ui.cancelButton.click()
     assert not clinic.widget.logic.busy
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.engine.client.busy, seconds=10)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.engine.client.busy)
     assert [row[1] for row in clinic.results()] == ["stopped", "stopped"]
     assert clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == nodes
     assert clinic.ui.resumeButton.enabled
@@ -30,7 +30,7 @@ def test_cancel_leaves_the_scene_as_it_was_and_resume_goes_on(clinic):
 def test_a_worker_that_dies_is_told_and_replaced(clinic):
     clinic.ready("target one", "target two")
     clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     os.kill(clinic.worker_pid(), signal.SIGKILL)
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=120)
     first, second = clinic.results()
@@ -41,7 +41,7 @@ def test_a_worker_that_dies_is_told_and_replaced(clinic):
 def test_closing_the_scene_stops_the_run_and_the_window_goes_on(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     clinic.slicer.mrmlScene.Clear(0)
     clinic.bench.process_events()
     assert not clinic.widget.logic.busy and clinic.results() == []
@@ -54,20 +54,20 @@ def test_closing_the_scene_stops_the_run_and_the_window_goes_on(clinic):
 def test_slicer_ends_in_mid_run_and_no_process_stays(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     pid = clinic.worker_pid()
     folder = clinic.widget.logic.exports.folder
     clinic.bench.application.send("aboutToQuit()")
-    clinic.bench.wait_until(lambda: not alive(pid), seconds=10)
+    clinic.bench.wait_until(lambda: not alive(pid))
     assert not folder.exists()
 
 
 def test_a_volume_deleted_while_it_is_segmented_is_told(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     clinic.slicer.mrmlScene.RemoveNode(clinic.targets[0])
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=60)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert clinic.results()[0][1] == "failed" and "removed" in clinic.results()[0][5]
 
 
@@ -104,7 +104,7 @@ def test_the_worker_that_cannot_start_is_told(clinic, monkeypatch, tmp_path):
     monkeypatch.setenv("MASS_PYTHON", str(tmp_path / "no such python"))
     clinic.ready("target")
     clinic.ui.segmentButton.click()
-    clinic.bench.wait_until(lambda: bool(clinic.bench.shown), seconds=10)
+    clinic.bench.wait_until(lambda: bool(clinic.bench.shown))
     assert clinic.bench.shown[-1][0] == "error" and "MASS_PYTHON" in clinic.bench.shown[-1][1]
     assert not clinic.widget.logic.busy
 
@@ -119,7 +119,7 @@ def test_reload_and_module_switches_leave_nothing_behind(clinic):
         clinic.bench.exit("MASSSlicer")
         clinic.bench.enter("MASSSlicer")
     clinic.bench.unload("MASSSlicer")
-    clinic.bench.wait_until(lambda: not alive(pid), seconds=10)
+    clinic.bench.wait_until(lambda: not alive(pid))
     count = observers(clinic.slicer.mrmlScene)
     for _ in range(5):
         clinic.bench.module("MASSSlicer")
@@ -201,7 +201,7 @@ def test_a_download_that_fails_is_told(clinic, monkeypatch):
     clinic.bench.answer("question", True)
     clinic.ui.downloadButton.click()
     assert clinic.ui.downloadButton.text == "Cancel download"
-    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=60)
+    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error")
     assert "huggingface.co" in clinic.bench.shown[-1][1] or "proxy" in clinic.bench.shown[-1][1].lower()
     assert clinic.ui.downloadButton.text == "Download…" and clinic.parameters.weights == "small"
 
@@ -219,7 +219,7 @@ def no_start(monkeypatch, tmp_path):
 def test_a_download_that_cannot_start_is_told(clinic, no_start):
     clinic.bench.answer("question", True)
     clinic.ui.downloadButton.click()
-    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=20)
+    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error")
     assert "could not be started" in clinic.bench.shown[-1][1]
     assert clinic.ui.downloadButton.text == "Download…"
 
@@ -230,7 +230,7 @@ def test_a_look_at_label_maps_that_cannot_start_is_told(clinic, no_start, tmp_pa
         (tmp_path / name).write_bytes(b"never read")
     clinic.bench.answer("folder", str(tmp_path))
     clinic.ui.addAnnotatedButton.click()
-    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error", seconds=20)
+    clinic.bench.wait_until(lambda: clinic.bench.shown[-1][0] == "error")
     assert not clinic.window.finetune.cases.looking
 
 
@@ -242,7 +242,7 @@ def test_a_download_ends_with_the_window(clinic, monkeypatch):
     clinic.ui.downloadButton.click()
     process = clinic.window.advanced._download._process
     clinic.bench.unload("MASSSlicer")
-    clinic.bench.wait_until(lambda: process.state() == qt.QProcess.NotRunning, seconds=10)
+    clinic.bench.wait_until(lambda: process.state() == qt.QProcess.NotRunning)
 
 
 def test_a_check_that_fails_keeps_segment_from_being_pressed(clinic, monkeypatch, tmp_path):
@@ -253,6 +253,6 @@ def test_a_check_that_fails_keeps_segment_from_being_pressed(clinic, monkeypatch
     (broken / "__init__.py").write_text("raise ImportError('half a torch')")
     monkeypatch.setenv("PYTHONPATH", str(broken.parent))
     clinic.window.status.check()
-    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None, seconds=60)
+    clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
     assert "half a torch" in clinic.ui.statusLabel.text
     assert not clinic.ui.segmentButton.enabled and "PyTorch" in clinic.ui.segmentButton.toolTip

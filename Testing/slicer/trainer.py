@@ -72,5 +72,5 @@ def ready(clinic, *drawings):
 def begin(clinic, trainer):
     clinic.ui.tuneStartButton.click()
     assert clinic.widget.logic.busy, clinic.bench.shown
-    clinic.bench.wait_until(lambda: trainer.params is not None or not clinic.widget.logic.busy, seconds=30)
+    clinic.bench.wait_until(lambda: trainer.params is not None or not clinic.widget.logic.busy)
     assert trainer.params is not None, clinic.bench.shown

@@ -12,6 +12,7 @@ import pytest
 
 from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.masks.mask_set import MaskSet
+from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def test_more_processes_than_scans_train(make_dataset, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "training.pretrain"]
     done = subprocess.run(
         [*torchrun, *words(data, tmp_path / "run")], cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-        timeout=300, check=False,
+        timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     assert np.isfinite(losses(tmp_path / "run")).all()

@@ -18,6 +18,7 @@ from mass_core.model import MASS
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model, save_weights
 from Testing.training.classify_rows import ROWS, write_csv
+from Testing.waiting import PATIENCE_S
 from training.classify import config as classify_config
 from training.classify import inputs as classify_inputs
 from training.classify import loop as command
@@ -204,7 +205,7 @@ def test_two_processes_learn_what_one_does(weights, images, labels, tmp_path, mo
     given = words(weights, images, labels, tmp_path / "two", "epochs=1", "batch_size=8", "dropout=0", more=[mode])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "training.classify", *given]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(torchrun, cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(torchrun, cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     assert command.main(words(weights, images, labels, tmp_path / "one", "epochs=1", "batch_size=8", "dropout=0", more=[mode])) == 0
     one, two = (state_of(tmp_path / name)["optimiser"]["state"] for name in ("one", "two"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
+from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import changed
@@ -28,7 +29,7 @@ def test_two_processes_share_a_run_and_one_goes_on(blob_dataset, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False
+        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0 and b"strides" not in done.stderr, done.stderr.decode("utf-8", "replace")
     state = torch.load(saved(tmp_path / "state")[0], weights_only=True)
@@ -77,7 +78,7 @@ def test_two_parts_give_the_gradients_of_two_processes(blob_dataset, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [*torchrun, *words, "--output", str(tmp_path / "two"), *settings]
-    done = subprocess.run(both, cwd=REPOSITORY, env=environment, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(both, cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     assert pretrain.main([*words[2:], "--output", str(tmp_path / "one"), *settings, "accumulate=2"]) == 0
     two, one = (torch.load(saved(tmp_path / name / "state")[0], weights_only=True)["optimiser"]["state"] for name in ("two", "one"))

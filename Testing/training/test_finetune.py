@@ -17,6 +17,7 @@ from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
+from Testing.waiting import PATIENCE_S
 from training.curves import draw
 from training.finetune import command as finetune_command
 from training.finetune import loop as finetune
@@ -309,7 +310,7 @@ def test_two_processes_train_and_no_parameter_is_idle(weights, dataset, tmp_path
     command = [*launcher, *map(str, words), "--set", *QUICK]
     root = Path(finetune.__file__).parents[2]
     done = subprocess.run(
-        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert state_of(tmp_path / "run")["step"] == 4 and done.stdout.count("best.safetensors") == 1
@@ -339,6 +340,6 @@ def test_it_runs_where_only_the_packages_of_slicer_are(weights, dataset, tmp_pat
     words = ["--weights", str(weights), "--data", str(dataset), "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--json"]
     code = f"import sys\nfor name in {missing!r}: sys.modules[name] = None\nfrom training.finetune.command import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "run"), "--set", *QUICK]
-    done = subprocess.run(command, cwd=Path(finetune.__file__).parents[2], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=Path(finetune.__file__).parents[2], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["event"] == "result" and not (tmp_path / "run/curves.png").exists()

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
+from Testing.waiting import PATIENCE_S, wait_until
 from training.pretrain import loop as pretrain
 from training.runs.distributed import Group
 from training.runs.state import saved
@@ -44,12 +44,18 @@ def started(*command):
     )  # fmt: skip
 
 
+def wait_while_running(reached, process):
+    wait_until(lambda: reached() or process.poll() is not None)
+    assert process.poll() is None, process.stderr.read().decode("utf-8", "replace")
+
+
+def wait_for_a_step(output, process):
+    log = output / "log.jsonl"
+    wait_while_running(lambda: log.exists() and log.read_text(), process)
+
+
 def wait_for_state(output, process, step=2):
-    until = time.monotonic() + 120
-    while not any(int(path.stem[5:]) >= step for path in saved(output / "state")):
-        assert process.poll() is None, process.stderr.read().decode("utf-8", "replace")
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_while_running(lambda: any(int(path.stem[5:]) >= step for path in saved(output / "state")), process)
 
 
 def newest(output):
@@ -191,12 +197,9 @@ def test_draws_of_pytorchs_own_generator_are_resumed_too(blob_dataset, tmp_path,
 def test_a_signal_saves_and_leaves(blob_dataset, tmp_path, number, workers):
     """Ctrl-C goes to all processes of the terminal, so to those of the loader as well."""
     process = started(*MODULE, *words(blob_dataset, tmp_path, "steps=100000", f"workers={workers}", "save_every=100000", "log_every=1"))
-    until = time.monotonic() + 120
-    while not (tmp_path / "log.jsonl").exists() or not (tmp_path / "log.jsonl").read_text():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[1].decode("utf-8", "replace")
-        time.sleep(0.02)
+    wait_for_a_step(tmp_path, process)
     os.killpg(process.pid, number)
-    errors = process.communicate(timeout=60)[1].decode("utf-8", "replace")
+    errors = process.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace")
     assert process.returncode == 0 and "Traceback" not in errors, errors
     assert f"Saved at step {newest(tmp_path)['step']} of 100000" in errors
     logged = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -210,12 +213,9 @@ def test_a_signal_to_torchrun_saves_and_says_so(blob_dataset, tmp_path, number, 
     """torchrun passes the signal on, waits, and ends with an error of its own whatever its processes return."""
     settings = ["steps=100000", "batch_size=2", "save_every=100000", "log_every=1"]
     launcher = started(*TORCHRUN, "--standalone", *MODULE, *words(blob_dataset, tmp_path, *settings))
-    until = time.monotonic() + 120
-    while not (tmp_path / "log.jsonl").exists() or not (tmp_path / "log.jsonl").read_text():
-        assert launcher.poll() is None and time.monotonic() < until, launcher.communicate()[1].decode("utf-8", "replace")
-        time.sleep(0.02)
+    wait_for_a_step(tmp_path, launcher)
     launcher.send_signal(number)
-    errors = launcher.communicate(timeout=60)[1].decode("utf-8", "replace")
+    errors = launcher.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace")
     assert launcher.returncode == status, errors
     assert errors.count(f"Saved at step {newest(tmp_path)['step']} of 100000") == 1 and (tmp_path / "last.safetensors").exists()
 
@@ -232,22 +232,23 @@ def worker_of_rank(launcher, rank):
 def steps_of_two(blob_dataset, tmp_path_factory):
     """The run folder of two processes nobody killed."""
     output = tmp_path_factory.mktemp("longer")
-    assert started(*TORCHRUN, "--standalone", *MODULE, *words(blob_dataset, output, *LONGER)).wait(240) == 0
+    assert started(*TORCHRUN, "--standalone", *MODULE, *words(blob_dataset, output, *LONGER)).wait(PATIENCE_S) == 0
     return output
 
 
 @pytest.mark.skipif(os.name == "nt", reason="torchrun restarts processes on POSIX only")
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_takes_the_run_back_to_the_last_state(steps_of_two, blob_dataset, tmp_path, killed):
     launcher = started(*TORCHRUN, "--standalone", "--max-restarts", "1", *MODULE, *words(blob_dataset, tmp_path, *LONGER, resume="auto"))
     wait_for_state(tmp_path, launcher, step=4)
     worker_of_rank(launcher, killed).send_signal(signal.SIGKILL)
-    errors = launcher.communicate(timeout=240)[1].decode("utf-8", "replace")
+    errors = launcher.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace")
     assert launcher.returncode == 0, errors
     assert "Going on from step" in errors
     assert_same(newest(steps_of_two), newest(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="torchrun restarts processes on POSIX only")
 def test_two_nodes_lose_a_process_and_go_on(steps_of_two, blob_dataset, tmp_path):
     """Two launchers that meet on this machine's loopback stand for two machines that share a folder."""
@@ -260,7 +261,7 @@ def test_two_nodes_lose_a_process_and_go_on(steps_of_two, blob_dataset, tmp_path
     wait_for_state(tmp_path, launchers[0], step=4)
     victim = next(child for child in psutil.Process(launchers[1].pid).children() if "training.pretrain" in child.cmdline())
     victim.send_signal(signal.SIGKILL)
-    errors = [launcher.communicate(timeout=240)[1].decode("utf-8", "replace") for launcher in launchers]
+    errors = [launcher.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace") for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], errors
     assert "Going on from step" in "".join(errors)
     assert_same(newest(steps_of_two), newest(tmp_path))

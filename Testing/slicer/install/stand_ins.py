@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from Testing.waiting import PATIENCE_S
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -56,7 +58,7 @@ class Python:
         """Run the probe and read it."""
         command = self.install.probe_command(str(self.program))
         variables = {**os.environ, "PYTHONPATH": "", **environment}
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=PATIENCE_S)
         return self.readiness.read_probe(done.stdout, done.returncode, done.stderr)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from mass_core import __version__
 from Testing.slicer.install.stand_ins import REPOSITORY, Python, lines
+from Testing.waiting import PATIENCE_S
 
 COMPUTES = """
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ class ones:
 
 def test_probe_of_what_works(install: Any, readiness: Any) -> None:
     """The packages these tests run with."""
-    done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     found = readiness.read_probe(done.stdout, done.returncode)
     missing = () if importlib.util.find_spec("monai") else ("monai",)
     assert found.ready and found.missing == missing and found.broken is None and found.replace == ()
@@ -42,7 +43,7 @@ def test_torchvision_of_another_torch_is_told_but_no_obstacle(install: Any, read
     (tmp_path / "torchvision/__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = install.probe_command(sys.executable)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment)
     found = readiness.read_probe(done.stdout, done.returncode)
     assert found.ready and "torchvision does not fit" in found.broken and "nms" in found.broken
     assert str(tmp_path) in found.broken and found.replace == (), "it lies outside Slicer: not ours to remove"

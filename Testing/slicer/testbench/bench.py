@@ -18,6 +18,8 @@ import shiboken6
 import slicer
 from PySide6 import QtCore, QtWidgets
 
+from Testing.waiting import PATIENCE_S
+
 from . import ctk_widgets, dialog_widgets, latency, mrml_widgets, pythonqt, screenshot, segment_editor
 from .application import Application, Module
 from .host import MODULE_FOLDER, Host
@@ -127,7 +129,7 @@ class Bench(Host):
         QtWidgets.QApplication.processEvents()
         QtWidgets.QApplication.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
 
-    def wait_until(self, reached: Callable[[], bool], seconds: float = 10.0, what: str = "") -> None:
+    def wait_until(self, reached: Callable[[], bool], seconds: float = PATIENCE_S, what: str = "") -> None:
         """Let the event loop run until something is so.
 
         Raises:

@@ -26,6 +26,11 @@ class Latency:
         self._stacks: list[str] = []
         """Since the loop came round last; its end may be something else that is waited for."""
 
+    @property
+    def watched(self) -> bool:
+        """Whether the hold-up that is on was seen."""
+        return bool(self._stacks)
+
     def turn(self) -> None:
         """The loop came round."""
         now = time.perf_counter()

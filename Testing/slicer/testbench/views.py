@@ -15,6 +15,8 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
+from Testing.waiting import PATIENCE_S
+
 from .host import Host
 
 _ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
@@ -150,7 +152,7 @@ def save(picture: np.ndarray, path: Path) -> Path:
 def why_not() -> str:
     """Why nothing can be drawn here; empty: it can. Tried in a process of its own, for a missing driver may end it."""
     program = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); print(w.SupportsOpenGL())"
-    tried = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    tried = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     if tried.returncode == 0 and tried.stdout.strip() == "1":
         return ""
     return f"VTK has no OpenGL here (on Debian: apt install libegl1 libgl1-mesa-dri): {tried.stderr.strip()[-200:]}"
