@@ -261,7 +261,17 @@ def test_unknown_methods_and_broken_requests_are_answered() -> None:
 
 
 def test_a_number_that_is_taken_is_refused_without_ending_its_owner() -> None:
-    code = "import time\nfrom mass_core.worker.server import Worker\nWorker._computed = lambda self, job: time.sleep(1) or {'result': {}}"
+    code = """
+import threading
+from mass_core.worker.server import Worker
+refused, send = threading.Event(), Worker._send
+def sent(self, reply):
+    send(self, reply)
+    if reply["event"] == "failed":
+        refused.set()
+Worker._send = sent
+Worker._computed = lambda self, job: {"result": {"waited": refused.wait(600)}}
+"""
     load = Request(id=5, method="load")
     process = subprocess.Popen(patched(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None

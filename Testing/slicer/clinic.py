@@ -55,11 +55,11 @@ class Clinic:
         self.choose_reference()
         self.tick(*names)
 
-    def press(self, button, seconds=120):
+    def press(self, button):
         """Press a button that starts a run, and wait for its end."""
         button.click()
         assert self.widget.logic.busy, self.bench.shown
-        self.bench.wait_until(lambda: not self.widget.logic.busy, seconds=seconds)
+        self.bench.wait_until(lambda: not self.widget.logic.busy)
 
     def results(self):
         table = self.ui.resultsTable

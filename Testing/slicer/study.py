@@ -1,9 +1,8 @@
 """Runs without a window: people in Slicer's scene, and a way to segment them."""
 
-import time
-
 from Testing.slicer import patients
 from Testing.slicer.patients import LIVER
+from Testing.waiting import wait_until
 
 
 class Study:
@@ -53,11 +52,8 @@ class Study:
         run.start()
         return run
 
-    def until(self, reached, seconds=120):
-        stop = time.monotonic() + seconds
-        while not reached():
-            self.client.pump()
-            assert time.monotonic() < stop, "it takes too long"
+    def until(self, reached):
+        wait_until(reached, news=lambda: f"{self.told[-5:]} {self.log[-5:]}", turn=self.client.pump)
 
     def wait(self, run, until=lambda: False):
         self.until(lambda: not run.active or until())

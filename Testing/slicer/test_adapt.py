@@ -20,7 +20,7 @@ def test_adapt_fits_then_segments_and_is_used_again(clinic, monkeypatch):
     clinic.tick("target")
     clinic.ui.adaptSpin.value = 1
     assert "1 s" in clinic.ui.adaptButton.toolTip
-    clinic.press(clinic.ui.adaptButton, seconds=300)
+    clinic.press(clinic.ui.adaptButton)
     assert clinic.results()[0][1] == "done", clinic.bench.shown
     assert helped.params("adapt")["seconds"] == 1 and helped.methods() == ["adapt", "segment"]
     assert re.search(r"adapted task \(\d+ s\)\. Dice on them: 0\.\d\d, adapted 0\.\d\d\.", clinic.ui.taskLabel.text)
@@ -75,7 +75,7 @@ def test_cancel_discards_and_leaves_the_scene(clinic):
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
     clinic.ui.adaptButton.click()
     assert clinic.widget.logic.busy and not clinic.ui.adaptButton.enabled
-    clinic.bench.wait_until(lambda: clinic.ui.progressBar.format.startswith("Adapting"), seconds=120)
+    clinic.bench.wait_until(lambda: clinic.ui.progressBar.format.startswith("Adapting"))
     clinic.ui.cancelButton.click()
     clinic.bench.wait_until(lambda: not clinic.widget.logic.engine.client.busy)
     assert clinic.ui.taskLabel.text == "" and clinic.results()[0][1] == "stopped"

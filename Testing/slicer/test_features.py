@@ -135,7 +135,7 @@ def test_cancel_leaves_the_scene_as_it_was(clinic):
     clinic.ui.featuresButton.click()
     assert clinic.widget.logic.busy and clinic.ui.cancelButton.enabled
     assert not clinic.ui.segmentButton.enabled and not clinic.ui.featuresButton.enabled
-    clinic.bench.wait_until(lambda: clinic.ui.progressBar.value > 0, seconds=120)
+    clinic.bench.wait_until(lambda: clinic.ui.progressBar.value > 0)
     clinic.ui.cancelButton.click()
     assert not clinic.widget.logic.busy and ids(clinic) == before
     clinic.bench.wait_until(lambda: not clinic.widget.logic.engine.client.busy)
@@ -166,14 +166,14 @@ def test_a_volume_that_is_moved_or_removed_meanwhile_is_told(clinic, turned):
     clinic.tick("one", "two")
     clinic.ui.featuresButton.click()
     lay(clinic, one, turned)
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=120)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert "changed or moved" in clinic.bench.shown[-1][1] and colours_of(clinic) == []
     clinic.slicer.mrmlScene.RemoveNode(one)
     clinic.bench.process_events()
     clinic.ui.featuresButton.click()
     assert clinic.widget.logic.busy
     clinic.slicer.mrmlScene.RemoveNode(two)
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=120)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert "removed" in clinic.bench.shown[-1][1] and colours_of(clinic) == []
 
 

@@ -30,7 +30,7 @@ def test_the_whole_way(clinic):
     news = clinic.window.finetune._on_news
     clinic.window.finetune._on_news = lambda one: (told.append(one), news(one))
     begin(clinic)
-    clinic.bench.wait_until(lambda: turns.add(len(told)) or not clinic.widget.logic.busy, seconds=400)
+    clinic.bench.wait_until(lambda: turns.add(len(told)) or not clinic.widget.logic.busy)
     assert {1, 2} <= turns, "both scans were written in one go"
     assert [shown for shown in clinic.bench.shown if shown[0] == "error"] == []
     text = clinic.ui.tuneLabel.text
@@ -52,7 +52,7 @@ def test_the_whole_way(clinic):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clinic):
     begin(clinic)
-    clinic.bench.wait_until(lambda: "Training" in clinic.ui.tuneBar.format or "Validating" in clinic.ui.tuneBar.format, seconds=200)
+    clinic.bench.wait_until(lambda: "Training" in clinic.ui.tuneBar.format or "Validating" in clinic.ui.tuneBar.format)
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
     pid = clinic.worker_pid()
     os.kill(pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clini
     clinic.ui.tuneNameEdit.text = "torso again"
     assert clinic.ui.tuneStartButton.enabled, clinic.ui.tuneStartButton.toolTip
     clinic.ui.tuneStartButton.click()
-    clinic.bench.wait_until(lambda: "Looking" in clinic.ui.tuneBar.format, seconds=200)
+    clinic.bench.wait_until(lambda: "Looking" in clinic.ui.tuneBar.format)
     clinic.ui.tuneStopButton.click()
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert "stopped before there was a model" in clinic.ui.tuneLabel.text

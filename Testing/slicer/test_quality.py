@@ -95,7 +95,7 @@ def test_results_are_checked_if_asked_for(clinic, monkeypatch, tmp_path):
     clinic.ui.assessCheck.click()
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
-    clinic.press(clinic.ui.segmentButton, seconds=300)
+    clinic.press(clinic.ui.segmentButton)
     assert helped.params("segment")["assess"] and len(helped.params("segment")["references"]) == 1
     (case,) = clinic.window.run.cases
     assert case.status == "done", case.message

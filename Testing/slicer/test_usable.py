@@ -81,7 +81,7 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
     assert "Go on with the processor?" in clinic.bench.shown[-1][1]
     clinic.bench.answer("question", True)
     clinic.press(clinic.ui.resumeButton)
-    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy, seconds=120)
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
     assert [row[1] for row in clinic.results()] == ["done", "done"] and asked == ["auto", "auto", "auto", "cpu"]
 
 
