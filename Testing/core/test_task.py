@@ -52,6 +52,13 @@ def test_warnings_are_those_of_a_label_or_of_none(task: Task) -> None:
     assert task.about(2, ("label 20 is far", "Labels were resampled.")) == ("label 20 is far", "Labels were resampled.")
 
 
+@pytest.mark.parametrize("names", [("kidney", "left kidney", "kidney (right)"), ("a.b", "a", "axb"), ("肝臓", "肝臓 左", "Leber")])
+def test_warnings_of_a_label_whose_name_is_in_that_of_another(task: Task, names: tuple[str, ...]) -> None:
+    labels = tuple(replace(label, name=name) for label, name in zip(task.labels, names, strict=True))
+    told = tuple(f"{name}: 41% was left out." for name in names)
+    assert [replace(task, labels=labels).about(label.value, told) for label in labels] == [(text,) for text in told]
+
+
 def test_older_files_do_not_tell_sizes(task: Task, tmp_path: Path) -> None:
     path = task.save(tmp_path / "organs.masstask")
     with safe_open(path, framework="pt") as file:

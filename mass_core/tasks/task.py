@@ -109,9 +109,11 @@ class Task:
 
     def about(self, value: int, warnings: Iterable[str]) -> tuple[str, ...]:
         """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none."""
-        named = {label.value: re.compile(rf"\b({re.escape(label.name)}|label {label.value})\b", re.IGNORECASE) for label in self.labels}
-        own = named[value]
-        return tuple(text for text in warnings if own.search(text) or not any(other.search(text) for other in named.values()))
+        names = {label.value: {label.name.lower(), f"label {label.value}"} for label in self.labels}
+        longest_first = sorted(set().union(*names.values()), key=len, reverse=True)  # the left kidney is not "kidney"
+        pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)")
+        named = {text: set(pattern.findall(text.lower())) for text in warnings}
+        return tuple(text for text, found in named.items() if not found or found & names[value])
 
     @property
     def looks(self) -> dict[int, Appearance]:
