@@ -204,7 +204,14 @@ def test_the_better_the_signs_the_higher_the_dice() -> None:
         assert judged(replace(RIGHT, **change)).reasons, change
     awful = judged(Evidence(ml=1.0, cycle=0.0, own=0.1, scaled=0.0, volume_ratio=8.0, extent_ratio=3.0, offset=2.0, cut=True))
     assert awful.flag == "unreliable" and awful.expected_dice is not None and awful.expected_dice < 0.2
-    assert len(awful.reasons) == 6
+    assert len(awful.reasons) == 7
+
+
+@pytest.mark.parametrize(("cycle", "own", "told"), [(0.04, 0.52, True), (0.04, 0.7, False), (0.5, 0.52, False), (None, 0.1, False)])
+def test_a_structure_that_may_not_be_there_is_told(cycle: float | None, own: float, told: bool) -> None:
+    """Both signs of a phantom's liver sought in a head are low."""
+    reasons = judged(replace(RIGHT, cycle=cycle, own=own)).reasons
+    assert ("The scan may not show the structure at all." in reasons) == told
 
 
 def test_flags_follow_the_expected_dice() -> None:

@@ -30,6 +30,8 @@ _FAR = 0.75
 _LOW = {"cycle": 0.4, "own": 0.6, "scaled": 0.6}
 """Dice below which it is told."""
 _NOTHING = "Nothing was found: the scan may not show the structure, or the network missed it."
+_ABSENT = "The scan may not show the structure at all."
+"""Told where the network, shown the result, finds something else both in its own scan and in those of the references."""
 _SLIGHT = "Nothing is far off, but the network agrees less with itself than in good results."
 
 
@@ -145,5 +147,7 @@ def _reasons(evidence: Evidence, references: str) -> Iterator[str]:
         yield f"Along one direction the structure is {extent:.2g} times as long as in the {references}."
     if evidence.offset is not None and evidence.offset > _FAR:
         yield f"It lies {evidence.offset:.1f} times its own length away from where it is in the {references}."
+    if all(value is not None and value < _LOW[name] for name, value in (("cycle", evidence.cycle), ("own", evidence.own))):
+        yield _ABSENT
     if evidence.cut:
         yield "It reaches the border of the scan: a part of it may be missing."
