@@ -113,7 +113,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "training.classify.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
     "training.classify.loop": {"training.pretrain": "`changed` lies in pretrain/config.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
-    "MASSSlicerLib.processes.downloading": {"MASSSlicerLib.library": "asks library/weights.py for the command of a download"},
 }
 """Files that import what their room may not, and why."""
 

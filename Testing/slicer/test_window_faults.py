@@ -235,14 +235,12 @@ def test_a_look_at_label_maps_that_cannot_start_is_told(clinic, no_start, tmp_pa
 
 
 def test_a_download_ends_with_the_window(clinic, monkeypatch):
-    import qt
-
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     clinic.bench.answer("question", True)
     clinic.ui.downloadButton.click()
-    process = clinic.window.advanced._download._process
+    download = clinic.window.advanced._download
     clinic.bench.unload("MASSSlicer")
-    clinic.bench.wait_until(lambda: process.state() == qt.QProcess.NotRunning)
+    clinic.bench.wait_until(lambda: not download.running)
 
 
 def test_a_check_that_fails_keeps_segment_from_being_pressed(clinic, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from mass_core.errors import WeightsError
 from mass_core.weights import store as weights_store
 
-from ..install.packages import mass_command, size
+from ..install.packages import size
 from . import models
 
 DOWNLOAD_SIZE = {"mass_base": "0.5 to 1 GB"}
@@ -72,11 +72,6 @@ def consent_text(weights: Weights) -> str:
         folder=weights_store.folder(),
         licence=weights.licence,
     )
-
-
-def download_command(name: str) -> list[str]:
-    """Prints JSON lines: `progress`, then `result` or `failed`. Ended early, it goes on where it was the next time."""
-    return mass_command("weights", "download", name, "--json")
 
 
 def _described(entry: weights_store.Entry) -> Weights:

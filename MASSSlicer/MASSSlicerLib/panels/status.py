@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -14,7 +13,7 @@ from mass_core.errors import Cancelled, MassError
 from ..install import packages as install
 from ..install.readiness import Readiness, read_probe
 from ..logic import MASSSlicerLogic
-from ..processes.engine import worker_environment
+from ..processes.json_process import ChildProcess
 
 
 class StatusPanel:
@@ -28,7 +27,7 @@ class StatusPanel:
 
     def __init__(self, ui: object, logic: MASSSlicerLogic, failed: Callable[[Exception], None]) -> None:
         self._ui, self._logic, self._failed = ui, logic, failed
-        self._probe: qt.QProcess | None = None
+        self._probe: ChildProcess | None = None
         self._devices: list[dict[str, Any]] = []
         self.readiness: Readiness | None = None
         self.changed: Callable[[], None] = lambda: None
@@ -57,16 +56,21 @@ class StatusPanel:
             then: called afterwards.
         """
         try:
-            program, *arguments = install.probe_command(install.python_slicer())
+            command = install.probe_command(install.python_slicer())
         except MassError as error:
             self._failed(error)
             return
-        process = qt.QProcess()
-        process.setProcessEnvironment(worker_environment())
-        process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: self._checked(process, code, then))
-        process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._not_started(process))
-        self._probe = process
-        process.start(program, arguments)
+        output, errors = bytearray(), []
+
+        def ended(code: int, reason: str) -> None:
+            if self._probe is process:
+                self._probe = None
+                self._checked(read_probe(output.decode("utf-8", "replace"), code, reason or "".join(errors)))
+                if not reason:
+                    then()
+
+        process = self._probe = ChildProcess(command, on_output=output.extend, on_errors=errors.append, on_end=ended)
+        process.start()
         self._show()
 
     @property
@@ -89,24 +93,14 @@ class StatusPanel:
         process, self._probe = self._probe, None
         if process is not None:
             process.kill()
-            process.waitForFinished(2000)
+            process.wait_for_end(2000)
 
-    def _checked(self, process: qt.QProcess, code: int, then: Callable[[], None]) -> None:
-        if self._probe is not process:
-            return
-        self._probe = None
-        output = process.readAllStandardOutput().data().decode("utf-8", "replace")
-        errors = process.readAllStandardError().data().decode("utf-8", "replace")
-        self.readiness = read_probe(output, code, errors)
-        self._logic.log += self.readiness.details.splitlines()
-        install.confirm(self.readiness)
+    def _checked(self, readiness: Readiness) -> None:
+        self.readiness = readiness
+        self._logic.log += readiness.details.splitlines()
+        install.confirm(readiness)
         self._show()
         self.changed()
-        then()
-
-    def _not_started(self, process: qt.QProcess) -> None:
-        if self._probe is process and process.state() == qt.QProcess.NotRunning:
-            self._checked(process, -1, lambda: None)
 
     def _show(self) -> None:
         """What is there, in a line or two."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from mass_core.errors import MassError, WeightsError
 
-from ..library.weights import download_command
-from .engine import worker_environment
+from ..install.packages import mass_command
+from .json_process import JsonProcess
 
 
 class Download:
-    """Begins with `start`.
+    """A download of weights; begins with `start`, and is taken up where it ended the last time.
 
     Args:
         name: of the weights.
-        progress: called with the share that is there.
-        finished: called once, with what went wrong or None, also after `cancel`.
+        progress: called with the share that has arrived.
+        finished: called once, with the error or None, also after `cancel`.
 
     Raises:
         MassError: if there is no Python to run it with.
@@ -29,52 +28,32 @@ class Download:
     def __init__(self, name: str, *, progress: Callable[[float], None], finished: Callable[[MassError | None], None]) -> None:
         self.name = name
         self._progress, self._finished = progress, finished
-        self._rest = b""
         self._error: MassError | None = None
-        self._cancelled = False
-        self._command = download_command(name)
-        self._process = qt.QProcess()
-        self._process.setProcessEnvironment(worker_environment())
-        self._process.connect("readyReadStandardOutput()", self._read)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._ended)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
+        self._process = JsonProcess(download_command(name), on_message=self._on_message, on_end=self._ended)
+        self.start, self.cancel = self._process.start, self._process.cancel
 
-    def start(self) -> None:
-        """Begin; returns at once. `finished` may be called before it returns where the process cannot be started."""
-        program, *arguments = self._command
-        self._process.start(program, arguments)
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self._process.running
 
-    def cancel(self) -> None:
-        """Stop; what is there is kept, and the next download goes on from it."""
-        self._cancelled = True
-        self._process.kill()
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "progress":
+            self._progress(message["fraction"])
+        elif message.get("event") == "failed":
+            self._error = WeightsError(message["message"], message.get("cure", ""))
 
-    def _read(self) -> None:
-        *lines, self._rest = (self._rest + self._process.readAllStandardOutput().data()).split(b"\n")
-        for line in lines:
-            try:
-                message = json.loads(line)
-            except ValueError:
-                continue
-            if message.get("event") == "progress" and not self._cancelled:
-                self._progress(message["fraction"])
-            elif message.get("event") == "failed":
-                self._error = WeightsError(message["message"], message.get("cure", ""))
-
-    def _not_started(self, error: int) -> None:
-        if error == qt.QProcess.FailedToStart:
-            reason = self._process.errorString()
-            self._error = WeightsError(
-                _("The download could not be started: {reason} ({program}).").format(reason=reason, program=self._command[0]),
-                _("Reinstall Slicer if it happens again."),
-            )
-            self._ended(-1, 0)
-
-    def _ended(self, code: int, status: int) -> None:
-        self._read()
+    def _ended(self, code: int, reason: str) -> None:
         error = self._error
-        if error is None and code != 0 and not self._cancelled:
-            error = WeightsError(
-                _("The download ended early (exit code {code}).").format(code=code), _("Try again: it goes on where it was.")
-            )
-        self._finished(None if self._cancelled else error)
+        if reason:
+            text = _("The download could not be started: {reason}.").format(reason=reason)
+            error = WeightsError(text, _("Reinstall Slicer if it happens again."))
+        elif error is None and code != 0:
+            text = _("The download ended early (exit code {code}).").format(code=code)
+            error = WeightsError(text, _("Try again: it continues where it stopped."))
+        self._finished(None if self._process.cancelled else error)
+
+
+def download_command(name: str) -> list[str]:
+    """Program and arguments of a download. It prints JSON lines: `progress`, then `result` or `failed`."""
+    return mass_command("weights", "download", name, "--json")

@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import qt
 from slicer.i18n import tr as _
 
-import mass_core
 from mass_core.errors import DeviceError
 from mass_core.worker.client import Client
 
 from ..install import packages as install
+from .json_process import ChildProcess
 
 _START_MS = 15_000
 _TICK_MS = 100
@@ -28,12 +27,12 @@ class ProcessTransport:
     """A worker under QProcess (`mass_core.worker.client.Transport`).
 
     Args:
-        worker_pid: number of the process that computes, once it has told. PythonSlicer is a launcher: killing that leaves its child alive.
+        worker_pid: number of the process that computes, once it is known. PythonSlicer is a launcher: killing that leaves its child alive.
     """
 
     def __init__(self, worker_pid: Callable[[], int | None]) -> None:
         self._worker_pid = worker_pid
-        self._process: qt.QProcess | None = None
+        self._process: ChildProcess | None = None
         self._closing = False
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
@@ -42,16 +41,16 @@ class ProcessTransport:
         Raises:
             DeviceError: if there is no Python to run it with, or it does not start.
         """
-        program, *arguments = install.worker_command()
-        process = qt.QProcess()
-        process.setProcessEnvironment(worker_environment())
-        process.connect("readyReadStandardOutput()", lambda: received(process.readAllStandardOutput().data()))
-        process.connect("readyReadStandardError()", lambda: told(process.readAllStandardError().data().decode("utf-8", "replace")))
-        process.connect("finished(int,QProcess::ExitStatus)", lambda code, status: ended(code))
-        process.start(program, arguments)
-        if not process.waitForStarted(_START_MS):
+        process = ChildProcess(
+            install.worker_command(),
+            on_output=received,
+            on_errors=told,
+            on_end=lambda code, reason: None if reason else ended(code),
+        )
+        process.start()
+        if not process.wait_for_start(_START_MS):
             raise DeviceError(
-                _("The worker could not be started: {reason} ({program}).").format(reason=process.errorString(), program=program),
+                _("The worker could not be started: {reason}.").format(reason=process.reason()),
                 _("Install the packages again (Status, Install…); if that does not help, reinstall Slicer."),
             )
         self._process = process
@@ -62,9 +61,9 @@ class ProcessTransport:
             self._process.write(data)
 
     def close_input(self) -> None:
-        """The end of its input tells it to end."""
+        """End its input, upon which it ends."""
         if self.running():
-            self._process.closeWriteChannel()
+            self._process.close_input()
             self._closing = True
 
     def kill(self) -> None:
@@ -75,15 +74,15 @@ class ProcessTransport:
         if pid is not None:
             _kill(pid)
         self._process.kill()
-        self._process.waitForFinished(_KILL_MS)
+        self._process.wait_for_end(_KILL_MS)
 
     def running(self) -> bool:
         """Whether it runs."""
         if self._process is None:
             return False
         if self._closing:  # nobody runs the event loop then, which would notice its end
-            self._process.waitForFinished(1)
-        return self._process.state() != qt.QProcess.NotRunning
+            self._process.wait_for_end(1)
+        return self._process.running
 
 
 class Engine:
@@ -109,18 +108,6 @@ class Engine:
 
     def _worker_pid(self) -> int | None:
         return self.client.worker.get("pid")
-
-
-def worker_environment() -> qt.QProcessEnvironment:
-    """Slicer's own, with mass_core findable and every line sent at once as UTF-8."""
-    environment = qt.QProcessEnvironment.systemEnvironment()
-    home = str(Path(mass_core.__file__).resolve().parents[1])
-    paths = [home, *(p for p in environment.value("PYTHONPATH", "").split(os.pathsep) if p and p != home)]
-    environment.insert("PYTHONPATH", os.pathsep.join(paths))
-    environment.insert("PYTHONUNBUFFERED", "1")
-    environment.insert("PYTHONIOENCODING", "utf-8")
-    environment.insert("PYTHONNOUSERSITE", "1")
-    return environment
 
 
 def _kill(pid: int) -> None:

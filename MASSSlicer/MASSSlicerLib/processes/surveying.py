@@ -1,4 +1,4 @@
-"""A look at label maps, in a process of its own: Slicer stays usable, and ending the process ends the look."""
+"""A survey of label maps, in a process of its own: Slicer stays usable, and ending the process ends the survey."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from mass_core.errors import InputError, MassError
-from mass_core.worker.protocol import Lines
 
 from ..install import packages as install
-from .engine import worker_environment
+from .json_process import JsonProcess
 from .survey import MARK
 
 
 class Survey:
-    """Begins with `start`.
+    """A survey of label maps; begins with `start`.
 
     Args:
         masks: label maps.
-        looked: called with what is found in each: `mask`, and `labels` or `error`.
-        finished: called once, with what went wrong or None, also after `cancel`.
+        looked: called for each with `mask`, and `labels` or `error`.
+        finished: called once, with the error or None, also after `cancel`.
 
     Raises:
         MassError: if there is no Python to run it with.
@@ -36,44 +34,26 @@ class Survey:
         self._masks = [str(mask) for mask in masks]
         self._left = len(masks)
         self._looked, self._finished = looked, finished
-        self._lines = Lines()
-        self._cancelled = False
-        self._program = install.python_slicer()
-        self._process = qt.QProcess()
-        self._process.setProcessEnvironment(worker_environment())
-        self._process.connect("readyReadStandardOutput()", self._read)
-        self._process.connect("finished(int,QProcess::ExitStatus)", self._ended)
-        self._process.connect("errorOccurred(QProcess::ProcessError)", self._not_started)
+        command = [install.python_slicer(), str(Path(__file__).with_name("survey.py"))]
+        self._process = JsonProcess(command, mark=MARK, on_message=self._on_message, on_end=self._ended)
+        self.cancel = self._process.cancel
 
     def start(self) -> None:
-        """Begin; returns at once. `finished` may be called before it returns where the process cannot be started."""
-        self._process.start(self._program, [str(Path(__file__).with_name("survey.py"))])
+        """Begin; returns at once. `finished` may be called before it returns if the process cannot be started."""
+        self._process.start()
         self._process.write(json.dumps(self._masks).encode())
-        self._process.closeWriteChannel()
+        self._process.close_input()
 
-    def cancel(self) -> None:
-        """Stop; what was found stays told."""
-        self._cancelled = True
-        self._process.kill()
+    def _on_message(self, message: dict[str, Any]) -> None:
+        self._left -= 1
+        self._looked(message)
 
-    def _read(self) -> None:
-        for line in self._lines.feed(self._process.readAllStandardOutput().data()):
-            text = line.decode("utf-8", "replace")
-            if text.startswith(MARK) and not self._cancelled:
-                self._left -= 1
-                self._looked(json.loads(text[len(MARK) :]))
-
-    def _not_started(self, error: int) -> None:
-        if error == qt.QProcess.FailedToStart:
-            self._ended(-1, 0)
-
-    def _ended(self, code: int, status: int) -> None:
-        self._read()
+    def _ended(self, code: int, reason: str) -> None:
         error = None
-        if self._left and not self._cancelled:
-            said = self._process.readAllStandardError().data().decode("utf-8", "replace").strip().splitlines()[-1:]
+        if self._left and not self._process.cancelled:
+            text = _("The label maps could not be read (exit code {code}). {reason}")
             error = InputError(
-                _("The label maps could not be looked at (exit code {code}). {said}").format(code=code, said=" ".join(said)).strip(),
-                _("See Status, Install… whether everything that is needed is there."),
+                text.format(code=code, reason=reason or self._process.last_words).strip(),
+                _("Check under Status, Install… that all packages are installed."),
             )
         self._finished(error)

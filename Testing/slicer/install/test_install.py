@@ -312,4 +312,3 @@ def test_browsed_weights_stay_where_they_are(weights: Any, tmp_path: Path, monke
     with pytest.raises(WeightsError, match="no weights file") as caught:
         weights.browsed(tmp_path / "notes.txt")
     assert ".safetensors" in caught.value.cure
-    assert weights.download_command("mass_base")[1:] == ["-m", "mass_core", "weights", "download", "mass_base", "--json"]
