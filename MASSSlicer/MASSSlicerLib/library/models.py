@@ -84,11 +84,6 @@ def rename(model: Model, name: str) -> Model:
     return Model(target.stem, target, model.classes)
 
 
-def delete(model: Model) -> None:
-    """Delete a model."""
-    model.path.unlink(missing_ok=True)
-
-
 def free(name: str) -> Path:
     """The file of a new model.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from mass_core.errors import InputError, OutputError
+from mass_core.files import write_by
 from mass_core.weights.store import make_folder
 
 
@@ -48,15 +49,12 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    temporary = target.with_name(f".mass-{target.name}")
+    make_folder(target.parent)
     try:
-        make_folder(target.parent)
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
+        with source.open("rb") as file:
+            write_by(target, lambda new: shutil.copyfileobj(file, new))
     except OSError as error:
         raise OutputError(
             _("The file {path} could not be written: {reason}.").format(path=target, reason=error.strerror),
-            _("Check the free space and the rights of the folder."),
+            _("Check that {source} can still be read, and choose another name.").format(source=source),
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -87,20 +87,6 @@ def rename(task: SavedTask, name: str) -> SavedTask:
     return read(target)
 
 
-def copy(task: SavedTask, path: Path) -> None:
-    """Copy a task out of the library, to share it.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    named_files.copy(task.path, path)
-
-
-def delete(task: SavedTask) -> None:
-    """Delete a task."""
-    task.path.unlink(missing_ok=True)
-
-
 def _name(path: Path) -> str:
     return path.name[: -len(ENDING)] if path.name.endswith(ENDING) else path.stem
 

@@ -14,7 +14,7 @@ from ..logic import references_of, settings_of
 from ..parameters import MASSSlicerParameterNode
 from ..runs.adapted import Adapted, state
 from ..runs.order import Reference
-from .models import in_colour
+from .saved_files import in_colour
 
 _BASE = "small"
 """Weights that take references, where none were in use before."""

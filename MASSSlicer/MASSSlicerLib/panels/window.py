@@ -27,13 +27,12 @@ from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
 from .finetune import FinetunePanel
-from .models import ModelsPanel
 from .references import ReferencesPanel
 from .results import ResultsPanel
+from .saved_files import ModelsPanel, TasksPanel
 from .selectors import empty_when_removed
 from .status import StatusPanel
 from .targets import TargetsPanel
-from .tasks import LibraryPanel
 
 _BAR = 1000
 _WIDE = {
@@ -82,7 +81,7 @@ class Window(VTKObservationMixin):
         self.drawing = Drawing(ui, self.references)
         self.targets = TargetsPanel(ui, self.update, self.show_error)
         self.choice = Choice(ui, self.update)
-        self.library = LibraryPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
+        self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
         self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
         self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
         self.finetune = FinetunePanel(
@@ -205,7 +204,7 @@ class Window(VTKObservationMixin):
         self.ui.outputSelector.enabled = not files
         self.choice.update()
         self.advanced.update(self.parameters)
-        self.library.update()
+        self.tasks.update()
         self.models.update()
         self.finetune.update()
         self.features.update(self._why_not_now())

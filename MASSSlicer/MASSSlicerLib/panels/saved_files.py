@@ -1,0 +1,204 @@
+"""Tables of files the user gave names to: the task library and the finetuned models."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import MassError
+from mass_core.weights.store import WeightsClass
+
+from ..library import models, named_files, tasks
+from ..library.models import Model
+from ..library.tasks import SavedTask
+from ..runs.segmentation import Run
+
+
+class SavedFilesPanel:
+    """Use, import, export, rename and delete saved files.
+
+    Args:
+        ui: the window's parts by name.
+        kind: “Task” or “Model”, as in the names of its parts.
+        library: module that lists, adds and renames them.
+        words: titles of the dialogs for import, export and rename, the question before deleting, and the filter of files.
+        use: called with the file to segment with.
+        moved: called with a file's name and the new one, empty if it was deleted.
+        failed: shows an error.
+    """
+
+    def __init__(
+        self,
+        ui: object,
+        kind: str,
+        *,
+        library: object,
+        words: tuple[str, str, str, str, str],
+        use: Callable[[SavedTask | Model], None],
+        moved: Callable[[str, str], None] = lambda name, to: None,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._ui, self._library, self._use, self._moved, self._failed = ui, library, use, moved, failed
+        self._import, self._export, self._rename, self._delete, self._filter = words
+        self._saved: Sequence[SavedTask | Model] = ()
+        self._table = getattr(ui, f"{kind.lower()}sTable")
+        self._table.connect("itemSelectionChanged()", self.update)
+        self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.use_selected())
+        asked = {
+            "use": self.use_selected,
+            "import": self._ask_import,
+            "export": self._ask_export,
+            "rename": self._ask_rename,
+            "delete": self._ask_delete,
+        }
+        buttons = {action: getattr(ui, f"{action}{kind}Button") for action in asked}
+        for action, button in buttons.items():
+            button.connect("clicked()", asked[action])
+        self._for_selected = [button for action, button in buttons.items() if action != "import"]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the files of the folder."""
+        self._saved = self._library.listing()
+        self._table.setRowCount(len(self._saved))
+        for row, saved in enumerate(self._saved):
+            self._fill(row, saved)
+        self.update()
+
+    def update(self) -> None:
+        """Enable the buttons that have something to act on."""
+        for button in self._for_selected:
+            button.enabled = self._selected() is not None
+
+    def use_selected(self) -> None:
+        """Segment with the selected file."""
+        saved = self._selected()
+        if saved is not None:
+            self._use(saved)
+
+    def _fill(self, row: int, saved: SavedTask | Model) -> None:
+        raise NotImplementedError
+
+    def _selected(self) -> SavedTask | Model | None:
+        row = self._table.currentRow()
+        return self._saved[row] if 0 <= row < len(self._saved) else None
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (MassError, OSError) as error:
+            self._failed(error)
+        self.refresh()
+
+    def _ask_import(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), self._import, "", self._filter)
+        if path:
+            self._try(lambda: self._library.add(Path(path), Path(path).name))
+
+    def _ask_export(self) -> None:
+        saved = self._selected()
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), self._export, saved.path.name, self._filter)
+        if path:
+            self._try(lambda: named_files.copy(saved.path, Path(path)))
+
+    def _ask_rename(self) -> None:
+        saved = self._selected()
+        name = qt.QInputDialog.getText(slicer.util.mainWindow(), self._rename, _("Name:"), qt.QLineEdit.Normal, saved.name)
+        if name:
+            self._try(lambda: self._moved(saved.name, self._library.rename(saved, name).name))
+
+    def _ask_delete(self) -> None:
+        saved = self._selected()
+        if slicer.util.confirmYesNoDisplay(self._delete.format(name=saved.name), windowTitle=_("MASS")):
+            self._try(lambda: (saved.path.unlink(missing_ok=True), self._moved(saved.name, "")))
+
+
+class TasksPanel(SavedFilesPanel):
+    """The task library; also saves the task of the last run.
+
+    Args:
+        ui: the window's parts by name.
+        use: called with the task file to segment with.
+        last_run: returns the latest run, whose task can be saved.
+        failed: shows an error.
+    """
+
+    def __init__(
+        self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._last_run = last_run
+        words = (
+            _("Import task"),
+            _("Export task"),
+            _("Rename task"),
+            _("Delete the task “{name}” from this computer?"),
+            "MASS task (*.masstask)",
+        )
+        super().__init__(ui, "Task", library=tasks, words=words, use=lambda task: use(task.path), failed=failed)
+        ui.saveTaskButton.connect("clicked()", self._ask_save)
+
+    def update(self) -> None:
+        """Enable the buttons that have something to act on."""
+        super().update()
+        run = self._last_run()
+        self._ui.saveTaskButton.enabled = run is not None and run.task_file is not None
+
+    def _fill(self, row: int, saved: SavedTask) -> None:
+        for column, text in enumerate((saved.name, saved.weights)):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(", ".join(saved.labels))
+            self._table.setItem(row, column, item)
+
+    def _ask_save(self) -> None:
+        run = self._last_run()
+        names = ", ".join(style.name for style in run.found.values())
+        name = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Save task"), _("Name:"), qt.QLineEdit.Normal, names)
+        if name:
+            self._try(lambda: tasks.add(run.task_file, name))
+
+
+class ModelsPanel(SavedFilesPanel):
+    """The finetuned models.
+
+    Args:
+        ui: the window's parts by name.
+        use: called with the name of the model to segment with.
+        moved: called with a model's name and the new one, empty if it was deleted.
+        failed: shows an error.
+    """
+
+    def __init__(
+        self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None], failed: Callable[[Exception], None]
+    ) -> None:
+        words = (
+            _("Import model"),
+            _("Export model"),
+            _("Rename model"),
+            _("Delete the model “{name}” from this computer? Without its training data it cannot be made again."),
+            "MASS model (*.safetensors)",
+        )
+        super().__init__(ui, "Model", library=models, words=words, use=lambda model: use(model.name), moved=moved, failed=failed)
+
+    def _fill(self, row: int, saved: Model) -> None:
+        self._table.setItem(row, 0, qt.QTableWidgetItem(saved.name))
+        label = qt.QLabel(in_colour(saved.classes))
+        label.toolTip = ", ".join(one.name for one in saved.classes)
+        self._table.setCellWidget(row, 1, label)
+
+
+def in_colour(classes: Sequence[WeightsClass]) -> str:
+    """Names of classes behind a square of their colour, as rich text."""
+    return ", ".join(f"{_square(one.color)}{html.escape(one.name)}" for one in classes)
+
+
+def _square(color: tuple[float, float, float] | None) -> str:
+    """A square of a colour as rich text; empty without a colour."""
+    if color is None:
+        return ""
+    red, green, blue = (round(255 * value) for value in color)
+    return f'<span style="color:#{red:02x}{green:02x}{blue:02x}">■</span> '
