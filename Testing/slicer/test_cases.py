@@ -9,7 +9,7 @@ from mass_core.errors import InputError, WeightsError
 
 
 def test_a_folder_of_images_leaves_out_masks_results_and_other_files(host, tmp_path):
-    from MASSSlicerLib.runs import cases
+    from MASSSlicerLib.runs import folders
 
     for name in (
         "b.nii.gz",
@@ -18,28 +18,29 @@ def test_a_folder_of_images_leaves_out_masks_results_and_other_files(host, tmp_p
         "a.seg.nrrd",
         "b_mask.nii",
         "c-label.nrrd",
+        "c_label.nrrd",
         "b_label1_prob.nii.gz",
         ".mass-x.nrrd",
         "x.txt",
     ):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
-    assert [path.name for path in cases.of_folder(tmp_path)] == ["a.NRRD", "b.nii.gz"]
-    assert [cases.stem(path) for path in cases.of_folder(tmp_path)] == ["a", "b"]
+    assert [path.name for path in folders.scans_in(tmp_path)] == ["a.NRRD", "b.nii.gz"]
+    assert [folders.stem(path) for path in folders.scans_in(tmp_path)] == ["a", "b"]
 
 
 def test_a_folder_of_series(host, tmp_path):
-    from MASSSlicerLib.runs import cases
+    from MASSSlicerLib.runs import folders
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "IM0001").touch()
     (tmp_path / "empty").mkdir()
-    assert [path.name for path in cases.of_folder(tmp_path)] == ["one", "two"]
+    assert [path.name for path in folders.scans_in(tmp_path)] == ["one", "two"]
     with pytest.raises(InputError, match="holds no scans"):
-        cases.of_folder(tmp_path / "empty")
+        folders.scans_in(tmp_path / "empty")
     with pytest.raises(InputError, match="no folder"):
-        cases.of_folder(tmp_path / "nowhere")
+        folders.scans_in(tmp_path / "nowhere")
 
 
 def test_names_of_results_are_distinct_and_possible(host, tmp_path):

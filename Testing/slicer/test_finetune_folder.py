@@ -71,15 +71,16 @@ def test_label_maps_that_cannot_be_used_are_told(clinic, trainer, tmp_path):
         (["images/a.nii.gz", "labels/a.nii.gz", "labels/b.nii.gz"], ["a"]),
         (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], ["a_0000"]),
         (["a.nrrd", "a.seg.nrrd", "b.nii.gz", "b_mask.nii.gz", "c.nrrd", "c-label.nrrd", "d.nrrd", "e_seg.nrrd"], ["a", "b", "c"]),
+        (["a.nrrd", "a_label.nrrd", "b.nrrd"], ["a"]),
     ],
 )
 def test_scans_are_paired_with_label_maps_by_name(host, tmp_path, files, found):
-    from MASSSlicerLib.runs import pairs
+    from MASSSlicerLib.runs import folders
 
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-    assert [image.name.split(".")[0] for image, _ in pairs.of_folder(tmp_path)] == found
+    assert [image.name.split(".")[0] for image, _ in folders.pairs_in(tmp_path)] == found
 
 
 def test_label_maps_that_disagree_are_refused(host, tmp_path):

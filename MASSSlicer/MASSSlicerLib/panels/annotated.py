@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -15,15 +14,16 @@ from mass_core.errors import MassError
 
 from ..parameters import MASSSlicerParameterNode
 from ..processes.surveying import Survey
-from ..runs import annotated, pairs
+from ..runs import annotated, folders
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
+from .scan_list import ScanList
 from .selectors import selector
 
 
-class AnnotatedPanel:
-    """Keeps the table and the parameters in step.
+class AnnotatedPanel(ScanList):
+    """The table of annotated scans.
 
     Args:
         ui: the window's parts by name.
@@ -32,22 +32,20 @@ class AnnotatedPanel:
     """
 
     def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._ui, self._table = ui, ui.annotatedTable
-        self._changed, self._failed = changed, failed
-        self._parameters: MASSSlicerParameterNode | None = None
-        self._quiet = False
-        self._segmentations: list[str] = []
-        """IDs, line by line."""
+        super().__init__(
+            ui.annotatedTable,
+            "tuneFiles",
+            buttons=(ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton),
+            folder_title=_("Folder with scans and label maps"),
+            changed=changed,
+            failed=failed,
+        )
         self._scans: dict[str, Any] = {}
         """Selectors by the ID of the segmentation."""
         self._survey: Survey | None = None
         self._pairs: dict[str, Path] = {}
-        """Scans by label map, of the survey that is on."""
+        """Scans by label map, of the survey in progress."""
         self._names: dict[int, str] = {}
-        self._table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
-        ui.allAnnotatedButton.connect("clicked()", self._all_or_none)
-        ui.addAnnotatedButton.connect("clicked()", self._ask_folder)
-        ui.removeAnnotatedButton.connect("clicked()", self._remove_selected)
 
     @property
     def looking(self) -> bool:
@@ -57,7 +55,7 @@ class AnnotatedPanel:
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
         """Show the cases of a scene."""
         self._parameters = parameters
-        self._segmentations = []
+        self._nodes = []
         self._clear()
         if parameters is not None:
             self.refresh()
@@ -69,11 +67,11 @@ class AnnotatedPanel:
         if self._parameters is None:
             return
         nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node.GetHideFromEditors()]
-        ids, files = [node.GetID() for node in nodes], list(self._parameters.tuneFiles)
+        ids, files = [node.GetID() for node in nodes], self._files
         self._quiet = True
-        if ids != self._segmentations:
+        if ids != self._nodes:
             self._clear()
-            self._segmentations = ids
+            self._nodes = ids
         self._table.setRowCount(len(nodes) + len(files))
         ticked = self._stored()
         for row, node in enumerate(nodes):
@@ -92,7 +90,7 @@ class AnnotatedPanel:
                 found.append(annotated.of_scene(Reference(volume, slicer.mrmlScene.GetNodeByID(segmentation_id))))
             except MassError as error:
                 problems.append(f"{error.message} {error.cure}")
-        found += [_of_entry(json.loads(entry)) for entry in self._parameters.tuneFiles]
+        found += [_of_entry(json.loads(entry)) for entry in self._files]
         return found, problems[0] if problems else ""
 
     def add(self, volume: slicer.vtkMRMLNode, segmentation: slicer.vtkMRMLNode) -> None:
@@ -100,16 +98,15 @@ class AnnotatedPanel:
         self.refresh()
         stored = self._stored() | {segmentation.GetID(): volume}
         self._store(stored)
-        self.refresh()
-        self._changed()
+        self._refresh_and_tell()
 
     def add_folder(self, folder: Path) -> None:
         """Look at every label map in a folder, then add it with its scan."""
         try:
-            found = pairs.of_folder(folder)
-            known = {json.loads(entry)["mask"] for entry in self._parameters.tuneFiles}
+            found = folders.pairs_in(folder)
+            known = {json.loads(entry)["mask"] for entry in self._files}
             self._pairs = {str(mask): image for image, mask in found if str(mask) not in known}
-            self._names = pairs.names(folder)
+            self._names = folders.label_names(folder)
             self._survey = Survey([Path(mask) for mask in self._pairs], looked=self._on_looked, finished=self._on_survey_over)
             self._survey.start()
         except MassError as error:
@@ -129,9 +126,7 @@ class AnnotatedPanel:
         except MassError as error:
             self._failed(error)
             return
-        self._parameters.tuneFiles = [*self._parameters.tuneFiles, json.dumps(entry)]
-        self.refresh()
-        self._changed()
+        self._store_files([*self._files, json.dumps(entry)])
 
     def _on_survey_over(self, error: MassError | None) -> None:
         self._survey = None
@@ -147,30 +142,21 @@ class AnnotatedPanel:
             box.connect("currentNodeChanged(vtkMRMLNode*)", lambda chosen: self._on_scan())
             self._scans[node.GetID()] = box
             self._table.setCellWidget(row, 1, box)
-        item = qt.QTableWidgetItem(node.GetName())
-        if self._scans[node.GetID()].currentNode() is None:
-            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-            item.setToolTip(_("Choose the scan it was drawn on first"))
-        else:
-            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
-        item.setCheckState(qt.Qt.Checked if node.GetID() in ticked else qt.Qt.Unchecked)
-        self._table.setItem(row, 0, item)
+        unknown = self._scans[node.GetID()].currentNode() is None
+        why_not = _("Choose the scan it was drawn on first") if unknown else ""
+        self._put_node(row, node, ticked=node.GetID() in ticked, why_not=why_not)
         names = ", ".join(look.name for look in scene.looks(node, scene.segment_ids(node)).values())
         self._show_names(row, names)
 
     def _show_file(self, row: int, entry: Mapping[str, Any]) -> None:
         """A line of a folder."""
         case = _of_entry(entry)
-        for column, text in enumerate((case.mask.name, case.image.name)):
-            item = qt.QTableWidgetItem(text)
-            item.setToolTip(str((case.mask, case.image)[column]))
-            self._table.setItem(row, column, item)
+        for column, path in enumerate((case.mask, case.image)):
+            self._put(row, column, path.name, str(path))
         self._show_names(row, ", ".join(case.looks))
 
     def _show_names(self, row: int, names: str) -> None:
-        item = qt.QTableWidgetItem(names or _("nothing drawn yet"))
-        item.setToolTip(names)
-        self._table.setItem(row, 2, item)
+        self._put(row, 2, names or _("nothing drawn yet"), names)
 
     def _stored(self) -> dict[str, slicer.vtkMRMLNode]:
         """Scans of the ticked segmentations by the ID of the segmentation."""
@@ -184,17 +170,8 @@ class AnnotatedPanel:
             self._parameters.tuneSegmentations = list(nodes)
             self._parameters.tuneVolumes = list(nodes.values())
 
-    def _read_ticks(self) -> None:
-        """From the table to the parameters."""
-        rows = enumerate(self._segmentations)
-        ticked = [i for row, i in rows if self._table.item(row, 0).checkState() == qt.Qt.Checked]
-        present = [i for i in ticked if slicer.mrmlScene.GetNodeByID(i) is not None]
-        self._store({i: self._scans[i].currentNode() for i in present if self._scans[i].currentNode() is not None})
-        self._changed()
-
-    def _on_item(self, item: qt.QTableWidgetItem) -> None:
-        if not self._quiet and item.column() == 0 and item.row() < len(self._segmentations):
-            self._read_ticks()
+    def _store_ticks(self, ids: Sequence[str]) -> None:
+        self._store({i: self._scans[i].currentNode() for i in ids if self._scans[i].currentNode() is not None})
 
     def _on_scan(self) -> None:
         if not self._quiet and self._parameters is not None:
@@ -205,24 +182,14 @@ class AnnotatedPanel:
         """Tick all segmentations whose scan is known; if they are ticked already, none."""
         wanted = {i: box.currentNode() for i, box in self._scans.items() if box.currentNode() is not None}
         self._store({} if len(self._stored()) >= len(wanted) else wanted)
-        self.refresh()
-        self._changed()
-
-    def _ask_folder(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder with scans and label maps"))
-        if folder:
-            self.add_folder(Path(folder))
+        self._refresh_and_tell()
 
     def _remove_selected(self) -> None:
-        """Take a file off the list; without a selected one all of them."""
-        number, files = self._table.currentRow() - len(self._segmentations), list(self._parameters.tuneFiles)
-        if 0 <= number < len(files):
-            del files[number]
+        """Take the selected file off the list; without one all of them."""
+        if self._table.currentRow() < len(self._nodes):
+            self._store_files([])
         else:
-            files = []
-        self._parameters.tuneFiles = files
-        self.refresh()
-        self._changed()
+            super()._remove_selected()
 
     def _clear(self) -> None:
         before, self._quiet = self._quiet, True

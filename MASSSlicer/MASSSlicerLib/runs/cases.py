@@ -9,16 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mass_core.errors import InputError
 from mass_core.files import write_bytes
-from mass_core.outputs import IMAGE_ENDINGS, stem
 
 from .quality import Quality
 
 WAITING, RUNNING, DONE, SKIPPED, FAILED, STOPPED = "waiting", "running", "done", "skipped", "failed", "stopped"
 SUMMARY = "MASS_summary.csv"
-_NOT_TARGETS = re.compile(r"(_seg|_mask|-label|_label\d+_prob)$", re.IGNORECASE)
-"""How names of masks and results end."""
 
 
 @dataclass
@@ -53,34 +49,6 @@ class Case:
     def reset(self) -> None:
         """Make ready for another try."""
         self.status, self.message, self.seconds, self.volumes_ml, self.quality, self.warnings = WAITING, "", 0.0, {}, {}, ()
-
-
-def of_folder(folder: Path) -> list[Path]:
-    """The targets in a folder: image files by name, without results and masks; else sub-folders that hold files, one DICOM series each.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}.", "Choose a folder with scans.")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_image(path)]
-    if files:
-        return files
-    series = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(inner.is_file() for inner in path.iterdir())]
-    if not series:
-        raise InputError(
-            f"{folder} holds no scans.",
-            f"Choose a folder of image files ({', '.join(IMAGE_ENDINGS)}) or of folders with one DICOM series each.",
-        )
-    return series
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is a scan by its name: an image format, and not a mask or a result."""
-    name = path.name.lower()
-    return (
-        name.endswith(IMAGE_ENDINGS) and not name.startswith(".") and not name.endswith(".seg.nrrd") and not _NOT_TARGETS.search(stem(path))
-    )
 
 
 def output_paths(cases: Sequence[Case], folder: Path, ending: str) -> list[Path]:

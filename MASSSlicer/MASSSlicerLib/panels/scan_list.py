@@ -1,0 +1,118 @@
+"""A table of scans: nodes of the scene to tick, and below them files that were added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+
+from ..parameters import MASSSlicerParameterNode
+
+
+class ScanList:
+    """Keeps the table and the parameters in step.
+
+    Args:
+        table: of the window.
+        files: name of the parameter that holds the files.
+        buttons: tick all or none, add a folder, remove.
+        folder_title: of the dialog that asks for a folder.
+        changed: called whenever the list changed.
+        failed: shows an error.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        files: str,
+        *,
+        buttons: tuple[Any, Any, Any],
+        folder_title: str,
+        changed: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._table, self._files_name, self._folder_title = table, files, folder_title
+        self._changed, self._failed = changed, failed
+        self._parameters: MASSSlicerParameterNode | None = None
+        self._quiet = False
+        self._nodes: list[str] = []
+        """IDs, line by line."""
+        all_or_none, add, remove = buttons
+        table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
+        all_or_none.connect("clicked()", self._all_or_none)
+        add.connect("clicked()", self._ask_folder)
+        remove.connect("clicked()", self._remove_selected)
+
+    def refresh(self) -> None:
+        """Show the scene and the files as they are now."""
+        raise NotImplementedError
+
+    def add_folder(self, folder: Path) -> None:
+        """Add the files of a folder."""
+        raise NotImplementedError
+
+    def _store_ticks(self, ids: Sequence[str]) -> None:
+        """Keep the ticked nodes with the scene."""
+        raise NotImplementedError
+
+    def _all_or_none(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def _files(self) -> list[str]:
+        """Lines of the parameters, one for each file."""
+        return list(getattr(self._parameters, self._files_name))
+
+    def _store_files(self, files: Sequence[str]) -> None:
+        setattr(self._parameters, self._files_name, list(files))
+        self._refresh_and_tell()
+
+    def _refresh_and_tell(self) -> None:
+        self.refresh()
+        self._changed()
+
+    def _put(self, row: int, column: int, text: str, tip: str = "") -> None:
+        item = qt.QTableWidgetItem(text)
+        item.setToolTip(tip)
+        self._table.setItem(row, column, item)
+
+    def _put_node(self, row: int, node: slicer.vtkMRMLNode, *, ticked: bool, why_not: str = "") -> None:
+        """The first cell of a node's line, to tick.
+
+        Args:
+            row: of the table.
+            node: of the scene.
+            ticked: as it is now.
+            why_not: why it cannot be ticked; empty: it can.
+        """
+        item = qt.QTableWidgetItem(node.GetName())
+        item.setToolTip(why_not or node.GetName())
+        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+        item.setFlags(flags if why_not else flags | qt.Qt.ItemIsUserCheckable)
+        item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+        self._table.setItem(row, 0, item)
+
+    def _on_item(self, item: qt.QTableWidgetItem) -> None:
+        if not self._quiet and item.column() == 0 and item.row() < len(self._nodes):
+            self._read_ticks()
+
+    def _read_ticks(self) -> None:
+        """From the table to the parameters."""
+        ids = [i for row, i in enumerate(self._nodes) if self._table.item(row, 0).checkState() == qt.Qt.Checked]
+        self._store_ticks([i for i in ids if slicer.mrmlScene.GetNodeByID(i) is not None])
+        self._changed()
+
+    def _ask_folder(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), self._folder_title)
+        if folder:
+            self.add_folder(Path(folder))
+
+    def _remove_selected(self) -> None:
+        """Take the selected file off the list."""
+        number, files = self._table.currentRow() - len(self._nodes), self._files
+        if 0 <= number < len(files):
+            del files[number]
+            self._store_files(files)
