@@ -43,7 +43,7 @@ def run_self_test(test: ScriptedLoadableModuleTest) -> None:
         test.assertEqual(case.status, "done", case.message)
         segmentation = slicer.mrmlScene.GetNodeByID(case.segmentation_id)
         (segment_id,) = case.segment_ids
-        names = [look.name for look in scene.looks(segmentation, [segment_id]).values()]
+        names = [style.name for style in scene.label_styles(segmentation, [segment_id]).values()]
         test.assertEqual(names, ["liver"])
         found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, samples.target) > 0
         truth = slicer.util.arrayFromSegmentBinaryLabelmap(samples.truth, scene.segment_ids(samples.truth)[0], samples.target) > 0

@@ -71,7 +71,7 @@ def round_trip(bench, shape):
     client.ask("load", {"device": "cpu"})
     reply = timed(seconds, "worker", lambda: client.ask("segment", order))
     seconds.update({f"worker: {stage}": value for stage, value in reply["timings"].items()})
-    timed(seconds, "result to the scene", lambda: scene.place_result(volume, output, {1: scene.Look("liver")}))
+    timed(seconds, "result to the scene", lambda: scene.place_result(volume, output, {1: scene.LabelStyle("liver")}))
     client.close()
     exports.close()
     print(f"\nround trip of {shape[2]} x {shape[1]} x {shape[0]} voxels")

@@ -28,7 +28,7 @@ def result(folder, *, surface):
     labels = np.zeros((20, 20, 20), np.uint8)
     labels[5:15, 5:15, 2:8] = 1
     Volume(labels, Volume.read(sent).geometry).write(found)
-    placed = scene.place_result(volume, found, {1: scene.Look("block", (0.1, 0.9, 0.1))}, surface=surface)
+    placed = scene.place_result(volume, found, {1: scene.LabelStyle("block", (0.1, 0.9, 0.1))}, surface=surface)
     return volume, placed.segmentation
 
 

@@ -197,7 +197,7 @@ def test_a_saved_task_needs_no_reference(study, tmp_path):
     # The file holds no image to align: the network alone decides, and the note says so.
     assert second.cases[0].status == "done" and set(second.cases[0].volumes_ml) == set(first.cases[0].volumes_ml)
     assert any("no images to align" in note for note in second.cases[0].warnings)
-    look = study.scene.looks(study.slicer.mrmlScene.GetNodeByID(second.cases[0].segmentation_id), second.cases[0].segment_ids)
+    look = study.scene.label_styles(study.slicer.mrmlScene.GetNodeByID(second.cases[0].segmentation_id), second.cases[0].segment_ids)
     assert [(x.name, x.color) for x in look.values()] == [("liver", pytest.approx((0.9, 0.5, 0.4)))]
 
 

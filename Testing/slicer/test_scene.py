@@ -14,14 +14,14 @@ RIGID = ("none", "shift", "turn", "mirror", "stretch")
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     sent = Volume.read(tmp_path / "sent.nrrd")
     np.testing.assert_array_equal(sent.array, nodes.slicer.util.arrayFromVolume(volume))
     labels = answer(tmp_path / "sent.nrrd", tmp_path, block())
-    placed = scene.place_result(volume, labels, {1: Look("liver", (0.8, 0.2, 0.1))})
+    placed = scene.place_result(volume, labels, {1: LabelStyle("liver", (0.8, 0.2, 0.1))})
     np.testing.assert_array_equal(nodes.mask(placed.segmentation, placed.segment_ids[0], volume), block())
     assert placed.segmentation.GetTransformNodeID() == volume.GetTransformNodeID()
 
@@ -57,14 +57,14 @@ def test_a_shear_keeps_voxel_sizes_and_the_nearest_turn(nodes, tmp_path):
 
 def test_segments_that_exist_are_not_touched(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume()
     existing = nodes.segmentation(volume, block())
     before = existing.GetSegmentation().GetSegment("liver").GetMTime()
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     labels = answer(tmp_path / "sent.nrrd", tmp_path, np.ones(SHAPE))
-    placed = scene.place_result(volume, labels, {1: Look("liver", (0, 0, 1), "code")}, into=existing)
+    placed = scene.place_result(volume, labels, {1: LabelStyle("liver", (0, 0, 1), "code")}, into=existing)
     assert placed.segmentation is existing
     inner = existing.GetSegmentation()
     assert [inner.GetNthSegment(n).GetName() for n in range(2)] == ["liver", "liver (2)"]
@@ -76,19 +76,19 @@ def test_segments_that_exist_are_not_touched(nodes, tmp_path):
 
 def test_a_segmentation_under_another_transform_gets_the_result_in_the_same_place(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
     other = nodes.volume(GRIDS["thick slices"], TRANSFORMS["shift"])
     existing = nodes.segmentation(other, block())
     scene.write_volume(volume, tmp_path / "sent.nrrd")
-    placed = scene.place_result(volume, answer(tmp_path / "sent.nrrd", tmp_path, block()), {1: Look("spleen")}, into=existing)
+    placed = scene.place_result(volume, answer(tmp_path / "sent.nrrd", tmp_path, block()), {1: LabelStyle("spleen")}, into=existing)
     np.testing.assert_array_equal(nodes.mask(existing, placed.segment_ids[0], volume), block())
 
 
 def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume()
     hierarchy = nodes.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(nodes.scene)
@@ -96,7 +96,11 @@ def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
     hierarchy.CreateItem(study, volume)
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     placed = scene.place_result(
-        volume, answer(tmp_path / "sent.nrrd", tmp_path, block()), {1: Look("liver"), 2: Look("nowhere")}, name="found", surface=True
+        volume,
+        answer(tmp_path / "sent.nrrd", tmp_path, block()),
+        {1: LabelStyle("liver"), 2: LabelStyle("nowhere")},
+        name="found",
+        surface=True,
     )
     node = placed.segmentation
     assert node.GetName() == "found"
@@ -111,14 +115,14 @@ def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
 
 def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume()
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     labels = answer(tmp_path / "sent.nrrd", tmp_path, block())
     volume.SetOrigin(1, 0, 0)
     with pytest.raises(GeometryError, match="changed or moved"):
-        scene.place_result(volume, labels, {1: Look("liver")})
+        scene.place_result(volume, labels, {1: LabelStyle("liver")})
     assert nodes.slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
 
 
@@ -126,25 +130,25 @@ def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     whole = Volume.read(answer(tmp_path / "sent.nrrd", tmp_path, block()))
     whole.cropped(((1, 2, 3), (4, 6, 9))).write(tmp_path / "part.nrrd")
-    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: Look("liver")})
+    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: LabelStyle("liver")})
     np.testing.assert_array_equal(nodes.mask(placed.segmentation, placed.segment_ids[0], volume), block())
 
 
 def test_where_nothing_was_found_there_is_no_segment(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import Look
+    from MASSSlicerLib.scene.exchange import LabelStyle
 
     volume = nodes.volume(GRIDS["oblique"])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
     whole = Volume.read(answer(tmp_path / "sent.nrrd", tmp_path, np.zeros(SHAPE)))
     whole.cropped(((0, 0, 0), (1, 1, 1))).write(tmp_path / "part.nrrd")
-    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: Look("liver")})
+    placed = scene.place_result(volume, tmp_path / "part.nrrd", {1: LabelStyle("liver")})
     assert placed.segment_ids == () and placed.segmentation.GetSegmentation().GetNumberOfSegments() == 0
 
 

@@ -101,7 +101,7 @@ class AnnotatedPanel(ScanList):
         self._refresh_and_tell()
 
     def add_folder(self, folder: Path) -> None:
-        """Look at every label map in a folder, then add it with its scan."""
+        """Add every label map of a folder with its scan, once the survey has read it."""
         try:
             found = folders.pairs_in(folder)
             known = {json.loads(entry)["mask"] for entry in self._files}
@@ -145,7 +145,7 @@ class AnnotatedPanel(ScanList):
         unknown = self._scans[node.GetID()].currentNode() is None
         why_not = _("Choose the scan it was drawn on first") if unknown else ""
         self._put_node(row, node, ticked=node.GetID() in ticked, why_not=why_not)
-        names = ", ".join(look.name for look in scene.looks(node, scene.segment_ids(node)).values())
+        names = ", ".join(style.name for style in scene.label_styles(node, scene.segment_ids(node)).values())
         self._show_names(row, names)
 
     def _show_file(self, row: int, entry: Mapping[str, Any]) -> None:
@@ -153,7 +153,7 @@ class AnnotatedPanel(ScanList):
         case = _of_entry(entry)
         for column, path in enumerate((case.mask, case.image)):
             self._put(row, column, path.name, str(path))
-        self._show_names(row, ", ".join(case.looks))
+        self._show_names(row, ", ".join(case.styles))
 
     def _show_names(self, row: int, names: str) -> None:
         self._put(row, 2, names or _("nothing drawn yet"), names)

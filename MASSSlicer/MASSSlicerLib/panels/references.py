@@ -65,7 +65,7 @@ class ReferenceRow:
             return
         known = scene.segment_ids(segmentation)
         ids = [i for i in known if i in self._chosen] if self._chosen else known
-        names = [look.name for look in scene.looks(segmentation, ids).values()]
+        names = [style.name for style in scene.label_styles(segmentation, ids).values()]
         self.segments.enabled = True
         self.segments.text = ", ".join(names) if names else _("nothing drawn yet")
 
@@ -98,8 +98,8 @@ class ReferenceRow:
         segmentation = self.segmentation.currentNode()
         if segmentation is None:
             return
-        for segment_id, look in scene.looks(segmentation, scene.segment_ids(segmentation)).items():
-            action = self._menu.addAction(look.name)
+        for segment_id, style in scene.label_styles(segmentation, scene.segment_ids(segmentation)).items():
+            action = self._menu.addAction(style.name)
             action.checkable = True
             action.checked = not self._chosen or segment_id in self._chosen
             action.connect("toggled(bool)", lambda on, segment_id=segment_id: self._toggle(segment_id, on))

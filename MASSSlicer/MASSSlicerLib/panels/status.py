@@ -122,7 +122,7 @@ class StatusPanel:
         self._ui.statusLabel.text = "\n".join(lines)
 
     def _install(self) -> None:
-        """Look what is missing, ask, install."""
+        """Check what is missing, ask, install."""
         self.check(then=self._ask)
 
     def _ask(self) -> None:

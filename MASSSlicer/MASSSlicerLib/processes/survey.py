@@ -36,8 +36,8 @@ def _looked_at(mask: str) -> dict[str, object]:
         return {"error": f"{error.message} {error.cure}".strip()}
     known = read_appearance(mask)
     values = [int(value) for value in np.unique(array) if value]
-    looks = [(value, known.get(value)) for value in values]
-    named = [{"value": value, **({} if look is None else vars(look))} for value, look in looks]
+    styles = [(value, known.get(value)) for value in values]
+    named = [{"value": value, **({} if style is None else vars(style))} for value, style in styles]
     return {"labels": named}
 
 

@@ -36,5 +36,5 @@ def state(references: Sequence[Reference], settings: Settings) -> tuple:
 
 def _reference_state(reference: Reference) -> tuple:
     drawn = reference.segmentation
-    names = tuple((i, look.name, scene.drawn_at(drawn, i)) for i, look in scene.looks(drawn, reference.chosen()).items())
+    names = tuple((i, style.name, scene.drawn_at(drawn, i)) for i, style in scene.label_styles(drawn, reference.chosen()).items())
     return (scene.state(reference.volume), drawn.GetID(), drawn.GetTransformNodeID(), names)

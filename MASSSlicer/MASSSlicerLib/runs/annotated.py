@@ -13,7 +13,7 @@ from mass_core.errors import InputError
 from mass_core.outputs import stem
 
 from ..scene import exchange as scene
-from ..scene.exchange import Look
+from ..scene.exchange import LabelStyle
 from .order import Reference
 
 
@@ -22,7 +22,7 @@ class Annotated:
     """A scan with the structures marked in it: nodes of the scene, or two files."""
 
     name: str
-    looks: dict[str, Look]
+    styles: dict[str, LabelStyle]
     """What is marked, by name."""
     reference: Reference | None = None
     """Scan and segmentation of the scene."""
@@ -36,7 +36,7 @@ class Annotated:
 class Structure:
     """A class."""
 
-    look: Look
+    style: LabelStyle
     cases: int
     """How many scans show it."""
 
@@ -49,7 +49,7 @@ def of_scene(reference: Reference) -> Annotated:
     """
     segmentation = reference.segmentation
     name = segmentation.GetName()
-    shown = list(scene.looks(segmentation, reference.chosen()).values())
+    shown = list(scene.label_styles(segmentation, reference.chosen()).values())
     if not shown:
         raise InputError(_("The segmentation “{name}” has no segment.").format(name=name), _("Draw one first, or untick it."))
     return Annotated(name, _by_name(shown, name, _("Rename one of them.")), reference=reference)
@@ -69,25 +69,19 @@ def of_files(image: Path, mask: Path, found: Sequence[Mapping[str, Any]], names:
     """
     if not found:
         raise InputError(_("The label map {mask} is empty.").format(mask=mask), _("Take it out of the folder, or fill it."))
-    looks = {
-        label["value"]: Look(
-            label.get("name") or names.get(label["value"]) or _("label {value}").format(value=label["value"]),
-            None if label.get("color") is None else tuple(label["color"]),
-            label.get("terminology") or "",
-        )
-        for label in found
-    }
-    shown = _by_name(list(looks.values()), str(mask), _("Give each structure a name of its own."))
-    return Annotated(stem(image), shown, image=image, mask=mask, values={look.name: value for value, look in looks.items()})
+    unnamed = _("label {value}")
+    styles = {label["value"]: LabelStyle.of(label, names.get(label["value"]) or unnamed.format(value=label["value"])) for label in found}
+    shown = _by_name(list(styles.values()), str(mask), _("Give each structure a name of its own."))
+    return Annotated(stem(image), shown, image=image, mask=mask, values={style.name: value for value, style in styles.items()})
 
 
 def classes(cases: Iterable[Annotated]) -> dict[str, Structure]:
-    """All classes of some scans in the order in which they come up, the looks of the first that shows one."""
+    """All classes of some scans in the order in which they come up, with the style of the first scan that shows one."""
     found: dict[str, Structure] = {}
     for case in cases:
-        for name, look in case.looks.items():
+        for name, style in case.styles.items():
             known = found.get(name)
-            found[name] = Structure(look, 1) if known is None else Structure(known.look, known.cases + 1)
+            found[name] = Structure(style, 1) if known is None else Structure(known.style, known.cases + 1)
     return found
 
 
@@ -115,14 +109,14 @@ def numbers(cases: Sequence[Annotated], wanted: Sequence[str]) -> dict[str, int]
     return {name: found[name] for name in wanted}
 
 
-def _by_name(looks: Sequence[Look], where: str, cure: str) -> dict[str, Look]:
+def _by_name(styles: Sequence[LabelStyle], where: str, cure: str) -> dict[str, LabelStyle]:
     """Looks by name.
 
     Raises:
         InputError: if two have the same.
     """
-    names = [look.name for look in looks]
+    names = [style.name for style in styles]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(_("Two structures in “{where}” are called “{name}”.").format(where=where, name=twice), cure)
-    return dict(zip(names, looks, strict=True))
+    return dict(zip(names, styles, strict=True))

@@ -128,7 +128,7 @@ class Finetuning:
         wanted = set(self.order.classes)
         if not wanted:
             raise InputError(_("No class is chosen."), _("Tick at least one structure to learn."))
-        self._cases = [case for case in self.order.cases if wanted & set(case.looks)]
+        self._cases = [case for case in self.order.cases if wanted & set(case.styles)]
         if not self._cases:
             raise InputError(_("No annotated scan is chosen."), _("Tick scans with a segmentation, or add a folder."))
         self.numbers = annotated.numbers(self._cases, self.order.classes)
@@ -171,14 +171,14 @@ class Finetuning:
 
     def _written(self, case: Annotated) -> dict[str, Any]:
         """A case as the worker wants it."""
-        numbers = {name: self.numbers[name] for name in case.looks if name in self.numbers}
+        numbers = {name: self.numbers[name] for name in case.styles if name in self.numbers}
         if case.reference is None:
             return {"image": str(case.image), "mask": str(case.mask), "labels": sorted(numbers.values())}
         reference, place = case.reference, self._folder / f"case{len(self._files) + 1}.nrrd"
         if reference.volume.GetScene() is None or reference.segmentation.GetScene() is None:
             raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
-        looks = scene.looks(reference.segmentation, reference.chosen())
-        values = {segment_id: numbers[look.name] for segment_id, look in looks.items() if look.name in numbers}
+        styles = scene.label_styles(reference.segmentation, reference.chosen())
+        values = {segment_id: numbers[style.name] for segment_id, style in styles.items() if style.name in numbers}
         mask = place.with_name(f"{place.stem}_labels.nrrd")
         self.warnings += scene.write_labels(reference.volume, reference.segmentation, values, mask)
         scene.write_volume(reference.volume, place)
@@ -189,14 +189,14 @@ class Finetuning:
         if not self.active:
             return
         order, known = self.order, annotated.classes(self._cases)
-        looks = {number: known[name].look for name, number in self.numbers.items()}
+        styles = {number: known[name].style for name, number in self.numbers.items()}
         params = {
             "weights": order.weights,
             "device": order.device,
             "precision": order.precision,
             "cases": self._files,
             "labels": sorted(self.numbers.values()),
-            "appearance": appearance_of(looks),
+            "appearance": appearance_of(styles),
             "output": str(self._output),
             "folder": str(self._folder / "run"),
             "recipe": order.recipe,

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from mass_core.errors import InputError
 
 from ..scene import exchange as scene
-from ..scene.exchange import Look
+from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from .order import Reference
 
@@ -24,8 +24,8 @@ class Written:
 
     masks: list[tuple[slicer.vtkMRMLScalarVolumeNode, Path]] = field(default_factory=list)
     """Label maps, each with its scan."""
-    found: dict[int, Look] = field(default_factory=dict)
-    """How what has a number looks."""
+    found: dict[int, LabelStyle] = field(default_factory=dict)
+    """Names and colours by label."""
     warnings: list[str] = field(default_factory=list)
 
     def params(self, exports: Exports) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Written:
         return all(volume.GetScene() is not None for volume, _mask in self.masks)
 
 
-def appearance_of(found: dict[int, Look]) -> dict[str, dict[str, Any]]:
+def appearance_of(found: dict[int, LabelStyle]) -> dict[str, dict[str, Any]]:
     """Names, colours and terminology by number, as the worker wants them."""
     return {str(v): {"name": x.name, "color": x.color, "terminology": x.terminology} for v, x in found.items()}
 
@@ -61,10 +61,10 @@ def write_references(references: Sequence[Reference], exports: Exports) -> Writt
             raise InputError(
                 _("The segmentation “{name}” has no segment.").format(name=reference.segmentation.GetName()), _("Draw one first.")
             )
-        shown = scene.looks(reference.segmentation, ids)
-        numbers = {i: values.setdefault(look.name, len(values) + 1) for i, look in shown.items()}
-        for i, look in shown.items():
-            written.found.setdefault(numbers[i], look)
+        shown = scene.label_styles(reference.segmentation, ids)
+        numbers = {i: values.setdefault(style.name, len(values) + 1) for i, style in shown.items()}
+        for i, style in shown.items():
+            written.found.setdefault(numbers[i], style)
         masks, notes = scene.write_masks(reference.volume, reference.segmentation, numbers, exports.new(".nrrd"))
         written.warnings += notes
         written.masks += [(reference.volume, mask) for mask in masks]

@@ -21,7 +21,7 @@ from mass_core.worker.protocol import error_of, failure
 
 from ..scene import dicom, grids, sequences
 from ..scene import exchange as scene
-from ..scene.exchange import Look
+from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from . import cases as c
 from .cases import Case
@@ -84,7 +84,7 @@ class Run:
         self.task_file: Path | None = task if isinstance(task, Path) else None
         self.adapted: dict[str, Any] | None = None
         """What the worker told of adapting, once that is done."""
-        self.found: dict[int, Look] = {}
+        self.found: dict[int, LabelStyle] = {}
         self.warnings: tuple[str, ...] = ()
         self.device = ""
         self.active = False
@@ -233,8 +233,7 @@ class Run:
         """Put a result where it belongs."""
         result, self.device = reply["result"], reply.get("device", "")
         for label in result["labels"]:
-            color = None if label["color"] is None else tuple(label["color"])
-            self.found.setdefault(label["value"], Look(label["name"], color, label["terminology"]))
+            self.found.setdefault(label["value"], LabelStyle.of(label))
         case.volumes_ml = {label["name"]: label["ml"] for label in result["labels"]}
         case.quality = {label["name"]: Quality.of(label["quality"]) for label in result["labels"] if label.get("quality")}
         missing = [name for name, ml in case.volumes_ml.items() if not ml]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -23,14 +24,20 @@ from . import grids, node_files, segments
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a segment is called and shown."""
+class LabelStyle:
+    """Name, colour and coded meaning of a segment."""
 
     name: str
     color: tuple[float, float, float] | None = None
     """Red, green, blue from 0 to 1."""
     terminology: str = ""
     """Coded meaning, as Slicer serialises it."""
+
+    @classmethod
+    def of(cls, label: Mapping[str, Any], name: str = "") -> LabelStyle:
+        """The style of a label the worker describes; `name` is for one without."""
+        color = label.get("color")
+        return cls(label.get("name") or name, None if color is None else tuple(color), label.get("terminology") or "")
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ def write_labels(
         raise InputError(
             _("Nothing is drawn in the segmentation “{name}”.").format(name=segmentation.GetName()), _("Draw it first, or untick it.")
         )
-    names = {i: look.name for i, look in looks(segmentation, list(cuts)).items()}
+    names = {i: style.name for i, style in label_styles(segmentation, list(cuts)).items()}
     smallest_last = sorted(cuts, key=lambda i: -np.count_nonzero(cuts[i].mask))
     shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
     told = _("In “{volume}”, {large} and {small} overlap; what they share counts as {small}.")
@@ -172,10 +179,10 @@ def write_labels(
     return warnings
 
 
-def looks(segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str]) -> dict[str, Look]:
+def label_styles(segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str]) -> dict[str, LabelStyle]:
     """Names, colours and terminology of segments by their ID."""
     known = {segment_id: segmentation.GetSegmentation().GetSegment(segment_id) for segment_id in ids}
-    return {i: Look(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology() or "") for i, segment in known.items()}
+    return {i: LabelStyle(segment.GetName(), tuple(segment.GetColor()), segment.GetTerminology() or "") for i, segment in known.items()}
 
 
 def drawn_at(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> int:
@@ -194,7 +201,7 @@ def segment_ids(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:
 def place_result(
     target: slicer.vtkMRMLScalarVolumeNode,
     label_file: Path,
-    found: Mapping[int, Look],
+    found: Mapping[int, LabelStyle],
     *,
     into: slicer.vtkMRMLSegmentationNode | None = None,
     name: str = "",
@@ -205,7 +212,7 @@ def place_result(
     Args:
         target: the volume that was segmented.
         label_file: the worker's result, voxel for voxel on the target's grid, or a part of it.
-        found: look by label; a label without voxels gives no segment.
+        found: name and colour by label; a label without voxels gives no segment.
         into: existing segmentation that gets the segments; None: a new one, in the target's place.
         name: of a new segmentation.
         surface: also give a new segmentation its surface for 3D views.
@@ -221,10 +228,10 @@ def place_result(
         segmentation = into or _new_segmentation(target, name)
         geometry = slicer.util.vtkMatrixFromArray(grids.within(target, segmentation))
         ids = []
-        for value, look in found.items():
+        for value, style in found.items():
             image = _mask_of(labels, value, start, geometry)
             if image is not None:
-                ids.append(_add_segment(segmentation, image, look))
+                ids.append(_add_segment(segmentation, image, style))
         if surface and into is None and ids:
             segmentation.CreateClosedSurfaceRepresentation()
     return Placed(segmentation, tuple(ids))
@@ -246,7 +253,7 @@ def save_segments(
         OutputError: if it cannot be written.
     """
     present = [] if segmentation is None else segment_ids(segmentation)
-    shown = looks(segmentation, [i for i in ids if i in present])
+    shown = label_styles(segmentation, [i for i in ids if i in present])
     if not shown:
         raise InputError(_("There is nothing to write."), _("The segments of this result were removed."))
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint16)
@@ -269,7 +276,7 @@ def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
         raise InputError(_("Slicer could not load {path}.").format(path=path), _("Have results written as files.")) from error
 
 
-def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, Look], path: Path) -> None:
+def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
     """Under a temporary name, then renamed."""
     temporary = path.with_name(f".mass-{path.name}")
     try:
@@ -284,16 +291,16 @@ def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int
         temporary.unlink(missing_ok=True)
 
 
-def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, Look], path: Path) -> None:
+def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
     """Write a .seg.nrrd by way of a scene of its own, so that the user's is not touched."""
     array, geometry = slicer.util.arrayFromVolume(labels), slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(labels))
     private = slicer.vtkMRMLScene()
     segmentation = private.AddNewNodeByClass("vtkMRMLSegmentationNode")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(labels)
-    for value, look in found.items():
+    for value, style in found.items():
         image = _mask_of(array, value, (0, 0, 0), geometry)
         if image is not None:
-            _add_segment(segmentation, image, look)
+            _add_segment(segmentation, image, style)
     storage = slicer.vtkMRMLSegmentationStorageNode()
     private.AddNode(storage)
     storage.SetFileName(str(path))
@@ -364,17 +371,17 @@ def put_beside(node: slicer.vtkMRMLNode, target: slicer.vtkMRMLScalarVolumeNode)
         hierarchy.SetItemParent(item, folder) if item else hierarchy.CreateItem(folder, node)
 
 
-def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtkOrientedImageData, look: Look) -> str:
+def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtkOrientedImageData, style: LabelStyle) -> str:
     """A new segment with a name of its own; returns its ID."""
     inner = segmentation.GetSegmentation()
     taken = {inner.GetNthSegment(number).GetName() for number in range(inner.GetNumberOfSegments())}
-    names = (look.name, *(f"{look.name} ({number})" for number in range(2, len(taken) + 3)))
+    names = (style.name, *(f"{style.name} ({number})" for number in range(2, len(taken) + 3)))
     name = next(candidate for candidate in names if candidate not in taken)
-    color = look.color or distinct(inner.GetNumberOfSegments())
+    color = style.color or distinct(inner.GetNumberOfSegments())
     segment_id = segmentation.AddSegmentFromBinaryLabelmapRepresentation(image, name, color)
     segment = inner.GetSegment(segment_id)
-    if look.terminology:
-        segment.SetTerminology(look.terminology)
+    if style.terminology:
+        segment.SetTerminology(style.terminology)
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     logic.SetSegmentStatus(segment, logic.InProgress)
     return segment_id
