@@ -89,11 +89,7 @@ class Drawing(VTKObservationMixin):
 
     def _editor_node(self) -> slicer.vtkMRMLSegmentEditorNode:
         """This module's own, so that the Segment Editor module keeps its settings."""
-        node = slicer.mrmlScene.GetSingletonNode("MASSSlicer", "vtkMRMLSegmentEditorNode")
-        if node is None:
-            node = slicer.vtkMRMLSegmentEditorNode()
-            node.SetSingletonTag("MASSSlicer")
-            node = slicer.mrmlScene.AddNode(node)
+        node = editor_node("MASSSlicer")
         # Drawing a reference must not eat into its neighbours; closing a scene resets this.
         node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
         return node
@@ -106,6 +102,16 @@ class Drawing(VTKObservationMixin):
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         segmentation.GetSegmentation().AddEmptySegment("", _("structure"))
         return segmentation
+
+
+def editor_node(tag: str) -> slicer.vtkMRMLSegmentEditorNode:
+    """Settings of a Segment Editor by the tag of the module they belong to, made if missing."""
+    node = slicer.mrmlScene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = slicer.vtkMRMLSegmentEditorNode()
+        node.SetSingletonTag(tag)
+        node = slicer.mrmlScene.AddNode(node)
+    return node
 
 
 def _module_editor() -> slicer.qMRMLSegmentEditorWidget | None:

@@ -132,10 +132,8 @@ class FinetunePanel:
         parameters = self._parameters
         if parameters is None:
             return _("There is no scene.")
-        if self._logic.busy:
-            return _("A run is on.")
-        if not self._status.ready:
-            return _("PyTorch is not installed yet: see Status, Install…")
+        if reason := self._status.why_not():
+            return reason
         if self.cases.looking:
             return _("The label maps of the folder are still being looked at.")
         cases, problem = self.cases.cases()

@@ -10,11 +10,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from mass_core.errors import MassError
+from mass_core.outputs import amount
 
 from ..runs import cases as c
 from ..runs import quality
 from ..runs.cases import Case
 from ..scene import exchange as scene
+from .drawing import editor_node
 
 _WORDS = {
     c.WAITING: _("waiting"),
@@ -169,7 +171,7 @@ class ResultsPanel:
     def _fill(self, row: int) -> None:
         """Write a line."""
         case = self._shown[row]
-        volumes = ", ".join(f"{name} {_amount(ml)}" for name, ml in case.volumes_ml.items())
+        volumes = ", ".join(f"{name} {amount(ml)}" for name, ml in case.volumes_ml.items())
         time = f"{case.seconds:.1f} s" if case.seconds else ""
         judged = quality.summary(case.quality)
         for column, text in enumerate((case.name, _WORDS[case.status], time, volumes, judged, _note(case))):
@@ -191,11 +193,7 @@ class ResultsPanel:
         """Open the result in the Segment Editor, with its scan."""
         volume, segmentation = self._nodes()
         slicer.util.selectModule("SegmentEditor")
-        editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        if editor is None:
-            editor = slicer.vtkMRMLSegmentEditorNode()
-            editor.SetSingletonTag("SegmentEditor")
-            editor = slicer.mrmlScene.AddNode(editor)
+        editor = editor_node("SegmentEditor")
         editor.SetAndObserveSegmentationNode(segmentation)
         editor.SetAndObserveSourceVolumeNode(volume)
 
@@ -229,8 +227,3 @@ def _swatch(color: str) -> qt.QIcon:
     square = qt.QPixmap(_SWATCH, _SWATCH)
     square.fill(qt.QColor(color))
     return qt.QIcon(square)
-
-
-def _amount(ml: float) -> str:
-    """Millilitres with three digits."""
-    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"

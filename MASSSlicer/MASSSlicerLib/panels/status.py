@@ -44,6 +44,14 @@ class StatusPanel:
             return self.readiness.ready
         return install.torch_at_hand()
 
+    def why_not(self) -> str:
+        """Reason why nothing can be computed now; empty if it can."""
+        if self._logic.segmenting:
+            return _("Another run is in progress.")
+        if self._logic.busy:
+            return _("A model is being trained: see Finetune.")
+        return "" if self.ready else _("PyTorch is not installed yet: see Status, Install…")
+
     def enter(self) -> None:
         """Check once, in a process of its own; nothing is installed."""
         if self.readiness is None and self._probe is None and not slicer.app.testingEnabled():

@@ -175,7 +175,7 @@ class Window(VTKObservationMixin):
         parameters = self.parameters
         if parameters is None:
             return _("There is no scene.")
-        if reason := self._why_not_now() or self.choice.why_not():
+        if reason := self.status.why_not() or self.choice.why_not():
             return reason
         if not self.targets.cases():
             return _("Tick at least one target, or add a folder.")
@@ -207,7 +207,7 @@ class Window(VTKObservationMixin):
         self.tasks.update()
         self.models.update()
         self.finetune.update()
-        self.features.update(self._why_not_now())
+        self.features.update(self.status.why_not())
 
     def show_error(self, error: Exception) -> None:
         """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
@@ -289,12 +289,6 @@ class Window(VTKObservationMixin):
         if self.parameters is not None and self.parameters.weights == name:
             self.choice.use_model(to) if to else self.choice.model_gone()
         self.update()
-
-    def _why_not_now(self) -> str:
-        """Why nothing at all can be computed; empty: it can."""
-        if self.logic.busy:
-            return _("A run is on.") if self.logic.segmenting else _("A model is being trained: see Finetune.")
-        return "" if self.status.ready else _("PyTorch is not installed yet: see Status, Install…")
 
     def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
         settings = settings_of(self.parameters, self.advanced.device)

@@ -18,7 +18,8 @@ import vtk
 from slicer.i18n import tr as _
 
 from mass_core.colors import distinct
-from mass_core.errors import GeometryError, InputError
+from mass_core.errors import GeometryError, InputError, OutputError
+from mass_core.outputs import all_or_none
 
 from . import grids, node_files, segments
 
@@ -277,18 +278,15 @@ def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
 
 
 def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
-    """Under a temporary name, then renamed."""
-    temporary = path.with_name(f".mass-{path.name}")
+    """Write a label map under a temporary name, then rename it."""
     try:
-        if path.name.endswith(".seg.nrrd"):
-            _write_segmentation(labels, found, temporary)
-        else:
-            node_files.write(labels, temporary, compressed=True)
-        temporary.replace(path)
-    except OSError as error:
+        with all_or_none([path]) as places:
+            if path.name.endswith(".seg.nrrd"):
+                _write_segmentation(labels, found, places[path])
+            else:
+                node_files.write(labels, places[path], compressed=True)
+    except (OSError, OutputError) as error:
         raise node_files.unwritable(path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
