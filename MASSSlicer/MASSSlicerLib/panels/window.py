@@ -19,13 +19,14 @@ from ..logic import MASSSlicerLogic, destination_of, settings_of
 from ..parameters import ALIGN, BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
 from ..runs import cases as c
 from ..runs.adapted import Adapted
-from ..runs.features import FeaturesPanel, FeaturesRun
+from ..runs.features import FeaturesRun
 from ..runs.order import Progress, Reference, duration
 from ..runs.segmentation import Run
 from .advanced import AdvancedPanel
 from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
+from .features import FeaturesPanel
 from .finetune import FinetunePanel
 from .references import ReferencesPanel
 from .results import ResultsPanel

@@ -1,4 +1,4 @@
-"""What the network sees in a volume, as colours over it in the slice views: the worker's errand, and the button."""
+"""A run that makes a colour volume of the network's features in a scan."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from mass_core.errors import InputError, MassError, MemoryShort
 from mass_core.worker.client import Call, Client
 from mass_core.worker.protocol import error_of, failure
 
-from ..scene import exchange as scene
-from ..scene import grids, node_files
+from ..scene.colour_volume import add_colours
 from ..scene.exports import Exports
 from .order import Progress, Settings
 
@@ -28,7 +27,6 @@ _STAGES = {
     "write": (0.98, 1.0),
 }
 """Where a stage of the worker begins and ends within the bar."""
-_OPACITY = 0.5
 
 
 class FeaturesRun:
@@ -123,80 +121,3 @@ class FeaturesRun:
         if details := getattr(error, "details", ""):
             self._log(details)
         self._finished(error)
-
-
-def add_colours(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> slicer.vtkMRMLVectorVolumeNode:
-    """Add a colour volume of the worker to the scene, voxel for voxel in the place of the scan it was made from, transform included.
-
-    Raises:
-        InputError: if the file cannot be read.
-        GeometryError: if it is not of the scan's grid: the volume was changed meanwhile.
-    """
-    read = node_files.read(path, slicer.vtkMRMLVectorVolumeNode())
-    scene.start_in(volume, read)
-    name = slicer.mrmlScene.GenerateUniqueName(_("{name} features").format(name=volume.GetName()))
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", name)
-    node.SetAndObserveImageData(read.GetImageData())
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
-    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    node.CreateDefaultDisplayNodes()
-    scene.put_beside(node, volume)
-    return node
-
-
-def show_over(volume: slicer.vtkMRMLScalarVolumeNode, colours: slicer.vtkMRMLVectorVolumeNode) -> None:
-    """Colours over their scan in all slice views, half transparent."""
-    slicer.util.setSliceViewerLayers(background=volume, foreground=colours, foregroundOpacity=_OPACITY, fit=True)
-
-
-class FeaturesPanel:
-    """The button.
-
-    Args:
-        ui: the window's parts by name.
-        chosen: tells the volume to look at; None: there is none.
-        begin: starts a run for a volume; called with it and with what is to be called at its end.
-        ended: called with a sentence about a run that is over, and its error or None.
-        failed: shows an error.
-    """
-
-    def __init__(
-        self,
-        ui: object,
-        chosen: Callable[[], slicer.vtkMRMLScalarVolumeNode | None],
-        begin: Callable[..., FeaturesRun],
-        ended: Callable[[str, MassError | None], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._button = ui.featuresButton
-        self._chosen, self._begin, self._ended, self._failed = chosen, begin, ended, failed
-        self._run: FeaturesRun | None = None
-        self._button.connect("clicked()", self.look)
-
-    def update(self, reason: str) -> None:
-        """Whether it can be pressed; the reason says why nothing can be computed now, or is empty."""
-        volume = self._chosen()
-        if not reason and volume is None:
-            reason = _("Select a loaded volume among the targets, or tick it.")
-        self._button.enabled = not reason
-        self._button.toolTip = reason or _("Shows what the network tells apart in “{name}”, as colours over it").format(
-            name=volume.GetName()
-        )
-
-    def look(self) -> None:
-        """Begin with the chosen volume."""
-        volume = self._chosen()
-        try:
-            self._run = self._begin(volume, lambda error: self._over(volume, error))
-        except MassError as error:
-            self._failed(error)
-
-    def _over(self, volume: slicer.vtkMRMLScalarVolumeNode, error: MassError | None) -> None:
-        run, text = self._run, ""
-        if run.node is not None:
-            show_over(volume, run.node)
-            shares = ", ".join(f"{share:.0%}" for share in run.explained)
-            text = _("Features of “{name}”: {shares} of their variance in red, green and blue.").format(
-                name=volume.GetName(), shares=shares
-            )
-        self._ended(" ".join([text, *run.warnings]).strip(), error)

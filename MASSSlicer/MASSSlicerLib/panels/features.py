@@ -1,0 +1,66 @@
+"""The button that shows the network's features in a scan as colours over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+
+from mass_core.errors import MassError
+
+from ..runs.features import FeaturesRun
+from ..scene.colour_volume import show_over
+
+
+class FeaturesPanel:
+    """The button.
+
+    Args:
+        ui: the window's parts by name.
+        chosen: tells the volume to look at; None: there is none.
+        begin: starts a run for a volume; called with it and with what is to be called at its end.
+        ended: called with a sentence about a run that is over, and its error or None.
+        failed: shows an error.
+    """
+
+    def __init__(
+        self,
+        ui: object,
+        chosen: Callable[[], slicer.vtkMRMLScalarVolumeNode | None],
+        begin: Callable[..., FeaturesRun],
+        ended: Callable[[str, MassError | None], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._button = ui.featuresButton
+        self._chosen, self._begin, self._ended, self._failed = chosen, begin, ended, failed
+        self._run: FeaturesRun | None = None
+        self._button.connect("clicked()", self.look)
+
+    def update(self, reason: str) -> None:
+        """Whether it can be pressed; the reason says why nothing can be computed now, or is empty."""
+        volume = self._chosen()
+        if not reason and volume is None:
+            reason = _("Select a loaded volume among the targets, or tick it.")
+        self._button.enabled = not reason
+        self._button.toolTip = reason or _("Shows what the network tells apart in “{name}”, as colours over it").format(
+            name=volume.GetName()
+        )
+
+    def look(self) -> None:
+        """Begin with the chosen volume."""
+        volume = self._chosen()
+        try:
+            self._run = self._begin(volume, lambda error: self._over(volume, error))
+        except MassError as error:
+            self._failed(error)
+
+    def _over(self, volume: slicer.vtkMRMLScalarVolumeNode, error: MassError | None) -> None:
+        run, text = self._run, ""
+        if run.node is not None:
+            show_over(volume, run.node)
+            shares = ", ".join(f"{share:.0%}" for share in run.explained)
+            text = _("Features of “{name}”: {shares} of their variance in red, green and blue.").format(
+                name=volume.GetName(), shares=shares
+            )
+        self._ended(" ".join([text, *run.warnings]).strip(), error)
