@@ -1,4 +1,4 @@
-"""What the module does, for the window and for scripts alike.
+"""The module's logic, used by the window and by scripts.
 
 From Slicer's Python console, without the window:
 
@@ -39,7 +39,7 @@ _SURFACE_MS = 50
 
 
 class MASSSlicerLogic(ScriptedLoadableModuleLogic):
-    """References and targets in, segments out; owns the worker."""
+    """Segments targets by references, finetunes models, owns the worker."""
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
@@ -59,19 +59,19 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
 
     @property
     def engine(self) -> Engine:
-        """Made when it is first needed; the worker starts with the first request."""
+        """The engine, made on first use; the worker starts with the first request."""
         if self._engine is None:
             self._engine = Engine(self._note, lambda again: self.worker_started(again))
         return self._engine
 
     @property
     def busy(self) -> bool:
-        """Whether a run or a finetuning is on."""
+        """True while a segmentation, feature or finetuning run is in progress."""
         return self.segmenting or (self.finetuning is not None and self.finetuning.active)
 
     @property
     def segmenting(self) -> bool:
-        """Whether a run is on."""
+        """True while a segmentation or feature run is in progress."""
         return self._run is not None and self._run.active
 
     def segment(
@@ -87,12 +87,12 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         progressed: Callable[[Progress], None] = lambda progress: None,
         finished: Callable[[MassError | None], None] = lambda error: None,
     ) -> Run:
-        """Segment targets; returns at once, the callbacks tell how it goes.
+        """Segment targets; returns at once and reports through the callbacks.
 
         Args:
-            task: references, or a task file; None: weights that were finetuned know what to look for.
+            task: references, or a task file; None: for finetuned weights, which have fixed classes.
             targets: volumes of the scene, image files, DICOM folders.
-            adapt_s: seconds in which what the references taught is fitted to them; 0: it is taken as it is.
+            adapt_s: seconds of adapting to the references; 0: none.
             settings: how.
             destination: where results go.
             changing: called with an existing segmentation before segments are added to it.
@@ -101,7 +101,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             finished: called once, with the error that stopped the whole run or None.
 
         Raises:
-            MassError: if something is missing or a run is on; nothing has begun then.
+            MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
         run = Run(
@@ -130,7 +130,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         progressed: Callable[[Progress], None] = lambda progress: None,
         finished: Callable[[MassError | None], None] = lambda error: None,
     ) -> FeaturesRun:
-        """Make a colour volume of what the network sees in a volume; returns at once, `node` of the run is there at its end.
+        """Make a colour volume of the network's features in a volume; returns at once, the run's `node` is set at its end.
 
         Args:
             volume: of the scene.
@@ -139,7 +139,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             finished: called once, with the error or None.
 
         Raises:
-            MassError: if the volume cannot be used or a run is on; nothing has begun then.
+            MassError: if the volume cannot be used or another run is in progress; nothing has begun then.
         """
         self._check_idle()
         run = FeaturesRun(
@@ -159,21 +159,21 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         """Go on with the targets of a run that are not done.
 
         Raises:
-            MassError: if another run is on.
+            MassError: if another run is in progress.
         """
         self._check_idle()
         self._run = run
         run.resume()
 
     def cancel(self) -> None:
-        """Stop the run that is on, if any."""
+        """Stop the current run, if any."""
         if self._run is not None:
             self._run.cancel()
 
     def finetune(
         self, order: Order, *, told: Callable[[News], None] = lambda news: None, finished: Callable[[Outcome], None] = lambda outcome: None
     ) -> Finetuning:
-        """Train a model on annotated scans; returns at once, the callbacks tell how it goes.
+        """Train a model on annotated scans; returns at once and reports through the callbacks.
 
         Args:
             order: which scans, which structures, how long.
@@ -181,7 +181,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             finished: called once, with an `Outcome`.
 
         Raises:
-            MassError: if something is missing or a run is on; nothing has begun then.
+            MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
         run = Finetuning(self.engine.client, order, log=self._note, told=told, finished=finished)
@@ -190,12 +190,12 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         return run
 
     def stop_finetuning(self) -> None:
-        """Stop the finetuning that is on, if any; the best model so far is kept."""
+        """Stop the current finetuning run, if any; the best model so far is kept."""
         if self.finetuning is not None:
             self.finetuning.stop()
 
     def wait(self, run: Run | FeaturesRun | Finetuning, seconds: float = 3600.0) -> None:
-        """Come back when a run is over, for scripts; Slicer stays usable.
+        """Return when a run is over, for scripts; Slicer stays usable.
 
         Raises:
             MassError: if it takes longer; it is stopped then.
@@ -234,7 +234,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         qt.QTimer.singleShot(_SURFACE_MS, self._make_surface)
 
     def _make_surface(self) -> None:
-        """Give one new segmentation its surface, and come back for the next, unless a run is on: that has precedence."""
+        """Give one new segmentation its surface, and come back for the next, unless a run is in progress, which has precedence."""
         if self.busy or not self._flat:
             return
         node = slicer.mrmlScene.GetNodeByID(self._flat.pop(0))
@@ -244,17 +244,17 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
 
     def _check_idle(self) -> None:
         if self.busy:
-            raise InputError(_("A run is on."), _("Wait for its end, or cancel it."))
+            raise InputError(_("Another run is in progress."), _("Wait until it has finished, or cancel it."))
 
     def _checked(self, references: Sequence[Reference]) -> Sequence[Reference]:
         if not references:
-            raise InputError(_("There is no reference."), _("Choose a volume and the segmentation that shows what to look for."))
+            raise InputError(_("No reference is chosen."), _("Choose a volume and a segmentation of the structure to find."))
         for reference in references:
             scene.check_volume(reference.volume)
         return references
 
     def _note(self, text: str) -> None:
-        """Keep the latest lines of what the worker says for the record."""
+        """Keep the latest lines of the worker's log."""
         self.log.append(text)
         del self.log[:-_LOG_LINES]
 
@@ -270,7 +270,7 @@ def references_of(parameters: MASSSlicerParameterNode) -> list[Reference]:
 
 
 def settings_of(parameters: MASSSlicerParameterNode, device: str) -> Settings:
-    """How to segment, as the parameters say."""
+    """Settings of a run from the parameters."""
     own: dict[str, Any] = {} if parameters.align == "auto" else {"align": parameters.align}
     if parameters.ownSettings:
         own |= {
@@ -290,7 +290,7 @@ def settings_of(parameters: MASSSlicerParameterNode, device: str) -> Settings:
 
 
 def destination_of(parameters: MASSSlicerParameterNode) -> Destination:
-    """Where results go, as the parameters say.
+    """Destination of results from the parameters.
 
     Raises:
         InputError: if files are wanted but no folder is chosen.

@@ -1,4 +1,4 @@
-"""What the user chose, kept in the scene: saved with it, restored with it."""
+"""The user's choices, saved and restored with the scene."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MASSSlicerParameterNode:
     tuneSegmentations: list[vtkMRMLSegmentationNode]
     tuneVolumes: list[vtkMRMLScalarVolumeNode]
     tuneFiles: list[str]
-    """Scans with label maps on disk, and what was found in them, as JSON objects."""
+    """Scans with label maps on disk, and the labels found in them, as JSON objects."""
     tuneUnticked: list[str]
     """Names of the structures that are not learned."""
     tuneWeights: str = "small"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 LEAST_DICE = 0.4
-"""Of the liver. Far below what the bundled weights reach, far above what a shifted, flipped or empty result would."""
+"""Of the liver. Far below the bundled weights' result, far above a shifted, flipped or empty one."""
 
 
 def run_self_test(test: ScriptedLoadableModuleTest) -> None:

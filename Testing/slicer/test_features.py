@@ -99,7 +99,7 @@ def test_colours_lie_over_the_scan_under_its_transform(clinic, turned):
     model = load_model("small", "cpu")
     expected = look(Segmenter(model), Volume.read(file), Steps())
     np.testing.assert_array_equal(clinic.slicer.util.arrayFromVolume(node), expected.rgb)
-    assert "in red, green and blue" in clinic.ui.messageLabel.text and f"{expected.explained[0]:.0%}" in clinic.ui.messageLabel.text
+    assert "red, green and blue show" in clinic.ui.messageLabel.text and f"{expected.explained[0]:.0%}" in clinic.ui.messageLabel.text
     assert not any(path.name.endswith(".nrrd") and path.stat().st_size == 0 for path in clinic.widget.logic.exports.folder.iterdir())
 
 

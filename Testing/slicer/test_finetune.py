@@ -21,20 +21,20 @@ def test_start_says_what_is_missing(clinic, trainer):
     tick(clinic.ui.annotatedTable, "person 0 drawn")
     assert "name" in tip()
     clinic.ui.tuneNameEdit.text = "a/b"
-    assert "cannot be called" in tip()
+    assert "cannot be the name" in tip()
     clinic.ui.tuneNameEdit.text = "mass_base"
     assert "already" in tip()
     clinic.ui.tuneNameEdit.text = "torso"
     assert clinic.ui.tuneStartButton.enabled
     tick(clinic.ui.classesTable, "liver", "spleen")
     assert "structure" in tip()
-    assert "measured in the first seconds" in clinic.ui.tuneLabel.text, "nothing is promised before it was measured"
+    assert "estimated in the first seconds" in clinic.ui.tuneLabel.text, "nothing is promised before it was measured"
 
 
 def test_structures_of_one_name_are_one_class(clinic, trainer):
     ready(clinic, ("liver", "spleen"), ("spleen",), ("liver",))
     assert lines(clinic.ui.classesTable) == [["liver", "2 of 3"], ["spleen", "2 of 3"]]
-    assert "taken as not there" in clinic.ui.classesTable.item(0, 1).toolTip()
+    assert "count as not containing it" in clinic.ui.classesTable.item(0, 1).toolTip()
     tick(clinic.ui.classesTable, "spleen")
     begin(clinic, trainer)
     assert trainer.params["labels"] == [1] and trainer.params["appearance"]["1"]["name"] == "liver"
@@ -47,7 +47,7 @@ def test_two_segments_of_one_name_are_an_error_with_its_cure(clinic, trainer):
     clinic.window.finetune.refresh()
     clinic.window.update()
     tip = clinic.ui.tuneStartButton.toolTip
-    assert not clinic.ui.tuneStartButton.enabled and "called “liver”" in tip and "Rename" in tip
+    assert not clinic.ui.tuneStartButton.enabled and "the name “liver”" in tip and "Rename" in tip
 
 
 def test_scans_and_label_maps_reach_the_worker_by_class_number(clinic, trainer):
@@ -93,7 +93,7 @@ def test_the_estimate_comes_from_what_was_measured(clinic, trainer):
     assert "Writing" in clinic.ui.tuneBar.format or clinic.ui.tuneBar.value <= 50
     trainer.tell("prepare")
     trainer.tell("train", 0.02, None, epoch=0, step=2, loss=1.5)
-    assert "measured in the first seconds" in clinic.ui.tuneLabel.text
+    assert "estimated in the first seconds" in clinic.ui.tuneLabel.text
     trainer.tell("train", 0.05, 700.0, epoch=0, step=4, loss=1.4)
     assert clinic.ui.tuneLabel.text.startswith("About 12 min for 50 epochs on auto, 12 min left")
     assert clinic.ui.tuneBar.format == "Training, epoch 0"
@@ -129,7 +129,7 @@ def test_stop_keeps_the_best(clinic, trainer):
     assert trainer.cancelled and clinic.widget.logic.busy and not clinic.ui.tuneStopButton.enabled
     assert "best model so far" in clinic.ui.tuneLabel.text
     trainer.finish(stopped="cancelled")
-    assert "It was stopped." in clinic.ui.tuneLabel.text and clinic.parameters.weights == "my torso"
+    assert "Stopped by the user." in clinic.ui.tuneLabel.text and clinic.parameters.weights == "my torso"
 
 
 def test_stop_before_there_is_a_model(clinic, trainer):
@@ -148,7 +148,7 @@ def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
     begin(clinic, trainer)
     trainer.callbacks["failed"](WorkerDied("The worker ended in the middle of its work.", "Try again."))
-    assert clinic.bench.shown[-1][0] == "error" and "can be started again" in clinic.ui.tuneLabel.text
+    assert clinic.bench.shown[-1][0] == "error" and "can start it again" in clinic.ui.tuneLabel.text
     assert clinic.slicer.mrmlScene.GetNumberOfNodes() == nodes and clinic.ui.tuneStartButton.enabled
     clinic.bench.dialogs.shown.clear()
     trainer.params = None
@@ -302,7 +302,7 @@ def test_the_tutorials_script(clinic, trainer):
     cases = tuple(of_scene(Reference(volume, drawn)) for volume, drawn in cases_of(clinic, ("liver",), ("liver",)))
     logic, outcomes = MASSSlicerLogic(), []
     training = logic.finetune(Order(cases=cases, classes=("liver",), name="our liver", epochs=20), finished=outcomes.append)
-    with pytest.raises(InputError, match="A run is on"):
+    with pytest.raises(InputError, match="Another run is in progress"):
         logic.segment(None, [cases[0].reference.volume])
     clinic.bench.wait_until(lambda: trainer.params is not None)
     trainer.finish()
@@ -310,9 +310,9 @@ def test_the_tutorials_script(clinic, trainer):
     logic.close()
     assert [outcome.model for outcome in outcomes] == ["our liver"]
     for change, reason in (
-        ({"classes": ()}, "No class"),
+        ({"classes": ()}, "No structure"),
         ({"classes": ("heart",)}, "No annotated scan"),
-        ({"name": ""}, "cannot be called"),
+        ({"name": ""}, "cannot be the name"),
     ):
         with pytest.raises(InputError, match=reason):
             logic.finetune(Order(**{"cases": cases, "classes": ("liver",), "name": "another", **change}))

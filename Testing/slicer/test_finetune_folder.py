@@ -89,12 +89,12 @@ def test_label_maps_that_disagree_are_refused(host, tmp_path):
     one = annotated.of_files(Path("a"), Path("a.seg.nrrd"), [{"value": 1, "name": "liver"}], {})
     two = annotated.of_files(Path("b"), Path("b.seg.nrrd"), [{"value": 2, "name": "liver"}], {})
     three = annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}], {1: "spleen"})
-    with pytest.raises(InputError, match="liver is 2, in others liver is 1"):
+    with pytest.raises(InputError, match="liver is 2; in others, liver is 1"):
         annotated.numbers([one, two], ["liver"])
-    with pytest.raises(InputError, match="spleen is 1, in others liver is 1"):
+    with pytest.raises(InputError, match="spleen is 1; in others, liver is 1"):
         annotated.numbers([one, three], ["liver"])
     assert annotated.numbers([two], ["heart", "liver"]) == {"heart": 1, "liver": 2}
     with pytest.raises(InputError, match="is empty"):
         annotated.of_files(Path("c"), Path("c.nrrd"), [], {})
-    with pytest.raises(InputError, match="called “liver”"):
+    with pytest.raises(InputError, match="the name “liver”"):
         annotated.of_files(Path("c"), Path("c.nrrd"), [{"value": 1}, {"value": 2}], {1: "liver", 2: "liver"})

@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clini
     clinic.ui.tuneNameEdit.text = "torso again"
     assert clinic.ui.tuneStartButton.enabled, clinic.ui.tuneStartButton.toolTip
     clinic.ui.tuneStartButton.click()
-    clinic.bench.wait_until(lambda: "Looking" in clinic.ui.tuneBar.format)
+    clinic.bench.wait_until(lambda: "Encoding" in clinic.ui.tuneBar.format)
     clinic.ui.tuneStopButton.click()
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
-    assert "stopped before there was a model" in clinic.ui.tuneLabel.text
+    assert "Stopped before there was a model" in clinic.ui.tuneLabel.text

@@ -79,7 +79,7 @@ def test_models_are_shared_renamed_and_deleted(clinic, model, tmp_path):
     bench.answer("text", "liver & spleen")
     ui.renameModelButton.click()
     assert names(clinic) == ["liver & spleen"] and clinic.parameters.weights == "liver & spleen", "still in use"
-    for name, reason in (("mass_base", "already"), ("a/b", "cannot be called")):
+    for name, reason in (("mass_base", "already"), ("a/b", "cannot be the name")):
         bench.answer("text", name)
         ui.renameModelButton.click()
         assert bench.shown[-1][0] == "error" and reason in bench.shown[-1][1]
@@ -102,7 +102,7 @@ def test_what_is_no_model_is_not_imported(clinic, tmp_path):
     from mass_core.weights.store import BUNDLED
 
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    for path, reason in ((BUNDLED / "small.safetensors", "no finetuned model"), (tmp_path / "broken.safetensors", "damaged")):
+    for path, reason in ((BUNDLED / "small.safetensors", "is not a finetuned model"), (tmp_path / "broken.safetensors", "damaged")):
         clinic.bench.answer("open file", str(path))
         clinic.ui.importModelButton.click()
         assert clinic.bench.shown[-1][0] == "error" and reason in clinic.bench.shown[-1][1]

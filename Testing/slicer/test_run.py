@@ -278,4 +278,4 @@ def test_a_defect_costs_one_target_only(study, monkeypatch):
 def test_the_reference_as_a_target_is_told(study):
     reference = study.reference()
     run = study.run([reference], [study.case(reference.volume)])
-    assert run.cases[0].status == "done" and "reference itself" in run.cases[0].warnings[0]
+    assert run.cases[0].status == "done" and "itself a reference" in run.cases[0].warnings[0]

@@ -225,7 +225,7 @@ def test_corrections_are_saved_too(nodes, tmp_path):
     segmentation = nodes.segmentation(volume, block(), ~block())
     scene.save_segments(segmentation, ("spleen", "gone"), volume, tmp_path / "kept.nii.gz")
     np.testing.assert_array_equal(Volume.read(tmp_path / "kept.nii.gz").array, ~block())
-    with pytest.raises(InputError, match="nothing to write"):
+    with pytest.raises(InputError, match="no segments to export"):
         scene.save_segments(segmentation, ("gone",), volume, tmp_path / "none.nii.gz")
 
 
@@ -251,7 +251,7 @@ def test_what_is_no_scan_is_refused(nodes):
         scene.check_volume(labels)
     vector = nodes.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
     nodes.slicer.util.updateVolumeFromArray(vector, np.zeros((*SHAPE, 3), np.uint8))
-    with pytest.raises(InputError, match="3 values a voxel"):
+    with pytest.raises(InputError, match="3 values per voxel"):
         scene.check_volume(vector)
     with pytest.raises(InputError, match="single slice"):
         scene.check_volume(nodes.volume(array=np.zeros((1, 9, 11), np.int16)))

@@ -106,7 +106,7 @@ def test_empty_and_missing_segments_are_refused(nodes, tmp_path):
     segmentation.GetSegmentation().AddEmptySegment("nothing", "nothing")
     with pytest.raises(InputError, match="empty"):
         scene.write_masks(volume, segmentation, {"nothing": 1}, tmp_path / "mask.nrrd")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="no longer exists"):
         scene.write_masks(volume, segmentation, {"gone": 1}, tmp_path / "mask.nrrd")
     assert list(tmp_path.iterdir()) == []
 

@@ -78,7 +78,7 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
     clinic.bench.answer("question", False)
     clinic.press(clinic.ui.segmentButton)
     assert [row[1] for row in clinic.results()] == ["done", "failed"] and asked == ["auto", "auto"]
-    assert "Go on with the processor?" in clinic.bench.shown[-1][1]
+    assert "Continue on the processor?" in clinic.bench.shown[-1][1]
     clinic.bench.answer("question", True)
     clinic.press(clinic.ui.resumeButton)
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)

@@ -184,7 +184,7 @@ def test_tasks_are_saved_used_shared_and_deleted(clinic, tmp_path):
     (tmp_path / "no.masstask").write_bytes(b"not a task")
     clinic.bench.answer("open file", str(tmp_path / "no.masstask"))
     clinic.ui.importTaskButton.click()
-    assert "no task file" in clinic.bench.shown[-1][1]
+    assert "is not a task file" in clinic.bench.shown[-1][1]
 
 
 def test_a_folder_of_scans_to_files(clinic, tmp_path):
@@ -208,7 +208,7 @@ def test_a_folder_of_scans_to_files(clinic, tmp_path):
     assert sorted(path.name for path in results.iterdir()) == ["MASS_summary.csv", "a.seg.nrrd", "b.seg.nrrd"]
     clinic.press_again = clinic.ui.segmentButton.click()
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
-    assert [row[1] for row in clinic.results()] == ["was done", "was done"]
+    assert [row[1] for row in clinic.results()] == ["skipped", "skipped"]
 
 
 def test_choices_are_saved_with_the_scene(clinic, tmp_path):
@@ -284,7 +284,7 @@ def test_series_of_the_dicom_database(clinic, tmp_path):
     clinic.admit()
     clinic.choose_reference()
     clinic.ui.addDicomButton.click()
-    assert clinic.bench.shown[-1][0] == "info" and "Open the module DICOM once" in clinic.bench.shown[-1][1]
+    assert clinic.bench.shown[-1][0] == "info" and "Open the DICOM module once" in clinic.bench.shown[-1][1]
     database = clinic.bench.open_dicom()
     clinic.ui.addDicomButton.click()
     assert clinic.bench.shown[-1][0] == "info" and "no CT, MR or PET" in clinic.bench.shown[-1][1]
@@ -335,7 +335,7 @@ def test_the_check_of_the_packages_really_imports_them(clinic):
     clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
     assert clinic.window.status.readiness.ready
     assert clinic.ui.statusLabel.text.startswith("PyTorch ")
-    assert clinic.bench.shown[-1] == ("info", "Everything that is needed is installed.")
+    assert clinic.bench.shown[-1] == ("info", "All required packages are installed.")
 
 
 def test_weights_are_downloaded_after_consent_only(clinic, tmp_path):

@@ -190,7 +190,7 @@ def test_two_runs_at_once_are_refused(clinic):
 
     clinic.ready("target")
     clinic.ui.segmentButton.click()
-    with pytest.raises(InputError, match="A run is on"):
+    with pytest.raises(InputError, match="Another run is in progress"):
         clinic.widget.logic.segment([], [clinic.targets[0]])
     assert not clinic.ui.segmentButton.enabled
     clinic.ui.cancelButton.click()

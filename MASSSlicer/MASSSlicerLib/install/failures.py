@@ -1,4 +1,4 @@
-"""Why an installation failed: from what pip printed to a sentence with a cause and one with a cure."""
+"""Explains a failed installation: cause and cure from pip's output."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ _KNOWN = (
     ),
     (
         r"winerror 32\b|being used by another process|winerror 5\b",
-        _("Files of the package are in use, or may not be changed."),
-        _("Restart Slicer and press Install… at once; if that does not help, install Slicer in a folder you may write to."),
+        _("Files of the package are in use or write-protected."),
+        _("Restart Slicer and press Install… at once; if that does not help, install Slicer in a folder you can write to."),
     ),
     (
         r"permission denied|errno 13\b|read-only file system|errno 30\b",
-        _("The folder of Slicer's packages may not be written to."),
-        _("Install Slicer in a folder of your own, or ask who administers this computer."),
+        _("The folder of Slicer's packages is not writable."),
+        _("Install Slicer in a folder of your own, or ask your administrator."),
     ),
     (
         r"certificate_verify_failed|sslerror|sslcertverification",
-        _("The connection to the package server is not trusted; often a company's firewall stands between."),
-        _("Ask who runs the network for its certificate file and set the environment variable PIP_CERT to it."),
+        _("The connection to the package server is not trusted, often because of an institution's firewall."),
+        _("Ask your network administrator for the certificate file and set the environment variable PIP_CERT to its path."),
     ),
     (
         r"proxyerror|cannot connect to proxy|407 proxy",
-        _("The proxy does not let the download through."),
+        _("The proxy blocks the download."),
         _("Set HTTPS_PROXY to http://user:password@host:port before Slicer starts, or install from a folder of wheels."),
     ),
     (
         r"max retries exceeded|newconnectionerror|connecttimeout|read timed out|name resolution|getaddrinfo|network is unreachable"
         r"|connection (reset|refused|aborted)",
         _("The package server cannot be reached."),
-        _("Check the network; behind a proxy set HTTPS_PROXY before Slicer starts; without one install from a folder of wheels."),
+        _("Check the network. Behind a proxy, set HTTPS_PROXY before Slicer starts; without a network, install from a folder of wheels."),
     ),
     (
         r"unicode(de|en)codeerror|codec can't",
-        _("A path holds letters that one of the installers cannot read."),
-        _("Install Slicer in a folder without accents or other special letters, such as C:\\Slicer, then install again."),
+        _("A path contains characters that an installer cannot read."),
+        _("Install Slicer in a folder without accents or other special characters, such as C:\\Slicer, then install again."),
     ),
     (
         r"no matching distribution found|could not find a version that satisfies",
-        _("There is no build of the package for this Slicer's Python and this computer."),
+        _("No build of the package fits this computer and Slicer's Python."),
         _("Update Slicer; for an offline installation, check that the folder has wheels for this Python."),
     ),
     (
@@ -65,7 +65,7 @@ _KNOWN = (
     ),
     (
         r"\bkilled\b|memoryerror|exit status -?9\b",
-        _("The memory did not suffice for the installation."),
+        _("The installation ran out of memory."),
         _("Close other programs and install again."),
     ),
     (
@@ -91,5 +91,5 @@ def explained(error: Exception, lines: list[str]) -> MassError:
     last = "\n".join([line for line in lines if line.strip()][-LAST_LINES:]) or str(error)
     return MassError(
         _("The packages could not be installed:\n{reason}").format(reason=last),
-        _("Restart Slicer and try again; if it fails again, the log tells more."),
+        _("Restart Slicer and try again; if it fails again, see the log."),
     )

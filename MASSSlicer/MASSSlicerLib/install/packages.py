@@ -55,7 +55,7 @@ def python_slicer() -> str:
     beside = Path(getattr(slicer.app, "slicerHome", "") or ".") / "bin" / ("PythonSlicer.exe" if os.name == "nt" else "PythonSlicer")
     found = shutil.which(named or "PythonSlicer") or (str(beside) if not named and beside.is_file() else None)
     if found is None and named:
-        raise MassError(_("MASS_PYTHON names {python}, which cannot be run.").format(python=named), _("Correct it, or unset it."))
+        raise MassError(_("MASS_PYTHON is set to {python}, which cannot be run.").format(python=named), _("Correct it, or unset it."))
     if found is None:
         raise MassError(
             _("PythonSlicer, the program that runs Python for Slicer, was not found in {folder}.").format(folder=beside.parent),
@@ -65,7 +65,7 @@ def python_slicer() -> str:
 
 
 def torch_at_hand() -> bool:
-    """Whether there is a PyTorch, as far as can be told without loading it; one of another Python (MASS_PYTHON) is taken for granted."""
+    """True if PyTorch seems installed, checked without loading it; that of another Python (MASS_PYTHON) is taken for granted."""
     return bool(os.environ.get("MASS_PYTHON")) or importlib.util.find_spec("torch") is not None
 
 
@@ -97,7 +97,7 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an installation would do, for the user to agree to."""
+    """The steps of an installation, for the user to agree to."""
 
     packages: tuple[Package, ...] = ()
     remove: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Plan:
     pip_options: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     obstacle: str = ""
-    """Why nothing can be installed, and what to do instead."""
+    """Reason why nothing can be installed, with the cure."""
 
     @property
     def download(self) -> float:
@@ -125,12 +125,12 @@ class Plan:
         """For the question whether to install: what, how much, how, and what is left alone."""
         lines = [_("{requirement} (download about {size})").format(requirement=p.requirement, size=size(p.download)) for p in self.packages]
         lines += [_("{names} will be removed first.").format(names=", ".join(self.remove))] if self.remove else []
-        lines += [_("Slicer's own {names} stay as they are.").format(names=", ".join(self.kept)), *self.notes]
+        lines += [_("Slicer's own {names} are not changed.").format(names=", ".join(self.kept)), *self.notes]
         return "\n".join(lines)
 
 
 def plan(readiness: Readiness, *, wheels: str = "") -> Plan:
-    """What has to be installed.
+    """Plan the installation of all that is missing or broken.
 
     Args:
         readiness: what the probe found.
@@ -207,12 +207,12 @@ def remember_restart(packages: list[str]) -> None:
 
 
 def restart_pending() -> bool:
-    """Whether this Slicer still has to be restarted."""
+    """True if this Slicer still has to be restarted."""
     return _restart_marker().get("process") == os.getpid()
 
 
 def resumed_after_restart() -> bool:
-    """Whether Slicer was restarted for an installation that no good probe has confirmed yet."""
+    """True if Slicer was restarted for an installation that no good probe has confirmed yet."""
     return _restart_marker().get("process") not in (None, os.getpid())
 
 
@@ -223,7 +223,7 @@ def confirm(readiness: Readiness) -> None:
 
 
 def size(number: float) -> str:
-    """Bytes for people."""
+    """Bytes in readable units."""
     return f"{number / GIGABYTE:.1f} GB" if number >= 0.95 * GIGABYTE else f"{max(number / 1e6, 1):.0f} MB"
 
 
@@ -244,7 +244,7 @@ def _pytorch_extension() -> ModuleType | None:
 
 
 def _same_again(readiness: Readiness, extension: bool, wheels: str) -> bool:
-    """Whether a PyTorch that works but not on the graphics card would be replaced by its like: for Windows, pip has no other."""
+    """True if a working PyTorch without GPU support would be replaced by the same build: pip has no other for Windows."""
     return readiness.ready and readiness.broken is None and sys.platform == "win32" and not extension and not wheels
 
 
@@ -265,10 +265,10 @@ def _notes(readiness: Readiness, wanted: dict[str, str], extension: bool, wheels
         yield _("The PyTorch extension installs PyTorch, with torchvision.")
     elif readiness.gpu and sys.platform == "win32":
         yield _(
-            "pip installs a PyTorch for the processor only. For {gpu}, install the extension PyTorch first (Extensions Manager)."
+            "pip installs a PyTorch for the processor only. For {gpu}, install the PyTorch extension first (Extensions Manager)."
         ).format(gpu=readiness.gpu)
     else:
-        yield _("pip installs PyTorch, as the extension PyTorch is not installed.")
+        yield _("pip installs PyTorch, because the PyTorch extension is not installed.")
 
 
 def _obstacle(readiness: Readiness, packages: tuple[Package, ...]) -> str:
@@ -278,17 +278,19 @@ def _obstacle(readiness: Readiness, packages: tuple[Package, ...]) -> str:
         return ""
     if os.environ.get("MASS_PYTHON"):
         command = " ".join(["pip install", *(f'"{n}"' for n in (*names, *own))])
-        return _("MASS_PYTHON names a Python that is not Slicer's. Install there yourself: {command}").format(command=command)
+        return _("MASS_PYTHON is set to another Python than Slicer's. Install the packages there yourself: {command}").format(
+            command=command
+        )
     if own:
         return _("Slicer's own {names} cannot be found. Reinstall Slicer.").format(names=", ".join(own))
     if any(p.name == "torch" for p in packages) and sys.platform == "darwin" and platform.machine() == "x86_64":
         return _(
-            "There is no current PyTorch for Slicer on this Mac: it runs as an Intel program. Make an environment with an Apple silicon"
+            "There is no current PyTorch for this Slicer, an Intel program on a Mac. Make an environment with an Apple silicon"
             " Python that has the packages (pip install torch safetensors SimpleITK scipy), set MASS_PYTHON to it and start Slicer again."
         )
     needed, free = DISK_PER_DOWNLOAD * sum(p.download for p in packages), shutil.disk_usage(_site()).free
     if needed > free:
-        return _("Installing needs about {needed} on the disk with {folder}, where {free} are free.").format(
+        return _("The installation needs about {needed} of disk space in {folder}; {free} are free.").format(
             needed=size(needed), folder=_site(), free=size(free)
         )
     return ""
@@ -370,7 +372,7 @@ def _constraints() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _printed_to(lines: list[str], log: Callable[[str], None]) -> Iterator[None]:
-    """What is printed meanwhile goes to the list and the log too: Slicer's installers tell what pip says by printing it."""
+    """Copy printed lines to the list and the log: Slicer's installers pass on pip's output by printing it."""
     with contextlib.redirect_stdout(_Tee(sys.stdout, lines, log)):
         yield
 

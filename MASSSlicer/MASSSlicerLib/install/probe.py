@@ -1,4 +1,4 @@
-"""Which of the packages the worker needs really work: a script for the Python that is to run it, in a process of its own.
+"""Tries the packages the worker needs: a script for the Python that is to run it, in a process of its own.
 
     python probe.py FOLDER        (FOLDER: where mass_core lies)
 
@@ -25,7 +25,7 @@ MARK = "MASSSlicer-probe "
 """Begins every line of ours; libraries print what they like."""
 PACKAGES = ("numpy", "scipy", "SimpleITK", "safetensors", "torch")
 ENGINE = "mass_core.jobs.service"
-"""What the worker loads for its first request: imports all that a run needs."""
+"""Loaded by the worker for its first request: imports all that a run needs."""
 TUNING = "monai"
 """Adapting and finetuning need it; a worker without it does everything else."""
 OPTIONAL = "torchvision"
@@ -63,7 +63,7 @@ def attempt(name: str, facts: Callable[[Any], dict[str, Any]]) -> None:
 
 
 def traces(name: str) -> dict[str, Any]:
-    """What lies on the disk of a package, found without importing it: its folder, and the versions recorded beside it."""
+    """Folder of a package and the versions recorded beside it, found without importing it."""
     try:
         spec = importlib.util.find_spec(name) if "." not in name else None
     except (ImportError, ValueError):
@@ -76,7 +76,7 @@ def traces(name: str) -> dict[str, Any]:
 
 
 def version_of(module: Any) -> dict[str, Any]:
-    """Its version, if it tells one."""
+    """Its version, if it has one."""
     return {"version": str(getattr(module, "__version__", ""))}
 
 

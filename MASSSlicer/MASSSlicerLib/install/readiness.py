@@ -1,4 +1,4 @@
-"""Whether the worker can run: what `probe.py` found, as something to act on."""
+"""Judges from the output of `probe.py` whether the worker can run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TORCH_AT_LEAST = (2, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class Readiness:
-    """What works and what does not."""
+    """State of the packages."""
 
     ready: bool
     """The worker can run."""
@@ -27,9 +27,9 @@ class Readiness:
     missing: tuple[str, ...] = ()
     """Packages that are not there."""
     broken: str | None = None
-    """Which package is broken and what to do; also set where the worker runs all the same."""
+    """The broken package and its cure; also set if the worker runs nevertheless."""
     device_note: str = ""
-    """Why a graphics card that is there goes unused."""
+    """Reason why the graphics card is not used."""
     replace: tuple[str, ...] = ()
     """Packages that have to be removed before they are installed anew."""
     gpu: str = ""
@@ -59,7 +59,7 @@ class _Findings:
 
 
 def read_probe(stdout: str, exit_code: int, stderr: str = "") -> Readiness:
-    """Judge what the probe printed.
+    """Read the output of the probe.
 
     Args:
         stdout: of the probe, complete or not.
@@ -107,12 +107,12 @@ def _sorted(stdout: str) -> _Findings:
 
 
 def _problem(name: str, found: _Findings, exit_code: int) -> str:
-    """What is wrong with a package and what to do, or nothing."""
+    """The problem with a package and its cure; empty if there is none."""
     finding = found.of(name)
     if finding.get("absent"):
         return ""
     if found.tried == name:
-        what = _("Loading {name} ends Python (exit code {code}).").format(name=name, code=exit_code)
+        what = _("Loading {name} crashes Python (exit code {code}).").format(name=name, code=exit_code)
     elif "error" in finding:
         if name in (ENGINE, TUNING, OPTIONAL) and not all(found.works(other) for other in PACKAGES):
             return ""  # a consequence
@@ -123,14 +123,14 @@ def _problem(name: str, found: _Findings, exit_code: int) -> str:
 
 
 def _cause(name: str, finding: dict[str, Any]) -> str:
-    """Why a package does not load."""
+    """Reason why a package does not load."""
     error = finding["error"]
     if not finding.get("whole", True) or "__version__" in error:
         return _("Only a part of {name} is installed.").format(name=name)
     if "Numpy is not available" in error or "_ARRAY_API" in error:
         return _("This {name} was built for another NumPy than Slicer's.").format(name=name)
     if re.search(r"WinError (126|127|1114|193)\b", error):
-        return _("A library of {name} is missing or damaged ({error}); it may want Microsoft's Visual C++ Redistributable.").format(
+        return _("A library of {name} is missing or damaged ({error}); it may need Microsoft's Visual C++ Redistributable.").format(
             name=name, error=error
         )
     if name == OPTIONAL:
@@ -139,16 +139,16 @@ def _cause(name: str, finding: dict[str, Any]) -> str:
 
 
 def _flaw(name: str, finding: dict[str, Any]) -> str:
-    """What is wrong with a package that loads. Slicer's own are not asked for records: some come without."""
+    """The problem with a package that loads. Slicer's own are not checked for records: some come without."""
     if name in SLICERS_OWN or "recorded" not in finding or "version" not in finding:
         return ""
     recorded, version = finding["recorded"], finding["version"]
     if name == "torch" and not _at_least(version, TORCH_AT_LEAST):
         return _("PyTorch {version} is too old.").format(version=version)
     if not recorded:
-        return _("{name} loads, but its installation was not finished: the record of it is missing.").format(name=name)
+        return _("{name} loads, but its installation is incomplete: its record is missing.").format(name=name)
     if len(set(recorded)) > 1 or recorded[0].split("+")[0] != version.split("+")[0]:
-        return _("Several versions of {name} lie on top of each other ({versions}).").format(
+        return _("Several versions of {name} are installed over each other ({versions}).").format(
             name=name, versions=", ".join(sorted({*recorded, version}))
         )
     return ""
@@ -161,7 +161,7 @@ def _cure(name: str, found: _Findings) -> str:
         return _("Reinstall the extension MASSSlicer.")
     if found.replaceable(name):
         return _("Install… replaces it.")
-    return _("It lies in {folder}, outside Slicer: remove it there, or take that folder out of PYTHONPATH.").format(
+    return _("It is in {folder}, outside Slicer: remove it there, or remove that folder from PYTHONPATH.").format(
         folder=found.of(name).get("site")
     )
 
@@ -183,7 +183,7 @@ def _device_note(found: _Findings) -> str:
     if not gpu or not found.works("torch") or torch.get("cuda_works"):
         return ""
     if torch.get("cuda") is None:
-        return _("{gpu} is not used: this PyTorch is for the processor only. Install… gets the one for it.").format(gpu=gpu)
+        return _("{gpu} is not used: this PyTorch is for the processor only. Install… replaces it.").format(gpu=gpu)
     if torch.get("cuda_error"):
         return _("{gpu} is not used: this PyTorch does not run on it ({error}). Update its driver, or install another PyTorch.").format(
             gpu=gpu, error=torch["cuda_error"]

@@ -1,4 +1,4 @@
-"""Finetuned models: weights with classes of their own, files in the user's folder of weights."""
+"""Finetuned models: weights with fixed classes, files in the user's folder of weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDING = ".safetensors"
 
 @dataclass(frozen=True)
 class Model:
-    """Weights that know what to look for."""
+    """A finetuned model and its classes."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ def listing() -> list[Model]:
 
 
 def classes_of(weights: str | Path) -> tuple[WeightsClass, ...]:
-    """The classes of weights; empty: they look for what references say, or are not there.
+    """Classes of weights; empty if they need references or are missing.
 
     Args:
         weights: a name or a file.
@@ -42,12 +42,12 @@ def classes_of(weights: str | Path) -> tuple[WeightsClass, ...]:
 
 
 def take_references(weights: str | Path) -> bool:
-    """Whether weights are there and look for what references say."""
+    """True if weights are on this computer and need references."""
     return _classes(weights) == ()
 
 
 def _classes(weights: str | Path) -> tuple[WeightsClass, ...] | None:
-    """None: they are not there."""
+    """Classes of weights; None if the weights are missing."""
     try:
         path = weights_store.locate(weights)
         about = path.stat()
@@ -66,7 +66,7 @@ def add(source: Path, name: str) -> Model:
     """
     if source.suffix != ENDING or not weights_store.classes(source):
         raise WeightsError(
-            _("{path} is no finetuned model.").format(path=source), _("Weights that need references are chosen under Advanced, Browse….")
+            _("{path} is not a finetuned model.").format(path=source), _("Choose weights that need references under Advanced, Browse….")
         )
     target = free(name)
     named_files.copy(source, target)
@@ -99,7 +99,7 @@ def free(name: str) -> Path:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, changed: int, size: int) -> tuple[WeightsClass, ...]:
-    """Read once for each state of a file: the window asks often."""
+    """Classes in a file, cached by modification time and size: the window asks often."""
     if path.suffix != ENDING:
         return ()
     try:

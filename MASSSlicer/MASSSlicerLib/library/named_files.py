@@ -27,7 +27,7 @@ def free(folder: Path, name: str, ending: str, kind: str) -> Path:
     name = name.strip().removesuffix(ending)
     if not name or name.startswith(".") or any(sign in name for sign in '<>:"/\\|?*') or not name.isprintable():
         raise InputError(
-            _("A {kind} cannot be called “{name}”.").format(kind=kind, name=name),
+            _("“{name}” cannot be the name of a {kind}.").format(kind=kind, name=name),
             _('Choose a name without < > : " / \\ | ? * that does not begin with a dot.'),
         )
     target = folder / f"{name}{ending}"
@@ -37,9 +37,9 @@ def free(folder: Path, name: str, ending: str, kind: str) -> Path:
 
 
 def taken(name: str, kind: str) -> InputError:
-    """There is something of this name."""
+    """The error for a name that is taken."""
     return InputError(
-        _("There is a {kind} “{name}” already.").format(kind=kind, name=name), _("Choose another name, or delete that one first.")
+        _("A {kind} named “{name}” already exists.").format(kind=kind, name=name), _("Choose another name, or delete it first.")
     )
 
 

@@ -1,4 +1,4 @@
-"""The task library: what references taught, kept in the user's folder, shared as files. No image is in them."""
+"""The task library: encoded references in the user's folder, to share as files. They contain no image."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class SavedTask:
 
 
 def folder() -> Path:
-    """Where saved tasks are, outside the extension so that updates keep them."""
+    """Folder of saved tasks, outside the extension so that updates keep them."""
     return home() / "tasks"
 
 
 def read(path: Path) -> SavedTask:
-    """What a task file says about itself (docs/formats.md), without loading PyTorch.
+    """Read the header of a task file (docs/formats.md) without loading PyTorch.
 
     Raises:
         WeightsError: if it is no task.
@@ -48,7 +48,7 @@ def read(path: Path) -> SavedTask:
             header = json.loads(json.loads(file.read(length))["__metadata__"]["mass-task"])
         return SavedTask(_name(path), path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise WeightsError(f"{path} is no task file, or it is damaged.", "Choose a .masstask file saved by MASS.") from error
+        raise WeightsError(f"{path} is not a task file, or is damaged.", "Choose a .masstask file written by MASS.") from error
 
 
 def listing() -> list[SavedTask]:

@@ -1,4 +1,4 @@
-"""Weights as the window shows them: which there are, and what a download means before it begins.
+"""Weights as the window lists them, and the terms of a download.
 
 Downloads lie in the user's own folder (`mass_core.weights.store`), so they outlive updates of Slicer and of the extension.
 """
@@ -34,7 +34,7 @@ class Weights:
     licence: str = ""
     """Empty: written in the file itself."""
     host: str = ""
-    """Where they would be downloaded from."""
+    """Server of the download."""
 
 
 def listed() -> list[Weights]:
@@ -55,16 +55,14 @@ def browsed(path: str | Path) -> Weights:
     if path.suffix not in weights_store.SUFFIXES:
         suffixes = ", ".join(weights_store.SUFFIXES)
         raise WeightsError(
-            _("{path} is no weights file.").format(path=path), _("Choose one with the ending {these}.").format(these=suffixes)
+            _("{path} is not a weights file.").format(path=path), _("Choose one that ends in {these}.").format(these=suffixes)
         )
     return Weights(name=path.stem, where="file", path=path, size=size(path.stat().st_size))
 
 
 def consent_text(weights: Weights) -> str:
-    """What the user is asked before a download: how much, from where, under which licence, to which place."""
-    return _(
-        "{name}: {about}\n\nDownload {size} from {host} to {folder}?\nLicence: {licence}. Only the file is fetched, nothing is sent."
-    ).format(
+    """The question before a download: size, server, licence and folder."""
+    return _("{name}: {about}\n\nDownload {size} from {host} to {folder}?\nLicence: {licence}. Nothing is uploaded.").format(
         name=weights.name,
         about=weights.about,
         size=weights.size,

@@ -26,7 +26,7 @@ class AdvancedPanel:
 
     Args:
         ui: the window's parts by name.
-        status: tells which devices there are.
+        status: for the devices.
         changed: called when the weights changed.
         failed: shows an error.
     """
@@ -47,7 +47,7 @@ class AdvancedPanel:
 
     @property
     def device(self) -> str:
-        """Where to compute: kept in Slicer's settings, for it belongs to this computer and not to the scene."""
+        """Device to compute on, kept in Slicer's settings: it belongs to this computer, not to the scene."""
         return slicer.app.userSettings().value(_DEVICE) or "auto"
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
@@ -57,12 +57,12 @@ class AdvancedPanel:
             self._show_weights()
 
     def close(self) -> None:
-        """The window goes, and with it a download; the next one goes on from there."""
+        """Stop a download; the next one continues from there."""
         if self._download is not None:
             self._download.cancel()
 
     def update(self, parameters: MASSSlicerParameterNode | None) -> None:
-        """What can be pressed."""
+        """Enable the controls that can be used."""
         own = parameters is not None and parameters.ownSettings
         for widget in self._own:
             widget.enabled = own

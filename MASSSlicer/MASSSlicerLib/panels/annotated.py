@@ -49,7 +49,7 @@ class AnnotatedPanel(ScanList):
 
     @property
     def looking(self) -> bool:
-        """Whether label maps of a folder are being looked at."""
+        """True while label maps of a folder are being read."""
         return self._survey is not None
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
@@ -63,7 +63,7 @@ class AnnotatedPanel(ScanList):
             self._survey.cancel()
 
     def refresh(self) -> None:
-        """Segmentations or segments came, went or were renamed."""
+        """Show segmentations and files as they are now."""
         if self._parameters is None:
             return
         nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node.GetHideFromEditors()]
@@ -114,7 +114,7 @@ class AnnotatedPanel(ScanList):
         self._changed()
 
     def _on_looked(self, found: Mapping[str, Any]) -> None:
-        """A label map was looked at; one that cannot be used is told, the others count."""
+        """Add a label map that was read; one that cannot be used is reported, the others count."""
         if self._parameters is None:
             return
         mask, image = found["mask"], self._pairs[found["mask"]]
@@ -135,7 +135,7 @@ class AnnotatedPanel(ScanList):
         self._changed()
 
     def _show_segmentation(self, row: int, node: slicer.vtkMRMLSegmentationNode, ticked: Mapping[str, Any]) -> None:
-        """A line of the scene."""
+        """Fill the line of a segmentation."""
         if node.GetID() not in self._scans:
             box = selector("vtkMRMLScalarVolumeNode", _("Scan the segmentation was drawn on"))
             box.setCurrentNode(ticked.get(node.GetID()) or _scan_of(node))
@@ -143,13 +143,13 @@ class AnnotatedPanel(ScanList):
             self._scans[node.GetID()] = box
             self._table.setCellWidget(row, 1, box)
         unknown = self._scans[node.GetID()].currentNode() is None
-        why_not = _("Choose the scan it was drawn on first") if unknown else ""
+        why_not = _("First choose the scan it was drawn on") if unknown else ""
         self._put_node(row, node, ticked=node.GetID() in ticked, why_not=why_not)
         names = ", ".join(style.name for style in scene.label_styles(node, scene.segment_ids(node)).values())
         self._show_names(row, names)
 
     def _show_file(self, row: int, entry: Mapping[str, Any]) -> None:
-        """A line of a folder."""
+        """Fill the line of a label map."""
         case = _of_entry(entry)
         for column, path in enumerate((case.mask, case.image)):
             self._put(row, column, path.name, str(path))
@@ -201,7 +201,7 @@ class AnnotatedPanel(ScanList):
 
 
 def _of_entry(entry: Mapping[str, Any]) -> Annotated:
-    """The case of a line that was added."""
+    """The case of a stored line."""
     names = {int(value): name for value, name in entry["names"].items()}
     return annotated.of_files(Path(entry["image"]), Path(entry["mask"]), entry["labels"], names)
 

@@ -1,4 +1,4 @@
-"""What says what to look for: the references, what was adapted to them, a saved task, or a finetuned model."""
+"""The task of a run: references, a task adapted to them, a saved task, or a finetuned model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..runs.order import Reference
 from .saved_files import in_colour
 
 _BASE = "small"
-"""Weights that take references, where none were in use before."""
-_REFERENCE = _("Choose a reference: a scan, and the segmentation that shows what to look for.")
+"""Weights that need references, where none were in use before."""
+_REFERENCE = _("Choose a reference: a scan and a segmentation of the structure to find.")
 
 
 class Choice:
-    """Tells it in a line below the references, with a button that goes back to them.
+    """Shows the task in use below the references, with a button that goes back to them.
 
     Args:
         ui: the window's parts by name.
-        changed: called when the user chose otherwise.
+        changed: called when the choice changed.
     """
 
     def __init__(self, ui: object, changed: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Choice:
         ui.useReferencesButton.connect("clicked()", self.use_references)
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
-        """The choice of a scene."""
+        """Show the choice of a scene."""
         self._parameters, self._adapted = parameters, None
 
     def use_task(self, path: Path) -> None:
@@ -66,7 +66,7 @@ class Choice:
         self._changed()
 
     def keep(self, adapted: Adapted) -> None:
-        """The references were adapted to."""
+        """Use a task that was adapted to the references."""
         self._adapted = adapted
 
     def references(self) -> list[Reference]:
@@ -74,11 +74,11 @@ class Choice:
         return references_of(self._parameters)
 
     def state(self) -> tuple:
-        """Of the references: what is adapted now is good as long as this stays."""
+        """State of references and settings, for which an adapted task is valid."""
         return state(self.references(), settings_of(self._parameters, ""))
 
     def task(self) -> Sequence[Reference] | Path | None:
-        """As a run wants it: a task file, references, or None for a model."""
+        """Task of a run: a task file, references, or None for a model."""
         if self._classes():
             return None
         if self._parameters.taskFile:
@@ -87,17 +87,17 @@ class Choice:
         return adapted.file if adapted is not None else self.references()
 
     def why_not(self) -> str:
-        """Why nothing says what to look for; empty: something does."""
+        """Reason why there is no task; empty if there is one."""
         return "" if self._classes() or self._parameters.taskFile or self.references() else _REFERENCE
 
     def why_not_adapt(self) -> str:
-        """Why references cannot be adapted to; empty: they can."""
+        """Reason why Adapt is not possible; empty if it is."""
         if self._classes() or self._parameters.taskFile:
-            return _("Adapt works on references: press “Use references instead” first.")
+            return _("Adapt needs references: press “Use references instead” first.")
         return "" if self.references() else _REFERENCE
 
     def update(self) -> None:
-        """Tell what is looked for."""
+        """Show the task in use."""
         text = "" if self._parameters is None else self._text()
         self._ui.taskRow.visible = bool(text)
         self._ui.taskLabel.text = text
@@ -105,27 +105,27 @@ class Choice:
             self._note_base()
 
     def _text(self) -> str:
-        """What is looked for, unless it is the references."""
+        """Description of the task or model in use; empty if references are used."""
         weights, task, adapted = self._parameters.weights, self._parameters.taskFile, self._valid()
         if classes := self._classes():
-            return _("Looks for what the model “{name}” knows: {classes}").format(name=Path(weights).stem, classes=in_colour(classes))
+            return _("Uses the model “{name}”: {classes}").format(name=Path(weights).stem, classes=in_colour(classes))
         if task:
-            return _("Looks for what the saved task “{name}” says.").format(name=Path(task).stem)
+            return _("Uses the saved task “{name}”.").format(name=Path(task).stem)
         return "" if adapted is None else adapted.text()
 
     def _classes(self) -> tuple[WeightsClass, ...]:
-        """Of the weights in use; empty: they take references."""
+        """Classes of the weights in use; empty if they need references."""
         return models.classes_of(self._parameters.weights)
 
     def _valid(self) -> Adapted | None:
-        """What was adapted to the references, if they are still the same."""
+        """The adapted task, if the references are still the same."""
         kept = self._adapted
         if kept is not None and (not kept.file.is_file() or kept.of != self.state()):
             self._adapted = kept = None
         return kept
 
     def _note_base(self) -> None:
-        """Remember which weights took references last."""
+        """Remember the latest weights that need references."""
         if models.take_references(self._parameters.weights):
             self._base = self._parameters.weights
 

@@ -13,7 +13,7 @@ _COLORS = {_LOSS: (0.85, 0.33, 0.10), _DICE: (0.0, 0.45, 0.74)}
 
 
 class Curves:
-    """Points by epoch; what was told within an epoch is averaged.
+    """Loss and validation Dice by epoch, averaged within an epoch.
 
     The nodes are made when there is something to show, and anew after the scene was closed.
 
@@ -27,25 +27,25 @@ class Curves:
         self._ids: dict[str, str] = {}
         """Of tables and series by what they show, and of the chart."""
         self._layout: int | None = None
-        """What the user had before the chart was shown."""
+        """The user's layout before the chart was shown."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to show yet."""
+        """True if there is nothing to show yet."""
         return not any(self._told.values())
 
     @property
     def epoch(self) -> float:
-        """The latest one that was told."""
+        """The latest epoch."""
         return max((epoch for points in self._told.values() for epoch in points), default=0.0)
 
     @property
     def shown(self) -> bool:
-        """Whether the chart was put into the layout."""
+        """True while the chart is in the layout."""
         return self._layout is not None
 
     def add(self, values: Mapping[str, float]) -> None:
-        """What the worker told of a step or a validation."""
+        """Add the values of a training step or a validation."""
         for kind, name in ((_LOSS, "loss"), (_DICE, "val_dice")):
             if name in values and "epoch" in values:
                 self._told[kind].setdefault(float(values["epoch"]), []).append(values[name])
@@ -118,5 +118,5 @@ class Curves:
 
 
 def _layout_node() -> slicer.vtkMRMLLayoutNode | None:
-    """Which views Slicer shows; None: it has no window."""
+    """Slicer's layout; None without a main window."""
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")

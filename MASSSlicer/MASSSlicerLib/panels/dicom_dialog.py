@@ -1,4 +1,4 @@
-"""The question which DICOM series to segment."""
+"""The dialog that asks which DICOM series to segment."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..scene.dicom import SCHEME, database, database_series
 
 
 def choose_series() -> list[str]:
-    """Ask which series to add; their names as `SCHEME` has them."""
+    """Ask which series to add; returns them in the form of `SCHEME`."""
     if database() is None:
-        text = _("Slicer's DICOM database is not open yet. Open the module DICOM once, and import patients there if they are new.")
+        text = _("Slicer's DICOM database is not open yet. Open the DICOM module once, and import new patients there.")
         slicer.util.infoDisplay(text, windowTitle=_("MASS"))
         return []
     known = database_series()
     if not known:
-        slicer.util.infoDisplay(_("There is no CT, MR or PET series in the DICOM database. Import patients in the module DICOM first."))
+        slicer.util.infoDisplay(_("The DICOM database has no CT, MR or PET series. Import patients in the DICOM module first."))
         return []
     dialog = qt.QDialog(slicer.util.mainWindow())
     dialog.windowTitle = _("Series to segment")

@@ -32,25 +32,25 @@ class Drawing(VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_removal, priority=_FIRST)
 
     def enter(self) -> None:
-        """Keyboard shortcuts belong to the module that is shown."""
+        """Take keyboard shortcuts, which belong to the module that is shown."""
         if self._button.checked:
             self._editor.setupViewObservations()
             self._editor.installKeyboardShortcuts(self._panel)
 
     def exit(self) -> None:
-        """Let go of mouse, keyboard and views."""
+        """Release mouse, keyboard and views."""
         self._editor.setActiveEffect(None)
         self._editor.uninstallKeyboardShortcuts()
         self._editor.removeViewObservations()
 
     def save_for_undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
-        """Segments are about to be added: let Undo take them back, wherever the segmentation is being edited."""
+        """Save an undo state before segments are added, wherever the segmentation is being edited."""
         for editor in (self._editor, _module_editor()):
             if editor is not None and editor.segmentationNode() is segmentation:
                 editor.saveStateForUndo()
 
     def leave(self) -> None:
-        """End Draw, and let go of what was drawn on."""
+        """End Draw, and release segmentation and scan."""
         self._button.checked = False
         if self._editor.segmentationNode() is not None:
             self._editor.setSourceVolumeNode(None)
@@ -64,7 +64,7 @@ class Drawing(VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removal(self, scene: slicer.vtkMRMLScene, event: str, node: slicer.vtkMRMLNode | None) -> None:
-        """What is drawn or drawn on goes: by itself the editor would go on with another segmentation or scan."""
+        """End Draw when its segmentation or scan is removed: by itself the editor would go on with another one."""
         if node is not None and (node is self._editor.segmentationNode() or node is self._editor.sourceVolumeNode()):
             self.leave()
 
@@ -78,7 +78,7 @@ class Drawing(VTKObservationMixin):
         volume = row.volume.currentNode()
         if volume is None:
             self._button.checked = False
-            slicer.util.infoDisplay(_("Choose the scan to draw on first."), windowTitle=_("MASS"))
+            slicer.util.infoDisplay(_("First choose the scan to draw on."), windowTitle=_("MASS"))
             return
         segmentation = row.segmentation.currentNode() or self._new_segmentation(volume)
         row.segmentation.setCurrentNode(segmentation)

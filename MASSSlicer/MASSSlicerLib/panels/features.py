@@ -14,7 +14,7 @@ from ..scene.colour_volume import show_over
 
 
 class FeaturesPanel:
-    """The button.
+    """The button “Show features”.
 
     Args:
         ui: the window's parts by name.
@@ -38,17 +38,15 @@ class FeaturesPanel:
         self._button.connect("clicked()", self.look)
 
     def update(self, reason: str) -> None:
-        """Whether it can be pressed; the reason says why nothing can be computed now, or is empty."""
+        """Enable the button; the reason says why nothing can be computed now, or is empty."""
         volume = self._chosen()
         if not reason and volume is None:
             reason = _("Select a loaded volume among the targets, or tick it.")
         self._button.enabled = not reason
-        self._button.toolTip = reason or _("Shows what the network tells apart in “{name}”, as colours over it").format(
-            name=volume.GetName()
-        )
+        self._button.toolTip = reason or _("Show the network's features in “{name}” as colours over it").format(name=volume.GetName())
 
     def look(self) -> None:
-        """Begin with the chosen volume."""
+        """Start a run for the chosen volume."""
         volume = self._chosen()
         try:
             self._run = self._begin(volume, lambda error: self._over(volume, error))
@@ -60,7 +58,7 @@ class FeaturesPanel:
         if run.node is not None:
             show_over(volume, run.node)
             shares = ", ".join(f"{share:.0%}" for share in run.explained)
-            text = _("Features of “{name}”: {shares} of their variance in red, green and blue.").format(
+            text = _("Features of “{name}”: red, green and blue show {shares} of their variance.").format(
                 name=volume.GetName(), shares=shares
             )
         self._ended(" ".join([text, *run.warnings]).strip(), error)

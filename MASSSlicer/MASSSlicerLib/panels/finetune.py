@@ -23,19 +23,19 @@ from .status import StatusPanel
 
 _BAR = 1000
 _STAGES = {"write": (0.0, 0.05), "prepare": (0.05, 0.12), "encode": (0.12, 0.15), "train": (0.15, 1.0)}
-"""Where a stage begins and ends on the bar; a validation leaves it where it is."""
+"""Begin and end of each stage on the bar; a validation does not move it."""
 _WORDS = {
     "write": _("Writing the scans to files"),
     "prepare": _("Preparing the scans"),
-    "encode": _("Looking at the structures"),
+    "encode": _("Encoding the structures"),
     "train": _("Training"),
     "validate": _("Validating"),
 }
-_MEASURED = _("How long it takes on this device is measured in the first seconds of the training.")
+_MEASURED = _("The duration is estimated in the first seconds of training.")
 _STOPPED = {
-    "early": _("It stopped by itself: nothing got better any more."),
-    "budget": _("The time was over."),
-    "cancelled": _("It was stopped."),
+    "early": _("Stopped early: validation Dice no longer improved."),
+    "budget": _("Time limit reached."),
+    "cancelled": _("Stopped by the user."),
 }
 
 
@@ -90,12 +90,12 @@ class FinetunePanel:
             self._show_classes()
 
     def refresh(self) -> None:
-        """Nodes came or went."""
+        """Show cases and classes as they are now."""
         self.cases.refresh()
         self._show_classes()
 
     def start(self) -> None:
-        """The button."""
+        """Start a run."""
         self.refresh()  # segments may have been drawn meanwhile
         parameters, (cases, _problem) = self._parameters, self.cases.cases()
         epochs = parameters.tuneUnit == EPOCHS
@@ -121,21 +121,21 @@ class FinetunePanel:
         self._changed()
 
     def stop(self) -> None:
-        """The button; the best model so far is kept."""
+        """Stop; the best model so far is kept."""
         self._logic.stop_finetuning()
         if self._logic.finetuning is not None and self._logic.finetuning.active:
             self._ui.tuneLabel.text = _("Stopping; the best model so far is being kept…")
         self._changed()
 
     def why_not(self) -> str:
-        """Why it cannot begin; empty: it can."""
+        """Reason why it cannot begin; empty if it can."""
         parameters = self._parameters
         if parameters is None:
             return _("There is no scene.")
         if reason := self._status.why_not():
             return reason
         if self.cases.looking:
-            return _("The label maps of the folder are still being looked at.")
+            return _("Label maps are still being read.")
         cases, problem = self.cases.cases()
         if problem:
             return problem
@@ -150,10 +150,10 @@ class FinetunePanel:
         return ""
 
     def update(self) -> None:
-        """What can be pressed."""
+        """Enable the buttons that can be used."""
         ui, reason, run = self._ui, self.why_not(), self._logic.finetuning
         ui.tuneStartButton.enabled = not reason
-        ui.tuneStartButton.toolTip = reason or _("Trains a model on the ticked scans; Slicer stays usable meanwhile")
+        ui.tuneStartButton.toolTip = reason or _("Train a model on the ticked scans. Slicer stays usable")
         ui.tuneStopButton.enabled = run is not None and run.active and not run.stopping
         ui.tuneCurvesButton.enabled = self.curves is not None and not self.curves.empty
         combo = ui.tuneWeightsCombo
@@ -184,7 +184,7 @@ class FinetunePanel:
             table.setItem(row, 0, item)
             shown = qt.QTableWidgetItem(_("{some} of {all}").format(some=structure.cases, all=len(cases)))
             if structure.cases < len(cases):
-                shown.setToolTip(_("In the other scans it is taken as not there: draw it wherever it can be seen, or untick it"))
+                shown.setToolTip(_("The other scans count as not containing it: draw it wherever it is visible, or untick it"))
             table.setItem(row, 1, shown)
         self._quiet = False
 
@@ -197,7 +197,7 @@ class FinetunePanel:
         self._changed()
 
     def _names(self) -> list[str]:
-        """Weights to start from: those on this computer that take references, and what was chosen elsewhere."""
+        """Weights to start from: those on this computer that need references, and the present choice."""
         names = [weights.name for weights in listed() if weights.path is not None and weights.where != "finetuned"]
         chosen = self._parameters.tuneWeights
         return names if chosen in names else [*names, chosen]
@@ -219,7 +219,7 @@ class FinetunePanel:
             self.curves.show() if on else self.curves.hide()
 
     def _on_news(self, news: News) -> None:
-        """How far it is."""
+        """Show the progress."""
         ui = self._ui
         if news.stage in _STAGES:
             begin, end = _STAGES[news.stage]
@@ -237,7 +237,7 @@ class FinetunePanel:
             ui.tuneLabel.text = _estimate(news, run.order, self._status.device_name(run.order.device))
 
     def _on_finished(self, outcome: Outcome) -> None:
-        """It is over."""
+        """Show the outcome and use the model."""
         ui, run = self._ui, self._logic.finetuning
         ui.tuneBar.value, ui.tuneBar.format = 0, ""
         ui.tuneLabel.text = _summary(outcome, run)
@@ -249,25 +249,25 @@ class FinetunePanel:
 
 
 def _estimate(news: News, order: Order, device: str) -> str:
-    """How long it takes, as measured so far."""
+    """Estimated duration, as measured so far."""
     left = duration(news.eta_s)
     if order.epochs is None:
-        return _("Training on {device}: it ends in about {left}, or earlier if nothing gets better.").format(device=device, left=left)
-    return _("About {total} for {epochs} epochs on {device}, {left} left; less if nothing gets better.").format(
+        return _("Training on {device}: about {left} left, less if validation Dice stops improving.").format(device=device, left=left)
+    return _("About {total} for {epochs} epochs on {device}, {left} left; less if validation Dice stops improving.").format(
         total=duration(news.spent_s + news.eta_s), epochs=order.epochs, device=device, left=left
     )
 
 
 def _summary(outcome: Outcome, run: Finetuning) -> str:
-    """What came of it, in some sentences."""
+    """Summary of a finished run."""
     if not outcome.model and outcome.error is None:
-        return _("It was stopped before there was a model.")
+        return _("Stopped before there was a model.")
     if not outcome.model:
-        return _("It failed; there is no model. It can be started again.")
+        return _("Training failed before there was a model. You can start it again.")
     if outcome.result is None:
-        return _("It ended before its time. The best model so far is kept as “{name}” and in use now.").format(name=outcome.model)
+        return _("Training ended early. The best model so far is kept as “{name}” and is now in use.").format(name=outcome.model)
     result = outcome.result
-    lines = [_("The model “{name}” is ready and in use now.").format(name=outcome.model)]
+    lines = [_("The model “{name}” is ready and now in use.").format(name=outcome.model)]
     if result["best_dice"] is not None:
         each = ", ".join(f"{label['name']} {label['dice']:.2f}" for label in result["labels"] if label["dice"] is not None)
         lines.append(

@@ -25,10 +25,10 @@ class ReferenceRow:
         self._changed = changed
         self._quiet = False
         self.volume = selector("vtkMRMLScalarVolumeNode", _("Scan the reference was drawn on"))
-        self.segmentation = selector("vtkMRMLSegmentationNode", _("Segmentation that shows what to look for"))
+        self.segmentation = selector("vtkMRMLSegmentationNode", _("Segmentation of the structure to find"))
         self.segments = qt.QToolButton()
         self.segments.popupMode = qt.QToolButton.InstantPopup
-        self.segments.toolTip = _("Segments that count; each one is looked for")
+        self.segments.toolTip = _("Segments to find; each one becomes a structure of the result")
         self.segments.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Preferred)
         self._menu = qt.QMenu(self.segments)
         self.segments.setMenu(self._menu)
@@ -41,7 +41,7 @@ class ReferenceRow:
 
     @property
     def complete(self) -> bool:
-        """Whether scan and segmentation are chosen."""
+        """True if scan and segmentation are chosen."""
         return self.volume.currentNode() is not None and self.segmentation.currentNode() is not None
 
     def chosen(self) -> list[str]:
@@ -49,7 +49,7 @@ class ReferenceRow:
         return list(self._chosen)
 
     def put(self, volume: slicer.vtkMRMLNode | None, segmentation: slicer.vtkMRMLNode | None, chosen: list[str]) -> None:
-        """Show a reference without telling anybody."""
+        """Show a reference without reporting a change."""
         self._quiet = True
         self.volume.setCurrentNode(volume)
         self.segmentation.setCurrentNode(segmentation)
@@ -58,7 +58,7 @@ class ReferenceRow:
         self.show_segments()
 
     def show_segments(self) -> None:
-        """Say on the button which segments count."""
+        """Show the chosen segments on the button."""
         segmentation = self.segmentation.currentNode()
         if segmentation is None:
             self.segments.text, self.segments.enabled = _("none"), False
@@ -70,7 +70,7 @@ class ReferenceRow:
         self.segments.text = ", ".join(names) if names else _("nothing drawn yet")
 
     def close(self) -> None:
-        """The line goes: its selectors stop watching the scene."""
+        """Detach the selectors of a removed line from the scene."""
         self._quiet = True
         self.volume.setMRMLScene(None)
         self.segmentation.setMRMLScene(None)
@@ -92,7 +92,7 @@ class ReferenceRow:
         self._changed()
 
     def _fill(self) -> None:
-        """The menu, made anew each time it opens: segments come and go."""
+        """Fill the menu, each time it opens: segments come and go."""
         self._menu.clear()
         self._actions = {}
         segmentation = self.segmentation.currentNode()
@@ -147,24 +147,24 @@ class ReferencesPanel:
         return self.rows[number] if 0 <= number < len(self.rows) else (self.rows[-1] if self.rows else None)
 
     def refresh(self) -> None:
-        """Segments were drawn, renamed or removed."""
+        """Show segments as they are now."""
         for row in self.rows:
             row.show_segments()
 
     def add(self) -> ReferenceRow:
-        """One more line, empty."""
+        """Add an empty line."""
         self._append(None, None, [])
         self._table.setCurrentCell(len(self.rows) - 1, 0)
         return self.rows[-1]
 
     def add_reference(self, volume: slicer.vtkMRMLNode, segmentation: slicer.vtkMRMLNode, segment_ids: list[str]) -> None:
-        """One more reference; takes the place of an unfinished line."""
+        """Add a reference, in place of an unfinished line."""
         row = next((row for row in self.rows if not row.complete), None) or self.add()
         row.put(volume, segmentation, segment_ids)
         self._store()
 
     def close(self) -> None:
-        """Let go of the parameters."""
+        """Detach from the parameters."""
         self._parameters = None
         self._clear()
 

@@ -1,4 +1,4 @@
-"""The table of results and what can be done with one."""
+"""The table of results and its buttons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = {
     c.WAITING: _("waiting"),
     c.RUNNING: _("running"),
     c.DONE: _("done"),
-    c.SKIPPED: _("was done"),
+    c.SKIPPED: _("skipped"),
     c.FAILED: _("failed"),
     c.STOPPED: _("stopped"),
 }
@@ -38,7 +38,7 @@ _KEYS: tuple[Callable[[Case], object], ...] = (
     lambda case: case.quality[quality.worst(case.quality)].rank if case.quality else None,
     lambda case: _note(case) or None,
 )
-"""What each column is sorted by; what is not known comes last."""
+"""Sort key of each column; unknown values come last."""
 
 
 class ResultsPanel:
@@ -74,13 +74,13 @@ class ResultsPanel:
         self._on_selection()
 
     def begin(self, cases: Sequence[Case]) -> None:
-        """A run has these targets."""
+        """Show the targets of a new run."""
         self._cases = list(cases)
         self._sorted_by = None
         self._rearrange(None)
 
     def update(self, case: Case) -> None:
-        """Something about a case changed; its line goes where it now belongs."""
+        """Show a case that changed, and move its line to its place in the order."""
         before = self._row(case)
         if before is None:
             return
@@ -95,17 +95,17 @@ class ResultsPanel:
         self._on_selection()
 
     def sort(self, column: int) -> None:
-        """A column's title was clicked: sorted by it, then the other way round, then in the order of the run."""
+        """Sort by a column; again: in reverse; a third time: in the order of the run."""
         known, turned = self._sorted_by or (-1, False)
         self._sorted_by = (column, False) if column != known else None if turned else (column, True)
         self._rearrange(self.selected())
 
     def refresh(self) -> None:
-        """Nodes came or went: what can be done with a result depends on them."""
+        """Update the buttons after nodes came or went."""
         self._on_selection()
 
     def clear(self) -> None:
-        """The scene is closed."""
+        """Remove all lines."""
         self.begin([])
 
     def selected(self) -> Case | None:
@@ -114,7 +114,7 @@ class ResultsPanel:
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
     def show_selected(self) -> None:
-        """Bring scan and result into the views."""
+        """Show scan and result in the views."""
         volume, segmentation = self._nodes()
         if volume is None:
             return
@@ -147,7 +147,7 @@ class ResultsPanel:
         self._on_selection()
 
     def _show_quality(self) -> None:
-        """The column takes room only where results were checked."""
+        """Show the column only if results were checked."""
         self._table.setColumnHidden(_QUALITY, not any(case.quality for case in self._cases))
 
     def _in_order(self) -> list[Case]:
@@ -204,7 +204,7 @@ class ResultsPanel:
     def _ask_export(self) -> None:
         name = self.selected().name
         path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Write the result"), f"{name}.seg.nrrd", "Segmentation (*.seg.nrrd);;Label map (*.nii.gz *.nrrd)"
+            slicer.util.mainWindow(), _("Export result"), f"{name}.seg.nrrd", "Segmentation (*.seg.nrrd);;Label map (*.nii.gz *.nrrd)"
         )
         if path:
             self.save_selected(Path(path))
@@ -218,7 +218,7 @@ class ResultsPanel:
 
 
 def _note(case: Case) -> str:
-    """What else there is to say, in one line."""
+    """Message and warnings in one line."""
     return " ".join([case.message, *case.warnings]).replace("\n", " ").strip()
 
 

@@ -1,4 +1,4 @@
-"""Selectors of a node of the scene that do not choose another one by themselves."""
+"""Selectors of a node of the scene that never choose one by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top of the window: whether everything is there, where the network computes, and the button that installs."""
+"""Top of the window: state of the packages, devices, and the button that installs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..processes.json_process import ChildProcess
 
 
 class StatusPanel:
-    """Checks, installs and tells.
+    """Checks and installs packages, and shows their state and the devices.
 
     Args:
         ui: the window's parts by name.
-        logic: for the worker's word on devices, and its log.
+        logic: for the worker's devices and log.
         failed: shows an error.
     """
 
@@ -39,7 +39,7 @@ class StatusPanel:
 
     @property
     def ready(self) -> bool:
-        """Whether a run can begin, as far as is known: until the check has run, a PyTorch that is there counts as one that works."""
+        """True if the packages work; until the check has run, an installed PyTorch counts as working."""
         if self.readiness is not None:
             return self.readiness.ready
         return install.torch_at_hand()
@@ -53,12 +53,12 @@ class StatusPanel:
         return "" if self.ready else _("PyTorch is not installed yet: see Status, Install…")
 
     def enter(self) -> None:
-        """Check once, in a process of its own; nothing is installed."""
+        """Check the packages once, in a process of their own; nothing is installed."""
         if self.readiness is None and self._probe is None and not slicer.app.testingEnabled():
             self.check()
 
     def check(self, then: Callable[[], None] = lambda: None) -> None:
-        """Really import the packages, in a process of its own, and tell what came of it.
+        """Import the packages in a process of their own, and show the result.
 
         Args:
             then: called afterwards.
@@ -83,21 +83,21 @@ class StatusPanel:
 
     @property
     def gpu(self) -> bool:
-        """Whether the worker has told of a device other than the processor."""
+        """True if the worker has reported a device other than the processor."""
         return any(device["name"] != "cpu" for device in self._devices)
 
     def device_name(self, wanted: str) -> str:
-        """Where it is computed if this is wanted; automatic is the fastest device the worker told of."""
+        """Name of the device used for a choice; automatic is the fastest one the worker reported."""
         return self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
 
     def show_worker(self) -> None:
-        """Which devices there are and how much memory of them is free: the worker that started has told."""
+        """Show the devices of the worker that started, with their free memory."""
         self._devices = self._logic.engine.client.worker["devices"]
         self.devices_changed(self._devices)
         self._show()
 
     def close(self) -> None:
-        """The window goes: nobody waits for the check any more."""
+        """Stop the check."""
         process, self._probe = self._probe, None
         if process is not None:
             process.kill()
@@ -111,7 +111,7 @@ class StatusPanel:
         self.changed()
 
     def _show(self) -> None:
-        """What is there, in a line or two."""
+        """Show the state of packages and devices."""
         found = self.readiness
         if self._probe is not None:
             lines = [_("Checking the packages…")]
@@ -119,9 +119,9 @@ class StatusPanel:
             lines = [_("PyTorch {version}").format(version=found.torch) if found.torch else _("PyTorch is not installed.")]
             lines += [text for text in (found.broken, found.device_note) if text]
         elif self.ready:
-            lines = [_("PyTorch is there.")]
+            lines = [_("PyTorch is installed.")]
         else:
-            lines = [_("PyTorch is not installed yet. Install… says what it would do before it does it.")]
+            lines = [_("PyTorch is not installed yet. Install… shows what it will do and asks first.")]
         if install.restart_pending():
             lines.append(_("Restart Slicer to finish the installation."))
         lines += [_device_line(device) for device in self._devices]
@@ -138,7 +138,7 @@ class StatusPanel:
         if chosen.obstacle:
             slicer.util.warningDisplay(chosen.obstacle, windowTitle=_("MASS"))
         elif not chosen.packages:
-            slicer.util.infoDisplay(_("Everything that is needed is installed."), windowTitle=_("MASS"))
+            slicer.util.infoDisplay(_("All required packages are installed."), windowTitle=_("MASS"))
         elif slicer.util.confirmOkCancelDisplay(_("Install into Slicer?") + "\n\n" + chosen.text(), windowTitle=_("MASS")):
             self._do(chosen)
 
@@ -154,18 +154,18 @@ class StatusPanel:
             self.check()
             return
         if restart and slicer.util.confirmYesNoDisplay(
-            _("Slicer must be restarted to use what was installed. Restart now?"), windowTitle=_("MASS")
+            _("Slicer must be restarted to use the new packages. Restart now?"), windowTitle=_("MASS")
         ):
             slicer.util.restart()
             return
         self.check()
 
     def _show_log(self) -> None:
-        text = "\n".join(self._logic.log) or _("Nothing was reported yet.")
-        slicer.util.infoDisplay(_("What the worker reported is behind “Show details”."), windowTitle=_("MASS"), detailedText=text)
+        text = "\n".join(self._logic.log) or _("The log is empty.")
+        slicer.util.infoDisplay(_("See “Show details” for the worker's log."), windowTitle=_("MASS"), detailedText=text)
 
     def _release(self) -> None:
-        """End the worker, and with it everything it holds."""
+        """End the worker and free its memory."""
         self._logic.close()
         self._devices = []
         self._show()

@@ -44,7 +44,7 @@ class TargetsPanel(ScanList):
         self.refresh()
 
     def refresh(self) -> None:
-        """Volumes came, went or were renamed."""
+        """Show volumes and files as they are now."""
         if self._parameters is None:
             self._table.setRowCount(0)
             return
@@ -112,7 +112,7 @@ def _of_volume(node: slicer.vtkMRMLScalarVolumeNode, *, all_frames: bool) -> lis
 
 
 def _of_file(entry: str) -> Case:
-    """The case of a line that was added."""
+    """The case of a stored line."""
     if entry.startswith(dicom.SCHEME):
         uid = entry.removeprefix(dicom.SCHEME)
         return Case(dicom.series_name(uid), series=uid)

@@ -1,4 +1,4 @@
-"""The window: connects its parts with parameters and logic; decides what can be pressed and says why not."""
+"""The window: connects its parts with parameters and logic, enables its buttons and gives the reason where one is disabled."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _WIDE = {
 """Columns of each table that share the room the others leave; those are as wide as what they hold."""
 _NARROWEST = 48
 """Pixels of a column."""
-_COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("were done before")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
+_COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("skipped")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
 
 
 class Window(VTKObservationMixin):
@@ -70,7 +70,7 @@ class Window(VTKObservationMixin):
         self._refresh_due = False
         self._reread_due = False
         self._closed = False
-        """Whether the window is gone; timers and processes may still call it."""
+        """True once the window is gone; timers and processes may still call it."""
         _fit_columns(ui)
         self._say("")
         filled = [(ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)]
@@ -118,7 +118,7 @@ class Window(VTKObservationMixin):
         self.drawing.enter()
 
     def exit(self) -> None:
-        """Let go of keyboard and views; a run goes on."""
+        """Release keyboard and views; a run continues."""
         self.drawing.exit()
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class Window(VTKObservationMixin):
         self.status.close()
 
     def on_scene_start_close(self) -> None:
-        """The scene's nodes are about to go: a run that needs them is stopped."""
+        """Stop a run that needs the scene, whose nodes are about to go."""
         self.drawing.leave()
         self.logic.forget_scene()
         self._let_go()
@@ -140,30 +140,30 @@ class Window(VTKObservationMixin):
         self._show_idle("")
 
     def on_scene_changed(self) -> None:
-        """Nodes came or went. Answered once for many changes, and when they are complete: a new volume has no image yet."""
+        """Refresh after nodes came or went: once for many changes, and when they are complete, for a new volume has no image yet."""
         if not self._refresh_due:
             self._refresh_due = True
             qt.QTimer.singleShot(0, self._refresh)
 
     def on_scene_imported(self) -> None:
-        """A scene was loaded, its parameters with it."""
+        """Show the parameters of a scene that was loaded."""
         self._reread_due = True
         self.on_scene_changed()
 
     def segment(self) -> None:
-        """The button."""
+        """Start a run."""
         self._begin(self.choice.task())
 
     def adapt(self) -> None:
-        """The button beside it: first fit what the references teach to them, then segment."""
+        """Start a run that adapts to the references first."""
         self._begin(self.choice.references(), adapt_s=self.parameters.adaptSeconds)
 
     def cancel(self) -> None:
-        """Stop the run; done within two seconds."""
+        """Stop the run, within two seconds."""
         self.logic.cancel()
 
     def resume(self) -> None:
-        """Go on where a run was stopped."""
+        """Continue a run with the targets that are not done."""
         try:
             self.logic.resume(self.run)
         except MassError as error:
@@ -172,7 +172,7 @@ class Window(VTKObservationMixin):
         self._show_begun()
 
     def why_not(self) -> str:
-        """Why a run cannot begin; empty: it can."""
+        """Reason why a run cannot begin; empty if it can."""
         parameters = self.parameters
         if parameters is None:
             return _("There is no scene.")
@@ -185,15 +185,15 @@ class Window(VTKObservationMixin):
         return ""
 
     def update(self) -> None:
-        """What can be pressed depends on what is chosen."""
+        """Enable the buttons that can be used, and show the reason for the others."""
         if self._closed:
             return
         reason = self.why_not()
         self.ui.segmentButton.enabled = not reason
-        self.ui.segmentButton.toolTip = reason or _("Looks for the structures in every target (the scene's segments stay as they are)")
+        self.ui.segmentButton.toolTip = reason or _("Segment all ticked targets. Existing segments are not changed")
         reason = reason or self.choice.why_not_adapt()
         self.ui.adaptButton.enabled = not reason
-        self.ui.adaptButton.toolTip = reason or _("Fits what the references teach to them for {seconds} s, then segments with that").format(
+        self.ui.adaptButton.toolTip = reason or _("Adapt to the references for {seconds} s, then segment all ticked targets").format(
             seconds=self.parameters.adaptSeconds
         )
         self.ui.cancelButton.enabled = self.logic.segmenting
@@ -211,7 +211,7 @@ class Window(VTKObservationMixin):
         self.features.update(self.status.why_not())
 
     def show_error(self, error: Exception) -> None:
-        """Tell what went wrong and what to do; the traceback of a defect goes behind “Show details”."""
+        """Show an error with its cure; the traceback of a defect goes behind “Show details”."""
         told = error_of(failure(error))
         text = told.message + (f"\n\n{told.cure}" if told.cure else "")
         slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(told, "details", ""))
@@ -281,12 +281,12 @@ class Window(VTKObservationMixin):
         self._show_begun()
 
     def _use_finetuned(self, name: str) -> None:
-        """A model is ready."""
+        """Use a model that is ready."""
         self.models.refresh()
         self.choice.use_model(name)
 
     def _model_moved(self, name: str, to: str) -> None:
-        """A model got another name, or none: it was deleted."""
+        """Follow a model that was renamed, or deleted (empty name)."""
         if self.parameters is not None and self.parameters.weights == name:
             self.choice.use_model(to) if to else self.choice.model_gone()
         self.update()
@@ -310,7 +310,7 @@ class Window(VTKObservationMixin):
 
     def _worker_started(self, again: bool) -> None:
         if again:
-            self._say(_("The worker was started anew. The scene is as it was."))
+            self._say(_("The worker was restarted. The scene is unchanged."))
         self.status.show_worker()
 
     def _on_progress(self, progress: Progress) -> None:
@@ -333,14 +333,14 @@ class Window(VTKObservationMixin):
             self.show_error(error)
 
     def _offer_processor(self, run: Run) -> None:
-        """The graphics card's memory did not suffice: with the user's consent the processor does the rest."""
-        text = _("The memory of the graphics card does not suffice.\n\nGo on with the processor? It takes longer; what is done stays.")
+        """Offer to continue on the processor after the graphics card ran out of memory."""
+        text = _("The graphics card ran out of memory.\n\nContinue on the processor? That takes longer; finished results are kept.")
         if slicer.util.confirmYesNoDisplay(text, windowTitle=_("MASS")):
             run.settings = replace(run.settings, device="cpu")
             self.resume()
 
     def _show_begun(self) -> None:
-        """A run is on, unless there was nothing to do: then it is over by now."""
+        """Show a run that has begun, or its summary if there was nothing to do."""
         self._show_idle("" if self.logic.busy else _summary(self.run))
         self.update()
 
@@ -350,13 +350,13 @@ class Window(VTKObservationMixin):
         self._say(message)
 
     def _say(self, message: str) -> None:
-        """Below the bar, where an empty line takes no room."""
+        """Show a message below the bar; an empty one takes no room."""
         self.ui.messageLabel.text = message
         self.ui.messageLabel.visible = bool(message)
 
 
 def _fit_columns(ui: object) -> None:
-    """Make all columns of the tables fit, whatever the width of the window."""
+    """Fit all columns of the tables to any width of the window."""
     for name, wide in _WIDE.items():
         table = getattr(ui, name)
         header = table.horizontalHeader()
@@ -366,7 +366,7 @@ def _fit_columns(ui: object) -> None:
 
 
 def _summary(run: Run) -> str:
-    """A sentence about a run that is over, with what its references call for attention to."""
+    """Summary of a finished run, with the warnings about its references."""
     counts = [(sum(case.status == status for case in run.cases), word) for status, word in _COUNTED]
     parts = [f"{count} {word}" for count, word in counts if count]
     where = _(" (on {device})").format(device=run.device) if run.device else ""

@@ -34,7 +34,7 @@ class Download:
 
     @property
     def running(self) -> bool:
-        """Whether its process runs."""
+        """True while its process runs."""
         return self._process.running
 
     def _on_message(self, message: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ class ProcessTransport:
         self._process.wait_for_end(_KILL_MS)
 
     def running(self) -> bool:
-        """Whether it runs."""
+        """True while it runs."""
         if self._process is None:
             return False
         if self._closing:  # nobody runs the event loop then, which would notice its end
@@ -86,10 +86,10 @@ class ProcessTransport:
 
 
 class Engine:
-    """Owns the client and what keeps it going; the worker starts with the first request.
+    """Owns the client of the worker and its timer; the worker starts with the first request.
 
     Args:
-        log: gets what the worker says for the record.
+        log: gets the lines of the worker's log.
         started: called when a worker has started; True: again, after it died or was killed.
     """
 
@@ -101,7 +101,7 @@ class Engine:
         self._timer.start()
 
     def close(self) -> None:
-        """End the worker; nothing of it is left running."""
+        """End the worker and all its processes."""
         self._timer.stop()
         self._timer.disconnect("timeout()", self.client.tick)
         self.client.close()

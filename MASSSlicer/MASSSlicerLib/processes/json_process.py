@@ -43,7 +43,7 @@ class ChildProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """True while it runs."""
         return self._process.state() != qt.QProcess.NotRunning
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Which structures label maps hold: a script for the Python that runs the worker, in a process of its own, with mass_core on PYTHONPATH.
+"""Reads which labels label maps contain: a script for the Python that runs the worker, with mass_core on PYTHONPATH.
 
 Reads a JSON list of files from standard input and prints a line for each: `mask` with `labels` (value, name, colour, terminology), or with
 `error`. One label map is in memory at a time, and not in that of Slicer.
@@ -14,7 +14,7 @@ MARK = "MASSSlicer-survey "
 
 
 def main() -> None:
-    """Look at one file after the other."""
+    """Read one file after the other."""
     here = str(Path(__file__).resolve().parent)  # its files are Slicer's, and must not hide those of libraries
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
     for mask in json.load(sys.stdin):
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _looked_at(mask: str) -> dict[str, object]:
-    """What a label map holds, or why that cannot be told."""
+    """Labels of a label map, or why they cannot be read."""
     import numpy as np
 
     from mass_core.errors import MassError

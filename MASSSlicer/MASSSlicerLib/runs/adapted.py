@@ -1,4 +1,4 @@
-"""A task that was adapted to references: good for these references, as they were, with these weights."""
+"""A task adapted to references, valid while these and the weights do not change."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .order import Reference, Settings
 
 @dataclass(frozen=True)
 class Adapted:
-    """What Adapt made."""
+    """Result of Adapt."""
 
     file: Path
     seconds: float
     dice: tuple[float, float]
     """On views of the references, before and after."""
     of: tuple
-    """State of what it was made of."""
+    """State of the references and settings it was made with."""
 
     def text(self) -> str:
-        """What it is, in a sentence."""
-        text = _("Looks for what the references show: adapted task ({seconds:.0f} s). Dice on them: {before:.2f}, adapted {after:.2f}.")
+        """Description in a sentence."""
+        text = _("Uses the task adapted to the references ({seconds:.0f} s). Dice on them: {before:.2f} before, {after:.2f} after.")
         return text.format(seconds=self.seconds, before=self.dice[0], after=self.dice[1])
 
 
 def state(references: Sequence[Reference], settings: Settings) -> tuple:
-    """Changes whenever references, or what would be learned from them, change; noticed without looking at a voxel."""
+    """Fingerprint of references and settings, without reading a voxel."""
     return (settings.weights, settings.recipe, *map(_reference_state, references))
 
 

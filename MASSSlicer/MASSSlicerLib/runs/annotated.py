@@ -23,7 +23,7 @@ class Annotated:
 
     name: str
     styles: dict[str, LabelStyle]
-    """What is marked, by name."""
+    """Structures by name."""
     reference: Reference | None = None
     """Scan and segmentation of the scene."""
     image: Path | None = None
@@ -38,7 +38,7 @@ class Structure:
 
     style: LabelStyle
     cases: int
-    """How many scans show it."""
+    """Number of scans that show it."""
 
 
 def of_scene(reference: Reference) -> Annotated:
@@ -51,7 +51,7 @@ def of_scene(reference: Reference) -> Annotated:
     name = segmentation.GetName()
     shown = list(scene.label_styles(segmentation, reference.chosen()).values())
     if not shown:
-        raise InputError(_("The segmentation “{name}” has no segment.").format(name=name), _("Draw one first, or untick it."))
+        raise InputError(_("The segmentation “{name}” has no segment.").format(name=name), _("Draw one first, or untick the segmentation."))
     return Annotated(name, _by_name(shown, name, _("Rename one of them.")), reference=reference)
 
 
@@ -68,7 +68,7 @@ def of_files(image: Path, mask: Path, found: Sequence[Mapping[str, Any]], names:
         InputError: if nothing is marked, or two numbers have one name.
     """
     if not found:
-        raise InputError(_("The label map {mask} is empty.").format(mask=mask), _("Take it out of the folder, or fill it."))
+        raise InputError(_("The label map {mask} is empty.").format(mask=mask), _("Remove it from the folder, or add labels to it."))
     unnamed = _("label {value}")
     styles = {label["value"]: LabelStyle.of(label, names.get(label["value"]) or unnamed.format(value=label["value"])) for label in found}
     shown = _by_name(list(styles.values()), str(mask), _("Give each structure a name of its own."))
@@ -99,8 +99,8 @@ def numbers(cases: Sequence[Annotated], wanted: Sequence[str]) -> dict[str, int]
                 one = _("{name} is {value}").format(name=name, value=value)
                 two = _("{name} is {value}").format(name=other or name, value=found[other or name])
                 raise InputError(
-                    _("Label maps disagree: in {mask} {one}, in others {two}.").format(mask=case.mask, one=one, two=two),
-                    _("Give a structure the same number in all of them, or load them as segmentations: those go by name."),
+                    _("Label maps disagree: in {mask}, {one}; in others, {two}.").format(mask=case.mask, one=one, two=two),
+                    _("Give each structure the same number in all of them, or load them as segmentations, which are matched by name."),
                 )
     free = (value for value in range(1, 1 << 16) if value not in found.values())
     for name in wanted:
@@ -110,7 +110,7 @@ def numbers(cases: Sequence[Annotated], wanted: Sequence[str]) -> dict[str, int]
 
 
 def _by_name(styles: Sequence[LabelStyle], where: str, cure: str) -> dict[str, LabelStyle]:
-    """Looks by name.
+    """Styles by name.
 
     Raises:
         InputError: if two have the same.
@@ -118,5 +118,5 @@ def _by_name(styles: Sequence[LabelStyle], where: str, cure: str) -> dict[str, L
     names = [style.name for style in styles]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(_("Two structures in “{where}” are called “{name}”.").format(where=where, name=twice), cure)
+        raise InputError(_("Two structures in “{where}” have the name “{name}”.").format(where=where, name=twice), cure)
     return dict(zip(names, styles, strict=True))

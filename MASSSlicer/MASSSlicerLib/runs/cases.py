@@ -1,4 +1,4 @@
-"""The targets of a run, what became of each, and the table of it."""
+"""The targets of a run, their results, and the table of both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Case:
     """Of a volume that shows a sequence; None: the volume as it is shown."""
     status: str = WAITING
     message: str = ""
-    """Why it failed and what to do, or what else the user should know."""
+    """Reason of a failure with its cure, or a note for the user."""
     seconds: float = 0.0
     volumes_ml: dict[str, float] = field(default_factory=dict)
     """By name of the structure."""
@@ -43,16 +43,16 @@ class Case:
 
     @property
     def over(self) -> bool:
-        """Whether a resumed run passes it by."""
+        """True if a resumed run skips it."""
         return self.status in (DONE, SKIPPED)
 
     def reset(self) -> None:
-        """Make ready for another try."""
+        """Forget the result, for another try."""
         self.status, self.message, self.seconds, self.volumes_ml, self.quality, self.warnings = WAITING, "", 0.0, {}, {}, ()
 
 
 def output_paths(cases: Sequence[Case], folder: Path, ending: str) -> list[Path]:
-    """Where the results of cases go, one name each whatever characters their names have, numbered where names repeat."""
+    """Files of the results of cases, with characters no file name may have replaced, numbered where names repeat."""
     taken: set[str] = set()
     paths = []
     for case in cases:

@@ -26,7 +26,7 @@ _STAGES = {
     "place": (0.95, 0.98),
     "write": (0.98, 1.0),
 }
-"""Where a stage of the worker begins and ends within the bar."""
+"""Begin and end of the worker's stages on the bar."""
 
 
 class FeaturesRun:
@@ -37,7 +37,7 @@ class FeaturesRun:
         exports: files of volumes, kept from run to run.
         volume: the scan to look at.
         settings: weights, device and the fields of a recipe.
-        log: gets the traceback of what is the program's own fault.
+        log: gets the traceback of a defect of the program.
         progressed: called with a `Progress`.
         finished: called once, with the error or None; `node` is there if all went well.
     """
@@ -91,7 +91,7 @@ class FeaturesRun:
     def _advance(self, stage: str, fraction: float, eta_s: float | None) -> None:
         begin, end = _STAGES.get(stage, (0.0, 1.0))
         done = begin + (end - begin) * fraction
-        text = _("What the network sees in {name}: {percent:.0%}").format(name=self._name, percent=done)
+        text = _("Features of {name}: {percent:.0%}").format(name=self._name, percent=done)
         self._progressed(Progress(text, done, eta_s if stage == "features" else None))
 
     def _done(self, reply: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ class FeaturesRun:
     def _volume(self) -> slicer.vtkMRMLScalarVolumeNode:
         volume = slicer.mrmlScene.GetNodeByID(self._volume_id)
         if volume is None:
-            raise InputError(_("The volume “{name}” was removed.").format(name=self._name), _("Load it again to look inside."))
+            raise InputError(_("The volume “{name}” was removed.").format(name=self._name), _("Load it again to show its features."))
         return volume
 
     def _end(self, error: MassError | None) -> None:

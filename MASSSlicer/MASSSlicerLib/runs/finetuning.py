@@ -1,6 +1,6 @@
-"""A finetuning run: annotated scans are written to files one after the other, the worker trains on them, a model is left.
+"""A finetuning run: annotated scans are written to files one after the other, and the worker trains a model on them.
 
-Nothing here knows of windows and buttons: callbacks tell how far it is. Once the files are written, the scene is not needed any more.
+Nothing here knows of windows and buttons: progress arrives by callbacks. Once the files are written, the scene is not needed any more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BEST = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a finetuning run is asked for."""
+    """Request of a finetuning run."""
 
     cases: tuple[Annotated, ...]
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Order:
     name: str
     """Of the model."""
     weights: str = "small"
-    """What it starts from."""
+    """Weights to start from."""
     device: str = "auto"
     precision: str = "auto"
     epochs: int | None = None
@@ -54,7 +54,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """How far a run is."""
+    """Progress of a finetuning run."""
 
     stage: str
     """write (files, by Slicer); prepare, encode, train, validate (by the worker)."""
@@ -69,12 +69,12 @@ class News:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a run."""
+    """Outcome of a finetuning run."""
 
     error: MassError | None = None
-    """What ended it before its time, if anything did."""
+    """Error that ended it early, if any."""
     result: dict[str, Any] | None = None
-    """The worker's; None: it could not tell any more."""
+    """The worker's result; None if it ended without one."""
     model: str = ""
     """Name of the model that is there now; empty: none."""
 
@@ -102,7 +102,7 @@ class Finetuning:
         self.order = order
         self.active = False
         self.stopping = False
-        """Whether it was asked to stop and the best model is being written."""
+        """True after `stop`, while the best model is being written."""
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
@@ -116,7 +116,7 @@ class Finetuning:
 
     @property
     def needs_scene(self) -> bool:
-        """Whether files are still being written."""
+        """True while files are still being written."""
         return self.active and self._call is None
 
     def start(self) -> None:
@@ -127,7 +127,7 @@ class Finetuning:
         """
         wanted = set(self.order.classes)
         if not wanted:
-            raise InputError(_("No class is chosen."), _("Tick at least one structure to learn."))
+            raise InputError(_("No structure is chosen."), _("Tick at least one structure to learn."))
         self._cases = [case for case in self.order.cases if wanted & set(case.styles)]
         if not self._cases:
             raise InputError(_("No annotated scan is chosen."), _("Tick scans with a segmentation, or add a folder."))
@@ -146,14 +146,14 @@ class Finetuning:
             self._call.cancel()
 
     def abandon(self) -> None:
-        """End it at once: the worker goes, or what the run needs. The best model so far is kept."""
+        """End it at once; the best model so far is kept."""
         call, self._call = self._call, None
         self._end()
         if call is not None:
             call.cancel()
 
     def _later(self, step: Callable[[], None]) -> None:
-        """Let Slicer do what else there is first."""
+        """Run a step once Slicer has handled its other events."""
         qt.QTimer.singleShot(0, step)
 
     def _write_next(self) -> None:
@@ -170,7 +170,7 @@ class Finetuning:
         self._later(self._write_next if len(self._files) < len(self._cases) else self._send)
 
     def _written(self, case: Annotated) -> dict[str, Any]:
-        """A case as the worker wants it."""
+        """Write a case and return its parameters for the worker."""
         numbers = {name: self.numbers[name] for name in case.styles if name in self.numbers}
         if case.reference is None:
             return {"image": str(case.image), "mask": str(case.mask), "labels": sorted(numbers.values())}
@@ -185,7 +185,7 @@ class Finetuning:
         return {"image": str(place), "mask": str(mask), "labels": sorted(numbers.values())}
 
     def _send(self) -> None:
-        """Everything is written: the worker's turn."""
+        """Send the request once all files are written."""
         if not self.active:
             return
         order, known = self.order, annotated.classes(self._cases)
@@ -217,7 +217,7 @@ class Finetuning:
         self._end(result=reply["result"])
 
     def _end(self, error: MassError | None = None, *, result: dict[str, Any] | None = None) -> None:
-        """It is over; the best model is saved if the worker could not, and the files go."""
+        """Finish: save the best model if the worker could not, and delete the files."""
         if not self.active:
             return
         self.active, self._call = False, None

@@ -104,7 +104,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _is_scan(path: Path) -> bool:
-    """Whether an image file is neither a mask nor a result, by its name."""
+    """True if the name of an image file is neither that of a mask nor of a result."""
     name = stem(path)
     return not path.name.lower().endswith(".seg.nrrd") and not _MASK.search(name) and not _PROBABILITIES.search(name)
 

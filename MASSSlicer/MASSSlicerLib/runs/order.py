@@ -1,4 +1,4 @@
-"""What a run is asked for: references, settings, a destination; and how it tells how far it is."""
+"""References, settings and destination of a run, and its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..scene import exchange as scene
 
 @dataclass(frozen=True)
 class Reference:
-    """A scan with the segments that say what to look for."""
+    """A scan with the segments to find."""
 
     volume: slicer.vtkMRMLScalarVolumeNode
     segmentation: slicer.vtkMRMLSegmentationNode
@@ -29,7 +29,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to segment; what is left out is as the weights record it."""
+    """Settings of a segmentation; options left out are those recorded with the weights."""
 
     weights: str = "small"
     device: str = "auto"
@@ -41,7 +41,7 @@ class Settings:
     """Also estimate how good each result is; takes longer."""
 
     def params(self) -> dict[str, Any]:
-        """As every method of the worker wants them."""
+        """As parameters of the worker's methods."""
         return {
             "weights": self.weights,
             "device": self.device,
@@ -53,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go: into the scene, or into a folder."""
+    """Destination of results: the scene or a folder."""
 
     into: slicer.vtkMRMLSegmentationNode | None = None
     """Existing segmentation that gets the new segments; None: a new one for each target."""
@@ -68,7 +68,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     text: str
     fraction: float
@@ -78,7 +78,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """As people say it."""
+    """Duration in words."""
     if seconds < 90:
         return _("{seconds:.0f} s").format(seconds=max(1, seconds))
     if seconds < 90 * 60:

@@ -1,4 +1,4 @@
-"""How good a result is likely to be, as the worker estimates it for each structure (docs/quality.md)."""
+"""Estimated quality of a result for each structure (docs/quality.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORST_FIRST = (UNRELIABLE, CHECK, GOOD)
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one structure in one scan."""
+    """Estimated quality of one structure in one scan."""
 
     flag: str
     """good, check or unreliable."""
@@ -26,16 +26,16 @@ class Quality:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Quality:
-        """As the worker tells it."""
+        """From the worker's reply."""
         return cls(told["flag"], told["expected_dice"], tuple(told["reasons"]))
 
     @property
     def rank(self) -> tuple[int, float]:
-        """Sorts the worst first."""
+        """Sort key, the worst first."""
         return _WORST_FIRST.index(self.flag), 1.0 if self.expected_dice is None else self.expected_dice
 
     def text(self) -> str:
-        """As the table shows it."""
+        """Text in the table."""
         return WORDS[self.flag] if self.expected_dice is None else f"{WORDS[self.flag]} {self.expected_dice:.2f}"
 
 
@@ -45,7 +45,7 @@ def worst(qualities: Mapping[str, Quality]) -> str | None:
 
 
 def summary(qualities: Mapping[str, Quality]) -> str:
-    """The worst one in a word; named where there are several."""
+    """The worst quality in a word, with its structure where there are several."""
     name = worst(qualities)
     if name is None:
         return ""

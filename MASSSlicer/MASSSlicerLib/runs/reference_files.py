@@ -20,7 +20,7 @@ from .order import Reference
 
 @dataclass
 class Written:
-    """References that were written out."""
+    """References as files."""
 
     masks: list[tuple[slicer.vtkMRMLScalarVolumeNode, Path]] = field(default_factory=list)
     """Label maps, each with its scan."""
@@ -39,7 +39,7 @@ class Written:
 
     @property
     def there(self) -> bool:
-        """Whether the scans still are in the scene."""
+        """True while all scans are in the scene."""
         return all(volume.GetScene() is not None for volume, _mask in self.masks)
 
 

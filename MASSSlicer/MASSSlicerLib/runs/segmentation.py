@@ -1,6 +1,6 @@
 """A run: references are encoded, or adapted to, once; then every target is segmented, one after the other, while Slicer stays usable.
 
-Nothing here knows of windows and buttons: callbacks tell how far it is.
+Nothing here knows of windows and buttons: progress arrives by callbacks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STAGES = {
     "place": (0.95, 0.99),
     "write": (0.99, 1.0),
 }
-"""Where a stage of the worker begins and ends within a target's share of the bar."""
+"""Begin and end of the worker's stages within a target's share of the bar."""
 _CHECKED = {**_STAGES, "encode": (0.04, 0.05), "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
 """With results that are checked."""
 _REFERENCES, _ADAPTED = 0.05, 0.4
@@ -52,10 +52,10 @@ class Run:
         exports: files of volumes, kept from run to run.
         task: references to encode, or a task file; None: the weights know it themselves.
         cases: targets in order; their status is kept here.
-        adapt_s: seconds in which what the references taught is fitted to them; 0: it is taken as it is.
+        adapt_s: seconds of adapting to the references; 0: none.
         settings: how to segment.
         destination: where results go.
-        log: gets the traceback of what is the program's own fault.
+        log: gets the traceback of a defect of the program.
         changing: called with an existing segmentation before segments are added to it: the moment to save a state for undo.
         changed: called with a case whenever something about it changed.
         progressed: called with a `Progress`.
@@ -83,7 +83,7 @@ class Run:
         self.destination = destination
         self.task_file: Path | None = task if isinstance(task, Path) else None
         self.adapted: dict[str, Any] | None = None
-        """What the worker told of adapting, once that is done."""
+        """The worker's result of adapting, once that is done."""
         self.found: dict[int, LabelStyle] = {}
         self.warnings: tuple[str, ...] = ()
         self.device = ""
@@ -91,7 +91,7 @@ class Run:
         self.flat: list[str] = []
         """IDs of new segmentations that are to get the surface their references have: that takes Slicer seconds, so not during the run."""
         self.memory_short = False
-        """Whether something failed for want of memory."""
+        """True if something failed for lack of memory."""
         self._client, self._exports = client, exports
         self._references = () if task is None or isinstance(task, Path) else tuple(task)
         self._adapt_s = adapt_s
@@ -126,7 +126,7 @@ class Run:
             raise
 
     def resume(self) -> None:
-        """Go on with the targets that are not done: those that were stopped, failed or never came up.
+        """Continue with the targets that are not done: stopped, failed or never begun.
 
         Raises:
             MassError: as `start`.
@@ -162,7 +162,7 @@ class Run:
 
     def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
         last = "adapt" if self._adapt_s else "encode"
-        text = _("Adapting to the references") if stage == "adapt" else _("Looking at the references")
+        text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
         self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
 
     def _encoded(self, reply: dict[str, Any]) -> None:
@@ -192,7 +192,7 @@ class Run:
         output = self._outputs.get(id(case))
         if output is not None and output.exists() and self.destination.skip_done:
             case.output = output
-            self._set(case, c.SKIPPED, _("Its result exists."))
+            self._set(case, c.SKIPPED, _("Its result file already exists."))
             return False
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
@@ -223,22 +223,22 @@ class Run:
         return True
 
     def _what(self) -> dict[str, Any]:
-        """What to look for, for the worker: a task; to check results the references, which tell more; or nothing, with a model."""
+        """Task parameters for the worker: a task file; references, where results are checked; or nothing, with a model."""
         checked = {"assess": True} if self.settings.assess else {}
         if checked and self._taught is not None and self._taught.there:
             return {**checked, **self._taught.params(self._exports)}
         return checked | ({"task": str(self.task_file)} if self.task_file is not None else {})
 
     def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
-        """Put a result where it belongs."""
+        """Store a result."""
         result, self.device = reply["result"], reply.get("device", "")
         for label in result["labels"]:
             self.found.setdefault(label["value"], LabelStyle.of(label))
         case.volumes_ml = {label["name"]: label["ml"] for label in result["labels"]}
         case.quality = {label["name"]: Quality.of(label["quality"]) for label in result["labels"] if label.get("quality")}
         missing = [name for name, ml in case.volumes_ml.items() if not ml]
-        nothing = (_("Nothing was found of {names}.").format(names=", ".join(missing)),) if missing else ()
-        itself = (_("This scan is a reference itself."),) if case.volume_id in self._reference_ids else ()
+        nothing = (_("Not found: {names}.").format(names=", ".join(missing)),) if missing else ()
+        itself = (_("This scan is itself a reference."),) if case.volume_id in self._reference_ids else ()
         case.warnings = (*nothing, *itself, *result["warnings"])
         try:
             self._keep(case, label_file)
@@ -251,7 +251,7 @@ class Run:
         self._next()
 
     def _keep(self, case: Case, label_file: Path) -> None:
-        """Into the scene or into a file."""
+        """Store a result in the scene or in a file."""
         output = self._outputs.get(id(case))
         if output is not None:
             write_bytes(output, label_file.read_bytes())
@@ -262,7 +262,7 @@ class Run:
             self._keep_volume(case, label_file)
 
     def _keep_volume(self, case: Case, label_file: Path) -> None:
-        """Into the scene, beside the target."""
+        """Store a result in the scene, beside the target."""
         into = self.destination.into
         if into is not None and into.GetScene() is None:
             raise InputError(_("The segmentation for the results was removed."), _("Choose another one, and segment this target again."))
@@ -277,7 +277,7 @@ class Run:
             self.flat.append(case.segmentation_id)
 
     def _keep_frame(self, case: Case, label_file: Path) -> None:
-        """Into the sequence of results beside that of the volume."""
+        """Store a result in the sequence of results beside that of the volume."""
         shown = self._volume(case)
         name = self.destination.name.replace("{target}", shown.GetName())
         with sequences.frame_volume(shown, case.frame) as frame:
@@ -297,7 +297,7 @@ class Run:
         return case.path or self._exports.volume(self._volume(case))
 
     def _let_go(self, case: Case, target: Path) -> None:
-        """Links to a series, and the file of a frame, have served; a volume's file is kept for the next run."""
+        """Delete the links to a series or the file of a frame; a volume's file is kept for the next run."""
         if case.series:
             shutil.rmtree(target, ignore_errors=True)
         elif case.frame is not None:
@@ -316,7 +316,7 @@ class Run:
         return volume
 
     def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
-        """Tell how far the whole run is."""
+        """Report the progress of the whole run."""
         begin, end = (_CHECKED if self.settings.assess else _STAGES).get(stage, (0.0, 1.0))
         own = self._far = max(self._far, begin + (end - begin) * fraction)  # some stages come twice
         number, count = self.cases.index(case), len(self.cases)

@@ -32,7 +32,7 @@ class Series:
 
     @property
     def name(self) -> str:
-        """As it is listed."""
+        """Name in lists."""
         return f"{self.patient} {self.description or self.uid}".strip()
 
 
@@ -68,7 +68,7 @@ def database_series() -> list[Series]:
 
 
 def series_name(uid: str) -> str:
-    """How a series is listed."""
+    """Name of a series in lists."""
     return next((series.name for series in database_series() if series.uid == uid), uid)
 
 
@@ -80,10 +80,10 @@ def series_folder(uid: str, folder: Path) -> Path:
     """
     known = database()
     if known is None:
-        raise InputError(_("Slicer's DICOM database is not open yet."), _("Open the module DICOM once, then try again."))
+        raise InputError(_("Slicer's DICOM database is not open yet."), _("Open the DICOM module once, then try again."))
     files = [Path(path) for path in known.filesForSeries(uid)]
     if not files or not all(path.is_file() for path in files):
-        raise InputError(_("The files of a DICOM series are gone ({uid}).").format(uid=uid), _("Import the patient again."))
+        raise InputError(_("The files of the DICOM series {uid} are missing.").format(uid=uid), _("Import the patient again."))
     folder.mkdir(parents=True)
     for number, path in enumerate(files):
         place = folder / f"{number:05d}.dcm"
@@ -105,5 +105,5 @@ def load_series(uid: str) -> slicer.vtkMRMLScalarVolumeNode:
     nodes = [slicer.mrmlScene.GetNodeByID(node_id) for node_id in DICOMUtils.loadSeriesByUID([uid])]
     volume = next((node for node in nodes if node is not None and node.IsA("vtkMRMLScalarVolumeNode")), None)
     if volume is None:
-        raise InputError(_("Slicer could not load the DICOM series {uid}.").format(uid=uid), _("Have results written as files."))
+        raise InputError(_("Slicer could not load the DICOM series {uid}.").format(uid=uid), _("Write results to files instead."))
     return volume

@@ -1,4 +1,4 @@
-"""Between nodes and files: the only place where images and masks cross the border between Slicer and the worker.
+"""Nodes to files and back: the only place where images and masks pass between Slicer and the worker.
 
 The worker answers voxel by voxel on the grid it was given, so a result is put back by index onto the volume's own grid: exact for oblique,
 left-handed, anisotropic and transformed volumes alike. What a file says about spacing and orientation is the volume's place in the world,
@@ -43,14 +43,14 @@ class LabelStyle:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a result went."""
+    """A result in the scene."""
 
     segmentation: slicer.vtkMRMLSegmentationNode
     segment_ids: tuple[str, ...]
 
 
 def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
-    """Refuse what is not a scan of one value a voxel in a place that can be told.
+    """Check that a volume is a scan with one value per voxel and a known position.
 
     Raises:
         InputError: if there is no volume, or it has no image, is a label map or has several values a voxel.
@@ -66,21 +66,21 @@ def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         raise InputError(_("“{name}” is a label map, not a scan.").format(name=name), _("Choose the scan it belongs to."))
     if image.GetNumberOfScalarComponents() != 1:
         raise InputError(
-            _("The volume “{name}” has {count} values a voxel.").format(name=name, count=image.GetNumberOfScalarComponents()),
-            _("Choose a scalar volume; the module “Vector to Scalar Volume” makes one."),
+            _("The volume “{name}” has {count} values per voxel.").format(name=name, count=image.GetNumberOfScalarComponents()),
+            _("Choose a scalar volume, or convert it with the module “Vector to Scalar Volume”."),
         )
     if min(image.GetDimensions()) < 2:
         raise InputError(_("“{name}” is a single slice.").format(name=name), _("Choose a volume of several slices."))
     transform = volume.GetParentTransformNode()
     if transform is not None and not transform.IsTransformToWorldLinear():
         raise GeometryError(
-            _("The volume “{name}” lies under the non-linear transform “{transform}”.").format(name=name, transform=transform.GetName()),
-            _("Harden the transform (Data module, right click, Harden transform) or take the volume out of it."),
+            _("The volume “{name}” is under the non-linear transform “{transform}”.").format(name=name, transform=transform.GetName()),
+            _("Harden the transform (Data module, right click, Harden transform) or remove the volume from it."),
         )
 
 
 def state(volume: slicer.vtkMRMLScalarVolumeNode) -> tuple:
-    """Changes whenever the voxels of a volume or their place change."""
+    """Fingerprint of a volume; changes with its voxels and their position."""
     image = volume.GetImageData()
     return (
         volume.GetID(),
@@ -173,7 +173,7 @@ def write_labels(
     names = {i: style.name for i, style in label_styles(segmentation, list(cuts)).items()}
     smallest_last = sorted(cuts, key=lambda i: -np.count_nonzero(cuts[i].mask))
     shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
-    told = _("In “{volume}”, {large} and {small} overlap; what they share counts as {small}.")
+    told = _("In “{volume}”, {large} and {small} overlap; the overlap counts as {small}.")
     warnings += [told.format(volume=volume.GetName(), large=names[a], small=names[b]) for a, b in shared]
     start, labels = _joined({values[i]: cuts[i] for i in smallest_last}, volume)
     node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), path)
@@ -187,7 +187,7 @@ def label_styles(segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str
 
 
 def drawn_at(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> int:
-    """Grows whenever what a segment shows is changed."""
+    """Modification time of a segment's shape; 0 for an empty one."""
     image = segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
     drawn = image or segmentation.GetClosedSurfaceInternalRepresentation(segment_id)
     return 0 if drawn is None else drawn.GetMTime()
@@ -256,7 +256,7 @@ def save_segments(
     present = [] if segmentation is None else segment_ids(segmentation)
     shown = label_styles(segmentation, [i for i in ids if i in present])
     if not shown:
-        raise InputError(_("There is nothing to write."), _("The segments of this result were removed."))
+        raise InputError(_("This result has no segments to export."), _("They were removed; segment the scan again."))
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint16)
     for value, segment_id in enumerate(shown, 1):
         cut, _notes = segments.cut_out(volume, segmentation, segment_id)
@@ -274,7 +274,7 @@ def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
     try:
         return slicer.util.loadVolume(str(path), {"singleFile": True})
     except RuntimeError as error:
-        raise InputError(_("Slicer could not load {path}.").format(path=path), _("Have results written as files.")) from error
+        raise InputError(_("Slicer could not load {path}.").format(path=path), _("Write results to files instead.")) from error
 
 
 def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
@@ -331,7 +331,7 @@ def start_in(target: slicer.vtkMRMLScalarVolumeNode, result: slicer.vtkMRMLVolum
     room = np.subtract(target.GetImageData().GetDimensions(), first + result.GetImageData().GetDimensions())
     if first.min() < 0 or room.min() < 0 or not np.allclose(found, expected, rtol=0, atol=1e-3 * min(target.GetSpacing())):
         raise GeometryError(
-            _("The volume “{name}” was changed or moved meanwhile.").format(name=target.GetName()),
+            _("The volume “{name}” was changed or moved while it was being segmented.").format(name=target.GetName()),
             _("Try again."),
         )
     x, y, z = first.tolist()
@@ -361,7 +361,7 @@ def _new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slic
 
 
 def put_beside(node: slicer.vtkMRMLNode, target: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Into the folder, study or patient of the volume."""
+    """Put a node into the folder, study or patient of the volume."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     beside = 0 if hierarchy is None else hierarchy.GetItemByDataNode(target)
     if beside:

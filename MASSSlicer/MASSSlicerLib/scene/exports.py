@@ -30,7 +30,7 @@ class Exports:
 
     @property
     def folder(self) -> Path:
-        """Made when it is first needed, readable by this user only."""
+        """Path of the folder, made on first use and readable by this user only."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="mass-", dir=slicer.app.temporaryPath or None))
         return self._folder
@@ -55,7 +55,7 @@ class Exports:
         return path
 
     def new(self, ending: str) -> Path:
-        """A name not used before."""
+        """Path of a new file."""
         self._number += 1
         return self.folder / f"{self._number:05d}{ending}"
 

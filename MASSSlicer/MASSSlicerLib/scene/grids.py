@@ -1,4 +1,4 @@
-"""Where voxels lie: matrices between a volume's voxels, the nodes' own coordinates and the world (RAS, mm)."""
+"""Matrices between a volume's voxels, the nodes' own coordinates and the world (RAS, mm)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def between(volume: slicer.vtkMRMLTransformableNode, other: slicer.vtkMRMLTransf
     end = None if other is None else other.GetParentTransformNode()
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(volume.GetParentTransformNode(), end, matrix):
         raise GeometryError(
-            _("Between “{one}” and “{other}” lies a non-linear transform.").format(
+            _("A non-linear transform lies between “{one}” and “{other}”.").format(
                 one=volume.GetName(), other=other.GetName() if other else _("the world")
             ),
             _("Choose a new segmentation for the result, or harden the transform."),
@@ -38,12 +38,12 @@ def between(volume: slicer.vtkMRMLTransformableNode, other: slicer.vtkMRMLTransf
 
 
 def within(target: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
-    """Where the target's voxels lie in the segmentation's coordinates, 4x4."""
+    """From the target's voxels to the segmentation's coordinates, 4x4."""
     return between(target, segmentation) @ ijk_to_ras(target)
 
 
 def for_file(volume: slicer.vtkMRMLScalarVolumeNode) -> vtk.vtkMatrix4x4:
-    """Where voxels lie in the world, with axes at right angles, which image files demand.
+    """From voxels to the world, with axes at right angles, as image files demand; 4x4.
 
     A sheared grid gets the nearest rotation and keeps its voxel sizes; the way back does not need it.
     """
@@ -58,7 +58,7 @@ def moved(geometry: vtk.vtkMatrix4x4, start_zyx: Sequence[int]) -> vtk.vtkMatrix
 
 
 def own(volume: slicer.vtkMRMLScalarVolumeNode) -> dict[str, list[float]]:
-    """Where the volume's own file has its voxels, parent transforms left out, as the worker wants it: LPS, mm."""
+    """Geometry of the volume's own file for the worker, without parent transforms: LPS, mm."""
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ _right_angled(ijk_to_ras(volume))
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     return {

@@ -30,7 +30,7 @@ def write(node: slicer.vtkMRMLScalarVolumeNode, path: Path, *, compressed: bool 
 
 
 def unwritable(path: Path) -> OutputError:
-    """What to tell of a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return OutputError(
         _("The file {path} could not be written.").format(path=path), _("Check the free space and the rights of the folder.")
     )

@@ -20,7 +20,7 @@ _OUTSIDE_TOLD = 0.02
 
 @dataclass(frozen=True)
 class Cut:
-    """A segment at a volume's voxels, as much of the grid as it needs."""
+    """A segment on a volume's grid, cropped to its box."""
 
     start_zyx: tuple[int, int, int]
     """First voxel of the part."""
@@ -29,12 +29,12 @@ class Cut:
 
     @property
     def part(self) -> tuple[slice, slice, slice]:
-        """Where it lies in an array of the whole grid."""
+        """Its slices in an array of the whole grid."""
         z, y, x = (slice(a, a + n) for a, n in zip(self.start_zyx, self.mask.shape, strict=True))
         return z, y, x
 
     def overlaps(self, other: Cut) -> bool:
-        """Whether both have a voxel in common."""
+        """True if both share a voxel."""
         low = np.maximum(self.start_zyx, other.start_zyx)
         high = np.minimum(np.add(self.start_zyx, self.mask.shape), np.add(other.start_zyx, other.mask.shape))
         if (low >= high).any():
@@ -54,7 +54,7 @@ def cut_out(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRML
     """
     segment = None if segmentation is None else segmentation.GetSegmentation().GetSegment(segment_id)
     if segment is None:
-        raise InputError(_("A reference segment does not exist any more."), _("Choose the segments of the reference again."))
+        raise InputError(_("A reference segment no longer exists."), _("Choose the segments of the reference again."))
     drawn = _drawn(segmentation, segment_id)
     if drawn is None:
         raise InputError(_("The segment “{name}” is empty.").format(name=segment.GetName()), _("Draw it first, or choose another segment."))
@@ -68,7 +68,7 @@ def cut_out(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRML
 
 
 def is_empty(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> bool:
-    """Whether a segment is there and nothing of it was drawn."""
+    """True if a segment exists but nothing is drawn in it."""
     return segmentation.GetSegmentation().GetSegment(segment_id) is not None and _drawn(segmentation, segment_id) is None
 
 

@@ -1,4 +1,4 @@
-"""Volumes that change over time: every frame is a target, and the results become a sequence beside them."""
+"""Sequences of volumes: every frame is a target, and the results become a sequence beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mass_core.errors import InputError
 
 
 def frames(volume: slicer.vtkMRMLScalarVolumeNode) -> int:
-    """How many frames a volume has; 0: it does not change."""
+    """Number of frames of a volume; 0: it is not a sequence."""
     _browser, sequence = _of(volume)
     return 0 if sequence is None else sequence.GetNumberOfDataNodes()
 
@@ -27,7 +27,7 @@ def frame_volume(volume: slicer.vtkMRMLScalarVolumeNode, frame: int) -> Iterator
     _browser, sequence = _of(volume)
     data = None if sequence is None else sequence.GetNthDataNode(frame)
     if data is None:
-        text = _("“{name}” has no frame {number} any more.").format(name=volume.GetName(), number=frame + 1)
+        text = _("“{name}” no longer has a frame {number}.").format(name=volume.GetName(), number=frame + 1)
         raise InputError(text, _("Segment it again."))
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{volume.GetName()} [{frame + 1}]")
     node.SetHideFromEditors(True)

@@ -27,7 +27,7 @@ def test_plan_names_packages_sizes_and_what_stays(install: Any, readiness: Any) 
     assert [p.name for p in made.packages] == ["torch", "safetensors"] and not made.obstacle and not made.by_extension
     text = made.text()
     assert (
-        "torch>=2.4" in text and "250 MB" in text and "numpy, scipy, SimpleITK stay as they are" in text and "pip installs PyTorch" in text
+        "torch>=2.4" in text and "250 MB" in text and "numpy, scipy, SimpleITK are not changed" in text and "pip installs PyTorch" in text
     )
     assert install.plan(ready(readiness, ready=True, missing=())).packages == ()
 
@@ -39,14 +39,14 @@ def test_plan_with_a_gpu_is_larger(install: Any, readiness: Any, monkeypatch: py
     assert "3.0 GB" in large.text() and install.CPU_INDEX not in large.pip_options
     monkeypatch.setattr(sys, "platform", "win32")
     windows = install.plan(ready(readiness, gpu="NVIDIA RTX 4090"))
-    assert "install the extension PyTorch first" in windows.text() and "torch>=2.4,!=2.13.*" in windows.text()
+    assert "install the PyTorch extension first" in windows.text() and "torch>=2.4,!=2.13.*" in windows.text()
 
 
 def test_pytorch_for_the_processor_gives_way_to_one_for_the_card(install: Any, readiness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = readiness.read_probe(lines(readiness), 0)
     monkeypatch.setattr(sys, "platform", "linux")
     made = install.plan(found)
-    assert made.remove == ("torch",) and "only. Install… gets the one for it" in made.text() and install.CPU_INDEX not in made.pip_options
+    assert made.remove == ("torch",) and "only. Install… replaces it" in made.text() and install.CPU_INDEX not in made.pip_options
     monkeypatch.setattr(sys, "platform", "win32")
     assert install.plan(found).packages == () and install.plan(found).remove == (), "pip would install its like again"
     extension(monkeypatch, lambda torchVersionRequirement: object())
@@ -56,7 +56,7 @@ def test_pytorch_for_the_processor_gives_way_to_one_for_the_card(install: Any, r
 def test_plans_that_cannot_be_carried_out(install: Any, readiness: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Slicer's own scipy cannot be found" in install.plan(ready(readiness, missing=("scipy", "torch"))).obstacle
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=5e8))
-    assert "Installing needs about 628 MB on the disk" in install.plan(ready(readiness)).obstacle
+    assert "needs about 628 MB of disk space" in install.plan(ready(readiness)).obstacle
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert "MASS_PYTHON" in install.plan(ready(readiness)).obstacle
@@ -64,7 +64,7 @@ def test_plans_that_cannot_be_carried_out(install: Any, readiness: Any, monkeypa
     assert install.plan(ready(readiness, ready=True, missing=())).obstacle == "", "nothing is to do"
     stopped = install.plan(ready(readiness))
     assert 'pip install "torch>=2.4" "safetensors>=0.4"' in stopped.obstacle
-    with pytest.raises(MassError, match="Install there yourself"):
+    with pytest.raises(MassError, match="Install the packages there yourself"):
         install.install(stopped, log=print)
 
 
@@ -161,7 +161,7 @@ PROXY = "ProxyError('Cannot connect to proxy.', OSError('Tunnel connection faile
         ("OSError: [WinError 206] The filename or extension is too long", "longer than Windows allows", "C:.Slicer"),
         ("HINT: This error might have occurred since this system does not have Windows Long Path support enabled.", "longer", "long paths"),
         ("[WinError 32] The process cannot access the file: it is being used by another process", "in use", "Restart Slicer"),
-        ("OSError: [Errno 13] Permission denied: '/opt/Slicer/lib'", "may not be written to", "folder of your own"),
+        ("OSError: [Errno 13] Permission denied: '/opt/Slicer/lib'", "not writable", "folder of your own"),
         ("WARNING: Retrying: SSLError(SSLCertVerificationError(1, 'CERTIFICATE_VERIFY_FAILED'))", "not trusted", "PIP_CERT"),
         (
             f"WARNING: Retrying after connection broken by '{PROXY}'\nERROR: No matching distribution found for torch",
@@ -169,8 +169,8 @@ PROXY = "ProxyError('Cannot connect to proxy.', OSError('Tunnel connection faile
             "HTTPS_PROXY",
         ),
         ("Max retries exceeded: getaddrinfo failed\nERROR: No matching distribution found for torch", "cannot be reached", "wheels"),
-        ("UnicodeDecodeError: 'charmap' codec can't decode byte 0x9d", "letters", "without accents"),
-        ("ERROR: No matching distribution found for torch>=2.4", "no build", "Update Slicer"),
+        ("UnicodeDecodeError: 'charmap' codec can't decode byte 0x9d", "characters", "without accents"),
+        ("ERROR: No matching distribution found for torch>=2.4", "No build", "Update Slicer"),
         ("error: uninstall-no-record-file\n× Cannot uninstall torch None", "records are missing", "removes the folder"),
         ("something nobody has seen yet", "something nobody has seen yet", "log"),
     ],
@@ -262,7 +262,7 @@ def test_offline_folder_with_real_pip(python: Python, readiness: Any, slicer: Sl
     assert python.probe().missing == ("torch",)
     (tmp_path / "empty").mkdir()
     torch = python.install.plan(ready(readiness, missing=("torch",)), wheels=str(tmp_path / "empty"))
-    with pytest.raises(MassError, match="no build of the package"):
+    with pytest.raises(MassError, match="No build of the package"):
         python.install.install(torch, log=heard.append)
 
 
@@ -291,7 +291,9 @@ def test_weights_are_listed_with_what_consent_needs(weights: Any, tmp_path: Path
     base = known["mass_base"]
     text = weights.consent_text(base)
     assert base.where == "available" and base.host == "huggingface.co" and base.licence == "MIT"
-    assert all(words in text for words in ("0.5 to 1 GB", "huggingface.co", "Licence: MIT", str(tmp_path / "weights"), "nothing is sent"))
+    assert all(
+        words in text for words in ("0.5 to 1 GB", "huggingface.co", "Licence: MIT", str(tmp_path / "weights"), "Nothing is uploaded")
+    )
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/mass_base.pth").write_bytes(b"x" * 2_000_000)
     there = next(entry for entry in weights.listed() if entry.name == "mass_base")
@@ -309,6 +311,6 @@ def test_browsed_weights_stay_where_they_are(weights: Any, tmp_path: Path, monke
         with pytest.raises(WeightsError, match="is not a file"):
             weights.browsed(wrong)
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(WeightsError, match="no weights file") as caught:
+    with pytest.raises(WeightsError, match="is not a weights file") as caught:
         weights.browsed(tmp_path / "notes.txt")
     assert ".safetensors" in caught.value.cure

@@ -80,14 +80,14 @@ def test_a_broken_package_of_tuning_is_told_and_replaced(readiness: Any) -> None
     ("code", "recorded", "told"),
     [
         ("", ("2.6.0",), "Only a part of torch is installed"),
-        (COMPUTES, (), "the record of it is missing"),
-        (COMPUTES, ("2.5.1", "2.6.0"), r"Several versions of torch lie on top of each other \(2.5.1, 2.6.0\)"),
+        (COMPUTES, (), "its record is missing"),
+        (COMPUTES, ("2.5.1", "2.6.0"), r"Several versions of torch are installed over each other \(2.5.1, 2.6.0\)"),
         (COMPUTES, ("2.5.1+cu121",), r"Several versions of torch .*2.5.1\+cu121, 2.6.0"),
         (COMPUTES.replace("2.6.0", "2.1.2"), ("2.1.2",), "PyTorch 2.1.2 is too old"),
         (COMPUTES.replace("return [2.0, 2.0]", 'raise RuntimeError("Numpy is not available")'), ("2.6.0",), "built for another NumPy"),
         ('raise OSError("[WinError 126] module not found: fbgemm.dll")', ("2.6.0",), "library of torch is missing.*fbgemm.*Visual C"),
         ("import typing_extensions_of_torch", ("2.6.0",), "torch does not load .*typing_extensions_of_torch"),
-        ("import os; os._exit(7)", ("2.6.0",), r"Loading torch ends Python \(exit code 7\)"),
+        ("import os; os._exit(7)", ("2.6.0",), r"Loading torch crashes Python \(exit code 7\)"),
         ("import sys; sys.stdout.write('{half a line'); raise ImportError('cannot')", ("2.6.0",), "torch does not load .*cannot"),
     ],
 )
