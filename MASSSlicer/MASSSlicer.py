@@ -38,7 +38,7 @@ class MASSSlicer(ScriptedLoadableModule):
 
 
 class MASSSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The window; what it does is in MASSSlicerLib."""
+    """The window; its parts are in MASSSlicerLib."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -62,15 +62,15 @@ class MASSSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.logic.close)
 
     def enter(self):
-        """The user turned to this module."""
+        """Called when this module is opened."""
         self.window.enter()
 
     def exit(self):
-        """The user turned to another module."""
+        """Called when another module is opened."""
         self.window.exit()
 
     def cleanup(self):
-        """The window goes: at reload and when Slicer ends."""
+        """Called at reload and when Slicer quits."""
         slicer.app.disconnect("aboutToQuit()", self.logic.close)
         self.removeObservers()
         self.window.close()
@@ -78,7 +78,7 @@ class MASSSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.close()
 
     def onReload(self):
-        """The developer's button: the parts are reloaded too, and the new window is shown; Slicer builds it without entering it."""
+        """Reload the module with its library and show the new window, which Slicer builds without entering it."""
         for name in [name for name in sys.modules if name.split(".")[0] in ("MASSSlicerLib", "mass_core")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)

@@ -156,7 +156,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         return run
 
     def resume(self, run: Run) -> None:
-        """Go on with the targets of a run that are not done.
+        """Continue a run with the targets that are not done.
 
         Raises:
             MassError: if another run is in progress.
@@ -209,7 +209,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
                 raise InputError(_("The run took longer than {seconds:.0f} s.").format(seconds=seconds), _("Allow more time."))
 
     def forget_scene(self) -> None:
-        """The scene is closed: stop, and delete the files made of it. A finetuning that has its files goes on without the scene."""
+        """Stop and delete exported files when the scene is closed. A finetuning run that has its files continues."""
         self.cancel()
         if self.finetuning is not None and self.finetuning.needs_scene:
             self.finetuning.abandon()

@@ -43,7 +43,7 @@ class MASSSlicerParameterNode:
     skipDone: bool = True
     resultName: str = "{target} MASS"
     assess: bool = False
-    """Also estimate how good each result is."""
+    """Also estimate the quality of each result."""
     adaptSeconds: Annotated[int, WithinRange(1, 3600)] = 30
 
     weights: str = "small"

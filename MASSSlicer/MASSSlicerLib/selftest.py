@@ -1,4 +1,4 @@
-"""The self test a user can run inside Slicer: the whole way from a drawn reference to a result in another scan, on the sample phantoms."""
+"""The self test inside Slicer: from a drawn reference to a result in another scan, on the sample phantoms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains a failed installation: cause and cure from pip's output."""
+"""Cause and cure of a failed installation, from pip's output."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Plan:
         return SLICERS_OWN
 
     def text(self) -> str:
-        """For the question whether to install: what, how much, how, and what is left alone."""
+        """Summary for the question whether to install: packages, sizes, source, and packages left alone."""
         lines = [_("{requirement} (download about {size})").format(requirement=p.requirement, size=size(p.download)) for p in self.packages]
         lines += [_("{names} will be removed first.").format(names=", ".join(self.remove))] if self.remove else []
         lines += [_("Slicer's own {names} are not changed.").format(names=", ".join(self.kept)), *self.notes]
@@ -166,7 +166,7 @@ def requirements() -> dict[str, str]:
 
 
 def install(chosen: Plan, *, log: Callable[[str], None]) -> bool:
-    """Install what the plan says; takes minutes, in which Slicer answers only now and then.
+    """Install the packages of a plan; takes minutes, in which Slicer responds only now and then.
 
     Args:
         chosen: what the user agreed to.
@@ -202,7 +202,7 @@ def install(chosen: Plan, *, log: Callable[[str], None]) -> bool:
 
 
 def remember_restart(packages: list[str]) -> None:
-    """Slicer holds older copies of these packages; kept in its settings until a good probe after the restart."""
+    """Remember in Slicer's settings that it holds older copies of these packages, until a good probe after the restart."""
     slicer.app.userSettings().setValue(RESTART_KEY, json.dumps({"packages": packages, "process": os.getpid()}))
 
 
@@ -307,7 +307,7 @@ def _install_all(chosen: Plan) -> None:
 
 
 def _install_torch(versions: str) -> None:
-    """By the PyTorch extension; its older releases know fewer arguments."""
+    """Install PyTorch by the PyTorch extension, whose older releases know fewer arguments."""
     logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
     wanted = {"askConfirmation": False, "torchVersionRequirement": versions}
     if logic.installTorch(**_known(logic.installTorch, wanted)) is None:
@@ -353,7 +353,7 @@ def _site() -> Path:
 
 @contextlib.contextmanager
 def _constraints() -> Iterator[str]:
-    """A file that keeps pip from replacing Slicer's own packages."""
+    """Constraints file that keeps pip from replacing Slicer's own packages."""
     lines = []
     for name in SLICERS_OWN:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

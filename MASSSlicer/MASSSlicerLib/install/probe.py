@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "MASSSlicer-probe "
-"""Begins every line of ours; libraries print what they like."""
+"""Prefix of every line of ours, as libraries print lines too."""
 PACKAGES = ("numpy", "scipy", "SimpleITK", "safetensors", "torch")
 ENGINE = "mass_core.jobs.service"
 """Loaded by the worker for its first request: imports all that a run needs."""
@@ -33,7 +33,7 @@ OPTIONAL = "torchvision"
 
 
 def main(folder: str) -> None:
-    """Try everything, in the order in which one needs the other."""
+    """Try all packages in the order of their dependencies."""
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [folder, *(p for p in sys.path if os.path.realpath(p or ".") != here)]
     tell(python=platform.python_version(), machine=platform.machine(), site=sysconfig.get_path("purelib"), gpu=nvidia_gpu())
@@ -46,13 +46,13 @@ def main(folder: str) -> None:
 
 
 def tell(**finding: Any) -> None:
-    """Write one finding, on a line of its own even where a library has begun one."""
+    """Write one finding on its own line, even if a library has begun one."""
     sys.stdout.write(f"\n{MARK}{json.dumps(finding)}\n")
     sys.stdout.flush()
 
 
 def attempt(name: str, facts: Callable[[Any], dict[str, Any]]) -> None:
-    """Import something and tell what is known about it, or what went wrong."""
+    """Import a module and report its facts or its error."""
     tell(importing=name, **traces(name))
     try:
         tell(package=name, **facts(importlib.import_module(name)))

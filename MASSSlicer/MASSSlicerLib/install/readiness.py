@@ -45,7 +45,7 @@ class _Findings:
     about: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, dict[str, Any]] = field(default_factory=dict)
     tried: str = ""
-    """Begun and not ended."""
+    """Package whose import has begun and not ended."""
 
     def of(self, name: str) -> dict[str, Any]:
         return self.packages.get(name, {})

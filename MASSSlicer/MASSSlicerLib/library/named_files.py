@@ -44,7 +44,7 @@ def taken(name: str, kind: str) -> InputError:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, never whole in memory; the copy appears complete or not at all.
+    """Copy a file in pieces; the copy appears complete or not at all.
 
     Raises:
         OutputError: if it cannot be written.

@@ -18,7 +18,7 @@ from ..install.packages import size
 from . import models
 
 DOWNLOAD_SIZE = {"mass_base": "0.5 to 1 GB"}
-"""As its 120 million parameters make it, with or without averaged weights; the server tells the exact size when the download begins."""
+"""Estimated from 120 million parameters, with or without averaged weights; the server gives the exact size when the download begins."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,7 +164,7 @@ class AnnotatedPanel(ScanList):
         return {segmentation.GetID(): volume for segmentation, volume in rows if segmentation is not None and volume is not None}
 
     def _store(self, ticked: Mapping[str, slicer.vtkMRMLNode]) -> None:
-        """Keep them with the scene."""
+        """Store ticked segmentations and their scans in the parameters."""
         nodes = {slicer.mrmlScene.GetNodeByID(segmentation_id): volume for segmentation_id, volume in ticked.items()}
         with slicer.util.NodeModify(self._parameters.parameterNode):
             self._parameters.tuneSegmentations = list(nodes)
@@ -207,7 +207,7 @@ def _of_entry(entry: Mapping[str, Any]) -> Annotated:
 
 
 def _scan_of(segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLNode | None:
-    """The scan a segmentation was drawn on as Slicer knows it; else the one whose name its own begins with, as files are usually called."""
+    """The scan a segmentation was drawn on, by Slicer's record; else the scan whose name begins the segmentation's name."""
     known = segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
     if known is not None:
         return known

@@ -61,7 +61,7 @@ class Choice:
         self._changed()
 
     def model_gone(self) -> None:
-        """The model in use was deleted."""
+        """Return to weights that need references after the model in use was deleted."""
         self._parameters.weights = self._base
         self._changed()
 

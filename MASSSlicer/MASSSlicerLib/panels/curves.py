@@ -61,7 +61,7 @@ class Curves:
         slicer.modules.plots.logic().ShowChartInLayout(self.chart())
 
     def hide(self) -> None:
-        """Give the user the layout back, unless another one was chosen meanwhile."""
+        """Restore the user's layout, unless another one was chosen meanwhile."""
         before, self._layout = self._layout, None
         layout = _layout_node()
         if before is None or layout is None:
@@ -70,7 +70,7 @@ class Curves:
             layout.SetViewArrangement(before)
 
     def _draw(self, kind: str) -> None:
-        """Bring a curve up to date. Each has a table of its own, for a loss is told more often than a Dice."""
+        """Update a curve. Each has its own table, because the loss is reported more often than Dice."""
         points = self._told[kind]
         columns = (_EPOCH, list(points)), (kind, [sum(told) / len(told) for told in points.values()])
         node = self._node("vtkMRMLTableNode", kind)

@@ -40,7 +40,7 @@ _STOPPED = {
 
 
 class FinetunePanel:
-    """Shows the section and runs it.
+    """The section “Finetune”.
 
     Args:
         ui: the window's parts by name.

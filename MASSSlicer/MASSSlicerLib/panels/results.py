@@ -59,7 +59,7 @@ class ResultsPanel:
         self._buttons = (ui.showButton, ui.editButton, ui.asReferenceButton, ui.forFinetuningButton, ui.exportButton)
         self._cases: list[Case] = []
         self._shown: list[Case] = []
-        """As the lines are."""
+        """In the order of the lines."""
         self._sorted_by: tuple[int, bool] | None = None
         """Column, and whether the other way round; None: in the order of the run."""
         self._table.horizontalHeader().setSectionsClickable(True)
@@ -109,7 +109,7 @@ class ResultsPanel:
         self.begin([])
 
     def selected(self) -> Case | None:
-        """The case of the selected line; with a single line, that one."""
+        """The case of the selected line, or of the only line."""
         row = 0 if len(self._cases) == 1 else self._table.currentRow()
         return self._shown[row] if 0 <= row < len(self._shown) else None
 
@@ -132,7 +132,7 @@ class ResultsPanel:
             self._failed(error)
 
     def _rearrange(self, chosen: Case | None) -> None:
-        """Write all lines anew; the same case stays selected."""
+        """Fill all lines; the same case stays selected."""
         self._shown = self._in_order()
         self._table.setRowCount(len(self._shown))
         for row in range(len(self._shown)):
@@ -151,7 +151,7 @@ class ResultsPanel:
         self._table.setColumnHidden(_QUALITY, not any(case.quality for case in self._cases))
 
     def _in_order(self) -> list[Case]:
-        """The cases as they are to be shown."""
+        """The cases in the order of the lines."""
         if self._sorted_by is None:
             return list(self._cases)
         column, turned = self._sorted_by

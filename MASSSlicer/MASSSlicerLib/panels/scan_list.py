@@ -55,7 +55,7 @@ class ScanList:
         raise NotImplementedError
 
     def _store_ticks(self, ids: Sequence[str]) -> None:
-        """Keep the ticked nodes with the scene."""
+        """Store the ticked nodes in the parameters."""
         raise NotImplementedError
 
     def _all_or_none(self) -> None:
@@ -100,7 +100,7 @@ class ScanList:
             self._read_ticks()
 
     def _read_ticks(self) -> None:
-        """From the table to the parameters."""
+        """Store the ticks of the table in the parameters."""
         ids = [i for row, i in enumerate(self._nodes) if self._table.item(row, 0).checkState() == qt.Qt.Checked]
         self._store_ticks([i for i in ids if slicer.mrmlScene.GetNodeByID(i) is not None])
         self._changed()

@@ -1,4 +1,4 @@
-"""The worker process as Slicer runs it: a QProcess, whose signals arrive on the main thread, and a timer for what is late."""
+"""The worker process under QProcess, and the timer that drives its client."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ProcessTransport:
             self._process.write(data)
 
     def close_input(self) -> None:
-        """End its input, upon which it ends."""
+        """End its input, which ends the worker."""
         if self.running():
             self._process.close_input()
             self._closing = True
@@ -111,7 +111,7 @@ class Engine:
 
 
 def _kill(pid: int) -> None:
-    """Kill a process that is not ours to wait for, with its children where the system knows them."""
+    """Kill a process that is not our child, on Windows with its children."""
     if sys.platform == "win32":
         subprocess.run(
             ["taskkill", "/PID", str(pid), "/T", "/F"], check=False, capture_output=True, creationflags=subprocess.CREATE_NO_WINDOW

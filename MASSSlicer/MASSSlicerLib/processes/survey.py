@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 MARK = "MASSSlicer-survey "
-"""Begins every line of ours; libraries print what they like."""
+"""Prefix of every line of ours, as libraries print lines too."""
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from .order import Reference
 
 @dataclass(frozen=True)
 class Annotated:
-    """A scan with the structures marked in it: nodes of the scene, or two files."""
+    """An annotated scan: nodes of the scene, or two files."""
 
     name: str
     styles: dict[str, LabelStyle]

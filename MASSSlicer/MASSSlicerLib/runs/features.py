@@ -82,7 +82,7 @@ class FeaturesRun:
         self._call = self._client.request("features", params, progress=self._advance, done=self._done, failed=self._end)
 
     def cancel(self) -> None:
-        """Stop; the scene is as it was."""
+        """Stop; the scene is not changed."""
         call, self._call = self._call, None
         self._end(None)
         if call is not None:

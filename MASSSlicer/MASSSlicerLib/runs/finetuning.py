@@ -138,7 +138,7 @@ class Finetuning:
         self._later(self._write_next)
 
     def stop(self) -> None:
-        """End it; the best model so far is kept. `finished` tells when that is written."""
+        """Stop the run; the best model so far is kept. `finished` is called once it is written."""
         if not self.active or self._call is None:
             self.abandon()
         elif not self.stopping:

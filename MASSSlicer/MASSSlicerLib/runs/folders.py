@@ -21,7 +21,7 @@ _BACKGROUND = "background"
 
 
 def scans_in(folder: Path) -> list[Path]:
-    """Image files of a folder by name, without results and masks; else sub-folders that hold files, one DICOM series each.
+    """Image files of a folder by name, without results and masks; if there are none, subfolders with one DICOM series each.
 
     Raises:
         InputError: if there is none.

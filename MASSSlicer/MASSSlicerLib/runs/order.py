@@ -38,7 +38,7 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of a recipe by name (docs/preprocessing.md)."""
     assess: bool = False
-    """Also estimate how good each result is; takes longer."""
+    """Also estimate the quality of each result; takes longer."""
 
     def params(self) -> dict[str, Any]:
         """As parameters of the worker's methods."""
@@ -63,7 +63,7 @@ class Destination:
     """Results become files here and the scene stays as it is."""
     ending: str = ".seg.nrrd"
     skip_done: bool = True
-    """Targets whose file exists are passed by; else they get a fresh one."""
+    """Skip targets whose file exists; else overwrite it."""
 
 
 @dataclass(frozen=True)

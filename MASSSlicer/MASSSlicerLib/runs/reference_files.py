@@ -29,7 +29,7 @@ class Written:
     warnings: list[str] = field(default_factory=list)
 
     def params(self, exports: Exports) -> dict[str, Any]:
-        """As the worker wants them; a scan whose file had to make room for others is written again.
+        """Parameters for the worker; a scan whose file was deleted to make room is written again.
 
         Raises:
             MassError: if a scan cannot be written.
@@ -49,7 +49,7 @@ def appearance_of(found: dict[int, LabelStyle]) -> dict[str, dict[str, Any]]:
 
 
 def write_references(references: Sequence[Reference], exports: Exports) -> Written:
-    """Write references out. Segments of one name are one structure, shown by several references.
+    """Write references to files. Segments of the same name in several references are one structure.
 
     Raises:
         MassError: if one cannot be used or written.

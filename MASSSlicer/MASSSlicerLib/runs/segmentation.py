@@ -1,4 +1,4 @@
-"""A run: references are encoded, or adapted to, once; then every target is segmented, one after the other, while Slicer stays usable.
+"""A segmentation run: references are encoded, or adapted to, once; then the targets are segmented one by one, while Slicer stays usable.
 
 Nothing here knows of windows and buttons: progress arrives by callbacks.
 """
@@ -100,7 +100,7 @@ class Run:
         self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
         self._call: Call | None = None
         self._taught: Written | None = None
-        """The references as files, where the task is what they taught and no more."""
+        """The references as files, if the task was encoded from them without adapting."""
         self._far = 0.0
         """Of the target under way."""
         self._outputs: dict[int, Path] = {}
@@ -139,7 +139,7 @@ class Run:
         self.start()
 
     def cancel(self) -> None:
-        """Stop; what is done stays, the target under way leaves nothing behind."""
+        """Stop; finished results are kept, the target under way leaves nothing behind."""
         if not self.active:
             return
         call, self._call = self._call, None
@@ -173,7 +173,7 @@ class Run:
         self._next()
 
     def _next(self) -> None:
-        """Begin with the next target that waits; a target that cannot be used is marked and the one after it taken."""
+        """Send the next waiting target; one that cannot be used is marked as failed and skipped."""
         self._call = None
         while self.active:
             case = next((case for case in self.cases if case.status == c.WAITING), None)
@@ -286,7 +286,7 @@ class Run:
         case.segmentation_id = sequences.add_frame(shown, case.frame, placed.segmentation, name)
 
     def _file_of(self, case: Case) -> Path:
-        """The target as the worker can read it."""
+        """File or folder of the target for the worker."""
         if case.series:
             return dicom.series_folder(case.series, self._exports.new(""))
         if case.frame is not None:
@@ -304,7 +304,7 @@ class Run:
             target.unlink(missing_ok=True)
 
     def _load(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
-        """A target that is a file, brought into the scene."""
+        """Load a target that is a file into the scene."""
         if case.series:
             return dicom.load_series(case.series)
         return scene.load_volume(case.path)
@@ -344,7 +344,7 @@ class Run:
         self._changed(case)
 
     def _summarise(self) -> None:
-        """Keep the table beside the files up to date, so that a crash loses no more than the target under way."""
+        """Update the table beside the files, so that a crash loses only the target under way."""
         if self.destination.folder is None:
             return
         try:

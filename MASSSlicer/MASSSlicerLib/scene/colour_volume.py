@@ -32,5 +32,5 @@ def add_colours(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> slicer.vt
 
 
 def show_over(volume: slicer.vtkMRMLScalarVolumeNode, colours: slicer.vtkMRMLVectorVolumeNode) -> None:
-    """Colours over their scan in all slice views, half transparent."""
+    """Show a colour volume over its scan in all slice views, half transparent."""
     slicer.util.setSliceViewerLayers(background=volume, foreground=colours, foregroundOpacity=_OPACITY, fit=True)

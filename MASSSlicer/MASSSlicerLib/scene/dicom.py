@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from mass_core.errors import InputError
 
 SCHEME = "dicom:"
-"""Begins the name of a series among the targets; its unique identifier follows."""
+"""Prefix of a series among the targets; its unique identifier follows."""
 _SCANS = {"CT", "MR", "PT"}
 
 

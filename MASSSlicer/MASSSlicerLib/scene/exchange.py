@@ -111,7 +111,7 @@ def write_volume(volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
 def write_masks(
     volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, values: Mapping[str, int], path: Path
 ) -> tuple[list[Path], list[str]]:
-    """Write segments as label maps on the grid of a volume, as much of it as they need.
+    """Write segments as label maps on the grid of a volume, cropped to their box.
 
     Args:
         volume: the scan they were drawn on.
@@ -146,7 +146,7 @@ def write_masks(
 def write_labels(
     volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, values: Mapping[str, int], path: Path
 ) -> list[str]:
-    """Write segments as one label map, as much of the volume's grid as they need. Where they overlap the smallest counts.
+    """Write segments as one label map on the volume's grid, cropped to their box. Where they overlap, the smallest is used.
 
     Args:
         volume: the scan they were drawn on.
@@ -208,7 +208,7 @@ def place_result(
     name: str = "",
     surface: bool = False,
 ) -> Placed:
-    """Add what was found in a volume to the scene, as new segments; segments that exist are not touched.
+    """Add a result to the scene as new segments; existing segments are not changed.
 
     Args:
         target: the volume that was segmented.
@@ -241,7 +241,7 @@ def place_result(
 def save_segments(
     segmentation: slicer.vtkMRMLSegmentationNode, ids: Sequence[str], volume: slicer.vtkMRMLScalarVolumeNode, path: Path
 ) -> None:
-    """Write segments, corrections included, as a file on the volume's grid, where the volume's own file lies.
+    """Write segments, with corrections, to a file on the volume's grid, in the geometry of the volume's own file.
 
     Args:
         segmentation: any geometry, any parent transform.
@@ -331,7 +331,7 @@ def start_in(target: slicer.vtkMRMLScalarVolumeNode, result: slicer.vtkMRMLVolum
     room = np.subtract(target.GetImageData().GetDimensions(), first + result.GetImageData().GetDimensions())
     if first.min() < 0 or room.min() < 0 or not np.allclose(found, expected, rtol=0, atol=1e-3 * min(target.GetSpacing())):
         raise GeometryError(
-            _("The volume “{name}” was changed or moved while it was being segmented.").format(name=target.GetName()),
+            _("The volume “{name}” was changed or moved during the run.").format(name=target.GetName()),
             _("Try again."),
         )
     x, y, z = first.tolist()
@@ -370,7 +370,7 @@ def put_beside(node: slicer.vtkMRMLNode, target: slicer.vtkMRMLScalarVolumeNode)
 
 
 def _add_segment(segmentation: slicer.vtkMRMLSegmentationNode, image: slicer.vtkOrientedImageData, style: LabelStyle) -> str:
-    """A new segment with a name of its own; returns its ID."""
+    """Add a segment under a unique name; returns its ID."""
     inner = segmentation.GetSegmentation()
     taken = {inner.GetNthSegment(number).GetName() for number in range(inner.GetNumberOfSegments())}
     names = (style.name, *(f"{style.name} ({number})" for number in range(2, len(taken) + 3)))

@@ -50,7 +50,7 @@ def label_node(labels: np.ndarray, geometry: vtk.vtkMatrix4x4) -> slicer.vtkMRML
 
 
 def read(path: Path, node: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLVolumeNode:
-    """A result of the worker, read into a node of its kind.
+    """Read a result of the worker into a node.
 
     Raises:
         InputError: if it cannot be read.

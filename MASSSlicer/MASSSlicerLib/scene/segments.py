@@ -46,7 +46,7 @@ class Cut:
 
 
 def cut_out(volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[Cut, list[str]]:
-    """A segment on the volume's grid, transforms of both honoured; and a warning if part of it lies outside the volume.
+    """Resample a segment onto the volume's grid, with the transforms of both; also returns a warning if part of it lies outside.
 
     Raises:
         InputError: if it is missing, empty or lies outside the volume.
@@ -77,13 +77,13 @@ class _Drawn:
     """A segment as it was drawn."""
 
     image: slicer.vtkOrientedImageData
-    """Its voxels and no more, 1 inside."""
+    """Its voxels, cropped to its box; 1 inside."""
     mm3: float | None
     """Its volume; None: it was drawn as a surface."""
 
 
 def _drawn(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> _Drawn | None:
-    """A segment in voxels of its own; a surface is turned into voxels first. None: there is nothing of it."""
+    """The voxels of a segment on its own grid; a surface is converted first. None if it is empty."""
     inner = segmentation.GetSegmentation()
     surface = segmentation.GetBinaryLabelmapInternalRepresentation(segment_id) is None
     if surface:
