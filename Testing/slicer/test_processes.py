@@ -1,9 +1,10 @@
 """Child processes under QProcess: lines of JSON in, one end."""
 
-import json
 import sys
 
 import pytest
+
+from mass_core.errors import MassError
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 
@@ -17,64 +18,66 @@ sys.exit(3)
 """
 
 
-class Heard:
-    """A process and what came of it."""
-
-    def __init__(self, bench, command, **options):
-        from MASSSlicerLib.processes.json_process import JsonProcess
-
-        self.bench, self.messages, self.ends = bench, [], []
-        end = lambda code, reason: self.ends.append((code, reason))  # noqa: E731
-        self.process = JsonProcess(command, on_message=self.messages.append, on_end=end, **options)
-        self.process.start()
-
-    def wait(self, what=None):
-        self.bench.wait_until(lambda: self.ends if what is None else what(), seconds=60)
-
-
 @pytest.fixture
-def module(bench):
+def started(bench):
+    """Starts a command; what came of it is kept, and `wait` waits for its end or for something else."""
     bench.module("MASSSlicer")
-    return bench
+    from MASSSlicerLib.processes.json_process import JsonProcess
+
+    class Started(JsonProcess):
+        def __init__(self, *command, data=b"", mark=""):
+            self.messages, self.ends = [], []
+            super().__init__(command, self.ends.append, mark=mark)
+            self.start(data)
+
+        def message(self, message):
+            self.messages.append(message)
+
+        def error(self, code, reason):
+            return MassError(str(code), reason)
+
+        def wait(self, reached=None):
+            bench.wait_until(lambda: self.ends if reached is None else reached(), seconds=60)
+
+    return Started
 
 
-def test_a_line_is_a_message_however_its_bytes_arrive(module):
-    heard = Heard(module, [sys.executable, "-c", SCRIPT], mark="mark ")
-    heard.wait()
-    assert heard.messages == [{"a": 1}, {"name": "Ärztin"}, {"a": 2}] and heard.ends == [(3, "")]
-    assert heard.process.last_words == "last words" and not heard.process.running
+def test_a_line_is_a_message_however_its_bytes_arrive(started):
+    process = started(sys.executable, "-c", SCRIPT, mark="mark ")
+    process.wait()
+    assert process.messages == [{"a": 1}, {"name": "Ärztin"}, {"a": 2}] and not process.running
+    assert [(error.message, error.cure) for error in process.ends] == [("3", "last words")]
 
 
-def test_after_cancel_no_message_comes_and_the_end_is_told_once(module):
-    program = "import sys\nwhile True: print('{}', flush=True)"
-    heard = Heard(module, [sys.executable, "-c", program])
-    heard.wait(lambda: heard.messages)
-    heard.process.cancel()
-    count = len(heard.messages)
-    heard.wait()
-    assert len(heard.messages) == count and len(heard.ends) == 1 and heard.ends[0][1] == ""
+def test_after_cancel_no_message_comes_and_the_end_is_told_once(started):
+    process = started(sys.executable, "-c", "while True: print('{}', flush=True)")
+    process.wait(lambda: process.messages)
+    process.cancel()
+    count = len(process.messages)
+    process.wait()
+    assert len(process.messages) == count and process.ends == [None]
 
 
-def test_what_cannot_be_started_ends_with_the_reason(module, tmp_path):
-    heard = Heard(module, [str(tmp_path / "no program")])
-    heard.wait()
-    ((code, reason),) = heard.ends
-    assert code == -1 and "no program" in reason
+def test_what_cannot_be_started_ends_with_the_reason(started, tmp_path):
+    process = started(str(tmp_path / "no program"))
+    process.wait()
+    (error,) = process.ends
+    assert error.message == "-1" and "no program" in error.cure
 
 
-def test_input_reaches_it_with_the_modules_environment(module):
+def test_input_reaches_it_with_the_modules_environment(started):
     program = "import json, sys, mass_core; print(json.dumps({'got': sys.stdin.read(), 'from': mass_core.__file__}))"
-    heard = Heard(module, [sys.executable, "-c", program])
-    heard.process.write(b"some bytes")
-    heard.process.close_input()
-    heard.wait()
+    process = started(sys.executable, "-c", program, data=b"some bytes")
+    process.wait()
     import mass_core
 
-    assert heard.messages == [{"got": "some bytes", "from": mass_core.__file__}], json.dumps(heard.messages)
+    assert process.messages == [{"got": "some bytes", "from": mass_core.__file__}]
 
 
-def test_a_download_is_the_command_of_the_terminal(module, monkeypatch):
-    from MASSSlicerLib.processes.downloading import download_command
+def test_a_download_is_the_command_of_the_terminal(bench, monkeypatch):
+    bench.module("MASSSlicer")
+    from MASSSlicerLib.processes.downloading import Download
 
     monkeypatch.setenv("MASS_PYTHON", sys.executable)
-    assert download_command("mass_base") == [sys.executable, "-m", "mass_core", "weights", "download", "mass_base", "--json"]
+    download = Download("mass_base", progress=print, finished=print)
+    assert download._command == [sys.executable, "-m", "mass_core", "weights", "download", "mass_base", "--json"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -13,7 +14,7 @@ from mass_core.errors import Cancelled, MassError
 from ..install import packages as install
 from ..install.readiness import Readiness, read_probe
 from ..logic import MASSSlicerLogic
-from ..processes.json_process import ChildProcess
+from ..processes.json_process import child_process
 
 
 class StatusPanel:
@@ -27,7 +28,7 @@ class StatusPanel:
 
     def __init__(self, ui: object, logic: MASSSlicerLogic, failed: Callable[[Exception], None]) -> None:
         self._ui, self._logic, self._failed = ui, logic, failed
-        self._probe: ChildProcess | None = None
+        self._probe: qt.QProcess | None = None
         self._devices: list[dict[str, Any]] = []
         self.readiness: Readiness | None = None
         self.changed: Callable[[], None] = lambda: None
@@ -64,7 +65,7 @@ class StatusPanel:
             then: called afterwards.
         """
         try:
-            command = install.probe_command(install.python_slicer())
+            program, *arguments = install.probe_command(install.python_slicer())
         except MassError as error:
             self._failed(error)
             return
@@ -77,8 +78,8 @@ class StatusPanel:
                 if not reason:
                     then()
 
-        process = self._probe = ChildProcess(command, on_output=output.extend, on_errors=errors.append, on_end=ended)
-        process.start()
+        process = self._probe = child_process(ended, output.extend, errors.append)
+        process.start(program, arguments)
         self._show()
 
     @property
@@ -101,7 +102,7 @@ class StatusPanel:
         process, self._probe = self._probe, None
         if process is not None:
             process.kill()
-            process.wait_for_end(2000)
+            process.waitForFinished(2000)
 
     def _checked(self, readiness: Readiness) -> None:
         self.readiness = readiness

@@ -13,8 +13,8 @@ from ..install.packages import mass_command
 from .json_process import JsonProcess
 
 
-class Download:
-    """A download of weights; begins with `start`, and is taken up where it ended the last time.
+class Download(JsonProcess):
+    """A download of weights; begins with `start`, and continues where it stopped the last time.
 
     Args:
         name: of the weights.
@@ -26,34 +26,24 @@ class Download:
     """
 
     def __init__(self, name: str, *, progress: Callable[[float], None], finished: Callable[[MassError | None], None]) -> None:
+        super().__init__(mass_command("weights", "download", name, "--json"), finished)
         self.name = name
-        self._progress, self._finished = progress, finished
-        self._error: MassError | None = None
-        self._process = JsonProcess(download_command(name), on_message=self._on_message, on_end=self._ended)
-        self.start, self.cancel = self._process.start, self._process.cancel
+        self._progress = progress
+        self._failure: MassError | None = None
 
-    @property
-    def running(self) -> bool:
-        """True while its process runs."""
-        return self._process.running
-
-    def _on_message(self, message: dict[str, Any]) -> None:
+    def message(self, message: dict[str, Any]) -> None:
+        """Report progress, or keep the error."""
         if message.get("event") == "progress":
             self._progress(message["fraction"])
         elif message.get("event") == "failed":
-            self._error = WeightsError(message["message"], message.get("cure", ""))
+            self._failure = WeightsError(message["message"], message.get("cure", ""))
 
-    def _ended(self, code: int, reason: str) -> None:
-        error = self._error
-        if reason:
+    def error(self, code: int, reason: str) -> MassError | None:
+        """The error of the command, or that it ended early."""
+        if code == -1:
             text = _("The download could not be started: {reason}.").format(reason=reason)
-            error = WeightsError(text, _("Reinstall Slicer if it happens again."))
-        elif error is None and code != 0:
+            return WeightsError(text, _("Reinstall Slicer if it happens again."))
+        if self._failure is None and code != 0:
             text = _("The download ended early (exit code {code}).").format(code=code)
-            error = WeightsError(text, _("Try again: it continues where it stopped."))
-        self._finished(None if self._process.cancelled else error)
-
-
-def download_command(name: str) -> list[str]:
-    """Program and arguments of a download. It prints JSON lines: `progress`, then `result` or `failed`."""
-    return mass_command("weights", "download", name, "--json")
+            return WeightsError(text, _("Try again: it continues where it stopped."))
+        return self._failure

@@ -16,7 +16,7 @@ from mass_core.errors import DeviceError
 from mass_core.worker.client import Client
 
 from ..install import packages as install
-from .json_process import ChildProcess
+from .json_process import child_process
 
 _START_MS = 15_000
 _TICK_MS = 100
@@ -32,7 +32,7 @@ class ProcessTransport:
 
     def __init__(self, worker_pid: Callable[[], int | None]) -> None:
         self._worker_pid = worker_pid
-        self._process: ChildProcess | None = None
+        self._process: qt.QProcess | None = None
         self._closing = False
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
@@ -41,16 +41,12 @@ class ProcessTransport:
         Raises:
             DeviceError: if there is no Python to run it with, or it does not start.
         """
-        process = ChildProcess(
-            install.worker_command(),
-            on_output=received,
-            on_errors=told,
-            on_end=lambda code, reason: None if reason else ended(code),
-        )
-        process.start()
-        if not process.wait_for_start(_START_MS):
+        process = child_process(lambda code, reason: None if reason else ended(code), received, told)
+        program, *arguments = install.worker_command()
+        process.start(program, arguments)
+        if not process.waitForStarted(_START_MS):
             raise DeviceError(
-                _("The worker could not be started: {reason}.").format(reason=process.reason()),
+                _("The worker could not be started: {reason} ({program}).").format(reason=process.errorString(), program=program),
                 _("Install the packages again (Status, Install…); if that does not help, reinstall Slicer."),
             )
         self._process = process
@@ -63,7 +59,7 @@ class ProcessTransport:
     def close_input(self) -> None:
         """End its input, which ends the worker."""
         if self.running():
-            self._process.close_input()
+            self._process.closeWriteChannel()
             self._closing = True
 
     def kill(self) -> None:
@@ -74,15 +70,15 @@ class ProcessTransport:
         if pid is not None:
             _kill(pid)
         self._process.kill()
-        self._process.wait_for_end(_KILL_MS)
+        self._process.waitForFinished(_KILL_MS)
 
     def running(self) -> bool:
         """True while it runs."""
         if self._process is None:
             return False
         if self._closing:  # nobody runs the event loop then, which would notice its end
-            self._process.wait_for_end(1)
-        return self._process.running
+            self._process.waitForFinished(1)
+        return self._process.state() != qt.QProcess.NotRunning
 
 
 class Engine:

@@ -16,7 +16,7 @@ from .json_process import JsonProcess
 from .survey import MARK
 
 
-class Survey:
+class Survey(JsonProcess):
     """A survey of label maps; begins with `start`.
 
     Args:
@@ -31,29 +31,24 @@ class Survey:
     def __init__(
         self, masks: Sequence[Path], *, looked: Callable[[dict[str, Any]], None], finished: Callable[[MassError | None], None]
     ) -> None:
-        self._masks = [str(mask) for mask in masks]
-        self._left = len(masks)
-        self._looked, self._finished = looked, finished
-        command = [install.python_slicer(), str(Path(__file__).with_name("survey.py"))]
-        self._process = JsonProcess(command, mark=MARK, on_message=self._on_message, on_end=self._ended)
-        self.cancel = self._process.cancel
+        super().__init__([install.python_slicer(), str(Path(__file__).with_name("survey.py"))], finished, mark=MARK)
+        self._masks, self._left = masks, len(masks)
+        self._looked = looked
 
     def start(self) -> None:
-        """Begin; returns at once. `finished` may be called before it returns if the process cannot be started."""
-        self._process.start()
-        self._process.write(json.dumps(self._masks).encode())
-        self._process.close_input()
+        """Begin; returns at once."""
+        super().start(json.dumps([str(mask) for mask in self._masks]).encode())
 
-    def _on_message(self, message: dict[str, Any]) -> None:
+    def message(self, message: dict[str, Any]) -> None:
+        """Report the labels of a label map."""
         self._left -= 1
         self._looked(message)
 
-    def _ended(self, code: int, reason: str) -> None:
-        error = None
-        if self._left and not self._process.cancelled:
-            text = _("The label maps could not be read (exit code {code}). {reason}")
-            error = InputError(
-                text.format(code=code, reason=reason or self._process.last_words).strip(),
-                _("Check under Status, Install… that all packages are installed."),
-            )
-        self._finished(error)
+    def error(self, code: int, reason: str) -> MassError | None:
+        """The error if label maps were left unread."""
+        if not self._left:
+            return None
+        return InputError(
+            _("The label maps could not be read (exit code {code}). {reason}").format(code=code, reason=reason).strip(),
+            _("Check under Status, Install… that all packages are installed."),
+        )
