@@ -31,15 +31,11 @@ class AnnotatedPanel(ScanList):
         failed: shows an error.
     """
 
+    FILES = "tuneFiles"
+    FOLDER = _("Folder with scans and label maps")
+
     def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        super().__init__(
-            ui.annotatedTable,
-            "tuneFiles",
-            buttons=(ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton),
-            folder_title=_("Folder with scans and label maps"),
-            changed=changed,
-            failed=failed,
-        )
+        super().__init__(ui.annotatedTable, (ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton), changed, failed)
         self._scans: dict[str, Any] = {}
         """Selectors by the ID of the segmentation."""
         self._survey: Survey | None = None

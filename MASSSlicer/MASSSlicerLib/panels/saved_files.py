@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -20,33 +21,35 @@ from ..runs.segmentation import Run
 
 
 class SavedFilesPanel:
-    """Use, import, export, rename and delete saved files.
+    """Use, import, export, rename and delete saved files; a subclass fills the lines of the table (`_fill`).
 
     Args:
         ui: the window's parts by name.
-        kind: “Task” or “Model”, as in the names of its parts.
-        library: module that lists, adds and renames them.
-        words: titles of the dialogs for import, export and rename, the question before deleting, and the filter of files.
         use: called with the file to segment with.
         moved: called with a file's name and the new one, empty if it was deleted.
         failed: shows an error.
     """
 
+    KIND: str
+    """As in the names of the window's parts."""
+    LIBRARY: Any
+    """Module that lists, adds and renames the files."""
+    FILTER: str
+    IMPORT: str
+    EXPORT: str
+    RENAME: str
+    DELETE: str
+
     def __init__(
         self,
         ui: object,
-        kind: str,
-        *,
-        library: object,
-        words: tuple[str, str, str, str, str],
         use: Callable[[SavedTask | Model], None],
-        moved: Callable[[str, str], None] = lambda name, to: None,
+        moved: Callable[[str, str], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self._ui, self._library, self._use, self._moved, self._failed = ui, library, use, moved, failed
-        self._import, self._export, self._rename, self._delete, self._filter = words
+        self._ui, self._use, self._moved, self._failed = ui, use, moved, failed
         self._saved: Sequence[SavedTask | Model] = ()
-        self._table = getattr(ui, f"{kind.lower()}sTable")
+        self._table = getattr(ui, f"{self.KIND.lower()}sTable")
         self._table.connect("itemSelectionChanged()", self.update)
         self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.use_selected())
         asked = {
@@ -56,7 +59,7 @@ class SavedFilesPanel:
             "rename": self._ask_rename,
             "delete": self._ask_delete,
         }
-        buttons = {action: getattr(ui, f"{action}{kind}Button") for action in asked}
+        buttons = {action: getattr(ui, f"{action}{self.KIND}Button") for action in asked}
         for action, button in buttons.items():
             button.connect("clicked()", asked[action])
         self._for_selected = [button for action, button in buttons.items() if action != "import"]
@@ -64,7 +67,7 @@ class SavedFilesPanel:
 
     def refresh(self) -> None:
         """Show the files of the folder."""
-        self._saved = self._library.listing()
+        self._saved = self.LIBRARY.listing()
         self._table.setRowCount(len(self._saved))
         for row, saved in enumerate(self._saved):
             self._fill(row, saved)
@@ -81,9 +84,6 @@ class SavedFilesPanel:
         if saved is not None:
             self._use(saved)
 
-    def _fill(self, row: int, saved: SavedTask | Model) -> None:
-        raise NotImplementedError
-
     def _selected(self) -> SavedTask | Model | None:
         row = self._table.currentRow()
         return self._saved[row] if 0 <= row < len(self._saved) else None
@@ -96,25 +96,25 @@ class SavedFilesPanel:
         self.refresh()
 
     def _ask_import(self) -> None:
-        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), self._import, "", self._filter)
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), self.IMPORT, "", self.FILTER)
         if path:
-            self._try(lambda: self._library.add(Path(path), Path(path).name))
+            self._try(lambda: self.LIBRARY.add(Path(path), Path(path).name))
 
     def _ask_export(self) -> None:
         saved = self._selected()
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), self._export, saved.path.name, self._filter)
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), self.EXPORT, saved.path.name, self.FILTER)
         if path:
             self._try(lambda: named_files.copy(saved.path, Path(path)))
 
     def _ask_rename(self) -> None:
         saved = self._selected()
-        name = qt.QInputDialog.getText(slicer.util.mainWindow(), self._rename, _("Name:"), qt.QLineEdit.Normal, saved.name)
+        name = qt.QInputDialog.getText(slicer.util.mainWindow(), self.RENAME, _("Name:"), qt.QLineEdit.Normal, saved.name)
         if name:
-            self._try(lambda: self._moved(saved.name, self._library.rename(saved, name).name))
+            self._try(lambda: self._moved(saved.name, self.LIBRARY.rename(saved, name).name))
 
     def _ask_delete(self) -> None:
         saved = self._selected()
-        if slicer.util.confirmYesNoDisplay(self._delete.format(name=saved.name), windowTitle=_("MASS")):
+        if slicer.util.confirmYesNoDisplay(self.DELETE.format(name=saved.name), windowTitle=_("MASS")):
             self._try(lambda: (saved.path.unlink(missing_ok=True), self._moved(saved.name, "")))
 
 
@@ -128,18 +128,15 @@ class TasksPanel(SavedFilesPanel):
         failed: shows an error.
     """
 
+    KIND, LIBRARY, FILTER = "Task", tasks, "MASS task (*.masstask)"
+    IMPORT, EXPORT, RENAME = _("Import task"), _("Export task"), _("Rename task")
+    DELETE = _("Delete the task “{name}” from this computer?")
+
     def __init__(
         self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None], failed: Callable[[Exception], None]
     ) -> None:
         self._last_run = last_run
-        words = (
-            _("Import task"),
-            _("Export task"),
-            _("Rename task"),
-            _("Delete the task “{name}” from this computer?"),
-            "MASS task (*.masstask)",
-        )
-        super().__init__(ui, "Task", library=tasks, words=words, use=lambda task: use(task.path), failed=failed)
+        super().__init__(ui, lambda task: use(task.path), lambda name, to: None, failed)
         ui.saveTaskButton.connect("clicked()", self._ask_save)
 
     def update(self) -> None:
@@ -172,17 +169,14 @@ class ModelsPanel(SavedFilesPanel):
         failed: shows an error.
     """
 
+    KIND, LIBRARY, FILTER = "Model", models, "MASS model (*.safetensors)"
+    IMPORT, EXPORT, RENAME = _("Import model"), _("Export model"), _("Rename model")
+    DELETE = _("Delete the model “{name}” from this computer? Without its training data it cannot be made again.")
+
     def __init__(
         self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None], failed: Callable[[Exception], None]
     ) -> None:
-        words = (
-            _("Import model"),
-            _("Export model"),
-            _("Rename model"),
-            _("Delete the model “{name}” from this computer? Without its training data it cannot be made again."),
-            "MASS model (*.safetensors)",
-        )
-        super().__init__(ui, "Model", library=models, words=words, use=lambda model: use(model.name), moved=moved, failed=failed)
+        super().__init__(ui, lambda model: use(model.name), moved, failed)
 
     def _fill(self, row: int, saved: Model) -> None:
         self._table.setItem(row, 0, qt.QTableWidgetItem(saved.name))

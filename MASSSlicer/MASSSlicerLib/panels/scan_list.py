@@ -15,59 +15,37 @@ from ..parameters import MASSSlicerParameterNode
 class ScanList:
     """Keeps the table and the parameters in step.
 
+    A subclass has `refresh`, `add_folder` for the files of a folder, `_store_ticks` for IDs of ticked nodes, and `_all_or_none`.
+
     Args:
         table: of the window.
-        files: name of the parameter that holds the files.
         buttons: tick all or none, add a folder, remove.
-        folder_title: of the dialog that asks for a folder.
         changed: called whenever the list changed.
         failed: shows an error.
     """
 
-    def __init__(
-        self,
-        table: Any,
-        files: str,
-        *,
-        buttons: tuple[Any, Any, Any],
-        folder_title: str,
-        changed: Callable[[], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._table, self._files_name, self._folder_title = table, files, folder_title
-        self._changed, self._failed = changed, failed
+    FILES: str
+    """Parameter that holds the files."""
+    FOLDER: str
+    """Title of the dialog that asks for a folder."""
+
+    def __init__(self, table: Any, buttons: tuple[Any, Any, Any], changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+        self._table, self._changed, self._failed = table, changed, failed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._nodes: list[str] = []
         """IDs, line by line."""
-        all_or_none, add, remove = buttons
         table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
-        all_or_none.connect("clicked()", self._all_or_none)
-        add.connect("clicked()", self._ask_folder)
-        remove.connect("clicked()", self._remove_selected)
-
-    def refresh(self) -> None:
-        """Show the scene and the files as they are now."""
-        raise NotImplementedError
-
-    def add_folder(self, folder: Path) -> None:
-        """Add the files of a folder."""
-        raise NotImplementedError
-
-    def _store_ticks(self, ids: Sequence[str]) -> None:
-        """Store the ticked nodes in the parameters."""
-        raise NotImplementedError
-
-    def _all_or_none(self) -> None:
-        raise NotImplementedError
+        for button, action in zip(buttons, (self._all_or_none, self._ask_folder, self._remove_selected), strict=True):
+            button.connect("clicked()", action)
 
     @property
     def _files(self) -> list[str]:
         """Lines of the parameters, one for each file."""
-        return list(getattr(self._parameters, self._files_name))
+        return list(getattr(self._parameters, self.FILES))
 
     def _store_files(self, files: Sequence[str]) -> None:
-        setattr(self._parameters, self._files_name, list(files))
+        setattr(self._parameters, self.FILES, list(files))
         self._refresh_and_tell()
 
     def _refresh_and_tell(self) -> None:
@@ -106,7 +84,7 @@ class ScanList:
         self._changed()
 
     def _ask_folder(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), self._folder_title)
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), self.FOLDER)
         if folder:
             self.add_folder(Path(folder))
 

@@ -27,15 +27,11 @@ class TargetsPanel(ScanList):
         failed: shows an error.
     """
 
+    FILES = "targetFiles"
+    FOLDER = _("Folder with scans")
+
     def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        super().__init__(
-            ui.targetsTable,
-            "targetFiles",
-            buttons=(ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton),
-            folder_title=_("Folder with scans"),
-            changed=changed,
-            failed=failed,
-        )
+        super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed, failed)
         self._table.connect("itemSelectionChanged()", lambda: self._changed())
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
