@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import build_parser, main
-from mass_core.cli.options import chosen_recipe, use_ema
+from mass_core.cli.options import as_request, chosen_recipe
 from mass_core.config import RELEASED_SWITCHES, Recipe
 from mass_core.console import Terminal
 from mass_core.data import phantoms
@@ -23,6 +23,7 @@ from mass_core.outputs import Job, plan, stem
 from mass_core.pictures.label_map import Image
 from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
+from mass_core.worker.requests import Load
 from Testing.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -93,7 +94,7 @@ def test_released_recipe_and_its_exceptions() -> None:
     [((), None), (("--ema",), True), (("--no-ema",), False), (("--recipe", "released"), False), (("--recipe", "released", "--ema"), True)],
 )
 def test_averaged_weights(given: tuple[str, ...], expected: bool | None) -> None:
-    assert use_ema(build_parser().parse_args(["segment", "--target", "t", *given])) is expected
+    assert as_request(Load, build_parser().parse_args(["segment", "--target", "t", *given])).averaged is expected
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_json_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "event": "failed",
         "error": "InputError",
         "message": "What to segment must be said once.",
-        "cure": "Give either --reference IMAGE MASK or --task FILE; finetuned weights know it themselves.",
+        "cure": "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
     }
 
 

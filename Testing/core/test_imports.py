@@ -54,6 +54,7 @@ LIBRARIES = {
     "mass_core.evaluation": "torch",
     "mass_core.pictures": "numeric",
     "mass_core.jobs": "torch",
+    "mass_core.jobs.checks": "stdlib",
     "mass_core.cli": "stdlib",
 }
 """Layer of the files of a folder, and of files that are not of their folder's layer; what a function imports does not count."""
@@ -75,7 +76,7 @@ ROOMS: dict[str, list[str]] = {
     "mass_core.data": ["masks", "volumes"],
     "mass_core.evaluation": ["inference", "data", "tasks", "weights", "volumes"],
     "mass_core.pictures": ["masks", "volumes"],
-    "mass_core.jobs": ["evaluation", "inference", "tasks", "weights", "volumes", "worker"],
+    "mass_core.jobs": ["evaluation", "pictures", "inference", "tasks", "weights", "volumes", "worker"],
     "mass_core.cli": ANY,
     "training": [],
     "training.augmentation": [],
@@ -99,7 +100,6 @@ further up in this table."""
 
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "mass_core.__main__": {"mass_core.cli": "starts the command"},
-    "mass_core.worker.server": {"mass_core.jobs": "makes the service it serves; the command shall hand it over"},
     "mass_core.evaluation.trials": {"mass_core.worker": "has networks finetuned by a process of their own, with the request for it"},
     "training.augmentation.appearance": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},

@@ -98,7 +98,7 @@ def test_the_end_of_its_input_ends_it_even_if_it_cannot_be_stopped() -> None:
 import time
 from mass_core.worker import server as worker
 worker.Worker._computed = lambda self, job: job.progress("stuck", 0.0) or time.sleep(600)
-worker.Worker(*worker.claim_standard_streams(), ending_s=0.3).run()
+worker.Worker(*worker.claim_standard_streams(), lambda: None, ending_s=0.3).run()
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None

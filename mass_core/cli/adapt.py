@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outputs import folders_ready
-from .encode import check_references, checked_output, read_references, tell
-from .options import add_preparation, add_references, add_weights, chosen_recipe, load
+from ..jobs.checks import check_references, task_file
+from ..worker.requests import Adapt
+from .encode import tell
+from .options import add_preparation, add_references, add_weights, as_request, begin
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,21 +30,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the references, fit the task to them, write it."""
-    check_references(arguments)
-    if arguments.seconds <= 0:
-        raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
-    output = checked_output(arguments)
-    with folders_ready([output]):
-        from ..inference.adapt import adapt
-        from ..inference.segmenter import Segmenter
+    request = as_request(Adapt, arguments)
+    check_references(request)
+    if request.seconds <= 0:
+        raise InputError(f"--seconds is {request.seconds:g}.", "Give more than 0.")
+    task_file(request)
+    from ..jobs.encode import encode
 
-        model = load(arguments)
-        segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
-        references, appearance = read_references(arguments)
-        task = segmenter.encode(references, arguments.labels, appearance=appearance, progress=arguments.terminal.progress)
-        fitted = adapt(segmenter, references, task, seconds=arguments.seconds, seed=arguments.seed, progress=arguments.terminal.progress)
-        fitted.task.save(output, overwrite=arguments.overwrite)
+    made = encode(request, *begin(request, arguments.terminal), seed=arguments.seed)
+    fitted = made.fitted
+    assert fitted is not None
     dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"
     more = f"; {fitted.steps} steps in {fitted.seconds:.1f} s, {dice}"
-    tell(arguments, fitted.task, more, {**fitted.facts(), "seed": arguments.seed})
+    tell(arguments, made.task, more, {**fitted.facts(), "seed": arguments.seed})
     return 0

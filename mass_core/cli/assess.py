@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .options import add_decision, add_preparation
-from .segment import add_task, check_what, judged, made_ready
+from ..jobs.checks import check_assess
+from ..worker.requests import Assess
+from .options import add_decision, add_preparation, as_request, begin
+from .segment import add_task
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,22 +29,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, judge and tell."""
-    check_what(arguments)
-    missing = [str(path) for path in (arguments.target, arguments.result) if not path.exists()]
-    if missing:
-        raise InputError(f"There is no file {', '.join(missing)}.", "Check the spelling and the folder.")
-    from ..volumes.belonging import check_belongs
-    from ..volumes.mask_files import read_label_map
-    from ..volumes.volume import Volume
+    request = as_request(Assess, arguments)
+    check_assess(request)
+    from ..jobs.assess import assess_file
 
-    target, result = Volume.read(arguments.target, frame=arguments.frame), read_label_map(arguments.result)
-    if arguments.same_grid:
-        result = result.on_grid_of(target)
-    for note in check_belongs(target.geometry, result, image_is="scan", labels_are="result"):
+    made = assess_file(request, *begin(request, arguments.terminal), same_grid=arguments.same_grid)
+    for note in made.notes:
         arguments.terminal.warn(note)
-    tools = made_ready(arguments)
-    worth = judged(arguments, tools, target, result)
-    labels = [{"value": x.value, "name": x.name, "quality": worth[x.value].told()} for x in tools.task.labels]
-    text = "\n".join(f"{label.name}: {worth[label.value].text()}" for label in tools.task.labels)
-    arguments.terminal.result(text, target=str(arguments.target), result=str(arguments.result), labels=labels)
+    task, quality = made.tools.task, made.quality
+    text = "\n".join(f"{label.name}: {quality[label.value].text()}" for label in task.labels)
+    arguments.terminal.result(text, target=str(arguments.target), result=str(arguments.result), labels=made.labels())
     return 0

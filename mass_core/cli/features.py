@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Triple
+from ..jobs.checks import inputs
 from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
+from ..worker.requests import Features
 from .batch import Batch
-from .encode import inputs
-from .options import add_preparation, add_weights, chosen_recipe, load
+from .options import add_preparation, add_weights, as_request, begin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Look at every target, in colours common to all."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
     files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
-    check_free(files, overwrite=arguments.overwrite, inputs=inputs(arguments))
+    request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
+    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready(files):
         from ..inference.features import Basis
-        from ..inference.segmenter import Segmenter
 
-        model = load(arguments)
-        segmenter = Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
+        session, run = begin(request, arguments.terminal)
+        segmenter = session.segmenter(request, run)
         targets, batch = _Targets(arguments, segmenter), Batch(arguments.terminal, len(jobs))
         samples = {}
         for job in jobs:

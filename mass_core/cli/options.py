@@ -2,14 +2,17 @@
 
 import argparse
 from argparse import BooleanOptionalAction
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import config
 from ..config import Recipe
+from ..console import Output
 from ..errors import InputError
+from ..worker.requests import Load, Reference
 
 if TYPE_CHECKING:
+    from ..jobs.session import Run, Session
     from ..weights.checkpoint import Model
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
@@ -79,6 +82,25 @@ def add_decision(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--keep-largest", action=BooleanOptionalAction, help="only the largest part of each label, or all its parts")
 
 
+Kind = TypeVar("Kind", bound=Load)
+
+
+def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> Kind:
+    """The request that the options of a command make.
+
+    Args:
+        kind: of the request.
+        arguments: of a parser with `add_weights` and `add_preparation`, and what else the request takes.
+        more: fields that are no options.
+    """
+    given: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    given["recipe"] = arguments.recipe or "default"
+    given["options"] = _recipe_options(arguments)
+    given["references"] = [_reference(arguments, *pair) for pair in given.get("reference") or []]
+    given["probabilities"] = given.get("save_probabilities", False)
+    return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given and field.name not in more}, **more)
+
+
 def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
     """A recipe with what the command line says in place of what is recorded.
 
@@ -87,21 +109,40 @@ def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | No
         base: what the weights or the task record.
         name: default, released, or None: the base as it is.
     """
-    start = config.recipe(name, base) if name else base
-    return start.changed(**_changes(arguments))
+    return Load(recipe="released" if name == "released" else "default", options=_recipe_options(arguments)).changed(base)
 
 
-def use_ema(arguments: argparse.Namespace) -> bool | None:
-    """Whether to take averaged weights; None: the reader's own preference."""
-    if arguments.ema is None and arguments.recipe == "released":
-        return False
-    return bool(arguments.ema) if arguments.ema is not None else None
+def load(arguments: argparse.Namespace) -> "Model":
+    """The network the options name."""
+    from ..weights.checkpoint import load_model
+
+    request = as_request(Load, arguments)
+    return load_model(request.weights, request.device, ema=request.averaged)
 
 
-def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
+def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
+    """A session that keeps no scans, for a command reads each once, and its one run."""
+    from ..devices import choose_device
+    from ..jobs.session import Run, Session
+
+    return Session(scan_bytes=0), Run(choose_device(request.device), terminal.progress, stages=False)
+
+
+def _reference(arguments: argparse.Namespace, image: Path, mask: Path) -> Reference:
+    return Reference(
+        image=str(image),
+        mask=str(mask),
+        labels=arguments.labels,
+        frame=arguments.reference_frame,
+        same_grid=arguments.same_grid,
+        threshold=arguments.threshold_mask,
+    )
+
+
+def _recipe_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of the recipe that the command line names, in array order."""
     given = vars(arguments)
-    fields = {
+    names = {
         "align": "align",
         "modality": "modality",
         "orientation": "orientation",
@@ -115,16 +156,9 @@ def _changes(arguments: argparse.Namespace) -> dict[str, Any]:
         "threshold": "threshold",
         "classes_per_pass": "classes_per_pass",
     }
-    changes = {field: given.get(option) for option, field in fields.items()}
-    changes["parts"] = {None: None, True: "largest", False: "all"}[given.get("keep_largest")]
-    changes["spacing_zyx"] = given["spacing"][::-1] if given.get("spacing") else None
-    if (changes["classes_per_pass"] or 0) < 0:
-        raise InputError(f"--classes-per-pass is {changes['classes_per_pass']}.", "Choose 0 (all together) or more.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-
-
-def load(arguments: argparse.Namespace) -> "Model":
-    """The network the options name."""
-    from ..weights.checkpoint import load_model
-
-    return load_model(arguments.weights, arguments.device, ema=use_ema(arguments))
+    options = {field: given.get(option) for option, field in names.items()}
+    options["parts"] = {None: None, True: "largest", False: "all"}[given.get("keep_largest")]
+    options["spacing_zyx"] = given["spacing"][::-1] if given.get("spacing") else None
+    if (options["classes_per_pass"] or 0) < 0:
+        raise InputError(f"--classes-per-pass is {options['classes_per_pass']}.", "Choose 0 (all together) or more.")
+    return {name: value for name, value in options.items() if value is not None}

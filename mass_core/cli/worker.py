@@ -1,7 +1,12 @@
 """mass worker: answer requests on standard input, for programs such as 3D Slicer (docs/formats.md)."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeviceError
+
+if TYPE_CHECKING:
+    from ..worker.server import Service
 
 
 def add_parser(subparsers: Any) -> None:
@@ -14,5 +19,20 @@ def run(arguments: argparse.Namespace) -> int:
     """Work until standard input ends."""
     from ..worker.server import Worker, claim_standard_streams
 
-    Worker(*claim_standard_streams()).run()
+    Worker(*claim_standard_streams(), new_service).run()
     return 0
+
+
+def new_service() -> "Service":
+    """The service that computes; loads PyTorch.
+
+    Raises:
+        DeviceError: if PyTorch or another library cannot be loaded.
+    """
+    try:
+        from ..jobs.service import Service
+    except (ImportError, OSError, AttributeError) as error:
+        raise DeviceError(
+            f"A library this program needs cannot be loaded: {error}.", "Install the packages again, or see what the message says."
+        ) from error
+    return Service()

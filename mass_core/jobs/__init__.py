@@ -1,1 +1,1 @@
-"""What the worker does for each request."""
+"""The use cases, one file each: the command `mass` and the worker call the same ones."""

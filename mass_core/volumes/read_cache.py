@@ -5,16 +5,19 @@ from pathlib import Path
 from ..cache import Recent
 from .volume import Volume
 
-_KEPT_BYTES = 1 << 30
 _SELF_CONTAINED = (".nii", ".nii.gz", ".nrrd", ".mha")
 """Files that hold all that is read from them, so that their own date tells whether that changed."""
 
 
 class Scans:
-    """Reads scans and keeps the latest, 1 GiB of them."""
+    """Reads scans and keeps the latest.
 
-    def __init__(self) -> None:
-        self._kept: Recent[Volume] = Recent(_KEPT_BYTES)
+    Args:
+        limit_bytes: most memory of all scans kept.
+    """
+
+    def __init__(self, limit_bytes: int = 1 << 30) -> None:
+        self._kept: Recent[Volume] = Recent(limit_bytes)
 
     def read(self, path: Path, frame: int | None = None) -> Volume:
         """A scan, from memory if its file is as it was.

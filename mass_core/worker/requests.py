@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..config import Recipe
+from ..config import Recipe, recipe
 from ..errors import InputError
 
 
@@ -51,12 +51,12 @@ class Load:
         return False if self.ema is None and self.recipe == "released" else self.ema
 
     def changed(self, base: Recipe) -> Recipe:
-        """A recipe with the options in place of its own fields.
+        """The recipe of this name, starting from a base, with the options in place of its own fields.
 
         Raises:
             InputError: naming an option that is unknown or cannot be used.
         """
-        return replace(base, **_values(Recipe, self.options, "options"))
+        return replace(recipe(self.recipe, base), **_values(Recipe, self.options, "options"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,24 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .. import __version__
 from .. import devices as machine
-from ..errors import Cancelled, DeviceError, InputError
+from ..errors import Cancelled, InputError
 from ..failures import is_out_of_memory
 from . import protocol
 from .protocol import Lines, Request, to_line
-
-if TYPE_CHECKING:
-    from ..jobs.service import Service
 
 _CHUNK = 1 << 16
 _PROGRESS_S = 0.1
 """Least time between two progress messages of a stage, but for its end."""
 _ENDING_S = 5.0
 """How long running work may take to stop once standard input has ended."""
-_REPAIR = "Install the packages again, or see what the message says."
 
 
 def claim_standard_streams() -> tuple[int, int]:
@@ -86,17 +82,29 @@ class Job:
         self._send({"id": self.request.id, "event": "log", "text": text})
 
 
+class Service(Protocol):
+    """Computes what requests ask for."""
+
+    def answer(self, job: Job) -> dict[str, Any]:
+        """`result`, `timings`, `device` and `peak_memory` of the reply to a job; raises what it fails of."""
+
+    def unload(self) -> None:
+        """Forget everything and give its memory back."""
+
+
 class Worker:
     """Reads requests, computes them in order, replies.
 
     Args:
         requests: file descriptor to read from; its end ends the worker.
         replies: file descriptor to write to.
+        new_service: makes what computes, when it is first needed.
         ending_s: how long running work may take to stop after that; then the process is ended.
     """
 
-    def __init__(self, requests: int, replies: int, *, ending_s: float = _ENDING_S) -> None:
+    def __init__(self, requests: int, replies: int, new_service: Callable[[], Service], *, ending_s: float = _ENDING_S) -> None:
         self._requests, self._replies = requests, replies
+        self._new_service = new_service
         self._ending_s = ending_s
         self._service: Service | None = None
         self._writing = threading.Lock()
@@ -154,7 +162,7 @@ class Worker:
                 self._service.unload()
             return {"result": {}}
         if self._service is None:
-            self._service = _new_service()
+            self._service = self._new_service()
         return self._service.answer(job)
 
     def _listen(self) -> None:
@@ -252,16 +260,3 @@ def about() -> dict[str, Any]:
         return {**found, "torch": {"version": torch.__version__}, "devices": machine.devices()}
     except Exception as error:  # noqa: BLE001 - a broken package may raise anything
         return {**found, "torch": {"error": f"{type(error).__name__}: {error}"}, "devices": []}
-
-
-def _new_service() -> "Service":
-    """What computes.
-
-    Raises:
-        DeviceError: if PyTorch or another library cannot be loaded.
-    """
-    try:
-        from ..jobs.service import Service
-    except (ImportError, OSError, AttributeError) as error:
-        raise DeviceError(f"A library this program needs cannot be loaded: {error}.", _REPAIR) from error
-    return Service()

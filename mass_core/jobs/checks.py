@@ -1,0 +1,82 @@
+"""What is refused before anything is read or computed. Standard library only, so that the command refuses at once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import InputError, OutputError
+from ..outputs import check_free
+from ..weights.store import locate, may_have_classes
+from ..worker.requests import Assess, Encode, Learn, Load, Order
+
+
+def inputs(request: Load) -> list[str]:
+    """The files a request reads, which are never written over."""
+    pairs = [path for reference in getattr(request, "references", []) for path in (reference.image, reference.mask)]
+    return [request.weights, *pairs, *filter(None, [getattr(request, "target", None), getattr(request, "task", None)])]
+
+
+def check_order(request: Order) -> None:
+    """Refuse to begin if nothing says what to segment, or two things do, or files of the references are missing.
+
+    Raises:
+        InputError: saying what can say it.
+    """
+    # Only weights of ours tell their classes without PyTorch; of others the network is asked once it is read.
+    fixed = not (request.references or request.task) and may_have_classes(locate(request.weights))
+    if bool(request.references) + (request.task is not None) + fixed != 1:
+        raise ambiguous_order()
+    if request.references:
+        check_references(request)
+
+
+def ambiguous_order() -> InputError:
+    """The error for a request without anything that says what to segment, or with two things that do."""
+    return InputError(
+        "What to segment must be said once.",
+        "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
+    )
+
+
+def check_references(request: Learn) -> None:
+    """Refuse to begin without references or one of their files.
+
+    Raises:
+        InputError: if there are none, or naming the missing file.
+    """
+    if not request.references:
+        raise InputError("No reference is given.", "Give at least one image with its mask (--reference IMAGE MASK).")
+    check_files(path for reference in request.references for path in (reference.image, reference.mask))
+
+
+def check_files(paths: Iterable[str]) -> None:
+    """Refuse to begin without one of these files.
+
+    Raises:
+        InputError: naming it.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
+
+
+def check_assess(request: Assess) -> None:
+    """Refuse to begin if it is not clear what the label map should show, or a file is missing.
+
+    Raises:
+        InputError: naming what is missing.
+    """
+    check_order(request)
+    check_files([request.target, request.result])
+
+
+def task_file(request: Encode) -> Path:
+    """The task file a request writes.
+
+    Raises:
+        OutputError: if its name is none for a task, or taken.
+    """
+    output = Path(request.output)
+    if output.suffix != ".masstask":
+        raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
+    check_free([output], overwrite=request.overwrite, inputs=inputs(request))
+    return output

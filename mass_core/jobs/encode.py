@@ -1,0 +1,48 @@
+"""References to a task file, fitted to them if that is asked for."""
+
+from dataclasses import dataclass
+
+from ..inference.adapt import Adapted, adapt
+from ..outputs import folders_ready
+from ..tasks.task import Task
+from ..worker.requests import Adapt, Encode
+from .checks import check_references, task_file
+from .session import Run, Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A task that was written."""
+
+    task: Task
+    fitted: Adapted | None
+    """None: the task was not adapted."""
+
+
+def encode(request: Encode, session: Session, run: Run, *, seed: int = 0) -> Encoded:
+    """Learn from references what to segment, adapt the task if the request is to adapt, and write it.
+
+    Args:
+        request: references and the file to write.
+        session: the network and what is kept.
+        run: hears of progress.
+        seed: of the windows looked at to adapt.
+
+    Raises:
+        MassError: if references or file cannot be used.
+        Cancelled: if the run was cancelled.
+    """
+    check_references(request)
+    output = task_file(request)
+    with folders_ready([output]):
+        segmenter = session.segmenter(request, run)
+        references, appearance = session.references(request, run)
+        task, fitted = session.learn(request, run, segmenter, references, appearance), None
+        if isinstance(request, Adapt):
+            with run.stage("adapt"):
+                fitted = adapt(segmenter, references, task, seconds=request.seconds, seed=seed, **run.callbacks)
+            task = fitted.task
+        run.check()
+        task.save(output, overwrite=request.overwrite)
+        session.keep(task, output)
+    return Encoded(task=task, fitted=fitted)

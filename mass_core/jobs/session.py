@@ -1,0 +1,236 @@
+"""What one use case hands to the next: the network, what was prepared and encoded, and scans read lately."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cache import Recent
+from ..config import Recipe
+from ..errors import Cancelled, InputError
+from ..inference.segmenter import Segmenter
+from ..tasks.task import Task
+from ..volumes.appearance import Appearance, read_appearance
+from ..volumes.mask_files import How, read_masks
+from ..volumes.read_cache import Scans, state_of
+from ..volumes.volume import Volume
+from ..weights.checkpoint import Model, load_model
+from ..weights.store import locate
+from ..worker.requests import Features, Learn, Load, Order, Reference
+from .checks import ambiguous_order
+
+_SCAN_BYTES = 1 << 30
+"""Of scans kept for the next request."""
+_TASK_BYTES = 1 << 29
+"""Of tasks kept with their references made ready for alignment."""
+
+
+class Run:
+    """One request under way: reports progress, can be cancelled, measures its stages.
+
+    Args:
+        device: to compute on.
+        progress: hears the stage, its done share from 0 to 1, and the seconds left or None.
+        cancelled: asked between steps; true stops.
+        log: gets lines for the record.
+        stages: also report the beginning of stages without steps of their own: load, read, write.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        progress: Callable[[str, float, float | None], None],
+        cancelled: Callable[[], bool] | None = None,
+        log: Callable[[str], None] | None = None,
+        *,
+        stages: bool = True,
+    ) -> None:
+        self.device = device
+        self.callbacks: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
+        """What functions of the library take to report and to stop."""
+        self.log = log or (lambda text: None)
+        self._begins = progress if stages else (lambda stage, fraction, eta_s: None)
+        self.seconds: dict[str, float] = {}
+        """Wall time of every stage so far."""
+        self.reused: dict[str, bool | int] = {"model": False, "labels": 0}
+        """What was at hand from earlier requests."""
+
+    def at(self, stage: str, done: float) -> None:
+        """Report how much of a stage is done, and stop here if asked to.
+
+        Raises:
+            Cancelled: if so.
+        """
+        self.check()
+        self._begins(stage, done, None)
+
+    def check(self) -> None:
+        """Stop here if asked to.
+
+        Raises:
+            Cancelled: if so.
+        """
+        cancelled = self.callbacks["cancelled"]
+        if cancelled is not None and cancelled():
+            raise Cancelled
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Report the beginning of a stage, stop there if asked to, measure its time."""
+        self.at(name, 0.0)
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What segments the targets of a request."""
+
+    segmenter: Segmenter
+    task: Task
+    references: list[tuple[Volume, Volume]]
+    """With the numbers of the result; none where a task says what to segment."""
+    mask_values: dict[int, int]
+    """For each number in the result the value in the reference mask, which names the file of probabilities."""
+
+    def renumbered(self, value: int) -> "Tools":
+        """The same with another number for the single label.
+
+        Raises:
+            InputError: as `Task.renumbered`.
+        """
+        task = self.task.renumbered(value)
+        before = self.task.labels[0].value
+        references = [(image, Volume((mask.array == before).astype(np.uint16) * value, mask.geometry)) for image, mask in self.references]
+        return replace(self, task=task, references=references, mask_values={value: before})
+
+
+class Session:
+    """Keeps one network with the segmenter used last, and the scans and tasks read last.
+
+    Args:
+        scan_bytes: most memory of scans kept; 0: none is.
+    """
+
+    def __init__(self, scan_bytes: int = _SCAN_BYTES) -> None:
+        self._scan_bytes = scan_bytes
+        self.scans = Scans(scan_bytes)
+        self._tasks: Recent[Task] = Recent(_TASK_BYTES)
+        self._model: Model | None = None
+        self._model_key = ""
+        self._segmenter: Segmenter | None = None
+
+    def forget(self) -> None:
+        """Forget everything and give its memory back."""
+        self.scans, self._tasks = Scans(self._scan_bytes), Recent(_TASK_BYTES)
+        self._forget_model()
+
+    def model(self, request: Load, run: Run) -> Model:
+        """The network of a request, read only if it is not the one at hand."""
+        path = locate(request.weights)
+        key = f"{state_of(path)}{request.averaged}{run.device}"
+        run.reused["model"] = self._model is not None and key == self._model_key
+        if self._model is None or key != self._model_key:
+            self._forget_model()  # first, for two networks may not fit side by side
+            with run.stage("load"):
+                self._model = load_model(request.weights, str(run.device), ema=request.averaged)
+            self._model_key = key
+            run.log(f"Loaded the weights {self._model.name} onto {run.device} in {run.seconds['load']:.1f} s.")
+        return self._model
+
+    def _forget_model(self) -> None:
+        self._model, self._model_key, self._segmenter = None, "", None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def segmenter(self, request: Learn | Features, run: Run, base: Recipe | None = None) -> Segmenter:
+        """The segmenter of a request's recipe; it goes on with what the latest one keeps where that fits.
+
+        Args:
+            request: names weights, recipe, options and precision.
+            run: of the request.
+            base: what the recipe starts from; None: what the weights record.
+        """
+        model, kept = self.model(request, run), self._segmenter
+        wanted = request.changed(base or model.recipe)
+        if kept is None or kept.model is not model or kept.precision != request.precision:
+            kept = Segmenter(model, wanted, precision=request.precision)
+        elif kept.recipe != wanted:
+            kept = kept.with_recipe(wanted)
+        self._segmenter = kept
+        return kept
+
+    def tools(self, request: Order, run: Run) -> Tools:
+        """What segments after a request's references, its task, or the fixed classes of its weights.
+
+        Raises:
+            MassError: if references, task or weights cannot be used.
+        """
+        task = None if request.task is None else self._task(Path(request.task))
+        if task is None and not request.references:
+            task = self.model(request, run).task
+            if task is None:
+                raise ambiguous_order()
+        segmenter = self.segmenter(request, run, base=None if task is None else task.recipe)
+        references, appearance = self.references(request, run) if request.references else ([], {})
+        if task is None:
+            task = self.learn(request, run, segmenter, references, appearance)
+        elif request.labels:
+            task = task.only(request.labels)
+        task.require(segmenter.model.fingerprint, segmenter.model.name)
+        return Tools(segmenter=segmenter, task=task, references=references, mask_values={label.value: label.value for label in task.labels})
+
+    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
+        """The references of a request, and the names and colours of their labels."""
+        references: list[tuple[Volume, Volume]] = []
+        appearance: dict[int, Appearance] = {}
+        with run.stage("read"):
+            for number, reference in enumerate(request.references):
+                run.at("read", number / len(request.references))
+                mask = Path(reference.mask)
+                image = self.scans.read(Path(reference.image), reference.frame)
+                references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self.scans.read)]
+                appearance = {**read_appearance(mask), **appearance}
+        named = {_value(text): Appearance(name=x.name, color=x.color, terminology=x.terminology) for text, x in request.appearance.items()}
+        return references, appearance | named
+
+    def learn(
+        self,
+        request: Learn,
+        run: Run,
+        segmenter: Segmenter,
+        references: list[tuple[Volume, Volume]],
+        appearance: dict[int, Appearance],
+    ) -> Task:
+        """The task of references."""
+        before = segmenter.encodings
+        with run.stage("encode"):
+            task = segmenter.encode(references, request.labels, appearance=appearance, **run.callbacks)
+        run.reused["labels"] = sum(label.references for label in task.labels) - (segmenter.encodings - before)
+        return task
+
+    def keep(self, task: Task, path: Path) -> None:
+        """Keep a task just written: its references made ready for alignment are not in the file."""
+        self._tasks.put(state_of(path), task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
+
+    def _task(self, path: Path) -> Task:
+        return self._tasks.get(state_of(path)) or Task.load(path)
+
+
+def _how(reference: Reference) -> How:
+    return How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
+
+
+def _value(text: str) -> int:
+    """A label's number, which as the name of a JSON field is text."""
+    if not text.isdecimal():
+        raise InputError(f"The appearance is given for {text!r}.", 'Give it by the label\'s number, for instance {"1": …}.')
+    return int(text)
