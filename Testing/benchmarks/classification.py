@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mass_core.data import phantoms
-from mass_core.volumes.components import label_boxes
+from mass_core.volumes.boxes import label_boxes
 from mass_core.volumes.volume import Volume
 from training.classify.loop import main as train
 

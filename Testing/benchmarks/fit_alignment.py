@@ -25,7 +25,7 @@ from mass_core.alignment.fusion import evidence_terms
 from mass_core.alignment.prior import LEAST_TRUST, WEIGHTS, Evidence, Prior, combined, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
-from mass_core.volumes.volume import Geometry, slices
+from mass_core.volumes.volume import Geometry
 from mass_core.weights.checkpoint import save_weights
 from training.pretrain.bodies import MM, body, member
 from training.pretrain.synthetic import synthetic_image
@@ -106,7 +106,7 @@ def gather(pairs: Iterator[Pair], recipe: Recipe, segmenter: Segmenter | None) -
             prior = combined([found], value, image.geometry, (0, 1, 1, 0, 0))
             if prior is None:
                 continue
-            overlap = float(dice(prior.distance > 0, truth[slices(prior.box)])) if truth.any() else 0.0
+            overlap = float(dice(prior.distance > 0, truth[prior.box.slices()])) if truth.any() else 0.0
             terms = _terms(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
             yield Sample(" in ".join(pair.groups), evidence(found, value), overlap, terms)
 
@@ -132,11 +132,11 @@ def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth:
         return None
     result = segmenter.segment(image, task, probabilities=True, near=[prior.box])
     assert result.probabilities is not None
-    probability = result.probabilities[task.labels[0].value].array[slices(prior.box)]
+    probability = result.probabilities[task.labels[0].value].array[prior.box.slices()]
     size = max(1, int((prior.distance > 0).sum()))
     sure = float(np.sort(probability, axis=None)[-size:].mean())
     prior = replace(prior, reliability=sure * (task.labels[0].self_dice or 0.0))
-    columns = [*evidence_terms(prior, prior.distance, probability), truth[slices(prior.box)]]
+    columns = [*evidence_terms(prior, prior.distance, probability), truth[prior.box.slices()]]
     return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
 
 

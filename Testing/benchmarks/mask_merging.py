@@ -14,8 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from mass_core.masks.merge import Found, distinct, part_at_seed
-from mass_core.volumes.components import bounding_box
-from mass_core.volumes.volume import slices
+from mass_core.volumes.boxes import bounding_box
 
 MOST_IOU = 0.9
 
@@ -58,13 +57,13 @@ def carried_object(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Fo
         mask[tuple(int(c + r * f) for c, r, f in zip(centre, radii, rng.uniform(-1.2, 1.2, 3), strict=True))] = True
     box = bounding_box(mask)
     assert box is not None
-    return (box, mask[slices(box)]), centre[0]
+    return (box, mask[box.slices()]), centre[0]
 
 
 def full(found: Found, shape: tuple[int, ...]) -> np.ndarray:
     """A mask on the whole grid."""
     result = np.zeros(shape, bool)
-    result[slices(found[0])] = found[1]
+    result[found[0].slices()] = found[1]
     return result
 
 

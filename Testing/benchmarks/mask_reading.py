@@ -20,8 +20,7 @@ import numpy as np
 
 from mass_core.data.released_masks import STACK, write_masks
 from mass_core.masks.mask_set import MaskSet
-from mass_core.volumes.components import bounding_box
-from mass_core.volumes.volume import slices
+from mass_core.volumes.boxes import Box, bounding_box
 
 CHOSEN, CROP = 13, 168
 CASE = "case"
@@ -60,7 +59,7 @@ def random_masks(count: int, edge: int) -> Any:
         mask = z**2 + (y + 0.4 * np.sin(3 * z)) ** 2 + (x + 0.4 * np.sin(3 * y)) ** 2 < 1
         box = bounding_box(mask)
         if box is not None:
-            yield box, mask[slices(box)]
+            yield box, mask[box.slices()]
 
 
 def describe(masks: MaskSet, ours: Path, released: Path) -> None:
@@ -110,7 +109,7 @@ def one_by_one(stack: Any, chosen: list[int], start: np.ndarray) -> np.ndarray:
 def apart(masks: MaskSet, chosen: list[int], start: np.ndarray) -> np.ndarray:
     """[13,z,y,x] uint8 from our file."""
     stop = np.minimum(start + CROP, masks.shape_zyx)
-    return np.stack([masks.full(index)[slices((tuple(start.tolist()), tuple(stop.tolist())))] for index in chosen]).view(np.uint8)
+    return np.stack([masks.full(index)[Box.of(start, stop).slices()] for index in chosen]).view(np.uint8)
 
 
 def check(released: list[np.ndarray], single: list[np.ndarray], apart: list[np.ndarray], ours: list[np.ndarray]) -> None:

@@ -30,8 +30,7 @@ from mass_core.evaluation import quality
 from mass_core.evaluation.evidence import Evidence, Inquiry
 from mass_core.evaluation.metrics import dice
 from mass_core.progress import Steps
-from mass_core.volumes.components import label_boxes
-from mass_core.volumes.volume import Box
+from mass_core.volumes.boxes import Box, label_boxes
 
 from .one_shot import Collection
 

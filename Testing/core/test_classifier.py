@@ -26,6 +26,7 @@ from mass_core.inference.classifier import (
     padded,
     save_classifier,
 )
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights import store as weights_store
 from mass_core.weights.checkpoint import load_model
@@ -97,7 +98,7 @@ def test_what_is_smaller_lies_in_the_middle() -> None:
 
 
 def test_places_that_see_some_of_the_scan() -> None:
-    assert cells_of(((1, 15, 16), (17, 32, 33)), 16) == ((0, 0, 1), (2, 2, 3))
+    assert cells_of(Box((1, 15, 16), (17, 32, 33)), 16) == ((0, 0, 1), (2, 2, 3))
 
 
 def test_padding_is_outside(tiny_config: ModelConfig) -> None:

@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
-from mass_core.volumes.components import body_box, bounding_box, closed, connected_parts, count_parts, grown, label_boxes, largest_parts
+from mass_core.volumes.boxes import Box, bounding_box, label_boxes
+from mass_core.volumes.components import body_box, closed, connected_parts, count_parts, largest_parts
 
 NO_MARGIN = Recipe(body_margin_zyx=(0, 0, 0))
 
@@ -31,7 +32,7 @@ def test_bounding_box():
 
 
 def test_grown_stops_at_the_border():
-    assert grown(((1, 2, 3), (3, 3, 6)), (2, 1, 1), (4, 5, 6)) == ((0, 1, 2), (4, 4, 6))
+    assert Box((1, 2, 3), (3, 3, 6)).grown((2, 1, 1), (4, 5, 6)) == ((0, 1, 2), (4, 4, 6))
 
 
 def test_label_boxes():

@@ -24,7 +24,9 @@ Mass = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def files(tmp_path: Path, tiny_weights: Path) -> Files:
-    return Files(tmp_path / "files", tiny_weights)
+    files = Files(tmp_path / "files", tiny_weights)
+    files.common["options"] = {"modality": "ct", "spacing_zyx": [6, 6, 6]}  # one window shows a scan
+    return files
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def mass(files: Files, capsys: pytest.CaptureFixture[str]) -> Mass:
 
     def run(command: str, *more: object, references: bool = True) -> dict[str, Any]:
         shown = ["--reference", str(files.image), str(files.mask)] if references else []
-        common = ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct"]
+        common = ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--spacing", 6, 6, 6]
         main(["--json", command, *common, *shown, *map(str, more)])
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         return next(line for line in lines if line["event"] in ("result", "failed"))
@@ -73,11 +75,11 @@ def test_a_task_and_its_options(mass: Mass, files: Files) -> None:
     aimed = ["--target", files.target, "--output", files.folder / "ours.nrrd"]
     refused = mass("segment", *chosen, "--spacing", 4, 4, 4.5, *aimed, references=False)
     with pytest.raises(MassError) as caught:
-        params = files.segment("theirs.nrrd", task=str(mine), labels=[2], options={"modality": "ct", "spacing_zyx": [4.5, 4, 4]})
+        params = files.segment("theirs.nrrd", task=str(mine), labels=[2], options={"spacing_zyx": [4.5, 4, 4]})
         worker("segment", params)
     assert refused["message"] == caught.value.message
     found = mass("segment", *chosen, *aimed, references=False)
-    options = {"modality": "ct", "threshold": 0.3, "parts": "largest"}
+    options = {"threshold": 0.3, "parts": "largest"}
     assert same(found, worker("segment", files.segment("theirs.nrrd", task=str(mine), labels=[2], options=options)))
     assert np.array_equal(Volume.read(files.folder / "ours.nrrd").array, Volume.read(files.folder / "theirs.nrrd").array)
 

@@ -9,6 +9,7 @@ import pytest
 from mass_core.config import Recipe
 from mass_core.inference.blending import Best
 from mass_core.inference.decision import Group, interpolated, keep_largest_parts, nearest
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.preprocess import prepare
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -28,7 +29,7 @@ def ball_in_coarse_voxels(numbers: Sequence[int]) -> tuple[Group, np.ndarray]:
     places = np.stack([x, y, z], -1) @ working.affine[:3, :3].T + working.affine[:3, 3]
     distance = np.linalg.norm(places - 16, axis=-1)
     best = Best(working.shape_zyx, 1, exact=False)
-    best.put(0, ((0, 0, 0), working.shape_zyx), 1 / (1 + np.exp((distance - 12) / 2)).astype(np.float32))
+    best.put(0, Box((0, 0, 0), working.shape_zyx), 1 / (1 + np.exp((distance - 12) / 2)).astype(np.float32))
     return Group(best=best, numbers=tuple(numbers), record=record), truth
 
 
@@ -53,7 +54,7 @@ def test_slabs_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_probable_group_wins(smooth: bool) -> None:
     sure, _ = ball_in_coarse_voxels([1])
     unsure = replace(sure, best=Best(sure.best.shape, 1, exact=False), numbers=(2,))
-    unsure.best.put(0, ((0, 0, 0), sure.best.shape), np.full(sure.best.shape, 0.6, np.float32))
+    unsure.best.put(0, Box((0, 0, 0), sure.best.shape), np.full(sure.best.shape, 0.6, np.float32))
     groups = [sure, unsure]
     labels = interpolated(groups, 0.5, lambda done, total: None) if smooth else nearest(groups, 0.5, keep_largest=False)
     assert labels[16, 16, 16] == 1

@@ -11,9 +11,10 @@ from scipy import ndimage
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import InputError
 from mass_core.evaluation.metrics import dice
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.intensity import Intensity, choose_modality, guess_modality, normalise
 from mass_core.volumes.preprocess import Record, prepare, restore_labels, restore_probabilities
-from mass_core.volumes.volume import Geometry, Volume, slices
+from mass_core.volumes.volume import Geometry, Volume
 
 PLAIN = Recipe(body_crop="none", modality="mr", percentiles=(0.0, 100.0), spacing_zyx=(1.0, 1.0, 1.0))
 """No crop, no clip: only the grid changes."""
@@ -273,11 +274,11 @@ def test_restored_labels_lie_on_the_scans_grid():
 
 def test_outside_the_body_nothing_is_found():
     prepared = prepare(chest(), Recipe(spacing_zyx=(2.0, 2.0, 2.0), body_margin_zyx=(1, 1, 1)))
-    inside = ((4, 9, 9), (26, 31, 41))
+    inside = Box((4, 9, 9), (26, 31, 41))
     for back in (restore_labels, restore_probabilities):
         array = back(np.ones(prepared.array.shape, np.float32), prepared.record).array
-        assert array[slices(inside)].all()
-        array[slices(inside)] = 0
+        assert array[inside.slices()].all()
+        array[inside.slices()] = 0
         assert not array.any()
 
 

@@ -14,7 +14,7 @@ from mass_core.inference.segmenter import Segmenter
 from mass_core.progress import Steps
 from mass_core.tasks.location import Place
 from mass_core.tasks.task import Task
-from mass_core.volumes.components import label_boxes
+from mass_core.volumes.boxes import label_boxes
 from mass_core.volumes.volume import Volume
 from Testing.core.test_segmenter import REFERENCE, TARGET, TRUTH, FakeModel, Nearness, balls, dice
 

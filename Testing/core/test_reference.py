@@ -8,8 +8,9 @@ import pytest
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import GeometryError, InputError
 from mass_core.tasks.reference_crops import as_label_map, common_spacing, prepare_reference, present_labels, thickness_mm, working_spacing
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.preprocess import prepare
-from mass_core.volumes.volume import Geometry, Volume, slices
+from mass_core.volumes.volume import Geometry, Volume
 
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 SMALL = Recipe(window_zyx=(32, 32, 32), spacing_zyx=(1.0, 1.0, 1.0), body_crop="none")
@@ -84,7 +85,7 @@ def test_mend_9_reference_and_target_are_normalised_alike():
     (cured,) = prepare_reference(image, labels, [1], options)
     (defect,) = prepare_reference(image, labels, [1], without("normalise_before_crop", options))
     # Middle 4 (3.5 rounds to the even 4): the window begins at -12.
-    inside = slices(((12, 12, 12), (32, 32, 32)))
+    inside = Box((12, 12, 12), (32, 32, 32)).slices()
     same = target.array[:20, :20, :20]
     assert np.allclose(cured.image[inside], same, atol=1e-5)
     assert (cured.image[:12] == 0).all()

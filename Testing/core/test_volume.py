@@ -11,8 +11,9 @@ import pytest
 import SimpleITK as sitk
 
 from mass_core.errors import GeometryError, InputError, MassError, OutputError
+from mass_core.volumes.boxes import cut
 from mass_core.volumes.nifti import Header
-from mass_core.volumes.volume import Geometry, Volume, cut
+from mass_core.volumes.volume import Geometry, Volume
 
 TILTED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 

@@ -6,6 +6,7 @@ import torch
 
 from mass_core.inference.blending import Best, Blend
 from mass_core.inference.windows import blend_weights, padded_shape, positions, starts
+from mass_core.volumes.boxes import Box
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_what_is_left_out_is_small() -> None:
     assert np.abs(whole - noticed).max() <= 0.02
 
 
-BOX = ((0, 0, 0), (1, 1, 4))
+BOX = Box((0, 0, 0), (1, 1, 4))
 
 
 def test_best_keeps_the_most_probable_labels() -> None:
@@ -154,6 +155,6 @@ def test_threshold_is_inclusive() -> None:
 def test_padding_is_cut_off() -> None:
     best = Best((1, 1, 3), 1, exact=True)
     best.put(0, BOX, np.full((1, 1, 4), 0.75, np.float32))
-    best.put(0, ((1, 0, 0), (2, 1, 3)), np.full((1, 1, 3), 0.75, np.float32))
+    best.put(0, Box((1, 0, 0), (2, 1, 3)), np.full((1, 1, 3), 0.75, np.float32))
     assert best.boxes == {0: ((0, 0, 0), (1, 1, 3))}
     assert best.decide([1], 0.5).tolist() == [[[1, 1, 1]]]

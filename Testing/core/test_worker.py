@@ -11,7 +11,7 @@ from mass_core.errors import DeviceError, GeometryError, InputError, MassError, 
 from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import Appearance, read_appearance
-from mass_core.volumes.components import bounding_box
+from mass_core.volumes.boxes import bounding_box
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import LONG, Files, Recorder, scan

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..config import Modality, Recipe
 from ..errors import InputError
-from ..volumes.components import label_boxes
+from ..volumes.boxes import Box, cut, label_boxes
 from ..volumes.intensity import choose_modality
-from ..volumes.volume import Box, Geometry, Volume, cut
+from ..volumes.volume import Geometry, Volume
 from .features import mind
 from .scan import AlignedScan, aligned_scan, averaged, lattice, part_of
 
@@ -123,9 +123,7 @@ def _surroundings(image: Geometry, structures: Sequence[Geometry]) -> Geometry:
 def _distance(labels: Volume, value: int, box: Box, mm: float) -> Volume:
     """Distance to a label's surface, as far as the surroundings need it, on voxels no finer than half of theirs."""
     margin = [int(np.ceil(REACH_MM / spacing)) + 1 for spacing in labels.geometry.spacing_zyx]
-    (z0, y0, x0), (z1, y1, x1) = box
-    z, y, x = margin
-    wide = ((z0 - z, y0 - y, x0 - x), (z1 + z, y1 + y, x1 + x))
+    wide = box.grown(margin)
     mask, grid = cut(labels.array, wide) == value, labels.geometry.cropped(wide)
     # Between a voxel inside and one outside, each as far from the other, linear interpolation puts the surface into the middle.
     inner, outer = (ndimage.distance_transform_edt(part, grid.spacing_zyx) for part in (mask, ~mask))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..volumes.volume import Box, slices
+from ..volumes.boxes import Box
 from .prior import Prior
 
 LEAST = 1e-3
@@ -32,15 +32,8 @@ def fused(prior: Prior, box: Box, probability: np.ndarray) -> np.ndarray:
         box: of the target's voxels, inside the prior's.
         probability: the network's in this box.
     """
-    terms = evidence_terms(prior, prior.distance[slices(_within(box, prior.box))], probability)
+    terms = evidence_terms(prior, prior.distance[box.seen_from(prior.box.low).slices()], probability)
     score = np.full(probability.shape, prior.weights[0], np.float32)
     for weight, term in zip(prior.weights[1:], terms, strict=True):
         score += weight * term
     return np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)
-
-
-def _within(box: Box, outer: Box) -> Box:
-    """A box counted from the first voxel of another one."""
-    (z, y, x), _ = outer
-    (z0, y0, x0), (z1, y1, x1) = box
-    return (z0 - z, y0 - y, x0 - x), (z1 - z, y1 - y, x1 - x)

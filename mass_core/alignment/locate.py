@@ -7,7 +7,7 @@ import torch
 
 from ..config import Recipe
 from ..progress import Steps
-from ..volumes.volume import Volume, slices
+from ..volumes.volume import Volume
 from .align import Target, align
 from .atlas import Atlas
 from .prior import LEAST_TRUST, Prior, combined
@@ -50,7 +50,7 @@ def aligned_labels(priors: dict[int, Prior], target: Volume, kind: np.dtype) -> 
     labels, depth = np.zeros(target.array.shape, kind), np.zeros(target.array.shape, np.float16)
     for value, prior in priors.items():
         if prior.trust >= LEAST_TRUST:
-            part, held = labels[slices(prior.box)], depth[slices(prior.box)]
+            part, held = labels[prior.box.slices()], depth[prior.box.slices()]
             better = prior.distance > held
             part[better], held[better] = value, prior.distance[better]
     return labels

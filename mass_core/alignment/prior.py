@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..volumes.components import grown
+from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
-from ..volumes.volume import Box, Geometry, Volume
+from ..volumes.volume import Geometry, Volume
 from .align import Alignment
 from .atlas import REACH_MM
 from .fields import sample, voxel_grid
@@ -165,8 +165,7 @@ def _box(alignments: Sequence[Alignment], value: int, target: Geometry) -> Box |
     start, stop = np.floor(found.min(1)).astype(int), np.ceil(found.max(1)).astype(int) + 1
     if (stop <= 0).any() or (start >= target.shape_zyx).any():
         return None
-    (z0, y0, x0), (z1, y1, x1) = start.tolist(), stop.tolist()
-    return grown(((z0, y0, x0), (z1, y1, x1)), (1, 1, 1), target.shape_zyx)
+    return Box.of(start, stop).grown((1, 1, 1), target.shape_zyx)
 
 
 def points_mm_of(grid: Geometry, device: torch.device) -> Tensor:

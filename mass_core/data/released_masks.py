@@ -14,9 +14,8 @@ import numpy as np
 
 from ..config import Triple
 from ..errors import InputError, OutputError
-from ..masks.mask_set import Bools, Box, MaskSet
-from ..volumes.components import bounding_box
-from ..volumes.volume import slices
+from ..masks.mask_set import Bools, MaskSet
+from ..volumes.boxes import Box, bounding_box
 
 STACK = "auto_masks"
 _CHUNK_BYTES = 16 * 2**20
@@ -120,7 +119,7 @@ def _boxed(stack: Any) -> Iterator[tuple[Box, Bools]]:
         for mask in stack[first : first + step]:
             box = bounding_box(mask)
             if box is not None:
-                yield box, mask[slices(box)] != 0
+                yield box, mask[box.slices()] != 0
 
 
 def _stack(file: Any, case: str, path: Path) -> Any:

@@ -20,10 +20,10 @@ from ..tasks.location import Place, extent_mm
 from ..tasks.reference_crops import LADDER
 from ..tasks.task import Task, TaskLabel
 from ..volumes.belonging import check_belongs
-from ..volumes.components import grown, label_boxes
+from ..volumes.boxes import Box, label_boxes
 from ..volumes.label_values import as_label_map
 from ..volumes.resample import resample
-from ..volumes.volume import Box, Geometry, Volume, slices
+from ..volumes.volume import Geometry, Volume
 from .metrics import dice
 
 Reference = tuple[Volume, Volume]
@@ -119,7 +119,7 @@ class Inquiry:
         if box is None:
             return Evidence(ml=0.0)
         grid = self._labels.geometry
-        inside = self._labels.array[slices(box)] == label.value
+        inside = self._labels.array[box.slices()] == label.value
         ml = float(np.count_nonzero(inside) * np.prod(grid.spacing_xyz) / 1000)
         centre = np.add(box[0], ndimage.center_of_mass(inside))
         return Evidence(
@@ -191,8 +191,7 @@ def _shown(references: Sequence[Reference], values: Sequence[int]) -> Iterator[t
 def _with_rim(box: Box, grid: Geometry, spacing_zyx: Triple, recipe: Recipe) -> Box:
     """A box of the scan's voxels with the rim around it."""
     rim_mm = _RIM * max(n * edge for n, edge in zip(recipe.window_zyx, spacing_zyx, strict=True))
-    z, y, x = (math.ceil(rim_mm / edge) for edge in grid.spacing_zyx)
-    return grown(box, (z, y, x), grid.shape_zyx)
+    return box.grown((math.ceil(rim_mm / edge) for edge in grid.spacing_zyx), grid.shape_zyx)
 
 
 def _scaled(task: Task, factor: float) -> Task:

@@ -16,8 +16,8 @@ from ..config import Modality, Triple
 from ..data.dataset import Dataset
 from ..errors import InputError
 from ..inference.segmenter import Segmenter
-from ..volumes.components import bounding_box
-from ..volumes.volume import Geometry, Volume, slices
+from ..volumes.boxes import bounding_box
+from ..volumes.volume import Geometry, Volume
 from .metrics import dice, surface_distances
 
 METHODS = ("copied", "aligned", "scratch", "in-context", "default", "adapted", "finetuned")
@@ -176,7 +176,7 @@ def _away(truth: NDArray[np.bool_], found: NDArray[np.bool_], spacing_zyx: Tripl
     """Distance of the centres over the length of the truth."""
     box = bounding_box(truth)
     assert box is not None  # it is not empty
-    length = max((b - a) * mm for a, b, mm in zip(*box, spacing_zyx, strict=True))
+    length = max(n * mm for n, mm in zip(box.size, spacing_zyx, strict=True))
     apart = np.subtract(ndimage.center_of_mass(truth), ndimage.center_of_mass(found)) * spacing_zyx
     return float(np.linalg.norm(apart)) / length
 
@@ -185,4 +185,4 @@ def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing_zyx: Triple) 
     """Of the surfaces, computed in the box around both."""
     box = bounding_box(a | b)
     assert box is not None  # neither is empty
-    return surface_distances(a[slices(box)], b[slices(box)], spacing_zyx)
+    return surface_distances(a[box.slices()], b[box.slices()], spacing_zyx)

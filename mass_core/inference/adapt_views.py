@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import Shape
 from ..errors import InputError
 from ..tasks.reference_crops import PlacedMask
-from ..volumes.volume import Box, cut
+from ..volumes.boxes import Box, cut
 
 if TYPE_CHECKING:
     from monai.transforms import Compose
@@ -86,18 +86,13 @@ def windows(
 def _view(
     array: np.ndarray, masks: Mapping[int, PlacedMask], values: Sequence[int], start: np.ndarray, size: np.ndarray, shown: np.ndarray
 ) -> View:
-    box: Box = _box(start - size // MARGIN, start + size + size // MARGIN)
-    nothing = np.zeros(np.subtract(box[1], box[0]), np.uint8)
+    box = Box.of(start - size // MARGIN, start + size + size // MARGIN)
+    nothing = np.zeros(box.size, np.uint8)
     return View(
         image=cut(array, box),
         masks=np.stack([masks[value].window(box) if value in masks else nothing for value in values]),
         shown=shown,
     )
-
-
-def _box(start: np.ndarray, stop: np.ndarray) -> Box:
-    (z0, y0, x0), (z1, y1, x1) = start.tolist(), stop.tolist()
-    return (z0, y0, x0), (z1, y1, x1)
 
 
 def augmentation(window: Shape, seed: int) -> "Compose":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import Shape
-from ..volumes.volume import Box, slices
+from ..volumes.boxes import Box
 
 
 @dataclass
@@ -25,7 +25,7 @@ class _Patch:
 
     def box(self, start: int, stop: int) -> Box:
         """The patch between two planes."""
-        return (start, self.rows.start, self.columns.start), (stop, self.rows.stop, self.columns.stop)
+        return Box((start, self.rows.start, self.columns.start), (stop, self.rows.stop, self.columns.stop))
 
 
 class Blend:
@@ -128,13 +128,13 @@ class Best:
 
     def put(self, label: int, box: Box, probabilities: np.ndarray) -> None:
         """Enter one label's probabilities in a box; of equal ones the label entered first wins. What lies outside the volume is cut off."""
-        box = _within(box, self.shape)
-        values = probabilities[tuple(slice(0, b - a) for a, b in zip(*box, strict=True))].astype(self._values.dtype)
+        box = box.clipped(self.shape)
+        values = probabilities[tuple(slice(0, n) for n in box.size)].astype(self._values.dtype)
         if not values.size:
             return
         labels = np.full(values.shape, label + 1, np.int16)
         for level in range(len(self._labels)):
-            held_values, held_labels = self._values[level][slices(box)], self._labels[level][slices(box)]
+            held_values, held_labels = self._values[level][box.slices()], self._labels[level][box.slices()]
             better = values > held_values
             values_left, labels_left = np.where(better, held_values, values), np.where(better, held_labels, labels)
             np.copyto(held_values, values, where=better)
@@ -142,7 +142,7 @@ class Best:
             values, labels = values_left, labels_left
             if not values.any():
                 break
-        self.boxes[label] = _enclosing(self.boxes[label], box) if label in self.boxes else box
+        self.boxes[label] = self.boxes[label].enclosing(box) if label in self.boxes else box
 
     def decide(self, numbers: Sequence[int], threshold: float) -> np.ndarray:
         """Label map uint16 [z,y,x]: the most probable label's number where it reaches the threshold, else 0."""
@@ -155,7 +155,7 @@ class Best:
 
     def probability(self, label: int, box: Box) -> np.ndarray:
         """One label's probabilities float32 in a box of the volume, 0 where other labels filled the voxel."""
-        part = (slice(None), *slices(box))
+        part = (slice(None), *box.slices())
         return np.where(self._labels[part] == label + 1, self._values[part], 0).sum(axis=0, dtype=np.float32)
 
 
@@ -190,15 +190,3 @@ def _union(a: slice, b: slice) -> slice:
 
 def _holds(outer: slice, inner: slice) -> bool:
     return bool(outer.start <= inner.start and inner.stop <= outer.stop)
-
-
-def _enclosing(a: Box, b: Box) -> Box:
-    start = [min(pair) for pair in zip(a[0], b[0], strict=True)]
-    stop = [max(pair) for pair in zip(a[1], b[1], strict=True)]
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
-
-
-def _within(box: Box, shape: Shape) -> Box:
-    """A box without what lies behind the volume's end."""
-    stop = [max(a, min(b, n)) for a, b, n in zip(*box, shape, strict=True)]
-    return box[0], (stop[0], stop[1], stop[2])

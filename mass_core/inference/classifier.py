@@ -20,8 +20,9 @@ from ..devices import choose_device
 from ..errors import WeightsError
 from ..files import write_bytes
 from ..model.encoder import build_encoder
+from ..volumes.boxes import Box, cut
 from ..volumes.preprocess import prepare
-from ..volumes.volume import Box, Volume, cut
+from ..volumes.volume import Volume
 from ..weights.checkpoint import fill, fingerprint, read_tensors
 from ..weights.store import CLASSIFIER, locate
 
@@ -189,24 +190,19 @@ def padded(array: np.ndarray, size_zyx: Shape) -> tuple[np.ndarray, Box]:
         The input [z,y,x] and the box of the scan in it.
     """
     before = [(w - n) // 2 for n, w in zip(array.shape, size_zyx, strict=True)]
-    z, y, x = (-b for b in before)
-    image = cut(array, ((z, y, x), (z + size_zyx[0], y + size_zyx[1], x + size_zyx[2])))
-    (z0, y0, x0), (z1, y1, x1) = before, [b + n for b, n in zip(before, array.shape, strict=True)]
-    return image, ((z0, y0, x0), (z1, y1, x1))
+    return cut(array, Box.at((-b for b in before), size_zyx)), Box.at(before, array.shape)
 
 
 def cells_of(box: Box, stride: int) -> Box:
     """The places of the deepest map that see some of a box of the input."""
-    (z0, y0, x0), (z1, y1, x1) = box
-    return (z0 // stride, y0 // stride, x0 // stride), (-(-z1 // stride), -(-y1 // stride), -(-x1 // stride))
+    return Box.of((a // stride for a in box.low), (-(-b // stride) for b in box.high))
 
 
 def as_input(array: np.ndarray, config: ClassifierConfig) -> tuple[np.ndarray, np.ndarray]:
     """What the network takes: the padded input [D,H,W] and where its deepest map sees the scan [d,h,w]."""
     image, box = padded(array, config.recipe.window_zyx)
-    (z0, y0, x0), (z1, y1, x1) = cells_of(box, config.model.stride)
     inside = np.zeros(config.cells_zyx, dtype=bool)
-    inside[z0:z1, y0:y1, x0:x1] = True
+    inside[cells_of(box, config.model.stride).slices()] = True
     return image, inside
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from ..alignment.fusion import fused
 from ..alignment.prior import Prior
 from ..config import Shape, Triple
-from ..volumes.components import bounding_box, largest_parts
+from ..volumes.boxes import Box, bounding_box
+from ..volumes.components import largest_parts
 from ..volumes.preprocess import Record, restore_labels
 from ..volumes.resample import resample
-from ..volumes.volume import Box, Geometry, Volume, slices
+from ..volumes.volume import Geometry, Volume
 from .blending import Best
 
 _SLAB = 32
@@ -58,14 +59,14 @@ def interpolated(
     first_planes = range(0, depth, _SLAB)
     for done, z in enumerate(first_planes):
         step(done, len(first_planes))
-        slab: Box = ((z, 0, 0), (min(z + _SLAB, depth), height, width))
-        highest = np.full((slab[1][0] - z, height, width), np.nextafter(np.float32(threshold), np.float32(0)), np.float32)
+        slab = Box((z, 0, 0), (min(z + _SLAB, depth), height, width))
+        highest = np.full(slab.size, np.nextafter(np.float32(threshold), np.float32(0)), np.float32)
         for group in groups:
             for number, box, probability in _seen_in(slab, group, priors or {}):
-                part = slices(((box[0][0] - z, *box[0][1:]), (box[1][0] - z, *box[1][1:])))
+                part = box.seen_from(slab.low).slices()
                 better = probability > highest[part]
                 highest[part][better] = probability[better]
-                labels[slices(box)][better] = number
+                labels[box.slices()][better] = number
     step(len(first_planes), len(first_planes))
     return labels
 
@@ -114,7 +115,7 @@ def keep_largest_parts(
     for number in np.unique(labels).tolist():
         box = bounding_box(labels == number) if number else None
         if box is not None:
-            view, near = labels[slices(box)], (closeness or {}).get(number, _everywhere_alike)
+            view, near = labels[box.slices()], (closeness or {}).get(number, _everywhere_alike)
             rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1), partial(_from, box[0], near))
             view[rest] = 0
             dropped += int(rest.sum())
@@ -138,18 +139,18 @@ def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[t
         if number in group.absent:
             continue
         if prior is not None:
-            box = _common(prior.box, slab)
+            box = prior.box.common(slab)
             if box is not None:
                 yield number, box, fused(prior, box, _probability(group, label, box))
         elif here is not None:
-            box = _common(mapped(here, group.record.working, group.record.target), slab)
+            box = mapped(here, group.record.working, group.record.target).common(slab)
             if box is not None and _source(group, label, box) is not None:
                 yield number, box, _probability(group, label, box)
 
 
 def sureness(group: Group, prior: Prior, number: int) -> float:
     """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it."""
-    box = _common(mapped(prior.box, group.record.target, group.record.working), ((0, 0, 0), group.best.shape))
+    box = mapped(prior.box, group.record.target, group.record.working).common(Box((0, 0, 0), group.best.shape))
     if box is None:
         return 0.0
     values = np.sort(group.best.probability(group.numbers.index(number), box), axis=None)
@@ -160,23 +161,23 @@ def sureness(group: Group, prior: Prior, number: int) -> float:
 def _source(group: Group, label: int, box: Box) -> Box | None:
     """The working voxels a label's probabilities in a box of the target are interpolated from; None: it was seen in none of them."""
     here = group.best.boxes.get(label)
-    return None if here is None else _common(mapped(box, group.record.target, group.record.working), _widened(here))
+    return None if here is None else mapped(box, group.record.target, group.record.working).common(here.grown((1, 1, 1)))
 
 
 def _probability(group: Group, label: int, box: Box) -> np.ndarray:
     """A label's probabilities float32 in a box of the target."""
     source = _source(group, label, box)
     if source is None:
-        return np.zeros([b - a for a, b in zip(*box, strict=True)], np.float32)
+        return np.zeros(box.size, np.float32)
     values = Volume(_with_rim(group.best, label, source), group.record.working.cropped(source))
     return resample(values, group.record.target.cropped(box), "linear").array
 
 
 def _with_rim(best: Best, label: int, box: Box) -> np.ndarray:
     """A label's probabilities in a box that may reach one voxel beyond where it was seen: there they end, or the border voxel goes on."""
-    inside = _common(box, best.boxes[label])
+    inside = box.common(best.boxes[label])
     if inside is None:
-        return np.zeros([b - a for a, b in zip(*box, strict=True)], np.float32)
+        return np.zeros(box.size, np.float32)
     values = best.probability(label, inside)
     low = [(a - o) for a, o in zip(inside[0], box[0], strict=True)]
     high = [(o - b) for b, o in zip(inside[1], box[1], strict=True)]
@@ -195,20 +196,4 @@ def mapped(box: Box, grid: Geometry, other: Geometry) -> Box:
     corners = list(itertools.product(*[(a - 0.5, b - 0.5) for a, b in zip(start[::-1], stop[::-1], strict=True)]))
     to_other = np.linalg.inv(other.affine) @ grid.affine
     index = np.array(corners) @ to_other[:3, :3].T + to_other[:3, 3]
-    low = np.floor(index.min(axis=0)).astype(int)[::-1].tolist()
-    high = (np.ceil(index.max(axis=0)).astype(int) + 1)[::-1].tolist()
-    return (low[0] - 1, low[1] - 1, low[2] - 1), (high[0] + 1, high[1] + 1, high[2] + 1)
-
-
-def _widened(box: Box) -> Box:
-    (z0, y0, x0), (z1, y1, x1) = box
-    return (z0 - 1, y0 - 1, x0 - 1), (z1 + 1, y1 + 1, x1 + 1)
-
-
-def _common(a: Box, b: Box) -> Box | None:
-    """What two boxes share; None: nothing."""
-    start = [max(pair) for pair in zip(a[0], b[0], strict=True)]
-    stop = [min(pair) for pair in zip(a[1], b[1], strict=True)]
-    if any(low >= high for low, high in zip(start, stop, strict=True)):
-        return None
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+    return Box.of(np.floor(index.min(axis=0))[::-1], np.ceil(index.max(axis=0))[::-1] + 1).grown((1, 1, 1))

@@ -20,11 +20,11 @@ from ..tasks.location import closeness
 from ..tasks.reference_encoder import Learner, content_key, preparation, unique
 from ..tasks.task import Task, TaskLabel
 from ..volumes.appearance import Appearance
-from ..volumes.components import label_boxes
+from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
 from ..volumes.label_values import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
-from ..volumes.volume import Box, Geometry, Volume
+from ..volumes.volume import Geometry, Volume
 from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, sureness
 from .sliding_window import Swept, Wanted, split_passes, sweep
 

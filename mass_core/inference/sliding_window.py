@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import Recipe, Shape
 from ..model import MASS
 from ..model.compute import Compute
-from ..volumes.volume import Box, slices
+from ..volumes.boxes import Box
 from .blending import Best, Blend
 from .windows import blend_weights, padded_shape, positions
 
@@ -133,7 +133,7 @@ def blended(
 
 def put(volume: np.ndarray, box: Box, values: np.ndarray) -> None:
     """Write a box of a padded volume into the volume [z,y,x]; what lies behind its end is cut off."""
-    view = volume[slices(box)]
+    view = volume[box.slices()]
     view[...] = values[: view.shape[0], : view.shape[1], : view.shape[2]]
 
 
@@ -169,15 +169,10 @@ def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequ
     seen: list[Shape] = []
     for z, y, x in windows:
         part = volume[z : z + depth, y : y + height, x : x + width]
-        far = near is not None and not any(_touches((z, y, x), recipe.window_zyx, box) for box in near)
+        far = near is not None and not any(Box.at((z, y, x), recipe.window_zyx).common(box) for box in near)
         empty = far or (recipe.skip_uniform and bool((part == part[0, 0, 0]).all()))
         (plain if empty else seen).append((z, y, x))
     return plain, seen
-
-
-def _touches(start: Shape, size: Shape, box: Box) -> bool:
-    """Whether a window shares a voxel with a box."""
-    return all(a < high and low < a + n for a, n, low, high in zip(start, size, *box, strict=True))
 
 
 def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:

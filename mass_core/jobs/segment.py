@@ -9,7 +9,7 @@ from ..evaluation.quality import Quality
 from ..inference.segmenter import Segmentation
 from ..outputs import Job, all_or_none, check_free
 from ..volumes.appearance import write_labels
-from ..volumes.components import bounding_box
+from ..volumes.boxes import Box, bounding_box
 from ..volumes.volume import Geometry, Volume
 from ..worker.requests import Segment
 from .assess import judge
@@ -114,5 +114,5 @@ def _placed(labels: Volume, request: Segment) -> Volume:
     if request.grid is not None:
         labels = Volume(labels.array, Geometry(shape_zyx=labels.geometry.shape_zyx, **vars(request.grid)))
     if request.crop:
-        labels = labels.cropped(bounding_box(labels.array > 0) or ((0, 0, 0), (1, 1, 1)))
+        labels = labels.cropped(bounding_box(labels.array > 0) or Box((0, 0, 0), (1, 1, 1)))
     return labels

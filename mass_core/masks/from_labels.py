@@ -2,13 +2,13 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..errors import GeometryError, InputError
+from ..volumes.boxes import Box, label_boxes
 from ..volumes.label_values import as_label_map
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
-from .mask_set import Bools, Box, MaskSet
+from .mask_set import Bools, MaskSet
 from .regrid import grid_of
 
 
@@ -30,12 +30,11 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
     labels = checked_labels(labels, grid)
     moved, known = numbered(labels, grid)
     masks, kept = [], []
-    for number, place in enumerate(ndimage.find_objects(moved), start=1):
-        if place is None or np.count_nonzero(moved[place] == number) < min_voxels:
-            continue
-        z, y, x = place
-        masks.append((((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), moved[place] == number))
-        kept.append(known[number - 1])
+    for number, box in label_boxes(moved).items():
+        mask = moved[box.slices()] == number
+        if np.count_nonzero(mask) >= min_voxels:
+            masks.append((box, mask))
+            kept.append(known[number - 1])
     return masks, kept
 
 

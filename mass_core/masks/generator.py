@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from ..config import Modality, Recipe, Triple
 from ..devices import free_memory
 from ..errors import InputError
+from ..volumes.boxes import Box
 from ..volumes.intensity import guess_modality
 from ..volumes.preprocess import Record, prepare, working_image
 from ..volumes.resample import orient
 from ..volumes.volume import Geometry, Volume
-from .mask_set import Bools, Box, MaskSet
+from .mask_set import Bools, MaskSet
 
 Backend = Callable[[NDArray[np.float32], Triple, int], list[tuple[Box, Bools]]]
 """Makes masks of normalised intensities [z,y,x], given the voxel size z, y, x in mm and a seed."""

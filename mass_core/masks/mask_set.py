@@ -18,9 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..config import Shape, Triple
 from ..errors import InputError
 from ..files import write_bytes
+from ..volumes.boxes import Box
 
-Box = tuple[Shape, Shape]
-"""First voxel z, y, x of a bounding box, and one past its last."""
 Bools = NDArray[np.bool_]
 
 SUFFIX = ".masks"
@@ -127,8 +126,7 @@ class MaskSet:
 
     def box(self, index: int) -> Box:
         """Bounding box of a mask."""
-        z0, y0, x0, z1, y1, x1 = self.boxes_zyx[index].tolist()
-        return (z0, y0, x0), (z1, y1, x1)
+        return Box.of(self.boxes_zyx[index, :3], self.boxes_zyx[index, 3:])
 
     def mask(self, index: int) -> Bools:
         """Values of a mask inside its bounding box [z,y,x]."""
@@ -138,8 +136,7 @@ class MaskSet:
     def full(self, index: int) -> Bools:
         """A mask on the whole grid [z,y,x]."""
         result = np.zeros(self.shape_zyx, bool)
-        (z0, y0, x0), (z1, y1, x1) = self.box(index)
-        result[z0:z1, y0:y1, x0:x1] = self.mask(index)
+        result[self.box(index).slices()] = self.mask(index)
         return result
 
     def rasterise(self, indices: Sequence[int] | NDArray[np.integer], box: ArrayLike) -> NDArray[np.uint32]:

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..volumes.boxes import Box
 from ..volumes.components import connected_parts
-from ..volumes.volume import slices
-from .mask_set import Bools, Box
+from .mask_set import Bools
 
 Found = tuple[Box, Bools]
 
@@ -41,8 +41,7 @@ def part_at_seed(found: Found, axis: int, index: int) -> Found | None:
         return None
     largest = max(candidates, key=lambda number: parts[number - 1].voxels)
     box = parts[largest - 1].box
-    low, high = (tuple(a + b for a, b in zip(start, corner, strict=True)) for corner in box)
-    return ((low[0], low[1], low[2]), (high[0], high[1], high[2])), numbers[slices(box)] == largest
+    return box.shifted(start), numbers[box.slices()] == largest
 
 
 class Packed(NamedTuple):
@@ -130,7 +129,7 @@ def cross_section(found: Found, axis: int, index: int) -> Found | None:
     plane = mask.take([index - start[axis]], axis=axis)
     low, high = list(start), list(stop)
     low[axis], high[axis] = index, index + 1
-    return (((low[0], low[1], low[2]), (high[0], high[1], high[2])), plane) if plane.any() else None
+    return (Box.of(low, high), plane) if plane.any() else None
 
 
 class _Table:

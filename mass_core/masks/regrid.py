@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 
 from ..config import Shape, Triple
 from ..errors import GeometryError
+from ..volumes.boxes import Box, bounding_box
 from ..volumes.volume import Geometry
-from .mask_set import Bools, Box, MaskSet
+from .mask_set import Bools, MaskSet
 
 _TOLERANCE = 1e-3
 """Difference of direction cosines up to which axes count as parallel."""
@@ -79,10 +80,5 @@ def _moved(masks: MaskSet, index: int, nearest: list[NDArray[np.int64]]) -> tupl
         first.append(low)
         picks.append(old[low:high] - start)
     moved = mask[np.ix_(*picks)]
-    sides = [np.flatnonzero(moved.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if not all(len(side) for side in sides):
-        return None
-    inner = [(int(side[0]), int(side[-1]) + 1) for side in sides]
-    tight = moved[tuple(slice(a, b) for a, b in inner)]
-    z, y, x = (low + a for low, (a, _) in zip(first, inner, strict=True))
-    return ((z, y, x), (z + tight.shape[0], y + tight.shape[1], x + tight.shape[2])), tight
+    inner = bounding_box(moved)
+    return None if inner is None else (inner.shifted(first), moved[inner.slices()])

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..volumes.components import bounding_box, label_boxes
-from ..volumes.volume import Box, Geometry, Volume, slices
+from ..volumes.boxes import Box, bounding_box, label_boxes
+from ..volumes.volume import Geometry, Volume
 from .from_labels import checked_labels, numbered
 from .mask_set import MaskSet
 from .merge import Packed
@@ -84,7 +84,7 @@ def label_scores(masks: MaskSet, labels: Volume) -> list[LabelScore]:
     labels = checked_labels(labels, grid)
     inner, values = numbered(labels, grid)
     boxes = label_boxes(inner)
-    packed = {number: Packed.of((box, inner[slices(box)] == number)) for number, box in boxes.items()}
+    packed = {number: Packed.of((box, inner[box.slices()] == number)) for number, box in boxes.items()}
     common = _common(masks, boxes, packed)
     totals = np.bincount(inner.ravel(), minlength=len(values) + 1) + _beyond(labels, grid, len(values))
     ml, untouched = voxel_ml(masks), np.zeros(len(masks), np.int64)
@@ -113,10 +113,9 @@ def _beyond(labels: Volume, grid: Geometry, count: int) -> NDArray[np.int64]:
     low, high = _reach(labelled.geometry, grid)
     if not low.any() and (high == grid.shape_zyx).all():
         return np.zeros(count + 1, np.int64)
-    (z, y, x), (z1, y1, x1) = low.tolist(), high.tolist()
-    outer, _ = numbered(labelled, grid.cropped(((z, y, x), (z1, y1, x1))))
+    outer, _ = numbered(labelled, grid.cropped(Box.of(low, high)))
     # The part on the grid is known: sampled from another corner, places right between two voxels may come out otherwise.
-    outer[tuple(slice(-a, -a + n) for a, n in zip(low.tolist(), grid.shape_zyx, strict=True))] = 0
+    outer[Box.at(-low, grid.shape_zyx).slices()] = 0
     return np.bincount(outer.ravel(), minlength=count + 1)
 
 

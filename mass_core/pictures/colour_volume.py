@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..config import Modality
-from ..volumes.components import bounding_box
+from ..volumes.boxes import Box, bounding_box
 from ..volumes.resample import orient
-from ..volumes.volume import Volume, slices
+from ..volumes.volume import Volume
 from .panels import BACKGROUND, GAP, PLANES, draw_bar, grey_scale, in_grey, panel, size_of, write_png
 
 _TALLEST = 400
@@ -37,8 +37,8 @@ def render(image: Volume, rgb: np.ndarray, *, modality: Modality | None = None) 
     """
     scan = orient(image)
     colours = np.stack([orient(Volume(rgb[..., channel], image.geometry)).array for channel in range(3)], axis=-1)
-    box = bounding_box(colours.max(axis=-1)) or ((0, 0, 0), scan.geometry.shape_zyx)
-    scan, colours = scan.cropped(box), colours[slices(box)]
+    box = bounding_box(colours.max(axis=-1)) or Box((0, 0, 0), scan.geometry.shape_zyx)
+    scan, colours = scan.cropped(box), colours[box.slices()]
     scale = _TALLEST / max(n * s for n, s in zip(scan.array.shape[:2], scan.geometry.spacing_zyx[:2], strict=True))
     grey = grey_scale(scan.array, np.zeros(0), modality)
     rows: list[list[Image.Image]] = [[], []]

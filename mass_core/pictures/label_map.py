@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..config import Modality, Triple
-from ..volumes.components import label_boxes
+from ..volumes.boxes import Box, label_boxes
 from ..volumes.resample import orient, resample
-from ..volumes.volume import Box, Volume, slices
+from ..volumes.volume import Volume
 from .panels import BACKGROUND, GAP, PLANES, Font, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
 
 _TALLEST = 480
@@ -94,7 +94,7 @@ def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
     """Along each axis the slice that shows most: labels count by the share of their widest section."""
     scores = [np.zeros(size) for size in labels.shape]
     for value, box in boxes.items():
-        mask = labels[slices(box)] == value
+        mask = labels[box.slices()] == value
         for axis, score in enumerate(scores):
             areas = mask.sum(axis=tuple(a for a in range(3) if a != axis), dtype=float)
             score[box[0][axis] : box[1][axis]] += areas / areas.max()
@@ -106,7 +106,7 @@ def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
     """What is shown: the body with all labels, or for small structures their surroundings, four times their extent and at least 100 mm."""
     start, stop = _body(scan.array, dark)
     if not boxes:
-        return start, stop
+        return Box(start, stop)
     low = np.min([box[0] for box in boxes.values()], axis=0)
     high = np.max([box[1] for box in boxes.values()], axis=0)
     first, last = np.minimum(start, low), np.maximum(stop, high)
@@ -116,8 +116,7 @@ def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
         side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
         first = np.clip((low + high - side) // 2, 0, scan.array.shape - side)
         last = first + side
-    z, y, x = zip(first.tolist(), last.tolist(), strict=True)
-    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
+    return Box.of(first, last)
 
 
 def _body(array: np.ndarray, dark: float) -> Box:
@@ -129,23 +128,23 @@ def _body(array: np.ndarray, dark: float) -> Box:
         if filled.size:
             start[axis] = max(0, 2 * int(filled[0]) - 4)
             stop[axis] = min(array.shape[axis], 2 * int(filled[-1]) + 6)
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+    return Box.of(start, stop)
 
 
 def _labelled(values: np.ndarray, labels: np.ndarray, boxes: Mapping[int, Box]) -> np.ndarray:
     """Every seventh value inside a label."""
-    inside = [values[slices(box)][labels[slices(box)] == value][::7] for value, box in boxes.items()]
+    inside = [values[box.slices()][labels[box.slices()] == value][::7] for value, box in boxes.items()]
     return np.concatenate(inside) if inside else np.zeros(0, values.dtype)
 
 
 def _scale(view: Box, spacing_zyx: Triple) -> float:
     """Pixels a millimetre, the same for all planes."""
-    return _TALLEST / max((b - a) * s for a, b, s in zip(view[0][:2], view[1][:2], spacing_zyx[:2], strict=True))
+    return _TALLEST / max(n * s for n, s in zip(view.size[:2], spacing_zyx[:2], strict=True))
 
 
 def _panel(plane: Plane, scan: Volume, labels: Volume, index: int, look: _Look) -> Image.Image:
     """One plane, with contours and letters."""
-    part = slices(look.view)
+    part = look.view.slices()
     index -= look.view[0][plane.axis]
     values = plane.cut(scan.array[part], index)
     marked = plane.cut(labels.array[part], index)

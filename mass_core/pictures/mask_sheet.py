@@ -21,8 +21,9 @@ from ..masks.merge import Packed
 from ..masks.regrid import grid_of
 from ..masks.statistics import voxel_ml
 from ..outputs import amount
+from ..volumes.boxes import Box
 from ..volumes.resample import orient, resample
-from ..volumes.volume import Box, Volume
+from ..volumes.volume import Volume
 from .histogram import draw_histogram
 from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
 
@@ -139,7 +140,7 @@ def cut(scan: Volume, masks: MaskSet, axis: int, index: int, order: NDArray[np.i
     """The plane at an index of an axis of the masks' grid; of masks that overlap the last in the order is on top."""
     start, stop = [0, 0, 0], list(masks.shape_zyx)
     start[axis], stop[axis] = index, index + 1
-    box: Box = ((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    box = Box.of(start, stop)
     grid = grid_of(masks)
     values = orient(resample(scan, grid.cropped(box), fill=None))
     numbers = orient(Volume(_on_top(masks, box, order), grid.cropped(box)))
@@ -162,7 +163,7 @@ def _on_top(masks: MaskSet, box: Box, order: NDArray[np.int64]) -> NDArray[np.in
     for index in order[((boxes[:, :3] < high) & (boxes[:, 3:] > low)).all(axis=1)].tolist():
         first, last = np.maximum(masks.boxes_zyx[index, :3], low), np.minimum(masks.boxes_zyx[index, 3:], high)
         inside = masks.rasterise([index], (first, last)) > 0
-        result[tuple(slice(a, b) for a, b in zip(first - low, last - low, strict=True))][inside] = index + 1
+        result[Box.of(first - low, last - low).slices()][inside] = index + 1
     return result
 
 

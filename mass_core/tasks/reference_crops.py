@@ -10,12 +10,12 @@ from scipy import ndimage
 from ..config import Modality, Recipe, Shape, Triple
 from ..errors import InputError
 from ..volumes.belonging import check_belongs
-from ..volumes.components import bounding_box, label_boxes
+from ..volumes.boxes import Box, bounding_box, cut, label_boxes
 from ..volumes.intensity import Intensity, guess_modality
 from ..volumes.label_values import as_label_map
 from ..volumes.preprocess import working_image
 from ..volumes.resample import orient, resample
-from ..volumes.volume import Box, Geometry, Volume, cut, slices
+from ..volumes.volume import Geometry, Volume
 
 MAX_CROPS = 4
 """Most windows a structure that exceeds the window is shown in."""
@@ -61,7 +61,7 @@ class PlacedMask:
 
     def window(self, box: Box) -> np.ndarray:
         """The part inside a window, uint8 [z, y, x]."""
-        return cut(self.array, _shifted(box, self.box[0]))
+        return cut(self.array, box.seen_from(self.box.low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class _Scan:
         working = working_image(image, recipe, spacing_zyx, crop_body=recipe.normalise_before_crop)
         modality, intensity = working.modality, None
         if recipe.normalise_before_crop:
-            body = working.volume.array[slices(working.region)]
+            body = working.volume.array[working.region.slices()]
             modality = modality or guess_modality(body)
             intensity = Intensity.of(body, modality, recipe)
         return cls(volume=working.volume, modality=modality, intensity=intensity, warnings=(*notes, *working.warnings))
@@ -254,15 +254,15 @@ def _masks_on(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Rec
         return {v: mask for v, mask in covered.items() if mask is not None}
     moved = resample(oriented, grid, "nearest").array
     boxes = label_boxes(moved)
-    return {v: PlacedMask(array=(moved[slices(boxes[v])] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
+    return {v: PlacedMask(array=(moved[boxes[v].slices()] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
 
 
 def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> PlacedMask | None:
     """As many voxels of the grid as the label's volume fills, those it covers most; at least one if it lies on the grid at all."""
     ratio = [new / old for new, old in zip(grid.spacing_zyx, labels.geometry.spacing_zyx, strict=True)]
     margin = [math.ceil(2 * r) + 1 for r in ratio]
-    roomy = _widened(box, margin)
-    inside = (labels.array[slices(box)] == value).astype(np.float32)
+    roomy = box.grown(margin)
+    inside = (labels.array[box.slices()] == value).astype(np.float32)
     source = Volume(np.pad(inside, [(m, m) for m in margin]), labels.geometry.cropped(roomy))
     part = _reached(source.geometry, grid)
     if part is None:
@@ -276,18 +276,15 @@ def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> Placed
     mask = coverage >= max(float(least), 1e-6)
     tight = bounding_box(mask)
     assert tight is not None  # the most covered voxel is above zero
-    return PlacedMask(array=mask[slices(tight)].astype(np.uint8), box=_shifted(tight, [-s for s in part[0]]))
+    return PlacedMask(array=mask[tight.slices()].astype(np.uint8), box=tight.shifted(part.low))
 
 
 def _reached(source: Geometry, grid: Geometry) -> Box | None:
     """The box of the grid whose voxel centres lie in a source; None: no such voxel."""
     to_index = np.linalg.inv(grid.affine)
     corners = (source.corners_mm() @ to_index[:3, :3].T + to_index[:3, 3])[:, ::-1]
-    start = np.clip(np.ceil(corners.min(axis=0) - 1e-3), 0, grid.shape_zyx).astype(int).tolist()
-    stop = np.clip(np.floor(corners.max(axis=0) + 1e-3) + 1, 0, grid.shape_zyx).astype(int).tolist()
-    if any(b <= a for a, b in zip(start, stop, strict=True)):
-        return None
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+    reached = Box.of(np.ceil(corners.min(axis=0) - 1e-3), np.floor(corners.max(axis=0) + 1e-3) + 1)
+    return reached.common(Box((0, 0, 0), grid.shape_zyx))
 
 
 def _windows_for(mask: PlacedMask, recipe: Recipe) -> list[Box]:
@@ -295,16 +292,16 @@ def _windows_for(mask: PlacedMask, recipe: Recipe) -> list[Box]:
     window = recipe.window_zyx
     if not recipe.cover_reference:
         return [_centred(mask.box, window)]
-    if all(b - a <= w for a, b, w in zip(*mask.box, window, strict=True)):
+    if all(n <= w for n, w in zip(mask.box.size, window, strict=True)):
         return [_holding(mask.box, window)]
     boxes: list[Box] = []
-    start = mask.box[0]
+    start = mask.box.low
     left = mask.array.copy()
     total = int(left.sum())
     while len(boxes) < MAX_CROPS and int(left.sum()) > (1 - ENOUGH) * total:
-        densest = _shifted(_densest(left, window), [-s for s in start])
+        densest = _densest(left, window).shifted(start)
         boxes.append(_holding(densest, window))
-        _erase(left, _shifted(boxes[-1], start))
+        _erase(left, boxes[-1].seen_from(start))
     return boxes
 
 
@@ -312,13 +309,13 @@ def _inside(mask: PlacedMask, boxes: Sequence[Box]) -> int:
     """Voxels of a mask that lie in any of the boxes."""
     left = mask.array.copy()
     for box in boxes:
-        _erase(left, _shifted(box, mask.box[0]))
+        _erase(left, box.seen_from(mask.box.low))
     return int(mask.array.sum()) - int(left.sum())
 
 
 def _erase(mask: np.ndarray, box: Box) -> None:
     """Set a box, as far as it lies in the mask, to 0 in place."""
-    mask[tuple(slice(max(0, a), max(0, b)) for a, b in zip(*box, strict=True))] = 0
+    mask[box.clipped(mask.shape).slices()] = 0
 
 
 def _densest(mask: np.ndarray, window_zyx: Shape) -> Box:
@@ -330,7 +327,7 @@ def _densest(mask: np.ndarray, window_zyx: Shape) -> Box:
     part = mask[tuple(slice(a, a + w) for a, w in zip(start, window_zyx, strict=True))]
     tight = bounding_box(part)
     assert tight is not None  # the window of most voxels holds some
-    return _shifted(tight, [-int(s) for s in start])
+    return tight.shifted(start)
 
 
 def _running_sum(array: np.ndarray, axis: int, width: int) -> np.ndarray:
@@ -342,25 +339,10 @@ def _running_sum(array: np.ndarray, axis: int, width: int) -> np.ndarray:
 
 def _centred(box: Box, window_zyx: Shape) -> Box:
     """The window around the middle of a box, rounded as in the released script."""
-    z, y, x = (round((low + high - 1) / 2) - w // 2 for low, high, w in zip(*box, window_zyx, strict=True))
-    return (z, y, x), (z + window_zyx[0], y + window_zyx[1], x + window_zyx[2])
+    return Box.at((round((low + high - 1) / 2) - w // 2 for low, high, w in zip(*box, window_zyx, strict=True)), window_zyx)
 
 
 def _holding(box: Box, window_zyx: Shape) -> Box:
     """The window around the middle of a box no larger than it, moved by a voxel where rounding would cut the box off."""
-    start = _centred(box, window_zyx)[0]
-    z, y, x = (max(min(s, low), high - w) for s, low, high, w in zip(start, *box, window_zyx, strict=True))
-    return (z, y, x), (z + window_zyx[0], y + window_zyx[1], x + window_zyx[2])
-
-
-def _shifted(box: Box, origin: Sequence[int]) -> Box:
-    """A box counted from another voxel."""
-    (z0, y0, x0), (z1, y1, x1) = box
-    z, y, x = origin
-    return (z0 - z, y0 - y, x0 - x), (z1 - z, y1 - y, x1 - x)
-
-
-def _widened(box: Box, margin: Sequence[int]) -> Box:
-    (z0, y0, x0), (z1, y1, x1) = box
-    z, y, x = margin
-    return (z0 - z, y0 - y, x0 - x), (z1 + z, y1 + y, x1 + x)
+    start = _centred(box, window_zyx).low
+    return Box.at((max(min(s, low), high - w) for s, low, high, w in zip(start, *box, window_zyx, strict=True)), window_zyx)

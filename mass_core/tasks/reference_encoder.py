@@ -18,9 +18,10 @@ from ..model import MASS
 from ..model.compute import Compute
 from ..progress import Steps
 from ..volumes.appearance import Appearance
-from ..volumes.components import count_parts, label_boxes
+from ..volumes.boxes import label_boxes
+from ..volumes.components import count_parts
 from ..volumes.label_values import as_label_map
-from ..volumes.volume import Volume, slices
+from ..volumes.volume import Volume
 from .location import Place, extent_mm, mean_triple
 from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing
 from .task import TaskLabel
@@ -97,7 +98,7 @@ class _Reference:
         return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
 
     def _mask(self, value: int) -> np.ndarray:
-        return self.labels.array[slices(self.boxes[value])] == value
+        return self.labels.array[self.boxes[value].slices()] == value
 
 
 class Learner:

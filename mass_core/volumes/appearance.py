@@ -9,9 +9,9 @@ import SimpleITK as sitk
 
 from ..colors import distinct
 from . import dicom_frames, nifti
-from .components import label_boxes
+from .boxes import Box, label_boxes
 from .image_io import check_name
-from .volume import Box, Volume
+from .volume import Volume
 
 _TERMINOLOGY = "TerminologyEntry:"
 

@@ -8,29 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ..config import Modality, Recipe, Shape, Triple
-from .volume import Box, slices
-
-
-def bounding_box(mask: np.ndarray) -> Box | None:
-    """The smallest box around what is not zero [z, y, x]; None: nothing is."""
-    start, stop = [], []
-    occupied = np.any(mask, axis=2)
-    for line in (np.any(occupied, axis=1), np.any(occupied, axis=0), np.any(mask, axis=(0, 1))):
-        places = np.flatnonzero(line)
-        if not places.size:
-            return None
-        start.append(int(places[0]))
-        stop.append(int(places[-1]) + 1)
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
-
-
-def grown(box: Box, margin_zyx: Shape, shape_zyx: Shape) -> Box:
-    """A box with a margin, as far as the array reaches."""
-    start = [max(0, low - m) for low, m in zip(box[0], margin_zyx, strict=True)]
-    stop = [min(n, high + m) for high, m, n in zip(box[1], margin_zyx, shape_zyx, strict=True)]
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
-
+from ..config import Modality, Recipe, Triple
+from .boxes import Box, bounding_box
 
 MINOR = 0.1
 """Share of the largest part's voxels below which a part does not count: crumbs of a hand-drawn mask."""
@@ -47,10 +26,10 @@ def largest_parts(mask: np.ndarray, count: int = 1, counts: Callable[[Triple], f
     result = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
     if box is not None:
-        numbers, parts = connected_parts(mask[slices(box)])
+        numbers, parts = connected_parts(mask[box.slices()])
         centres = [(z + box[0][0], y + box[0][1], x + box[0][2]) for z, y, x in (part.centre for part in parts)]
         order = sorted(range(len(parts)), key=lambda i: -parts[i].voxels * counts(centres[i]))
-        result[slices(box)] = np.isin(numbers, [1 + i for i in order[:count]])
+        result[box.slices()] = np.isin(numbers, [1 + i for i in order[:count]])
     return result
 
 
@@ -78,8 +57,7 @@ def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, list[Part]]:
     parts = []
     for number in measure.GetLabels():
         x, y, z, width, height, depth = measure.GetBoundingBox(number)
-        box = (z, y, x), (z + depth, y + height, x + width)
-        parts.append(Part(measure.GetNumberOfPixels(number), box, measure.GetCentroid(number)[::-1]))
+        parts.append(Part(measure.GetNumberOfPixels(number), Box.at((z, y, x), (depth, height, width)), measure.GetCentroid(number)[::-1]))
     return sitk.GetArrayFromImage(image), parts
 
 
@@ -91,7 +69,7 @@ def body_box(array: np.ndarray, modality: Modality, recipe: Recipe) -> Box | Non
     """
     mask = above_air(array, modality, recipe)
     box = _box_of_largest(closed(mask, 2))
-    return None if box is None else grown(box, recipe.body_margin_zyx, (array.shape[0], array.shape[1], array.shape[2]))
+    return None if box is None else box.grown(recipe.body_margin_zyx, array.shape)
 
 
 def body_mask(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
@@ -144,18 +122,8 @@ def _box_of_largest(mask: np.ndarray) -> Box | None:
     if not parts:
         return None
     largest = max(parts, key=lambda part: part.voxels)
-    rivals = [math.prod(b - a for a, b in zip(*part.box, strict=True)) for part in parts if part is not largest]
+    rivals = [math.prod(part.box.size) for part in parts if part is not largest]
     if max(rivals, default=0) < largest.voxels:
         # Filling can enlarge no other part beyond this one, and does not change its box: the slow filling can be spared.
         return largest.box
     return bounding_box(largest_parts(ndimage.binary_fill_holes(mask)))
-
-
-def label_boxes(labels: np.ndarray) -> dict[int, Box]:
-    """The smallest box around each label above 0 of an integer array [z, y, x], in ascending order."""
-    boxes: dict[int, Box] = {}
-    for value, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is not None:
-            z, y, x = box
-            boxes[value] = ((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-    return boxes

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..config import Modality, Recipe, Shape, Triple
 from ..errors import InputError
+from .boxes import Box
 from .components import body_box
 from .intensity import Intensity, check_intensities, choose_modality, guess_modality
 from .resample import grid_at, orient, resample
-from .volume import Box, Geometry, Volume
+from .volume import Geometry, Volume
 
 _NO_BODY = "No body was found in the image, so all of it is processed."
 
@@ -32,7 +33,7 @@ class WorkingImage:
     @property
     def region(self) -> Box:
         """The body's box, or all of the image."""
-        return self.body or ((0, 0, 0), self.volume.geometry.shape_zyx)
+        return self.body or Box((0, 0, 0), self.volume.geometry.shape_zyx)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,26 +7,17 @@ file, image_io.py and resample.py.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..config import Modality, Shape, Triple
 from ..errors import GeometryError, InputError
+from .boxes import Box
 from .image_io import read_image, write_image
-
-Box = tuple[Shape, Shape]
-"""Start and stop voxel along z, y, x; stop is not part of the box. A start may be negative: outside the grid."""
 
 _DICOM_MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mr", "PT": "pet"}
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-
-
-def slices(box: Box) -> tuple[slice, slice, slice]:
-    """The index that cuts a box out of an array [z, y, x]."""
-    (z0, y0, x0), (z1, y1, x1) = box
-    return slice(z0, z1), slice(y0, y1), slice(x0, x1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +88,10 @@ class Geometry:
         """Whether the voxel axes of both point the same ways."""
         return bool(np.allclose(self.direction, other.direction, atol=1e-4))
 
-    def cropped(self, box: Box) -> "Geometry":
+    def cropped(self, box: tuple[Shape, Shape]) -> "Geometry":
         """The grid of a box of voxels; the box may reach beyond this grid."""
-        (z0, y0, x0), (z1, y1, x1) = box
-        return replace(self, shape_zyx=(z1 - z0, y1 - y0, x1 - x0), origin_xyz=self.point((x0, y0, z0)))
+        z, y, x = box[0]
+        return replace(self, shape_zyx=Box(*box).size, origin_xyz=self.point((x, y, z)))
 
     def describe(self) -> str:
         """One line for messages: size, voxel size and the box in mm."""
@@ -204,9 +195,9 @@ class Volume:
             raise GeometryError(f"Of {sizes} voxels, one does not belong to the other voxel for voxel.", "Leave --same-grid out.")
         return replace(self, geometry=other.geometry)
 
-    def cropped(self, box: Box) -> "Volume":
+    def cropped(self, box: tuple[Shape, Shape]) -> "Volume":
         """The part inside a box that lies within the grid; shares memory."""
-        return Volume(self.array[slices(box)], self.geometry.cropped(box), self.modality)
+        return Volume(self.array[Box(*box).slices()], self.geometry.cropped(box), self.modality)
 
 
 def geometry_of(image: sitk.Image) -> Geometry:
@@ -215,14 +206,3 @@ def geometry_of(image: sitk.Image) -> Geometry:
     return Geometry(
         shape_zyx=(z, y, x), spacing_xyz=image.GetSpacing(), origin_xyz=image.GetOrigin(), direction=tuple(image.GetDirection())
     )
-
-
-def cut(array: np.ndarray, box: Box, fill: Any = 0) -> np.ndarray:
-    """The voxels of a box that may reach beyond the array [z, y, x]; what lies beyond is `fill`."""
-    start, stop = np.asarray(box[0]), np.asarray(box[1])
-    low, high = np.maximum(start, 0), np.minimum(stop, array.shape)
-    result = np.full(stop - start, fill, dtype=array.dtype)
-    if np.all(high > low):
-        to, source = zip(low - start, high - start, strict=True), zip(low, high, strict=True)
-        result[tuple(slice(a, b) for a, b in to)] = array[tuple(slice(a, b) for a, b in source)]
-    return result

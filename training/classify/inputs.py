@@ -26,7 +26,7 @@ from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, 
 from mass_core.volumes.preprocess import working_image
 from mass_core.volumes.read_cache import state_of
 from mass_core.volumes.resample import orient
-from mass_core.volumes.volume import Volume, slices
+from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import fingerprint
 
 from ..augmentation.appearance import appearance
@@ -163,7 +163,7 @@ def _features(array: np.ndarray, network: ClassifierNetwork, config: ClassifierC
     image, box = padded(array, config.recipe.window_zyx)
     device = next(network.parameters()).device
     whole = network.deepest(torch.from_numpy(image)[None, None].to(device))[0].float().cpu().numpy()
-    return np.stack([channel[slices(cells_of(box, config.model.stride))] for channel in whole])
+    return np.stack([channel[cells_of(box, config.model.stride).slices()] for channel in whole])
 
 
 def _changed(array: np.ndarray, settings: ClassifyConfig, seed: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from torch import Tensor
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.masks.from_labels import label_masks
-from mass_core.masks.mask_set import Bools, Box, MaskSet
+from mass_core.masks.mask_set import Bools, MaskSet
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 
 from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part, weak

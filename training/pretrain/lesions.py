@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mass_core.masks.mask_set import Bools, Box
+from mass_core.masks.mask_set import Bools
+from mass_core.volumes.boxes import Box
 
 MOST_KINDS = 4
 """Kinds of lesion in one task: each is what the others must not be taken for."""
@@ -89,4 +90,4 @@ def _draw(
 
 def _box(where: tuple[slice, ...]) -> Box:
     z, y, x = where
-    return (z.start, y.start, x.start), (z.stop, y.stop, x.stop)
+    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))

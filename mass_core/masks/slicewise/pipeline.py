@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ...config import Triple
 from ...progress import Steps
-from ..mask_set import Bools, Box
+from ...volumes.boxes import Box, bounding_box
+from ..mask_set import Bools
 from ..merge import Found, cross_section, distinct, part_at_seed, uncovered
 from .batch import Batch
 from .channels import Bytes, Profile, three_channels
@@ -225,18 +226,15 @@ class _Journey:
 
 def _plane(place: int, mask: Bools) -> Found:
     """A 2D mask as a mask one slice thick, in its tight box: slice, row, column."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    return ((place, top, left), (place + 1, bottom, right)), mask[None, top:bottom, left:right]
+    box = bounding_box(mask[None])
+    assert box is not None  # no mask is empty
+    return box.shifted((place, 0, 0)), mask[None][box.slices()]
 
 
 def _as_zyx(found: Found, axis: int) -> Found:
     """A mask whose first axis is the one slices were cut across, in array order."""
-    corners = []
-    for first, *others in found[0]:
-        others.insert(axis, first)
-        corners.append((others[0], others[1], others[2]))
-    return (corners[0], corners[1]), np.moveaxis(found[1], 0, axis)
+    low, high = (np.insert(others, axis, first) for first, *others in found[0])
+    return Box.of(low, high), np.moveaxis(found[1], 0, axis)
 
 
 def _tell(steps: Steps | None, stage: str, done: int, total: int) -> None:

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
+from ..mask_set import Bools
 from .batch import Batch
 from .channels import Bytes, Profile
 from .small_regions import without_small_regions
-
-Bools = NDArray[np.bool_]
 
 _SURE = 10.0
 """Logit of holes that are filled, as in the package sam2."""

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mask_set import Bools, Box
+from ...volumes.boxes import Box
+from ..mask_set import Bools
 from .batch import Batch
 
 
@@ -138,4 +139,4 @@ def _stacked(seen: dict[int, _Patch]) -> tuple[Box, Bools]:
     result: NDArray[np.bool_] = np.zeros((last + 1 - first, bottom - top, right - left), bool)
     for index, (row, column, mask) in seen.items():
         result[index - first, row - top : row - top + mask.shape[0], column - left : column - left + mask.shape[1]] = mask
-    return ((first, top, left), (last + 1, bottom, right)), result
+    return Box((first, top, left), (last + 1, bottom, right)), result

@@ -16,7 +16,8 @@ from skimage.segmentation import slic
 
 from ...config import Triple
 from ...errors import InputError
-from ..mask_set import Bools, Box
+from ...volumes.boxes import Box
+from ..mask_set import Bools
 from .merge_tree import Floats, Ints, Tree, merge_tree, neighbours
 
 _AIR_SPREAD = 0.5
@@ -233,11 +234,11 @@ def _is_new(leaves: Ints, sizes: Floats, members: Bools, volumes: Floats, most: 
 
 def _mask(cells: _Cells, leaves: Ints) -> tuple[Box, Bools]:
     """Some cells, the holes inside them filled, in their bounding box."""
-    starts, stops = cells.starts[leaves].min(0).tolist(), cells.stops[leaves].max(0).tolist()
-    window = cells.labels[tuple(slice(a, b) for a, b in zip(starts, stops, strict=True))]
+    box = Box.of(cells.starts[leaves].min(0), cells.stops[leaves].max(0))
+    window = cells.labels[box.slices()]
     member = np.zeros(len(cells.sizes) + 1, bool)  # the last is what number -1 finds: outside the body
     member[leaves] = True
-    return ((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2])), _without_holes(member[window])
+    return box, _without_holes(member[window])
 
 
 def _largest_component(mask: Bools) -> Bools:
