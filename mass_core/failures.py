@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import InputError, MassError, MemoryShort, OutputError
@@ -44,6 +45,12 @@ def ending(code: int) -> str:
     if code < 0 and -code in set(signal.Signals):
         return f"signal {-code}, {signal.Signals(-code).name}"
     return f"exit code {code:#x}" if code > 255 else f"exit code {code}"
+
+
+def died(what: str, code: int, tail: Sequence[str]) -> str:
+    """The message for a process that ended by itself, with the last lines it wrote on standard error."""
+    said = f" The last it said: {' | '.join(list(tail)[-3:])}" if tail else ""
+    return f"The {what} ended in the middle of its work ({ending(code)}).{said}"
 
 
 def _of_system(error: OSError) -> MassError | None:

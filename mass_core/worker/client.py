@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from ..errors import InputError, MassError
-from ..failures import ending
+from ..failures import died
 from . import protocol
 from .protocol import Lines, Request
 
 State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
 
-_TAIL = 20
+TAIL = 20
 """Last lines of a worker's standard error that are told when it dies."""
 _KEEPING_S = 150.0
 """How long a cancelled request that keeps what it has may take to write it."""
@@ -59,6 +59,16 @@ class Transport(Protocol):
 
     def running(self) -> bool:
         """Whether it runs at this moment."""
+
+
+def end_or_kill(transport: Transport, wait_s: float) -> None:
+    """End a process's standard input and wait; kill it if it has not ended by then."""
+    transport.close_input()
+    until = time.monotonic() + wait_s
+    while transport.running() and time.monotonic() < until:
+        time.sleep(0.01)
+    if transport.running():
+        transport.kill()
 
 
 class Call:
@@ -139,7 +149,7 @@ class _Life:
         self.until = until
         """When it must have greeted back."""
         self.lines, self.words = Lines(), Lines()
-        self.tail: deque[str] = deque(maxlen=_TAIL)
+        self.tail: deque[str] = deque(maxlen=TAIL)
 
 
 class Client:
@@ -244,12 +254,7 @@ class Client:
         self._replaced = False
         if life is None:
             return
-        life.transport.close_input()
-        until = time.monotonic() + wait_s
-        while life.transport.running() and time.monotonic() < until:
-            time.sleep(0.01)
-        if life.transport.running():
-            life.transport.kill()
+        end_or_kill(life.transport, wait_s)
 
     def _next_number(self) -> int:
         self._number += 1
@@ -360,7 +365,8 @@ class Client:
         for rest in (life.lines.rest(), life.words.rest()):
             if rest.strip():
                 life.tail.append(rest.decode("utf-8", "replace"))
-        self._fail(list(self._calls.values()), _death(code, "\n".join(life.tail)))
+        cure = "Try again, it is started anew. If it happens again, close other programs: memory may have run out."
+        self._fail(list(self._calls.values()), WorkerDied(died("worker", code, life.tail), cure, "\n".join(life.tail)))
 
     def _fail(self, calls: Sequence[Call], error: MassError) -> None:
         """These calls failed; those their callbacks make did not."""
@@ -387,14 +393,3 @@ def _values(message: dict[str, Any]) -> dict[str, float] | None:
     values = message.get("values")
     found = values if isinstance(values, dict) else {}
     return {str(name): value for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} or None
-
-
-def _death(code: int, tail: str) -> WorkerDied:
-    """What to tell of a worker that ended by itself."""
-    last = tail.splitlines()[-3:]
-    said = f" The last it said: {' | '.join(last)}" if last else ""
-    return WorkerDied(
-        f"The worker ended in the middle of its work ({ending(code)}).{said}",
-        "Try again, it is started anew. If it happens again, close other programs: memory may have run out.",
-        tail,
-    )

@@ -1,31 +1,28 @@
 """Finetuning for a program that must stay responsive: a process of its own trains, this one relays what it tells. Standard library only."""
 
-import contextlib
 import json
 import os
-import queue
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from ..errors import Cancelled, DeviceError, InputError
-from ..failures import ending
+from ..failures import died
 from ..outputs import check_free
 from . import protocol
+from .client import TAIL, end_or_kill
 from .protocol import Lines
 from .requests import Finetune, read
+from .transport import SubprocessTransport
 
 _ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds this package and `training`."""
-_TAIL = 20
-"""Last lines of the process's standard error that are told when it dies."""
+_NAME = "finetuning process"
 _POLL_S = 0.1
 _ENDING_S = 120.0
 """How long a stopped run may take to write what it has."""
@@ -100,27 +97,18 @@ class _Child:
     def __init__(self, order: Path, log: Callable[[str], None]) -> None:
         # Started in the folder of both packages: another package called training may be installed, and Python looks there first.
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        self._log, self._tail = log, deque[str](maxlen=_TAIL)
-        self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "training.finetune", "--config", str(order), "--json", "--bound-to-input"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            raise DeviceError(f"The finetuning process could not be started: {error.strerror}.", "Close other programs.") from error
-        assert self._process.stdout is not None and self._process.stderr is not None
-        self._readers = [
-            threading.Thread(target=reader, args=(pipe,), daemon=True)
-            for reader, pipe in ((self._listen, self._process.stdout), (self._read_errors, self._process.stderr))
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._log, self._tail = log, deque[str](maxlen=TAIL)
+        self._lines, self._words = Lines(), Lines()
+        self._heard: deque[dict[str, Any]] = deque()
+        self._code: int | None = None
+        self._transport = SubprocessTransport(
+            [sys.executable, "-m", "training.finetune", "--config", str(order), "--json", "--bound-to-input"],
+            environment={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            folder=_ROOT,
+            own_group=False,  # what kills this process and its children kills it too
+            name=_NAME,
+        )
+        self._transport.start(self._received, self._told, self._ended)
 
     def outcome(self, progress: Progress, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Relay what it tells until it is over.
@@ -129,80 +117,46 @@ class _Child:
             MassError: what it failed of, or that it died.
             Cancelled: if it says so, or does not stop in time.
         """
-        for message in self._messages(cancelled):
-            event = message.pop("event", None)
-            if event == "progress":
-                progress(message["stage"], message["fraction"], message["eta_s"], message.get("values"))
-            elif event in ("warning", "log"):
-                self._log(str(message.get("message")))
-            elif event == "failed":
-                raise protocol.error_of(message)
-            elif event == "cancelled":
-                raise Cancelled
-            elif event == "result":
-                return message
-        if cancelled():
-            raise Cancelled
-        self._readers[1].join(1.0)
-        raise _death(self._process.wait(), list(self._tail))
-
-    def _messages(self, cancelled: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-        """What it tells, until its output ends; while waiting, whether it shall stop is looked at."""
         until = float("inf")
-        while time.monotonic() < until:
+        while self._code is None and time.monotonic() < until:
             if until == float("inf") and cancelled():
-                self._close_input()
+                self._transport.close_input()
                 until = time.monotonic() + _ENDING_S
-            try:
-                message = self._heard.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-            if message is None:
-                return
-            yield message
+            self._transport.pump(_POLL_S)
+            while self._heard:
+                message = self._heard.popleft()
+                event = message.pop("event", None)
+                if event == "progress":
+                    progress(message["stage"], message["fraction"], message["eta_s"], message.get("values"))
+                elif event in ("warning", "log"):
+                    self._log(str(message.get("message")))
+                elif event == "failed":
+                    raise protocol.error_of(message)
+                elif event == "cancelled":
+                    raise Cancelled
+                elif event == "result":
+                    return message
+        if self._code is None or cancelled():
+            raise Cancelled
+        cure = "Try again with a smaller batch_size, and close other programs: memory may have run out."
+        raise DeviceError(died(_NAME, self._code, self._tail), cure)
 
     def end(self) -> None:
         """See to it that the process is gone: it may still finish what it writes, then it is killed."""
-        self._close_input()
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for reader in self._readers:
-            reader.join(1.0)
+        end_or_kill(self._transport, 10.0)
+        self._transport.pump()
 
-    def _close_input(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended by itself
-            self._process.stdin.close()
-
-    def _listen(self, pipe: IO[bytes]) -> None:
-        """Lines of its standard output; None at the end."""
-        for line in _lines(pipe):
+    def _received(self, data: bytes) -> None:
+        for line in self._lines.feed(data):
             try:
-                self._heard.put(protocol.from_line(line))
+                self._heard.append(protocol.from_line(line))
             except InputError as error:
                 self._log(f"Not understood: {error.message}")
-        self._heard.put(None)
 
-    def _read_errors(self, pipe: IO[bytes]) -> None:
-        for line in _lines(pipe):
-            text = line.decode("utf-8", "replace")
-            self._tail.append(text)
-            self._log(text)
+    def _told(self, text: str) -> None:
+        for line in self._words.feed(text.encode("utf-8", "surrogatepass")):
+            self._tail.append(line.decode("utf-8", "replace"))
+            self._log(self._tail[-1])
 
-
-def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
-    lines = Lines()
-    while data := os.read(pipe.fileno(), 1 << 16):
-        yield from lines.feed(data)
-
-
-def _death(code: int, tail: list[str]) -> DeviceError:
-    """What to tell of a process that ended by itself."""
-    said = f" The last it said: {' | '.join(tail[-3:])}" if tail else ""
-    return DeviceError(
-        f"The finetuning process ended in the middle of its work ({ending(code)}).{said}",
-        "Try again with a smaller batch_size, and close other programs: memory may have run out.",
-    )
+    def _ended(self, code: int) -> None:
+        self._code = code

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DeviceError, MassError
@@ -30,11 +31,22 @@ class SubprocessTransport:
     Args:
         command: what to run.
         environment: of the process; None: the caller's.
+        folder: it starts in; None: the caller's.
+        own_group: the process can be killed together with its children, and is not with the caller's.
+        name: for messages.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        own_group: bool = True,
+        name: str = "worker",
+    ) -> None:
         self._command = list(command)
-        self._environment = environment
+        self._environment, self._folder, self._own_group, self._name = environment, folder, own_group, name
         self._process: subprocess.Popen[bytes] | None = None
         self._events: queue.Queue[Callable[[], None]] = queue.Queue()
 
@@ -46,19 +58,20 @@ class SubprocessTransport:
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
         """See `client.Transport`."""
         try:
-            # A group of its own, so that it can be killed together with its children.
             process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self._environment,
-                start_new_session=True,
+                cwd=self._folder,
+                start_new_session=self._own_group,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
             raise DeviceError(
-                f"The worker could not be started: {self._command[0]}: {error.strerror}.", "Check the path of the Python to run it with."
+                f"The {self._name} could not be started: {self._command[0]}: {error.strerror}.",
+                "Check the path of the Python that runs it.",
             ) from error
         assert process.stdout is not None and process.stderr is not None
         self._process = process
@@ -89,7 +102,9 @@ class SubprocessTransport:
         """See `client.Transport`."""
         if self._process is None or self._process.poll() is not None:
             return
-        if sys.platform == "win32":
+        if not self._own_group:
+            self._process.kill()
+        elif sys.platform == "win32":
             subprocess.run(["taskkill", "/PID", str(self._process.pid), "/T", "/F"], check=False, capture_output=True)
         else:
             os.killpg(self._process.pid, signal.SIGKILL)
