@@ -27,7 +27,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from mass_core.data.dataset import SPLITS, write_json
-from mass_core.errors import InputError, MassError
+from mass_core.errors import MassError
 from mass_core.failures import as_mass_error
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.weights.checkpoint import Model, load_model
@@ -38,7 +38,7 @@ from ..runs.logbook import Logbook
 from ..runs.options import add_run
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
-from ..runs.state import Settings, newest, write
+from ..runs.state import Resumable
 from ..runs.stopping import Signals, ignore_interrupt, tell_saved
 from . import config as classify_config
 from .config import ClassifyConfig
@@ -51,14 +51,15 @@ _WEIGHT_LIMITS = (0.1, 10.0)
 
 
 @dataclass
-class Learner:
+class Learner(Resumable):
     """What learns, and how far it is."""
 
+    STATES = {"network": "learning", "optimiser": "optimiser"}
+    VALUES = ("best",)
     network: ClassifierNetwork
     frozen: bool
     optimiser: Optimizer
     origin: dict[str, Any]
-    """What the run was started with beside its settings; another one is refused."""
     step: int = 0
     best: tuple[float, float] = (-1.0, 0.0)
     """AUC on val, 0 if there is none, and minus the loss there."""
@@ -67,28 +68,6 @@ class Learner:
     def learning(self) -> nn.Module:
         """The part whose weights move."""
         return self.network.head if self.frozen else self.network
-
-    def save(self, folder: Path, config: Settings, group: Group) -> None:
-        """Write a state file."""
-        values = {"network": self.learning.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best, "origin": self.origin}
-        write(folder, self.step, values, config, group)
-
-    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
-        """Take on the newest state that is whole; returns what the user should be told.
-
-        Raises:
-            InputError: if there is none, or it was made with another recipe, other weights, labels or scans.
-        """
-        values, told = newest(folder, config, group, self.origin)
-        try:
-            self.learning.load_state_dict(values["network"])
-            self.optimiser.load_state_dict(values["optimiser"])
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
-            ) from error
-        self.step, self.best = values["step"], tuple(values["best"])
-        return [*told, f"Going on from step {self.step}."]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,17 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from mass_core.errors import InputError
 from mass_core.model import MASS
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model
 
-from ..runs.distributed import Group
-from ..runs.state import Settings, newest, write
+from ..runs.state import Resumable
 from .config import FinetuneConfig
 
 
@@ -60,9 +57,12 @@ class FixedClasses(nn.Module):
 
 
 @dataclass
-class Tuning:
+class Tuning(Resumable):
     """Network, its moving average, optimiser, and how far the run is."""
 
+    STATES = {"network": "network", "average": "average", "optimiser": "optimiser"}
+    VALUES = ("bad_steps", "scores", "best_epoch", "judged")
+    MISFIT = ("another network or other classes", "the weights, scans and classes")
     network: FixedClasses
     average: FixedClasses
     optimiser: Optimizer
@@ -76,51 +76,11 @@ class Tuning:
     parts: int = 1
     """In which a process computes its share of a batch; not saved, memory may be another one tomorrow."""
     origin: dict[str, Any] = field(default_factory=dict)
-    """What the run was started with beside its recipe; another one is refused."""
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self.network.tokens[0].device
-
-    def save(self, folder: Path, config: Settings, group: Group) -> None:
-        """Write a state file.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
-        values = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "bad_steps": self.bad_steps,
-            "scores": self.scores,
-            "best_epoch": self.best_epoch,
-            "judged": self.judged,
-            "origin": self.origin,
-        }
-        write(folder, self.step, values, config, group)
-
-    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
-        """Take on the newest state in `folder` that is whole; returns what the user should be told.
-
-        Raises:
-            InputError: if there is none, or it was made with another recipe, other scans or other classes.
-        """
-        values, told = newest(folder, config, group, self.origin)
-        try:
-            self.network.load_state_dict(values["network"])
-            self.average.load_state_dict(values["average"])
-            self.optimiser.load_state_dict(values["optimiser"])
-            self.bad_steps, self.judged = values["bad_steps"], values["judged"]
-            self.scores, self.best_epoch = values["scores"], values["best_epoch"]
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"The training state in {folder} is of another network or other classes: {error}",
-                "Resume with the weights, scans and classes it was made with.",
-            ) from error
-        self.step = values["step"]
-        return [*told, f"Going on from step {self.step}."]
 
 
 def start(model: Model, task: Task, config: FinetuneConfig, *, scratch: bool) -> Tuning:

@@ -43,17 +43,56 @@ class Settings(Protocol):
         """Plain JSON values."""
 
 
-class Resumable(Protocol):
-    """What goes on where a run stopped."""
+class Resumable:
+    """What goes on where a run stopped. Has `step`, the number of steps done, and `origin`, what the run was started with beside its
+    recipe: another one is refused."""
+
+    STATES: ClassVar[Mapping[str, str]]
+    """Attributes saved by their `state_dict`, by the name in the file."""
+    VALUES: ClassVar[tuple[str, ...]]
+    """Attributes saved as they are."""
+    MISFIT: ClassVar[tuple[str, str]] = ("other code", "the code")
+    """What a file that does not fit is of, and what to resume with."""
+    step: int
+    origin: dict[str, Any]
+
+    def save(self, folder: Path, config: Settings, group: Group) -> None:
+        """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        values = {name: getattr(self, name) for name in (*self.VALUES, "origin")}
+        write(folder, self.step, values | {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}, config, group)
 
     def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
-        """See `State.resume`."""
+        """Take on the newest state in `folder` that is whole.
+
+        Returns:
+            What the user should be told: damaged states passed over, another number of processes, another length of the run.
+
+        Raises:
+            InputError: if there is none, or it was made with another recipe or another `origin`.
+        """
+        values, told = newest(folder, config, group, self.origin)
+        try:
+            for name, own in self.STATES.items():
+                getattr(self, own).load_state_dict(values.get(name, {}))
+            for name in (*self.VALUES, "step"):
+                setattr(self, name, values[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"The training state in {folder} is of {self.MISFIT[0]}: {error}", f"Resume with {self.MISFIT[1]} it was made with."
+            ) from error
+        return [*told, f"Going on from step {self.step}."]
 
 
 @dataclass
-class State:
+class State(Resumable):
     """Network, its moving average, optimiser and the number of steps done."""
 
+    STATES = {"network": "network", "average": "average", "optimiser": "optimiser", "scaler": "scaler"}
+    VALUES = ("bad_steps", "best")
     network: MASS
     average: MASS
     optimiser: Optimizer
@@ -64,46 +103,6 @@ class State:
     scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
     """Of the losses, for float16."""
     origin: dict[str, Any] = field(default_factory=dict)
-    """What the run was started with beside its recipe; another one is refused."""
-
-    def save(self, folder: Path, config: Settings, group: Group) -> None:
-        """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
-        values = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "bad_steps": self.bad_steps,
-            "best": self.best,
-            "scaler": self.scaler.state_dict(),
-            "origin": self.origin,
-        }
-        write(folder, self.step, values, config, group)
-
-    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
-        """Take on the newest state in `folder` that is whole.
-
-        Returns:
-            What the user should be told: damaged states passed over, another number of processes, another length of the run.
-
-        Raises:
-            InputError: if there is none, or it was made with another recipe or other datasets.
-        """
-        values, told = newest(folder, config, group, self.origin)
-        try:
-            self.network.load_state_dict(values["network"])
-            self.average.load_state_dict(values["average"])
-            self.optimiser.load_state_dict(values["optimiser"])
-            self.scaler.load_state_dict(values.get("scaler", {}))
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"The training state in {folder} is of other code: {error}", "Resume with the code it was made with."
-            ) from error
-        self.step, self.bad_steps, self.best = values["step"], values["bad_steps"], values["best"]
-        return [*told, f"Going on from step {self.step}."]
 
 
 def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: Group) -> None:
