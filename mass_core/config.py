@@ -5,9 +5,10 @@ Sizes, spacings and margins are in array order z, y, x and say so in their names
 """
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from .errors import InputError, WeightsError
+from .schema import check_choices
 
 Modality = Literal["ct", "mr", "pet"]
 Triple = tuple[float, float, float]
@@ -119,11 +120,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming them."""
-        for field in fields(self):
-            choices = get_args(field.type) if getattr(field.type, "__origin__", None) is Literal else ()
-            value = getattr(self, field.name)
-            if choices and value not in choices:
-                raise InputError(f"{field.name} is {value!r}.", f"Choose one of: {', '.join(map(str, choices))}.")
+        check_choices(self)
         if not 0 <= self.overlap < 1:
             raise InputError(f"The overlap of windows is {self.overlap}.", "Choose a number from 0 up to, not including, 1.")
         if self.spacing_zyx is not None and not all(s > 0 for s in self.spacing_zyx):

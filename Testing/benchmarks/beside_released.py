@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from mass_core.schema import changed
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.config import RunConfig, changed
+from training.pretrain.config import RunConfig
 from training.pretrain.deep_supervision import FusionWatch
 from training.pretrain.episodes import Batch, collate
 from training.pretrain.loop import augmented_views

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mass_core.errors import MassError
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import RunConfig, changed
+from training.pretrain.config import RunConfig
 from training.pretrain.loader import batches, episodes_of
 from training.pretrain.loop import advance, augmented_views, train
 from training.pretrain.schedule import window_at

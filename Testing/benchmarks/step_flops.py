@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mass_core.model import build_model
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import RunConfig, changed
+from training.pretrain.config import RunConfig
 
 
 def flops(config: RunConfig, masks: int) -> tuple[float, float]:

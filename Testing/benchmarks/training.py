@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import RunConfig, changed
+from training.pretrain.config import RunConfig
 from training.pretrain.episodes import Episodes, collate
 from training.pretrain.loader import episodes_of
 from training.runs.sources import open_sources

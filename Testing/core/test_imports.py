@@ -105,13 +105,11 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
-    "training.finetune.command": {"training.pretrain": "`changed` lies in pretrain/config.py"},
-    "training.finetune.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
+    "training.finetune.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py, ema_decay in pretrain/schedule.py"},
-    "training.classify.config": {"training.pretrain": "checks and AppearanceConfig lie in pretrain/config.py"},
-    "training.classify.loop": {"training.pretrain": "`changed` lies in pretrain/config.py"},
+    "training.classify.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
 }
 """Files that import what their room may not, and why."""

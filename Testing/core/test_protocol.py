@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mass_core import errors
+from mass_core import errors, schema
 from mass_core.config import Recipe
 from mass_core.errors import DeviceError, InputError, MassError
 from mass_core.worker import protocol
@@ -102,7 +102,7 @@ SEGMENT = {"target": "t.nii", "output": "o.nrrd", "references": [{"image": "i.ni
 
 
 def test_params_are_read_with_their_defaults() -> None:
-    order = params.read(params.Segment, {**SEGMENT, "appearance": {"1": {"name": "liver", "color": [1, 0, 0]}}})
+    order = schema.read(params.Segment, {**SEGMENT, "appearance": {"1": {"name": "liver", "color": [1, 0, 0]}}})
     assert order.references == [params.Reference(image="i.nii", mask="m.nii", labels=[1])]
     assert order.appearance["1"].color == (1.0, 0.0, 0.0)
     assert (order.weights, order.device, order.precision, order.overwrite, order.task) == ("small", "auto", "auto", False, None)
@@ -124,13 +124,13 @@ def test_params_are_read_with_their_defaults() -> None:
 )
 def test_params_that_cannot_be_used_are_named(change: dict, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
-        params.read(params.Segment, {**SEGMENT, **change})
+        schema.read(params.Segment, {**SEGMENT, **change})
     assert caught.value.cure or "missing" in told
 
 
 def test_missing_params_are_named() -> None:
     with pytest.raises(InputError, match="params: output, target is missing"):
-        params.read(params.Segment, {})
+        schema.read(params.Segment, {})
 
 
 def test_options_change_the_recipe() -> None:

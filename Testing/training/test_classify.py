@@ -15,6 +15,7 @@ import torch
 from mass_core.config import ModelConfig, Recipe
 from mass_core.inference.classifier import ClassifierConfig, classify, load_classifier
 from mass_core.model import MASS
+from mass_core.schema import changed
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model, save_weights
 from Testing.training.classify_rows import ROWS, write_csv
@@ -26,7 +27,6 @@ from training.classify.config import ClassifyConfig
 from training.classify.inputs import Draws, input_recipe
 from training.classify.scores import scores
 from training.classify.table import read_table
-from training.pretrain.config import changed
 from training.runs.distributed import Group
 from training.runs.state import saved
 

@@ -3,8 +3,9 @@
 import pytest
 
 from mass_core.errors import InputError
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import OptimConfig, changed
+from training.pretrain.config import OptimConfig
 from training.pretrain.schedule import ema_decay, learning_rate, pose_strength, window_at
 
 

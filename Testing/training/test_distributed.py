@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
+from mass_core.schema import changed
 from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.pretrain.loader import _Steps
 from training.runs.distributed import Group
 from training.runs.state import saved

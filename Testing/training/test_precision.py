@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
+from mass_core.schema import changed
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.pretrain.start import start
 from training.runs.precision import autocast, scaler
 from training.runs.state import State, saved

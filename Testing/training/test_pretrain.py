@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mass_core import load_model
+from mass_core.schema import changed
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.runs.distributed import Group
 from training.runs.sources import open_sources
 from training.runs.state import saved

@@ -6,8 +6,8 @@ import pytest
 
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.pretrain.loader import episodes_of
 from training.runs.sources import identity, open_sources, record
 

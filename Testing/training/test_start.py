@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mass_core.errors import InputError
+from mass_core.schema import changed
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.pretrain.start import start
 from training.runs.precision import autocast
 

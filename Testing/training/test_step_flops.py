@@ -2,9 +2,9 @@
 
 import pytest
 
+from mass_core.schema import changed
 from Testing.benchmarks.step_flops import flops
 from training.pretrain import recipes
-from training.pretrain.config import changed
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=32"]
 

@@ -11,10 +11,10 @@ import torch
 from mass_core import load_model
 from mass_core.data.dataset import Case, Dataset, case_folder, write_case
 from mass_core.masks.mask_set import MaskSet
+from mass_core.schema import changed
 from training import curves
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.config import changed
 from training.pretrain.start import start
 from training.pretrain.validation import labelled, validate
 from training.run_log import read_log

@@ -11,9 +11,10 @@ from ..devices import Peak, choose_device
 from ..inference.features import look
 from ..outputs import all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
+from ..schema import read
 from ..weights.checkpoint import Model
 from ..worker.finetuning import finetune
-from ..worker.requests import Adapt, Assess, Encode, Features, Finetune, Load, Segment, read
+from ..worker.requests import Adapt, Assess, Encode, Features, Finetune, Load, Segment
 from ..worker.server import Job
 from .assess import assess_file
 from .checks import check_order, inputs

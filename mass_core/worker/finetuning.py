@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from ..errors import Cancelled, DeviceError, InputError
 from ..failures import died
 from ..outputs import check_free
+from ..schema import read
 from . import protocol
 from .client import TAIL, end_or_kill
 from .protocol import Lines
-from .requests import Finetune, read
+from .requests import Finetune
 from .transport import SubprocessTransport
 
 _ROOT = Path(__file__).resolve().parents[2]

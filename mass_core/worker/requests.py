@@ -1,12 +1,10 @@
-"""What each method of the worker takes, and the check that it was given just that. Standard library only."""
+"""Parameters of the worker's methods; `schema.read` checks them. Standard library only."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from ..config import Recipe, recipe
-from ..errors import InputError
+from ..schema import values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ class Load:
         Raises:
             InputError: naming an option that is unknown or cannot be used.
         """
-        return replace(recipe(self.recipe, base), **_values(Recipe, self.options, "options"))
+        return replace(recipe(self.recipe, base), **values_of(Recipe, self.options, "options"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,73 +175,3 @@ class Finetune:
     epochs: int | None = None
     minutes: float | None = None
     overwrite: bool = False
-
-
-Kind = TypeVar("Kind")
-
-
-def read(kind: type[Kind], values: Mapping[str, Any], where: str = "params") -> Kind:
-    """Params of one kind.
-
-    Args:
-        kind: one of the classes here.
-        values: as they came.
-        where: for messages.
-
-    Raises:
-        InputError: naming what is missing, unknown or of the wrong kind.
-    """
-    given = _values(kind, values, where)
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in needed if name not in given]
-    if missing:
-        raise InputError(f"{where}: {', '.join(missing)} is missing.")
-    return kind(**given)
-
-
-def _values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values for some fields of a class, each as its field wants it."""
-    hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"{where}: {', '.join(unknown)} is not known.", f"Known are {', '.join(known)}.")
-    return {name: _as(hints[name], value, f"{where}: {name}") for name, value in values.items()}
-
-
-def _as(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as what an annotation asks for."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        return None if value is None else _as(next(k for k in inner if k is not type(None)), value, where)
-    if origin is list and isinstance(value, list):
-        return [_as(inner[0], one, where) for one in value]
-    if origin is tuple and isinstance(value, list) and len(value) == len(inner):
-        return tuple(_as(k, one, where) for k, one in zip(inner, value, strict=True))
-    if origin is dict and isinstance(value, dict):
-        return {name: _as(inner[1], one, where) for name, one in value.items()}
-    if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
-        return read(kind, value, where)
-    if origin is Literal and value in inner:
-        return value
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and origin is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise InputError(f"{where} is {value!r}.", f"It must be {_described(kind)}.")
-
-
-def _described(kind: Any) -> str:
-    """An annotation in words."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
-    if origin is tuple:
-        return f"a list of {len(inner)} numbers"
-    if origin is list:
-        return f"a list, each {_described(inner[0])}"
-    if origin is dict or is_dataclass(kind):
-        return "an object"
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(kind, str(kind))

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from mass_core.errors import InputError
+from mass_core.schema import check_choices, check_counts
 
-from ..pretrain.config import AppearanceConfig, check_counts, check_names
+from ..pretrain.config import AppearanceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class ClassifyConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
-        check_names(self)
+        check_choices(self)
         check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
         if min(self.size_zyx) < 1:
             raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")

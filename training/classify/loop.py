@@ -30,9 +30,9 @@ from mass_core.data.dataset import SPLITS, write_json
 from mass_core.errors import MassError
 from mass_core.failures import as_mass_error
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
+from mass_core.schema import changed
 from mass_core.weights.checkpoint import Model, load_model
 
-from ..pretrain.config import changed
 from ..runs.distributed import Group
 from ..runs.logbook import Logbook
 from ..runs.options import add_run

@@ -13,12 +13,12 @@ from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
 from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps
+from mass_core.schema import changed, read
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, load_model
 from mass_core.worker.finetuning import inputs
-from mass_core.worker.requests import Finetune, read
+from mass_core.worker.requests import Finetune
 
-from ..pretrain.config import changed
 from ..runs.distributed import Group
 from ..runs.options import add_run
 from ..runs.run_folder import check_enter

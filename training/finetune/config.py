@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from ..pretrain.config import AppearanceConfig, check_counts, check_names
+from mass_core.schema import check_choices, check_counts
+
+from ..pretrain.config import AppearanceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by."""
-        check_names(self, "optim.")
+        check_choices(self, "optim.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
-        check_names(self)
+        check_choices(self)
         check_counts(self, "epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
         check_counts(self, "log_every", "save_every", "keep_states")
 

@@ -1,12 +1,11 @@
 """The complete configuration of a training run: frozen, nested, changed only by name."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
+from mass_core.schema import check_choices, check_counts
 
 from ..runs.precision import Precision
 from .recompute import Recompute
@@ -118,7 +117,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by."""
-        check_names(self, "optim.")
+        check_choices(self, "optim.")
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
 
@@ -180,96 +179,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse names nothing is known by, and numbers no run can have."""
-        check_names(self)
+        check_choices(self)
         check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, as written to `config.json`."""
         return asdict(self)
-
-
-def check_counts(config: Any, *names: str) -> None:
-    """Refuse fields below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}.", "Choose at least 1.")
-
-
-def check_names(config: Any, section: str = "") -> None:
-    """Refuse values that are none of those a field may hold by its annotation."""
-    for name, kind in get_type_hints(type(config)).items():
-        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
-            raise InputError(f"{section}{name} is {getattr(config, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
-
-
-def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
-    """`config` with every `section.field=value` applied, those of a section together: they may depend on one another.
-
-    Args:
-        config: a run, or one of its sections.
-        settings: values are written as the field's annotation wants them: `3,4` for a tuple, `none` where it may hold None.
-        section: whose fields these are, with a dot behind it, for messages.
-
-    Raises:
-        InputError: if a field does not exist or a value is not of its kind.
-    """
-    known = {field.name for field in fields(config)}
-    kinds = get_type_hints(type(config))
-    inner: dict[str, list[str]] = {}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        path, separator, text = setting.partition("=")
-        head, _, rest = path.partition(".")
-        if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
-            raise InputError(
-                f"The setting {section + setting!r} names no field of {type(config).__name__}.",
-                f"Known fields: {', '.join(sorted(known))}.",
-            )
-        if rest:
-            inner.setdefault(head, []).append(f"{rest}={text}")
-        else:
-            values[head] = _parse(text, kinds[head], section + setting)
-    sections = {head: changed(getattr(config, head), some, f"{section}{head}.") for head, some in inner.items()}
-    return replace(config, **values, **sections)
-
-
-def _parse(text: str, kind: Any, setting: str) -> Any:
-    """`text` as a value of the kind a field is annotated with."""
-    try:
-        return _value(text, kind)
-    except (KeyError, ValueError) as error:
-        raise InputError(f"The setting {setting!r} does not fit its field.", f"Give {_words(kind)}.") from error
-
-
-def _value(text: str, kind: Any) -> Any:
-    plain, optional = _plain(kind)
-    inner = get_args(plain)
-    if optional and text.lower() == "none":
-        return None
-    if get_origin(plain) is tuple:
-        parts = tuple(inner[0](part) for part in text.split(",")) if text else ()
-        if ... not in inner and len(parts) != len(inner):
-            raise ValueError(f"{len(parts)} values")
-        return parts
-    if get_origin(plain) is Literal:
-        return dict(zip(inner, inner, strict=True))[text]
-    return {"true": True, "false": False}[text.lower()] if plain is bool else plain(text)
-
-
-def _words(kind: Any) -> str:
-    """What may be given for a field, told."""
-    plain, optional = _plain(kind)
-    inner = get_args(plain)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    if get_origin(plain) is tuple:
-        count = "" if ... in inner else f"{len(inner)} "
-        text = f"{count}{'whole ' if inner[0] is int else ''}numbers with commas between them"
-    else:
-        text = f"one of: {', '.join(inner)}" if inner else names[plain]
-    return f"{text}, or none" if optional else text
-
-
-def _plain(kind: Any) -> tuple[Any, bool]:
-    """A kind without None, and whether None was among it."""
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return next(option for option in options if option is not NoneType), NoneType in options

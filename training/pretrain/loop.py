@@ -26,6 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from mass_core.errors import MassError
 from mass_core.model.losses import mask_loss, tversky_loss
+from mass_core.schema import changed
 
 from ..augmentation.appearance import WEAK, appearance
 from ..augmentation.views import cut_views
@@ -39,7 +40,7 @@ from ..runs.sources import Source, open_sources
 from ..runs.state import State, update_average
 from ..runs.stopping import Signals, tell_saved
 from . import recipes
-from .config import RunConfig, changed
+from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
 from .episodes import Batch
 from .loader import batches, episodes_of
