@@ -10,7 +10,7 @@ from ..config import Modality
 from ..volumes.boxes import Box, bounding_box
 from ..volumes.resample import orient
 from ..volumes.volume import Volume
-from .panels import BACKGROUND, GAP, PLANES, draw_bar, grey_scale, in_grey, panel, size_of, write_png
+from .panels import GAP, PLANES, draw_bar, grey_scale, in_grey, page, panel, size_of, write_png
 
 _TALLEST = 400
 """Pixels of the tallest plane."""
@@ -48,23 +48,11 @@ def render(image: Volume, rgb: np.ndarray, *, modality: Modality | None = None) 
         size = size_of(values, plane.edges(scan.geometry.spacing_zyx), scale)
         rows[0].append(panel(in_grey(values, size, grey), plane.letters))
         rows[1].append(panel(_enlarged(plane.cut(colours, middle), size), plane.letters))
-    return _page(rows, scale)
+    whole = page(rows, _BAR)
+    draw_bar(ImageDraw.Draw(whole), whole.width - GAP, whole.height - _BAR // 2, scale)
+    return whole
 
 
 def _enlarged(colours: np.ndarray, size: tuple[int, int]) -> NDArray[np.float32]:
     """A slice of colours in a width and height, from 0 to 255."""
     return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize(size, Image.Resampling.BICUBIC), np.float32)
-
-
-def _page(rows: list[list[Image.Image]], scale: float) -> Image.Image:
-    """Rows of panels below each other, and a scale bar."""
-    width = sum(shown.width for shown in rows[0]) + GAP * (len(rows[0]) + 1)
-    tallest = max(shown.height for shown in rows[0])
-    page = Image.new("RGB", (width, len(rows) * (tallest + GAP) + _BAR), BACKGROUND)
-    for number, row in enumerate(rows):
-        left, top = GAP, GAP + number * (tallest + GAP)
-        for shown in row:
-            page.paste(shown, (left, top + (tallest - shown.height) // 2))
-            left += shown.width + GAP
-    draw_bar(ImageDraw.Draw(page), width - GAP, page.height - _BAR // 2, scale)
-    return page

@@ -7,26 +7,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..colors import distinct
 from ..config import Modality, Triple
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
-from .panels import BACKGROUND, GAP, PLANES, Font, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
+from .panels import (
+    BACKGROUND,
+    GAP,
+    PLANES,
+    Font,
+    Ink,
+    Plane,
+    draw_bar,
+    font,
+    grey_scale,
+    in_grey,
+    ink,
+    outlined,
+    page,
+    panel,
+    size_of,
+    write_png,
+)
 
 _TALLEST = 480
 """Pixels of the tallest plane."""
 _NAMED = 16
 """Labels the legend names."""
-_COLORS = (
-    (255, 196, 37),
-    (64, 190, 255),
-    (255, 95, 95),
-    (110, 225, 110),
-    (205, 130, 255),
-    (255, 145, 40),
-    (70, 240, 215),
-    (255, 140, 190),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +90,7 @@ def render(
     boxes = label_boxes(marked.array)
     grey = grey_scale(scan.array, _labelled(scan.array, marked.array, boxes), modality)
     view = _view(scan, boxes, dark=grey[0] + 0.1 * (grey[1] - grey[0]))
-    inks = {value: _ink(value, order, colors or {}) for order, value in enumerate(boxes)}
+    inks = {value: ink((colors or {}).get(value) or distinct(order)) for order, value in enumerate(boxes)}
     indices = _best_slices(marked.array, boxes)
     scale = _scale(view, scan.geometry.spacing_zyx)
     look = _Look(view=view, grey=grey, inks=inks, scale=scale)
@@ -154,23 +162,19 @@ def _panel(plane: Plane, scan: Volume, labels: Volume, index: int, look: _Look) 
 
 def _page(panels: Sequence[Image.Image], legend: Sequence[tuple[Ink, str]], scale: float) -> Image.Image:
     """The planes side by side, under them the legend and a scale bar."""
-    width = sum(shown.width for shown in panels) + GAP * (len(panels) + 1)
+    width = sum(shown.width + GAP for shown in panels) + GAP
     tallest = max(shown.height for shown in panels)
     face = font(15)
     rows = _legend_rows(legend, width - 2 * GAP - 120, face)
-    page = Image.new("RGB", (width, tallest + 2 * GAP + 26 * max(1, len(rows)) + 6), BACKGROUND)
-    left = GAP
-    for shown in panels:
-        page.paste(shown, (left, GAP + (tallest - shown.height) // 2))
-        left += shown.width + GAP
-    pen = ImageDraw.Draw(page)
+    whole = page([panels], GAP + 26 * max(1, len(rows)) + 6)
+    pen = ImageDraw.Draw(whole)
     for number, row in enumerate(rows):
         y = tallest + 2 * GAP + 26 * number + 10
-        for x, ink, name in row:
-            pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=ink)
+        for x, color, name in row:
+            pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=color)
             pen.text((x + 20, y), name, fill=(225, 225, 225), font=face, anchor="lm")
     draw_bar(pen, width - GAP, tallest + 2 * GAP + 10, scale)
-    return page
+    return whole
 
 
 def _legend_rows(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[list[tuple[int, Ink, str]]]:
@@ -182,18 +186,11 @@ def _legend_rows(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> l
         entries = [((90, 90, 90), "nothing found")]
     rows: list[list[tuple[int, Ink, str]]] = [[]]
     x = GAP
-    for ink, name in entries:
+    for color, name in entries:
         wide = 44 + round(face.getlength(name))
         if rows[-1] and x + wide > width:
             rows.append([])
             x = GAP
-        rows[-1].append((x, ink, name))
+        rows[-1].append((x, color, name))
         x += wide
     return rows
-
-
-def _ink(value: int, order: int, colors: Mapping[int, Triple]) -> Ink:
-    if value not in colors:
-        return _COLORS[order % len(_COLORS)]
-    red, green, blue = (round(255 * channel) for channel in colors[value])
-    return red, green, blue

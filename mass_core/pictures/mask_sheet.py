@@ -25,7 +25,7 @@ from ..volumes.boxes import Box
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
 from .histogram import draw_histogram
-from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, outlined, panel, size_of, write_png
+from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, ink, outlined, panel, size_of, write_png
 
 _WIDTH = 1020
 """Of the page, in pixels."""
@@ -253,8 +253,7 @@ def _filled(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray
 
 def _ink(number: int) -> Ink:
     """Colour of a mask: hues a golden section apart, so that numbers close to each other differ."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, (0.9, 0.6, 0.75)[number % 3], (1.0, 1.0, 0.85)[number // 3 % 3])
-    return round(255 * red), round(255 * green), round(255 * blue)
+    return ink(colorsys.hsv_to_rgb(number * 0.618034 % 1, (0.9, 0.6, 0.75)[number % 3], (1.0, 1.0, 0.85)[number // 3 % 3]))
 
 
 def _about(masks: MaskSet) -> str:

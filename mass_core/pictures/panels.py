@@ -107,6 +107,27 @@ def panel(picture: NDArray[np.float32], letters: Sequence[str]) -> Image.Image:
     return image
 
 
+def page(rows: Sequence[Sequence[Image.Image]], below: int) -> Image.Image:
+    """Rows of pictures, each in the middle of its row, and so many pixels of space below."""
+    tallest = [max(shown.height for shown in row) for row in rows]
+    width = max(sum(shown.width + GAP for shown in row) for row in rows) + GAP
+    whole = Image.new("RGB", (width, sum(tallest) + GAP * len(rows) + below), BACKGROUND)
+    top = GAP
+    for row, height in zip(rows, tallest, strict=True):
+        left = GAP
+        for shown in row:
+            whole.paste(shown, (left, top + (height - shown.height) // 2))
+            left += shown.width + GAP
+        top += height + GAP
+    return whole
+
+
+def ink(color: Triple) -> Ink:
+    """Red, green and blue from 0 to 1 as bytes."""
+    red, green, blue = (round(255 * channel) for channel in color)
+    return red, green, blue
+
+
 def font(size: int) -> Font:
     """The one font of all pictures."""
     return ImageFont.load_default(size=size)
