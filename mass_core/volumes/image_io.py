@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import GeometryError, InputError, OutputError
+from ..outputs import all_or_none
 from . import dicom_frames, dicom_series, nifti
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -103,21 +104,13 @@ def write_image(image: sitk.Image, path: Path) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist.", "Create it or choose another.")
     try:
-        workplace = Path(tempfile.mkdtemp(prefix=".mass-", dir=path.parent))
-    except OSError as error:
-        raise OutputError(f"Cannot write into {path.parent}: {error.strerror}.", "Choose a folder you may write to.") from error
-    try:
-        # .mhd names its data file inside, so both are written under their final names in a folder of their own.
-        sitk.WriteImage(image, str(workplace / path.name), useCompression=path.suffix.lower() != ".mhd")
-        if _is_cut_off(workplace / path.name):
-            raise OSError("the disk is full.")
-        for part in sorted(workplace.iterdir(), key=lambda p: p.name == path.name):
-            os.replace(part, path.parent / part.name)
+        with all_or_none([path]) as place:
+            sitk.WriteImage(image, str(place[path]), useCompression=path.suffix.lower() != ".mhd")
+            if _is_cut_off(place[path]):
+                raise OSError("the disk is full.")
     except (RuntimeError, OSError) as error:
-        reason = _reason(error).rstrip(".")
+        reason = getattr(error, "strerror", None) or _reason(error).rstrip(".")
         raise OutputError(f"Cannot write {path}: {reason}.", "Check the free space and the rights of the folder.") from error
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def _is_cut_off(path: Path) -> bool:
