@@ -1,5 +1,12 @@
 """What can go wrong, told so that the reader can act: what was given, why it fails, what to do."""
 
+from collections.abc import Iterable
+
+
+def listing(values: Iterable[object]) -> str:
+    """Values for a message, with commas between them."""
+    return ", ".join(map(str, values))
+
 
 class MassError(Exception):
     """A problem the user can solve.

@@ -54,20 +54,20 @@ def test_crop_lies_around_the_middle_of_the_mask(options: Recipe):
     (crop,) = prepare_reference(scan(), labels, [3], options)
     assert crop.image.shape == (32, 32, 32)
     assert crop.image.dtype == np.float32
-    assert crop.masks.shape == (1, 32, 32, 32)
-    assert crop.masks.dtype == np.uint8
+    assert crop.mask.shape == (32, 32, 32)
+    assert crop.mask.dtype == np.uint8
     # Middles 22, 22.5 -> 22, 33; the window begins 16 before.
-    assert np.argwhere(crop.masks[0]).min(axis=0).tolist() == [20 - 6, 20 - 6, 30 - 17]
-    assert np.array_equal(crop.masks[0], labels.array[6:38, 6:38, 17:49] == 3)
+    assert np.argwhere(crop.mask).min(axis=0).tolist() == [20 - 6, 20 - 6, 30 - 17]
+    assert np.array_equal(crop.mask, labels.array[6:38, 6:38, 17:49] == 3)
     assert crop.geometry == labels.geometry.cropped(((6, 6, 17), (38, 38, 49)))
-    assert (crop.values, crop.kept, crop.covered, crop.spacing_zyx) == ((3,), (1.0,), (1.0,), (1.0, 1.0, 1.0))
+    assert (crop.value, crop.kept, crop.covered, crop.spacing_zyx) == (3, 1.0, 1.0, (1.0, 1.0, 1.0))
 
 
 def test_every_label_has_a_crop_of_its_own_in_the_order_asked():
     labels = placed(marked((40, 50, 60), (1, 5, 9, 5, 9, 5, 9), (7, 30, 36, 30, 36, 40, 46)))
     crops = prepare_reference(scan(), labels, [7, 1], SMALL)
-    assert [crop.values for crop in crops] == [(7,), (1,)]
-    assert [int(crop.masks.sum()) for crop in crops] == [216, 64]
+    assert [crop.value for crop in crops] == [7, 1]
+    assert [int(crop.mask.sum()) for crop in crops] == [216, 64]
 
 
 # --- mends
@@ -110,23 +110,23 @@ def test_mend_16_two_far_parts_are_both_shown():
     labels = placed(marked((40, 50, 130), (1, 10, 18, 10, 18, 10, 18), (1, 20, 30, 20, 30, 110, 120)))
     image = scan((40, 50, 130))
     (defect,) = prepare_reference(image, labels, [1], without("cover_reference", SMALL))
-    assert (defect.masks.sum(), defect.kept, defect.covered) == (0, (0.0,), (0.0,))
+    assert (defect.mask.sum(), defect.kept, defect.covered) == (0, 0.0, 0.0)
     assert "0%" in defect.warnings[-1]
     larger, smaller = prepare_reference(image, labels, [1], SMALL)
-    assert (larger.masks.sum(), smaller.masks.sum()) == (1000, 512)
-    assert larger.kept[0] == pytest.approx(1000 / 1512)
-    assert larger.covered == smaller.covered == (1.0,)
+    assert (larger.mask.sum(), smaller.mask.sum()) == (1000, 512)
+    assert larger.kept == pytest.approx(1000 / 1512)
+    assert larger.covered == smaller.covered == 1.0
     # Each part lies in the middle of its window.
     for crop in (larger, smaller):
-        assert np.argwhere(crop.masks[0]).mean(axis=0) == pytest.approx([16, 16, 16], abs=0.5)
+        assert np.argwhere(crop.mask).mean(axis=0) == pytest.approx([16, 16, 16], abs=0.5)
 
 
 def test_mend_16_a_long_structure_is_shown_piece_by_piece():
     labels = placed(marked((200, 40, 40), (1, 5, 195, 18, 22, 18, 22)))
     crops = prepare_reference(scan((200, 40, 40)), labels, [1], SMALL)
     assert len(crops) == 4  # of 190 slices four windows of 32 show 128
-    assert all(crop.masks.sum() == 32 * 16 for crop in crops)
-    assert crops[0].covered[0] == pytest.approx(128 / 190)
+    assert all(crop.mask.sum() == 32 * 16 for crop in crops)
+    assert crops[0].covered == pytest.approx(128 / 190)
     assert "67% of it lies in its 4 reference crops" in crops[0].warnings[-1]
     shown = sorted(round(crop.geometry.origin_xyz[2]) for crop in crops)
     assert min(np.diff(shown)) >= 32  # no slice twice
@@ -136,15 +136,15 @@ def test_mend_16_a_long_structure_is_shown_piece_by_piece():
 def test_a_mask_that_just_fits_is_shown_whole(first: int):
     """Rounding its middle puts the released script's window beside it by one voxel every second time."""
     labels = placed(marked((40, 50, 60), (1, 4, 36, 4, 36, first, first + 32)))
-    assert prepare_reference(scan(), labels, [1], SMALL)[0].kept == (1.0,)
-    assert (prepare_reference(scan(), labels, [1], released(SMALL))[0].kept == (1.0,)) == (first == 4)
+    assert prepare_reference(scan(), labels, [1], SMALL)[0].kept == 1.0
+    assert (prepare_reference(scan(), labels, [1], released(SMALL))[0].kept == 1.0) == (first == 4)
 
 
 def test_almost_all_is_enough():
     """96 % in one window: no second one for the rest."""
     labels = placed(marked((40, 50, 60), (1, 10, 20, 10, 20, 5, 35), (1, 10, 14, 10, 13, 35, 45)))
     (crop,) = prepare_reference(scan(), labels, [1], SMALL)
-    assert crop.kept[0] == pytest.approx(3000 / 3120, abs=0.02)
+    assert crop.kept == pytest.approx(3000 / 3120, abs=0.02)
 
 
 def test_mask_coverage_keeps_thin_structures():
@@ -153,8 +153,8 @@ def test_mask_coverage_keeps_thin_structures():
     options = dataclasses.replace(SMALL, spacing_zyx=(3.0, 3.0, 3.0), window_zyx=(16, 16, 16))
     (kept,) = prepare_reference(scan((60, 60, 60)), labels, [1], options)
     sampled = prepare_reference(scan((60, 60, 60)), labels, [1], without("mask_coverage", options))
-    assert kept.masks.sum() >= 1
-    assert np.ptp(np.argwhere(kept.masks[0])[:, 1:], axis=0).tolist() == [0, 0]
+    assert kept.mask.sum() >= 1
+    assert np.ptp(np.argwhere(kept.mask)[:, 1:], axis=0).tolist() == [0, 0]
     lost = placed(marked((60, 60, 60), (1, 10, 50, 32, 33, 32, 33)))
     assert [len(prepare_reference(scan((60, 60, 60)), m, [1], without("mask_coverage", options))) for m in (labels, lost)].count(0) == 1
     assert all(len(prepare_reference(scan((60, 60, 60)), m, [1], options)) == 1 for m in (labels, lost))
@@ -167,15 +167,15 @@ def test_mask_coverage_keeps_volume_and_place(spacing: float):
     ball = ((z - 21) ** 2 + (y - 24) ** 2 + (x - 30) ** 2 < 9.3**2).astype(np.uint8)
     options = dataclasses.replace(SMALL, spacing_zyx=(spacing,) * 3)
     (crop,) = prepare_reference(scan(), placed(ball), [1], options)
-    assert crop.masks.sum() * spacing**3 == pytest.approx(ball.sum(), rel=0.03)
-    middle = np.argwhere(crop.masks[0]).mean(axis=0)
+    assert crop.mask.sum() * spacing**3 == pytest.approx(ball.sum(), rel=0.03)
+    middle = np.argwhere(crop.mask).mean(axis=0)
     assert crop.geometry.affine @ (*middle[::-1], 1) == pytest.approx([-30, -24, 21, 1], abs=0.15 * spacing)
 
 
 def test_tiny_label_keeps_one_voxel():
     labels = placed(marked((40, 50, 60), (9, 20, 21, 20, 21, 20, 21)))
     (crop,) = prepare_reference(scan(), labels, [9], dataclasses.replace(SMALL, spacing_zyx=(4.0, 4.0, 4.0)))
-    assert crop.masks.sum() == 1
+    assert crop.mask.sum() == 1
 
 
 def test_tiny_label_on_oblique_axes_is_not_lost():
@@ -183,15 +183,15 @@ def test_tiny_label_on_oblique_axes_is_not_lost():
     grid = Geometry(shape_zyx=(40, 40, 40), origin_xyz=(-10.0, -20.0, 0.0), direction=direction)
     labels = Volume(marked((40, 40, 40), (1, 20, 22, 5, 7, 15, 17)), grid)
     (crop,) = prepare_reference(scan(), labels, [1], dataclasses.replace(SMALL, spacing_zyx=(5.0, 5.0, 5.0)))
-    assert crop.masks.sum() == 1
+    assert crop.mask.sum() == 1
 
 
 def test_mask_at_its_own_spacing_is_untouched():
     rng = np.random.default_rng(1)
     ragged = placed((rng.random((20, 20, 20)) < 0.3).astype(np.uint8))
     (crop,) = prepare_reference(scan((20, 20, 20)), ragged, [1], SMALL)
-    assert np.array_equal(crop.masks[0][6:26, 6:26, 6:26], ragged.array)
-    assert crop.masks.sum() == ragged.array.sum()
+    assert np.array_equal(crop.mask[6:26, 6:26, 6:26], ragged.array)
+    assert crop.mask.sum() == ragged.array.sum()
 
 
 # --- masks on other grids
@@ -203,7 +203,7 @@ def test_cut_out_mask_is_matched_by_position():
     part = whole.cropped(((18, 18, 28), (27, 28, 40)))
     (wanted,) = prepare_reference(scan(), whole, [1], SMALL)
     (found,) = prepare_reference(scan(), part, [1], SMALL)
-    assert np.array_equal(found.masks, wanted.masks)
+    assert np.array_equal(found.mask, wanted.mask)
     assert np.array_equal(found.image, wanted.image)
     assert not any("mask" in warning for warning in wanted.warnings)
     assert found.warnings == wanted.warnings, "there is nothing to warn of"
@@ -213,7 +213,7 @@ def test_a_mask_that_reaches_beyond_its_image_is_matched_by_position():
     whole = placed(marked((40, 50, 60), (1, 20, 25, 20, 26, 30, 37)))
     image = scan().cropped(((5, 10, 15), (40, 50, 60)))
     (found,) = prepare_reference(image, whole, [1], SMALL)
-    assert found.masks.sum() == (whole.array == 1).sum()
+    assert found.mask.sum() == (whole.array == 1).sum()
     assert "matched by position" in found.warnings[0]
 
 
@@ -227,9 +227,9 @@ def test_mask_of_another_grid_is_resampled_and_said(options: Recipe, turned: boo
     ball = (((index - (-30, -24, 21)) ** 2).sum(axis=-1) < 8**2).astype(np.uint8)
     (crop,) = prepare_reference(scan(), Volume(ball, grid), [1], options)
     assert "resampled by position" in crop.warnings[0]
-    middle = np.argwhere(crop.masks[0]).mean(axis=0)
+    middle = np.argwhere(crop.mask).mean(axis=0)
     assert crop.geometry.affine @ (*middle[::-1], 1) == pytest.approx([-30, -24, 21, 1], abs=0.3)
-    assert crop.masks.sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.05)
+    assert crop.mask.sum() == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.05)
 
 
 def test_mask_elsewhere_is_refused_with_both_boxes():
@@ -246,7 +246,7 @@ def test_mask_elsewhere_is_refused_with_both_boxes():
 def test_label_beside_the_image_has_no_crop(options: Recipe):
     array = marked((40, 50, 200), (1, 5, 9, 5, 9, 5, 9), (2, 5, 9, 5, 9, 150, 160))
     wide = Volume(array, dataclasses.replace(scan().geometry, shape_zyx=array.shape))
-    assert [crop.values for crop in prepare_reference(scan(), wide, [1, 2], options)] == [(1,)]
+    assert [crop.value for crop in prepare_reference(scan(), wide, [1, 2], options)] == [1]
 
 
 # --- masks that cannot be used

@@ -255,10 +255,10 @@ def crop_of(*, brightness: float, kept: float) -> Any:
 
     return ReferenceCrop(
         image=np.full((16, 16, 16), brightness, np.float32),
-        masks=np.ones((1, 16, 16, 16), np.uint8),
-        values=(1,),
-        kept=(kept,),
-        covered=(1.0,),
+        mask=np.ones((16, 16, 16), np.uint8),
+        value=1,
+        kept=kept,
+        covered=1.0,
         geometry=Geometry(shape_zyx=(16, 16, 16)),
         modality="mr",
     )

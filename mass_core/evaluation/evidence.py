@@ -4,7 +4,7 @@ The network is asked near the masks only: a window counts if it touches the mask
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..config import Recipe, Triple
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
 from ..tasks.location import Place, extent_mm
@@ -83,7 +83,7 @@ class Inquiry:
         self._boxes = label_boxes(self._labels.array)
         if self._boxes and not any(label.value in self._boxes for label in task.labels):
             raise InputError(
-                f"The result holds {_listing(self._boxes)}; the labels looked for are {_listing(x.value for x in task.labels)}.",
+                f"The result holds {listing(self._boxes)}; the labels looked for are {listing(x.value for x in task.labels)}.",
                 "Give the label map that was made after these references, or this task.",
             )
 
@@ -170,10 +170,6 @@ def on_grid(labels: Volume, grid: Geometry) -> Volume:
     if labels.geometry.matches(grid):
         return labels
     return resample(labels, grid, "nearest")
-
-
-def _listing(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _shown(references: Sequence[Reference], values: Sequence[int]) -> Iterator[tuple[Volume, Volume, list[int]]]:

@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Recipe, Shape
-from ..model import MASS
+from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box
 from .blending import Best, Blend
 from .windows import blend_weights, padded_shape, positions
-
-Tokens = tuple[Tensor, ...]
 
 _STORE_BYTES = 1 << 30
 _STORE_VOXEL = 4

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..config import Modality, Recipe, Shape, Triple
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..volumes.belonging import check_belongs
 from ..volumes.boxes import Box, bounding_box, cut, label_boxes
 from ..volumes.intensity import Intensity, guess_modality
@@ -29,18 +29,18 @@ _THICKNESS_VOXELS = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceCrop:
-    """One window of a reference with the structures to learn from it. A structure larger than the window has several."""
+    """One window of a reference with the structure to learn from it. A structure larger than the window has several."""
 
     image: np.ndarray
     """Normalised values, float32 [z, y, x], window-sized."""
-    masks: np.ndarray
-    """uint8 [K, z, y, x], one for each of `values`."""
-    values: tuple[int, ...]
-    """Label values of the masks."""
-    kept: tuple[float, ...]
-    """Share of each label's voxels inside this window."""
-    covered: tuple[float, ...]
-    """Share of each label's voxels inside all windows of this reference together."""
+    mask: np.ndarray
+    """uint8 [z, y, x]."""
+    value: int
+    """Of the label the mask shows."""
+    kept: float
+    """Share of the label's voxels inside this window."""
+    covered: float
+    """Share of the label's voxels inside all windows of this reference together."""
     geometry: Geometry
     """Where the window lies."""
     modality: Modality
@@ -101,10 +101,10 @@ class _Scan:
         part = mask.window(box)
         return ReferenceCrop(
             image=image,
-            masks=part[None],
-            values=(value,),
-            kept=(int(part.sum()) / int(mask.array.sum()),),
-            covered=(covered,),
+            mask=part,
+            value=value,
+            kept=int(part.sum()) / int(mask.array.sum()),
+            covered=covered,
             geometry=self.volume.geometry.cropped(box),
             modality=modality,
             warnings=warnings,
@@ -229,12 +229,8 @@ def _boxes_of(labels: Volume, values: Sequence[int]) -> dict[int, Box]:
         raise InputError("The mask is empty: all of its voxels are 0.", "Mark the structure to segment in the reference mask.")
     absent = [v for v in values if v not in boxes]
     if absent:
-        raise InputError(f"Label {_listing(absent)} is not in the mask; it holds {_listing(boxes)}.", "Choose among those.")
+        raise InputError(f"Label {listing(absent)} is not in the mask; it holds {listing(boxes)}.", "Choose among those.")
     return boxes
-
-
-def _listing(values: Sequence[int] | dict[int, Box]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _on_axes_of(image: Volume, labels: Volume, recipe: Recipe) -> Volume:

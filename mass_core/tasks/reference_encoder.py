@@ -24,9 +24,7 @@ from ..volumes.label_values import as_label_map
 from ..volumes.volume import Volume
 from .location import Place, extent_mm, mean_triple
 from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing
-from .task import TaskLabel
-
-Tokens = tuple[Tensor, ...]
+from .task import TaskLabel, Tokens
 
 _DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "place_mm", "blend_floor", "smooth_restore", "skip_uniform"}
 _DECODING |= {"align", "fusion"}
@@ -179,7 +177,7 @@ class Learner:
             for value in group:
                 encoded = self._encoded.get(keys[value])
                 if encoded is None:
-                    own = [crop for crop in crops if crop.values == (value,)]
+                    own = [crop for crop in crops if crop.value == value]
                     if not own:
                         continue  # too small for the working voxels: the other references decide
                     encoded = self._encode(own, reference, value, compute)
@@ -189,23 +187,23 @@ class Learner:
 
     def _encode(self, crops: Sequence[ReferenceCrop], reference: _Reference, value: int, compute: Compute) -> Encoded:
         """A label with the mean tokens of its crops, each counted by the share of the label it shows."""
-        shares = torch.tensor([crop.kept[0] for crop in crops])
+        shares = torch.tensor([crop.kept for crop in crops])
         shares = shares / shares.sum() if shares.sum() > 0 else torch.full_like(shares, 1 / len(crops))
         stages: list[Tensor] = []
         found: list[Tensor] = []
         for share, crop in zip(shares, crops, strict=True):
             image_11DHW = torch.from_numpy(crop.image)[None, None].to(compute.device)
-            masks_11DHW = torch.from_numpy(crop.masks)[None].to(compute.device, torch.float32)
+            mask_11DHW = torch.from_numpy(crop.mask)[None, None].to(compute.device, torch.float32)
             with torch.inference_mode(), compute.autocast():
-                tokens = self._network.encode_reference(image_11DHW, masks_11DHW)
+                tokens = self._network.encode_reference(image_11DHW, mask_11DHW)
                 if self._recipe.aligns:
                     again = self._network.segment(image_11DHW, tokens).float().sigmoid() > self._recipe.threshold
-                    found.append(share * _dice(again, masks_11DHW > 0).cpu())
+                    found.append(share * _dice(again, mask_11DHW > 0).cpu())
             weighted = [stage[0, 0].float().cpu() * share for stage in tokens]
             stages = [a + b for a, b in zip(stages, weighted, strict=True)] if stages else weighted
         return Encoded(
             tokens=tuple(stages),
-            covered=crops[0].covered[0],
+            covered=crops[0].covered,
             parts=reference.parts(value),
             place=reference.place(value),
             ml=reference.ml(value),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,15 @@ from torch import Tensor
 
 from ..alignment.atlas import Atlas
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
-from ..errors import InputError, OutputError, WeightsError
+from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
+from ..model import Tokens
 from ..volumes.appearance import Appearance
 from ..volumes.label_values import MAX_LABEL
 from .location import Place
 
 FORMAT = "mass-task"
 VERSION = 1
-
-Tokens = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,7 +128,7 @@ class Task:
         known = {label.value: label for label in self.labels}
         missing = sorted(set(values) - set(known))
         if missing:
-            raise InputError(f"The task has no label {_listing(missing)}; it has {_listing(known)}.", "Choose among those.")
+            raise InputError(f"The task has no label {listing(missing)}; it has {listing(known)}.", "Choose among those.")
         return replace(self, labels=tuple(known[value] for value in sorted(set(values))))
 
     def renumbered(self, value: int) -> "Task":
@@ -219,10 +218,6 @@ class Task:
             modality=header["modality"],
             warnings=tuple(header["warnings"]),
         )
-
-
-def _listing(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))
 
 
 def _plain(place: Place | None) -> dict[str, Any] | None:
