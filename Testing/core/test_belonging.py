@@ -11,9 +11,8 @@ from mass_core.config import Recipe
 from mass_core.data import phantoms
 from mass_core.data.make_case import make_case
 from mass_core.errors import GeometryError
-from mass_core.evaluation.evidence import on_grid
 from mass_core.tasks.reference_crops import prepare_reference
-from mass_core.volumes.belonging import check_belongs
+from mass_core.volumes.label_maps import check_belongs, on_grid
 from mass_core.volumes.resample import orient
 from mass_core.volumes.volume import Geometry, Volume
 

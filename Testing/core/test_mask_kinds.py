@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from mass_core.errors import InputError, MassError
 from mass_core.volumes.appearance import read_appearance
-from mass_core.volumes.label_values import as_label_map, only, thresholded
+from mass_core.volumes.label_maps import as_label_map, only, thresholded
 from mass_core.volumes.mask_files import How, read_label_map, read_mask, read_masks
 from mass_core.volumes.volume import Geometry, Volume
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mass_core.errors import Cancelled, GeometryError, InputError
-from mass_core.evaluation.evidence import Evidence, Inquiry, on_grid
+from mass_core.evaluation.evidence import Evidence, Inquiry
 from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged
 from mass_core.inference.segmenter import Segmenter
 from mass_core.progress import Steps
 from mass_core.tasks.location import Place
 from mass_core.tasks.task import Task
 from mass_core.volumes.boxes import label_boxes
+from mass_core.volumes.label_maps import on_grid
 from mass_core.volumes.volume import Volume
 from Testing.core.test_segmenter import REFERENCE, TARGET, TRUTH, FakeModel, Nearness, balls, dice
 

@@ -157,7 +157,7 @@ class Summary:
 
     def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
         from ..masks.statistics import averages, label_scores
-        from ..volumes.belonging import check_belongs
+        from ..volumes.label_maps import check_belongs
 
         labels = scan.read_labels(self._compare)
         if labels is None:

@@ -186,7 +186,7 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tuple["MaskSet", Sequence[str]]:
     """With the labels of the scan's label map, and what the user should be told about that."""
     from ..masks.from_labels import with_labels
-    from ..volumes.belonging import check_belongs
+    from ..volumes.label_maps import check_belongs
 
     labels = scan.read_labels(arguments.labels)
     if labels is None:

@@ -7,8 +7,7 @@ import numpy as np
 from ..config import Recipe
 from ..masks.mask_set import MaskSet
 from ..masks.regrid import regrid
-from ..volumes.belonging import check_belongs
-from ..volumes.label_values import as_label_map
+from ..volumes.label_maps import as_label_map, check_belongs
 from ..volumes.preprocess import prepare
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Geometry, Volume

@@ -19,10 +19,8 @@ from ..progress import Steps
 from ..tasks.location import Place, extent_mm
 from ..tasks.reference_crops import LADDER
 from ..tasks.task import Task, TaskLabel
-from ..volumes.belonging import check_belongs
 from ..volumes.boxes import Box, label_boxes
-from ..volumes.label_values import as_label_map
-from ..volumes.resample import resample
+from ..volumes.label_maps import on_grid
 from ..volumes.volume import Geometry, Volume
 from .metrics import dice
 
@@ -156,20 +154,6 @@ class Inquiry:
             for value in values:
                 result[value] = dice(found == value, labels.array == value)
         return result
-
-
-def on_grid(labels: Volume, grid: Geometry) -> Volume:
-    """A label map of whole numbers on another grid, by position.
-
-    Raises:
-        InputError: if it is no label map.
-        GeometryError: if it lies elsewhere.
-    """
-    labels = as_label_map(labels)
-    check_belongs(grid, labels, image_is="scan")
-    if labels.geometry.matches(grid):
-        return labels
-    return resample(labels, grid, "nearest")
 
 
 def _shown(references: Sequence[Reference], values: Sequence[int]) -> Iterator[tuple[Volume, Volume, list[int]]]:

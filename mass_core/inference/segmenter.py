@@ -22,7 +22,7 @@ from ..tasks.task import Task, TaskLabel
 from ..volumes.appearance import Appearance
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
-from ..volumes.label_values import as_label_map
+from ..volumes.label_maps import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Geometry, Volume
 from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, sureness

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.quality import Quality, assess
-from ..volumes.belonging import check_belongs
+from ..volumes.label_maps import check_belongs
 from ..volumes.mask_files import read_label_map
 from ..volumes.volume import Volume
 from ..worker.requests import Assess

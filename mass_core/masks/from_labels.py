@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
 from ..volumes.boxes import Box, label_boxes
-from ..volumes.label_values import as_label_map
+from ..volumes.label_maps import as_label_map
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from .mask_set import Bools, MaskSet

@@ -9,10 +9,9 @@ from scipy import ndimage
 
 from ..config import Modality, Recipe, Shape, Triple
 from ..errors import InputError, listing
-from ..volumes.belonging import check_belongs
 from ..volumes.boxes import Box, bounding_box, cut, label_boxes
 from ..volumes.intensity import Intensity, guess_modality
-from ..volumes.label_values import as_label_map
+from ..volumes.label_maps import as_label_map, check_belongs
 from ..volumes.preprocess import working_image
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Geometry, Volume

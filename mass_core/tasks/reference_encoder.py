@@ -20,7 +20,7 @@ from ..progress import Steps
 from ..volumes.appearance import Appearance
 from ..volumes.boxes import label_boxes
 from ..volumes.components import count_parts
-from ..volumes.label_values import as_label_map
+from ..volumes.label_maps import as_label_map
 from ..volumes.volume import Volume
 from .location import Place, extent_mm, mean_triple
 from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing

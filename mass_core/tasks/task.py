@@ -18,7 +18,7 @@ from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
 from ..model import Tokens
 from ..volumes.appearance import Appearance
-from ..volumes.label_values import MAX_LABEL
+from ..volumes.label_maps import MAX_LABEL
 from .location import Place
 
 FORMAT = "mass-task"

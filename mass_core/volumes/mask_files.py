@@ -10,7 +10,7 @@ from ..errors import InputError
 from . import dicom_frames
 from .appearance import Segment, header_fields, segments_of
 from .image_io import several_values
-from .label_values import only, thresholded
+from .label_maps import only, thresholded
 from .volume import Volume
 
 Read = Callable[[Path, int | None], Volume]
