@@ -7,8 +7,8 @@ import pytest
 
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import GeometryError, InputError
-from mass_core.tasks.reference_crops import as_label_map, common_spacing, prepare_reference, present_labels, thickness_mm, working_spacing
-from mass_core.volumes.boxes import Box
+from mass_core.tasks.reference_crops import as_label_map, common_spacing, prepare_reference, thickness_mm, working_spacing
+from mass_core.volumes.boxes import Box, label_boxes
 from mass_core.volumes.preprocess import prepare
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -258,6 +258,10 @@ def test_empty_mask_and_absent_label():
     labels = placed(marked((40, 50, 60), (2, 5, 9, 5, 9, 5, 9), (5, 15, 19, 5, 9, 5, 9)))
     with pytest.raises(InputError, match="Label 1, 3 is not in the mask; it holds 2, 5"):
         prepare_reference(scan(), labels, [1, 2, 3], SMALL)
+
+
+def present_labels(labels):
+    return tuple(label_boxes(as_label_map(labels).array))
 
 
 def test_present_labels_of_every_type():

@@ -121,11 +121,6 @@ class Best:
         _, z, y, x = self._labels.shape
         return z, y, x
 
-    @property
-    def bytes_held(self) -> int:
-        """Memory of the store."""
-        return self._labels.nbytes + self._values.nbytes
-
     def put(self, label: int, box: Box, probabilities: np.ndarray) -> None:
         """Enter one label's probabilities in a box; of equal ones the label entered first wins. What lies outside the volume is cut off."""
         box = box.clipped(self.shape)

@@ -171,15 +171,6 @@ def masks_on(image: Volume, labels: Volume, values: Sequence[int], grid: Geometr
     return _masks_on(grid, _on_axes_of(image, whole, recipe), values, recipe)
 
 
-def present_labels(labels: Volume) -> tuple[int, ...]:
-    """The label values above 0 of a label map, ascending.
-
-    Raises:
-        InputError: when it is no label map.
-    """
-    return tuple(label_boxes(as_label_map(labels).array))
-
-
 def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe) -> Triple:
     """The voxel size at which a structure is best seen, in mm, equal along all axes; a rung of the ladder.
 
