@@ -54,6 +54,10 @@ class Atlas:
         """The atlas of one of its labels, under another number; of none if it does not show that label."""
         return replace(self, distances={after: self.distances[before]} if before in self.distances else {})
 
+    def to(self, device: torch.device) -> "Atlas":
+        """The atlas on a device."""
+        return replace(self, scan=self.scan.to(device), features=self.features.to(device), near=self.near.to(device))
+
     @property
     def size_bytes(self) -> int:
         """Memory it takes, roughly."""
@@ -102,7 +106,7 @@ def make_atlas(image: Volume, labels: Volume, values: Sequence[int], recipe: Rec
     scan = aligned_scan(averaged(image, grid.spacing_xyz[0]), grid, limits, device)
     distances = {value: _distance(labels, value, box, grid.spacing_xyz[0]) for value, box in boxes.items()}
     coarse = averaged(image, coarse_mm(image.geometry))
-    return Atlas(modality, coarse, scan, grid, mind(scan.values), _near(distances.values(), scan), distances, limits)
+    return Atlas(modality, coarse, scan, grid, mind(scan.values), near_structures(distances.values(), scan), distances, limits)
 
 
 def _surroundings(image: Geometry, structures: Sequence[Geometry]) -> Geometry:
@@ -130,7 +134,7 @@ def _distance(labels: Volume, value: int, box: Box, mm: float) -> Volume:
     return averaged(Volume(np.clip(inner - outer, -REACH_MM, REACH_MM).astype(np.float32), grid), mm / 2)
 
 
-def _near(distances: Iterable[Volume], scan: AlignedScan) -> Tensor:
+def near_structures(distances: Iterable[Volume], scan: AlignedScan) -> Tensor:
     """Voxels that hold structure, and their neighbours."""
     near = torch.zeros(scan.values.shape, device=scan.values.device)
     for distance in distances:

@@ -23,6 +23,10 @@ class AlignedScan:
     mm: float
     """Voxel edge."""
 
+    def to(self, device: torch.device) -> "AlignedScan":
+        """The scan on a device."""
+        return AlignedScan(self.values.to(device), self.usable.to(device), self.first_mm.to(device), self.mm)
+
     def points_mm(self, index: Tensor) -> Tensor:
         """Where voxels [3,...] lie, z, y, x in LPS mm."""
         return index * self.mm + _column(self.first_mm, index)

@@ -1,13 +1,12 @@
 """mass adapt: references to a task file whose embeddings are fitted to them."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
-from .encode import tell
+from .encode import add_output, tell
 from .options import add_preparation, add_references, add_weights, as_request, begin
 
 
@@ -23,8 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to spend on fitting (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the windows looked at (default: %(default)s)")
     add_preparation(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="TASK.masstask")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

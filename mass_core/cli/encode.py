@@ -18,9 +18,19 @@ def add_parser(subparsers: Any) -> None:
     add_weights(parser)
     add_references(parser)
     add_preparation(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The task file to write."""
     parser.add_argument("--output", required=True, type=Path, metavar="TASK.masstask")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--with-alignment",
+        action="store_true",
+        help="also keep features of the references at coarse resolution, so that they can be aligned with scans; derived from the images",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -35,7 +35,10 @@ _PREPARED_BYTES = 1 << 30
 """Of prepared targets kept for the next run."""
 _ATLAS_BYTES = 1 << 29
 """Of references made ready for alignment and kept for the next run."""
-_NO_ATLAS = "The task holds no images to align with the scan; given as references, the same scans would give better results."
+_NO_ATLAS = (
+    "The task holds no images to align with the scan. Given as references, or encoded with --with-alignment, the same scans would give "
+    "better results."
+)
 _ABSENT = "its place, as the other structures show it, lies outside the scan"
 _SURPLUS, _MUCH = 0.01, 0.4
 """Shares of a label that are told, and warned of, if they lie in more parts than the references have."""
@@ -247,7 +250,7 @@ class Segmenter:
                 raise InputError("The task holds no images to align with the scan.", "Give the references themselves.")
             return {}, {value: Decision(by="network") for value in values}, (_NO_ATLAS,)
         check_intensities(target)
-        priors = locate(task.atlases, values, target, self.recipe, self.model.device, steps)
+        priors = locate([atlas.to(self.model.device) for atlas in task.atlases], values, target, self.recipe, self.model.device, steps)
         trusted = any(prior.trust >= LEAST_TRUST for prior in priors.values())
         decisions = {value: _decision(priors.get(value), self.recipe, trusted=trusted) for value in values}
         return priors, decisions, tuple(_not_aligned(decisions, {label.value: label.name for label in task.labels}))

@@ -43,6 +43,6 @@ def encode(request: Encode, session: Session, run: Run, *, seed: int = 0) -> Enc
                 fitted = adapt(segmenter, references, task, seconds=request.seconds, seed=seed, **run.callbacks)
             task = fitted.task
         run.check()
-        task.save(output, overwrite=request.overwrite)
+        task.save(output, overwrite=request.overwrite, with_alignment=request.with_alignment)
         session.keep(task, output)
     return Encoded(task=task, fitted=fitted)

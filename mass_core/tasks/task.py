@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, safe_open, save
 from torch import Tensor
 
 from ..alignment.atlas import Atlas
+from ..alignment.stored import from_tensors, to_tensors
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
 from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
@@ -23,6 +25,8 @@ from .location import Place
 
 FORMAT = "mass-task"
 VERSION = 1
+_ATLAS = "atlas"
+"""Tensors of a file that alignment needs begin with this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +78,7 @@ class Task:
     warnings: tuple[str, ...] = ()
     """What was found about the references while encoding."""
     atlases: tuple[Atlas, ...] = ()
-    """The references made ready for alignment. Kept in memory only: they hold images, a task file does not."""
+    """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is asked for."""
 
     def __post_init__(self) -> None:
         """Refuse a task without labels or with one number twice."""
@@ -144,10 +148,16 @@ class Task:
         atlases = tuple(atlas.renumbered(self.labels[0].value, value) for atlas in self.atlases)
         return replace(self, labels=(replace(self.labels[0], value=value),), atlases=atlases)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, with_alignment: bool = False) -> Path:
         """Write the task file.
 
+        Args:
+            path: of the file.
+            overwrite: replace a file of that name.
+            with_alignment: also keep what alignment needs, features and distances at coarse resolution. They are derived from the images.
+
         Raises:
+            InputError: if alignment is asked for and the task holds nothing to align.
             OutputError: if it exists and `overwrite` is off, or cannot be written.
         """
         path = Path(path)
@@ -158,6 +168,10 @@ class Task:
             for label in self.labels
             for stage, tokens in enumerate(label.tokens)
         }
+        if with_alignment and not self.atlases:
+            raise InputError("The task holds nothing to align with a scan.", "Encode with weights that record how (`fusion`).")
+        for number, atlas in enumerate(self.atlases if with_alignment else ()):
+            tensors |= {f"{_ATLAS}{number}.{name}": values for name, values in to_tensors(atlas).items()}
         write_bytes(path, save(tensors, {FORMAT: json.dumps(self.header())}))
         return path
 
@@ -196,8 +210,8 @@ class Task:
         header = json.loads(text)
         try:
             tokens = [_tokens(label["value"], tensors) for label in header.get("labels", ())]
-            return cls.of_header(header, tokens)
-        except (KeyError, TypeError, ValueError) as error:
+            return replace(cls.of_header(header, tokens), atlases=tuple(_atlases(tensors)))
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise InputError(f"{path} is an incomplete task file: {error}.", "Encode the references again with mass encode.") from error
 
     @classmethod
@@ -218,6 +232,14 @@ class Task:
             modality=header["modality"],
             warnings=tuple(header["warnings"]),
         )
+
+
+def _atlases(tensors: dict[str, Tensor]) -> Iterator[Atlas]:
+    """What alignment needs, of a task file that holds it."""
+    numbers = sorted({int(key[len(_ATLAS) :].split(".")[0]) for key in tensors if key.startswith(_ATLAS)})
+    for number in numbers:
+        start = f"{_ATLAS}{number}."
+        yield from_tensors({key[len(start) :]: values for key, values in tensors.items() if key.startswith(start)})
 
 
 def _plain(place: Place | None) -> dict[str, Any] | None:

@@ -75,6 +75,8 @@ class Encode(Learn):
 
     output: str
     overwrite: bool = False
+    with_alignment: bool = False
+    """The task file also holds what alignment needs, derived from the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
