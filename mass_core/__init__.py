@@ -30,6 +30,7 @@ _HOMES = {
     "Steps": "progress",
     "Client": "worker.client",
     "LocalClient": "worker.transport",
+    "SshTransport": "remote.ssh",
 }
 
 __all__ = ["__version__", *_HOMES]

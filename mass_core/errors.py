@@ -41,6 +41,10 @@ class DeviceError(MassError):
     """The device asked for is absent, or cannot do what it was asked for."""
 
 
+class HostError(DeviceError):
+    """Another computer that cannot be reached, or cannot run this program."""
+
+
 class MemoryShort(DeviceError):
     """The memory of the device, or of the computer, does not suffice."""
 

@@ -106,7 +106,7 @@ def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
     Raises:
         OutputError: naming it.
     """
-    read = {_identity(file): file for path in inputs for file in _read_with(Path(path)) if os.path.exists(file)}
+    read = {_identity(file): file for path in inputs for file in read_with(Path(path)) if os.path.exists(file)}
     for path in paths:
         if os.path.exists(path) and (source := read.get(_identity(path))) is not None:
             also = "" if str(source) == str(path) else f" (as {source})"
@@ -124,7 +124,7 @@ def _written_with(path: Path) -> list[Path]:
     return [path.with_suffix(".raw")] if path.suffix.lower() == ".mhd" else []
 
 
-def _read_with(path: Path) -> list[Path]:
+def read_with(path: Path) -> list[Path]:
     """All files read where a path is named: those of a folder, and the data file of a header."""
     if os.path.isdir(path):
         return [file for file in path.iterdir() if file.is_file()]

@@ -71,10 +71,11 @@ class Recorder:
         self.logged: list[str] = []
         self.started: list[bool] = []
         self.events: list[tuple[str, Any]] = []
+        self.patience_s = PATIENCE_S
         self.client = LocalClient(on_log=self.logged.append, on_started=self.started.append, **options)
 
     def ask(self, method: str, params: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-        return self.client.ask(method, params, timeout_s=PATIENCE_S, **options)
+        return self.client.ask(method, params, timeout_s=self.patience_s, **options)
 
     def request(self, method: str, params: dict[str, Any] | None = None, name: str = "") -> Call:
         return self.client.request(

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ COMMANDS = (
     "weights",
     "demo",
     "worker",
+    "remote",
 )
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` to tell things to, and returns an exit code."""
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output: Output = JsonLines() if parsed.json else Terminal()
     parsed.terminal = output
     try:
-        return int(parsed.run(parsed))
+        return int(_where(parsed)(parsed))
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
         return CANCELLED
@@ -67,6 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     finally:
         output.close()
+
+
+def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    """What runs the command: its own module or, on another computer, that of all such commands."""
+    if not vars(parsed).get("on"):
+        return parsed.run
+    from . import elsewhere
+
+    return elsewhere.COMMANDS[parsed.elsewhere]
 
 
 def _at_home(value: Any) -> Any:

@@ -8,6 +8,7 @@ from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
 from .encode import add_output, tell
 from .options import add_preparation, add_references, add_weights, as_request, begin
+from .remote import add_on
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,6 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the windows looked at (default: %(default)s)")
     add_preparation(parser)
     add_output(parser)
+    add_on(parser, "adapt")
     parser.set_defaults(run=run)
 
 
@@ -35,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     task_file(request)
     from ..jobs.encode import encode
 
-    made = encode(request, *begin(request, arguments.terminal), seed=arguments.seed)
+    made = encode(request, *begin(request, arguments.terminal))
     fitted = made.fitted
     assert fitted is not None
     dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"

@@ -7,6 +7,7 @@ from typing import Any
 from ..jobs.checks import check_assess
 from ..worker.requests import Assess
 from .options import add_decision, add_preparation, as_request, begin
+from .remote import add_on
 from .segment import add_task
 
 
@@ -24,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to judge, with the numbers of the mask")
     add_preparation(parser)
     add_decision(parser)
+    add_on(parser, "assess")
     parser.set_defaults(run=run)
 
 
@@ -33,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_assess(request)
     from ..jobs.assess import assess_file
 
-    made = assess_file(request, *begin(request, arguments.terminal), same_grid=arguments.same_grid)
+    made = assess_file(request, *begin(request, arguments.terminal))
     for note in made.notes:
         arguments.terminal.warn(note)
     task, quality = made.tools.task, made.quality

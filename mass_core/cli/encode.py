@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Encode
 from .options import add_preparation, add_references, add_weights, as_request, begin
+from .remote import add_on
 
 if TYPE_CHECKING:
     from ..tasks.task import Task
@@ -19,6 +20,7 @@ def add_parser(subparsers: Any) -> None:
     add_references(parser)
     add_preparation(parser)
     add_output(parser)
+    add_on(parser, "encode")
     parser.set_defaults(run=run)
 
 

@@ -13,6 +13,7 @@ from ..progress import Steps
 from ..worker.requests import Features
 from .batch import Batch
 from .options import add_preparation, add_weights, as_request, begin
+from .remote import add_on
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    add_on(parser, "features")
     parser.set_defaults(run=run)
 
 

@@ -11,6 +11,7 @@ from ..outputs import Job, amount, check_free, folders_ready, plan
 from ..worker.requests import Segment
 from .batch import Batch
 from .options import add_decision, add_preparation, add_references, add_weights, as_request, begin
+from .remote import add_on
 from .result_table import ResultTable
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)
+    add_on(parser, "segment")
     parser.set_defaults(run=run)
 
 
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..jobs.segment import segment, tools_for
 
         session, run = begin(request, arguments.terminal)
-        tools = tools_for(request, session, run, jobs, number=arguments.output_label)
+        tools = tools_for(request, session, run, jobs)
         batch = Batch(arguments.terminal, len(jobs))
         for job in jobs:
             with batch.target(job.target):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser("worker", help="serve another program: JSON lines on standard input and output")
+    parser.add_argument("--remote", action="store_true", help="files travel on these streams too: what --on starts on another computer")
     parser.set_defaults(run=run)
 
 
@@ -19,6 +20,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Work until standard input ends."""
     from ..worker.server import Worker, claim_standard_streams
 
+    if arguments.remote:
+        from ..remote.host_end import serve
+
+        return serve(*claim_standard_streams())
     Worker(*claim_standard_streams(), new_service).run()
     return 0
 

@@ -34,14 +34,13 @@ def judge(tools: Tools, target: Volume, labels: Volume, run: Run) -> dict[int, Q
         return assess(tools.segmenter, tools.task, target, labels, tools.references, **run.callbacks)
 
 
-def assess_file(request: Assess, session: Session, run: Run, *, same_grid: bool = False) -> Assessed:
+def assess_file(request: Assess, session: Session, run: Run) -> Assessed:
     """Read a scan and its label map, and estimate how good it is.
 
     Args:
         request: names both, and what the label map should show.
         session: the network and what is kept.
         run: hears of progress.
-        same_grid: the label map belongs to the scan voxel for voxel, wherever its header says it lies.
 
     Raises:
         MassError: if a file cannot be used, or the label map lies elsewhere than the scan.
@@ -51,7 +50,7 @@ def assess_file(request: Assess, session: Session, run: Run, *, same_grid: bool 
     with run.stage("read"):
         target = session.scans.read(Path(request.target), request.frame)
         result = read_label_map(Path(request.result), session.scans.read)
-    result = result.on_grid_of(target) if same_grid else result
+    result = result.on_grid_of(target) if request.same_grid else result
     notes = check_belongs(target.geometry, result, image_is="scan", labels_are="result")
     tools = session.tools(request, run)
     return Assessed(tools=tools, quality=judge(tools, target, result, run), notes=notes)

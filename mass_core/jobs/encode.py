@@ -19,14 +19,13 @@ class Encoded:
     """None: the task was not adapted."""
 
 
-def encode(request: Encode, session: Session, run: Run, *, seed: int = 0) -> Encoded:
+def encode(request: Encode, session: Session, run: Run) -> Encoded:
     """Learn from references what to segment, adapt the task if the request is to adapt, and write it.
 
     Args:
         request: references and the file to write.
         session: the network and what is kept.
         run: hears of progress.
-        seed: of the windows looked at to adapt.
 
     Raises:
         MassError: if references or file cannot be used.
@@ -40,7 +39,7 @@ def encode(request: Encode, session: Session, run: Run, *, seed: int = 0) -> Enc
         task, fitted = session.learn(request, run, segmenter, references, appearance), None
         if isinstance(request, Adapt):
             with run.stage("adapt"):
-                fitted = adapt(segmenter, references, task, seconds=request.seconds, seed=seed, **run.callbacks)
+                fitted = adapt(segmenter, references, task, seconds=request.seconds, seed=request.seed, **run.callbacks)
             task = fitted.task
         run.check()
         task.save(output, overwrite=request.overwrite, with_alignment=request.with_alignment)

@@ -42,7 +42,7 @@ class Segmented:
         ]
 
 
-def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job], *, number: int | None = None) -> Tools:
+def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]) -> Tools:
     """What segments the targets of a request.
 
     Args:
@@ -50,13 +50,12 @@ def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]
         session: the network and what is kept.
         run: hears of progress.
         files: of all targets; those of probabilities, whose names are known only now, are checked too.
-        number: of a single label in the result; None: its own.
 
     Raises:
         MassError: if what says what to segment cannot be used, or a file of probabilities exists.
     """
     tools = session.tools(request, run)
-    tools = tools if number is None else tools.renumbered(number)
+    tools = tools if request.output_label is None else tools.renumbered(request.output_label)
     maps = [path for job in files for path in _maps(request, tools, job).values()]
     check_free(maps, overwrite=request.overwrite, inputs=[*inputs(request), *(job.target for job in files)])
     return tools

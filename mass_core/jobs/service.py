@@ -92,7 +92,8 @@ class Service:
         }
 
     def _assess(self, request: Assess, run: Run) -> dict[str, Any]:
-        return {"labels": assess_file(request, self._session, run).labels()}
+        made = assess_file(request, self._session, run)
+        return {"labels": made.labels(), "warnings": list(made.notes)}
 
     def _features(self, request: Features, run: Run) -> dict[str, Any]:
         (files,) = plan([Path(request.target)], Path(request.output), None, None)

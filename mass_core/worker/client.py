@@ -34,7 +34,10 @@ class WorkerDied(MassError):
 
 
 class Transport(Protocol):
-    """A worker process seen from the client."""
+    """A worker process seen from the client.
+
+    One that knows why the process ended says so in an attribute `reason`, a MassError.
+    """
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
         """Start the process.
@@ -365,8 +368,10 @@ class Client:
         for rest in (life.lines.rest(), life.words.rest()):
             if rest.strip():
                 life.tail.append(rest.decode("utf-8", "replace"))
+        known: MassError | None = getattr(life.transport, "reason", None)
         cure = "Try again, it is started anew. If it happens again, close other programs: memory may have run out."
-        self._fail(list(self._calls.values()), WorkerDied(died("worker", code, life.tail), cure, "\n".join(life.tail)))
+        error = known or WorkerDied(died("worker", code, life.tail), cure, "\n".join(life.tail))
+        self._fail(list(self._calls.values()), error)
 
     def _fail(self, calls: Sequence[Call], error: MassError) -> None:
         """These calls failed; those their callbacks make did not."""

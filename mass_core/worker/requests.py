@@ -84,6 +84,8 @@ class Adapt(Encode):
     """Of `adapt`."""
 
     seconds: float = 30.0
+    seed: int = 0
+    """Of the windows looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,8 @@ class Assess(Order):
 
     result: str
     """A label map that is there."""
+    same_grid: bool = False
+    """It belongs to the target voxel for voxel, wherever its header says it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,8 @@ class Segment(Order, Encode):
 
     assess: bool = False
     """Also estimate how good every label of the result is."""
+    output_label: int | None = None
+    """Number of a single label in the result; null: its own."""
     probabilities: bool = False
     crop: bool = False
     """The output holds the box around what was found only."""

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from ..errors import DeviceError, MassError
-from .client import Client, Reply
+from .client import Client, Reply, Transport
 
 _CHUNK = 1 << 16
 _LAST_WORDS_S = 1.0
@@ -23,6 +23,17 @@ _LAST_WORDS_S = 1.0
 def worker_command(python: str = sys.executable) -> list[str]:
     """What to run."""
     return [python, "-m", "mass_core", "worker"]
+
+
+class PumpedTransport(Transport, Protocol):
+    """A transport that hands on what came when it is told to."""
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process started here; None: not started."""
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Hand on what has come; wait up to `timeout_s` for the first."""
 
 
 class SubprocessTransport:
@@ -114,6 +125,10 @@ class SubprocessTransport:
         """See `client.Transport`."""
         return self._process is not None and self._process.poll() is None
 
+    def post(self, action: Callable[[], None]) -> None:
+        """Do something at the next `pump`, behind what has come before; may be called on any thread."""
+        self._events.put(action)
+
     def pump(self, timeout_s: float = 0.0) -> None:
         """Hand on what has come; wait up to `timeout_s` for the first."""
         try:
@@ -148,15 +163,23 @@ class LocalClient(Client):
     Args:
         command: what to run; None: this Python's worker.
         environment: of the worker; None: the caller's.
+        transport: makes what runs the worker in place of these two: `lambda: SshTransport("host")`.
         options: of `Client`.
     """
 
-    def __init__(self, command: Sequence[str] | None = None, *, environment: Mapping[str, str] | None = None, **options: Any) -> None:
-        self.transport: SubprocessTransport | None = None
+    def __init__(
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        transport: Callable[[], PumpedTransport] | None = None,
+        **options: Any,
+    ) -> None:
+        self.transport: PumpedTransport | None = None
         """Of the latest worker."""
 
-        def new() -> SubprocessTransport:
-            self.transport = SubprocessTransport(command or worker_command(), environment=environment)
+        def new() -> PumpedTransport:
+            self.transport = transport() if transport else SubprocessTransport(command or worker_command(), environment=environment)
             return self.transport
 
         super().__init__(new, **options)

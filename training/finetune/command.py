@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mass_core.cli.remote import add_on
 from mass_core.console import JsonLines, Output, Terminal
 from mass_core.data.dataset import read_json
 from mass_core.errors import Cancelled, InputError, MassError
@@ -23,6 +24,7 @@ from ..runs.distributed import Group
 from ..runs.options import add_run
 from ..runs.run_folder import check_enter
 from ..runs.stopping import Signals
+from . import elsewhere
 from . import recipes as finetune_recipes
 from .cases import encode, gather
 from .config import FinetuneConfig
@@ -43,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
         order = _order(arguments)
+        if arguments.on:
+            result = elsewhere.run(order, arguments, output)
+            output.result(_summary(result, resumable=False), **result)
+            return 0
         with Signals() as signals:
             group = Group.join(order.device)
             news = News(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
@@ -153,11 +159,11 @@ def _config(order: Finetune, model: Model) -> FinetuneConfig:
     return config if order.epochs is None else replace(config, epochs=order.epochs)
 
 
-def _summary(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any], *, resumable: bool = True) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
+    more = "; the same command with --resume goes on" if resumable and result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epochs{why}{more}"
 
 
@@ -190,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
     parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
+    add_on(parser, "finetune")
     parser.add_argument("--bound-to-input", action="store_true", help="stop, the best weights kept, when standard input ends")
     return parser
 

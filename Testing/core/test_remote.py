@@ -1,0 +1,563 @@
+"""A worker on another computer: a real ssh server on this one, with keys of its own (ssh_server.py)."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from mass_core import __version__
+from mass_core.cli import main
+from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
+from mass_core.remote import hosts
+from mass_core.remote.connection import connect
+from mass_core.remote.ssh import SshTransport
+from mass_core.volumes.volume import Volume
+from mass_core.worker.transport import LocalClient
+from Testing.core.ssh_server import HERE, Server, running
+from Testing.core.worker_process import LONG, Files, Recorder, alive, scan
+
+PATIENCE_S = 600.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def user(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who agreed to send scans to the server, and told how `mass` is started there."""
+    monkeypatch.setenv("MASS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MASS_SSH", f"ssh -F {server.config}")
+    for name in (HERE, "slow"):
+        hosts.start_by(name, server.command)
+        hosts.agree(name)
+
+
+def recorder(name: str = HERE, **options: Any) -> Recorder:
+    one = Recorder(transport=lambda: SshTransport(name, **options))
+    one.patience_s = PATIENCE_S
+    return one
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[..., Recorder]]:
+    """Clients of the test's own."""
+    made: list[Recorder] = []
+
+    def make(name: str = HERE, **options: Any) -> Recorder:
+        made.append(recorder(name, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.client.close()
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[Recorder]:
+    one = recorder()
+    yield one
+    one.client.close()
+
+
+@pytest.fixture
+def remote(shared: Recorder) -> Recorder:
+    """A worker that other tests of this file used before."""
+    shared.events.clear()
+    return shared
+
+
+def transport(one: Recorder) -> SshTransport:
+    assert isinstance(one.client.transport, SshTransport)
+    return one.client.transport
+
+
+def there(server: Server) -> set[str]:
+    """Files the server keeps for its clients."""
+    return {path.name for path in server.tmp.rglob("in/**/*") if path.is_file()}
+
+
+def noise(path: Path, edge: int) -> Path:
+    """A scan that cannot be compressed, of 2 · edge³ bytes."""
+    values = np.random.default_rng(0).integers(-1000, 1000, (edge,) * 3).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    return path
+
+
+# Results
+
+
+def test_results_are_those_of_a_worker_here(remote: Recorder, files: Files, worker: Recorder, server: Server) -> None:
+    before = files.names()
+    order = files.segment("there.nrrd", probabilities=True, assess=True)
+    reply = remote.ask("segment", order)
+    own = worker.ask("segment", {**order, "output": str(files.folder / "here.nrrd")})
+    assert files.names() == before | {f"{place}{end}" for place in ("here", "there") for end in (".nrrd", *PROBABILITIES)}
+    for ending in (".nrrd", *PROBABILITIES):
+        found, wanted = (Volume.read(files.folder / f"{place}{ending}") for place in ("there", "here"))
+        assert found.geometry == wanted.geometry and np.array_equal(found.array, wanted.array)
+    assert reply["result"]["output"] == order["output"]
+    assert reply["result"]["probabilities"] == {
+        "1": str(files.folder / "there_label1_prob.nii.gz"),
+        "2": order["output"][:-5] + PROBABILITIES[1],
+    }
+    assert reply["result"]["labels"] == own["result"]["labels"]
+
+
+PROBABILITIES = ("_label1_prob.nii.gz", "_label2_prob.nii.gz")
+
+
+def test_a_scan_is_sent_once(remote: Recorder, files: Files, server: Server) -> None:
+    remote.ask("segment", files.segment())
+    sent, kept = transport(remote).shipping.bytes_sent, there(server)
+    reply = remote.ask("segment", files.segment("again.nrrd"))
+    assert reply["result"]["reused"] == {"model": True, "labels": 2, "target": True}
+    assert transport(remote).shipping.bytes_sent - sent < 2000 and there(server) == kept
+    renamed = files.folder / "copy of it.nrrd"
+    renamed.write_bytes(files.target.read_bytes())
+    remote.ask("segment", files.segment("third.nrrd", target=str(renamed)))
+    assert there(server) == kept
+    assert not any(name.startswith(("ref", "new", "copy")) for name in kept), "names of files stay here"
+
+
+def test_a_file_that_changed_is_sent_again(remote: Recorder, files: Files) -> None:
+    remote.ask("segment", files.segment("a.nrrd"))
+    scan(5)[0].write(files.target)
+    remote.ask("segment", files.segment("b.nrrd"))
+    a, b = (Volume.read(files.folder / f"{name}.nrrd").array for name in "ab")
+    assert not np.array_equal(a, b)
+
+
+def test_the_other_methods(remote: Recorder, files: Files) -> None:
+    assert remote.ask("load", files.common)["result"]["name"]
+    encoded = remote.ask("encode", files.encode())["result"]
+    assert encoded["output"] == str(files.task) and files.task.exists()
+    remote.ask("adapt", files.encode(seconds=0.1, seed=3))
+    found = files.folder / "out.nrrd"
+    remote.ask("segment", files.segment(task=str(files.task)))
+    judged = remote.ask("assess", {**files.common, "task": str(files.task), "target": str(files.target), "result": str(found)})["result"]
+    assert [label["value"] for label in judged["labels"]] == [1, 2]
+    colours = files.folder / "colours.nii.gz"
+    remote.ask("features", {**files.common, "target": str(files.target), "output": str(colours)})
+    assert sitk.ReadImage(str(colours)).GetNumberOfComponentsPerPixel() == 3
+
+
+def test_folders_and_files_of_two_parts(remote: Recorder, files: Files) -> None:
+    image = sitk.ReadImage(str(files.target))
+    series, parted = files.folder / "patient Ä", files.folder / "new.mhd"
+    series.mkdir()
+    for z in range(image.GetDepth()):
+        slice_ = image[:, :, z]
+        for key, value in {"0020|0032": f"0\\0\\{3 * z}", "0020|0037": "1\\0\\0\\0\\1\\0", "0020|000e": "1.2.3", "0008|0060": "CT"}.items():
+            slice_.SetMetaData(key, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(series / f"{z:03}.dcm"))
+        writer.Execute(slice_)
+    sitk.WriteImage(image, str(parted))
+    remote.ask("segment", files.segment("a.nrrd"))
+    remote.ask("segment", files.segment("b.mhd", target=str(parted)))
+    remote.ask("segment", files.segment("c.nrrd", target=str(series)))
+    a, b = (Volume.read(files.folder / name) for name in ("a.nrrd", "b.mhd"))
+    assert np.array_equal(a.array, b.array) and (files.folder / "b.raw").exists()
+    assert Volume.read(files.folder / "c.nrrd").array.shape == a.array.shape
+
+
+def test_finetuning_there(remote: Recorder, files: Files) -> None:
+    tuned = files.folder / "two.safetensors"
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1"]
+    order = {
+        "weights": files.common["weights"],
+        "device": "cpu",
+        "cases": files.references,
+        "recipe": "smoke",
+        "epochs": 1,
+        "settings": small,
+    }
+    result = remote.ask("finetune", {**order, "output": str(tuned)})["result"]
+    assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
+    with pytest.raises(InputError, match="folder of a run"):
+        remote.ask("finetune", {**order, "output": str(tuned), "folder": str(files.folder / "run"), "overwrite": True})
+
+
+# Before anything is sent
+
+
+def test_nothing_leaves_before_the_user_agreed(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    hosts.withdraw(HERE)
+    scan(77)[0].write(files.target)
+    one, before = fresh(), there(server)
+    with pytest.raises(InputError, match=f"leave this computer for {HERE}.*\n.*--agree"):
+        one.ask("segment", files.segment())
+    assert there(server) == before and transport(one).shipping.bytes_sent < 2000
+    hosts.agree(HERE)
+    one.ask("segment", files.segment())
+    assert there(server) > before
+
+
+def test_the_agreement_is_for_one_computer(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that means another computer today is asked about again."""
+    assert hosts.host(HERE).may_receive() and f"({hosts.address(HERE)})" in hosts.question(HERE)
+    other = tmp_path / "other_config"
+    other.write_text(f"Host {HERE}\n HostName elsewhere.example\n")
+    monkeypatch.setenv("MASS_SSH", f"ssh -F {other}")
+    assert not hosts.host(HERE).may_receive()
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=x", "", "two words", "line\nbreak"])
+def test_names_that_ssh_would_take_for_something_else(name: str) -> None:
+    with pytest.raises(InputError, match="no name of a computer"):
+        SshTransport(name)
+
+
+def test_reasons_not_to_begin_are_found_here(remote: Recorder, files: Files) -> None:
+    remote.ask("load", files.common)
+    sent = transport(remote).shipping.bytes_sent
+    with pytest.raises(InputError, match=re.escape(f"There is no file {files.folder / 'gone.nrrd'}")):
+        remote.ask("segment", files.segment(target=str(files.folder / "gone.nrrd")))
+    with pytest.raises(OutputError, match="is an input of this run"):
+        remote.ask("segment", files.segment("new.nrrd", overwrite=True))
+    (files.folder / "out.nrrd").touch()
+    with pytest.raises(OutputError, match="exists already"):
+        remote.ask("segment", files.segment())
+    assert transport(remote).shipping.bytes_sent == sent
+
+
+def test_errors_name_the_files_of_this_computer(remote: Recorder, files: Files) -> None:
+    files.target.write_bytes(files.target.read_bytes()[:3000])
+    with pytest.raises(MassError) as found:
+        remote.ask("segment", files.segment())
+    assert str(files.target) in str(found.value) and "mass-remote" not in str(found.value)
+    image, _ = scan(1)
+    Volume(
+        image.array[:5], image.geometry.__class__(shape_zyx=(5, 40, 40), spacing_xyz=(3.0, 3.0, 3.0), origin_xyz=(900.0, 0.0, 0.0))
+    ).write(files.mask)
+    with pytest.raises((GeometryError, InputError)) as found:
+        remote.ask("encode", files.encode())
+    assert "mass-remote" not in str(found.value) and not re.search("[0-9a-f]{32}", str(found.value))
+
+
+def test_failures_there_name_the_computer(remote: Recorder, files: Files) -> None:
+    with pytest.raises(DeviceError, match=f"On {HERE}: .*cuda:7"):
+        remote.ask("load", {**files.common, "device": "cuda:7"})
+
+
+# Connections that fail
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "said", "cure"),
+    [
+        ("stranger", None, "refused the key", "ssh-copy-id stranger"),
+        ("unknown", None, "does not know the key", "Run ssh unknown once"),
+        ("changed", None, "another one than before", "ssh-keygen -R"),
+        ("closed", None, "no ssh server answers", "started"),
+        ("nobody.invalid", None, "no computer called nobody.invalid", "spelling"),
+        (HERE, "mass-is-not-here", "could not be started on", f"mass remote {HERE} --command"),
+        (HERE, f"{sys.executable} -m no_such_module", "No module named no_such_module", "Install it there"),
+        (HERE, f"{sys.executable} -c 'import argparse; argparse.ArgumentParser().parse_args()'", "older version", "same version"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(name: str, command: str | None, said: str, cure: str) -> None:
+    with pytest.raises(HostError) as found:
+        connect(name, command=command)
+    assert said in found.value.message and cure in found.value.cure
+
+
+def test_a_host_that_sleeps(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Callable[..., Recorder]) -> None:
+    with socket.socket() as asleep:
+        asleep.bind(("127.0.0.1", 0))
+        asleep.listen(0)  # the system answers for it, it never does
+        config = tmp_path / "config"
+        config.write_text(server.config.read_text().replace(f"Port {server.port}", f"Port {asleep.getsockname()[1]}"))
+        monkeypatch.setenv("MASS_SSH", f"ssh -F {config}")
+        with pytest.raises(HostError, match=r"asleep, switched off, or out of reach.*\n.*try again"):
+            fresh(connect_s=1).ask("hello", {"version": 1})
+
+
+def test_no_ssh_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASS_SSH", "no-such-ssh")
+    with pytest.raises(DeviceError, match="no-such-ssh is not on this computer.\n.*OpenSSH"):
+        connect(HERE)
+
+
+def test_another_version_there(tmp_path: Path) -> None:
+    script = tmp_path / "newer.py"
+    script.write_text(
+        "import sys\nimport mass_core\nmass_core.__version__ = '9.9'\nfrom mass_core.cli import main\n"
+        "import mass_core.worker.transport as t\n"
+        "t.worker_command.__defaults__ = (sys.executable,)\n"
+        f"command = [sys.executable, {str(script)!r}, 'worker']\n"
+        "import mass_core.remote.host_end as h\nh.worker_command = lambda: command\n"
+        "raise SystemExit(main(sys.argv[1:]))\n"
+    )
+    with pytest.raises(InputError, match=rf"mass 9.9 is installed, on this computer mass {re.escape(__version__)}.*\n.*same version"):
+        connect(HERE, command=f"{sys.executable} {script}")
+
+
+def test_what_a_login_prints_does_no_harm(fresh: Callable[..., Recorder], server: Server) -> None:
+    one = fresh(command=f"echo '{{welcome}}'; echo; echo to all; {server.command}")
+    assert one.ask("hello", {"version": 1})["result"]["host"] == HERE
+    assert any("to all" in line for line in one.logged)
+
+
+def test_the_connection_in_a_sentence() -> None:
+    found = connect(HERE)
+    assert found.text().startswith(f"{HERE} answers with mass {__version__}: ")
+    assert ("no GPU" in found.text()) is not found.has_gpu
+
+
+# In the middle of a run
+
+
+def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    one, before = fresh(), files.names()
+    call = one.request("segment", files.segment(options=LONG))
+    one.until_computing()
+    server.cut()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), HostError) and f"The line to {HERE} broke" in one.last().message
+    assert files.names() == before
+    assert one.ask("segment", files.segment())["result"]["labels"], "the next request starts anew"
+    assert one.started == [False, True]
+
+
+def test_nothing_is_left_there(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    left = set(server.left())
+    one = fresh()
+    one.request("segment", files.segment(options=LONG))
+    one.until_computing()
+    (own,) = set(server.left()) - left
+    assert (server.tmp / own).stat().st_mode & 0o077 == 0, "nobody else may look into it"
+    transport(one).kill()
+    assert gone(server, own)
+
+
+@pytest.mark.parametrize("whom", ["end", "worker"])
+def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Server, whom: str) -> None:
+    psutil = pytest.importorskip("psutil")
+    left = set(server.left())
+    one = fresh()
+    call = one.request("segment", files.segment(options=LONG))
+    one.until_computing()
+    (own,) = set(server.left()) - left
+    end = int(re.findall(r"-(\d+)-", own)[-1])
+    (inner,) = [child.pid for child in psutil.Process(end).children() if "worker" in child.cmdline()]
+    os.kill(end if whom == "end" else inner, signal.SIGKILL)
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), DeviceError) and one.last().cure
+    assert gone(server, own)
+    one.until(lambda: not alive(inner))
+
+
+def gone(server: Server, name: str) -> bool:
+    until = time.monotonic() + PATIENCE_S
+    while name in server.left() and time.monotonic() < until:
+        time.sleep(0.05)
+    return name not in server.left()
+
+
+def test_cancel_while_it_computes(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    one, before = fresh(), files.names()
+    one.client._grace_s = PATIENCE_S
+    call = one.request("segment", files.segment(options=LONG))
+    one.until_computing()
+    pid = one.pid
+    call.cancel()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "cancelled" and files.names() == before
+    assert one.ask("segment", files.segment())["result"]["reused"]["model"] is True and one.pid == pid
+
+
+def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    """Over a line that needs some 20 seconds for the scan."""
+    one = fresh("slow")
+    one.ask("hello", {"version": 1})
+    large = noise(files.folder / "large.nrrd", 200)
+    call = one.request("encode", files.encode(references=[{"image": str(large), "mask": str(large)}]))
+    one.until(lambda: any(kind == "send" and fraction > 0 for kind, fraction in one.events))
+    pid = one.pid
+    call.cancel()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "cancelled" and transport(one).shipping.bytes_sent < large.stat().st_size
+    assert one.ask("hello", {"version": 1})["result"]["host"] == "slow" and one.pid == pid, "the worker lives on"
+    assert not any(path.stat().st_size > 1 << 20 for path in server.tmp.rglob("in/*")), "what had come of it is forgotten"
+
+
+def test_the_progress_of_the_transfer(fresh: Callable[..., Recorder], files: Files) -> None:
+    one = fresh("slow")
+    image = noise(files.folder / "image.nrrd", 100)
+    mask = files.folder / "large_mask.nrrd"
+    labels = sitk.Image(100, 100, 100, sitk.sitkUInt8)
+    labels[40:60, 40:60, 40:60] = 1
+    sitk.WriteImage(labels, str(mask))
+    one.ask(
+        "encode",
+        files.encode(references=[{"image": str(image), "mask": str(mask)}]),
+        progress=lambda *told: one.events.append(("told", told)),
+    )
+    shares = [told[1] for kind, told in one.events if kind == "told" and told[0] == "send"]
+    assert len(shares) > 2 and shares == sorted(shares) and shares[-1] == 1.0
+    lefts = [told[2] for kind, told in one.events if kind == "told" and told[0] == "send"]
+    assert all(left is not None and left >= 0 for left in lefts)
+
+
+def test_no_room_there(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    one = fresh(command=f"ulimit -f 4000; {server.command}")
+    large = noise(files.folder / "large.nrrd", 160)
+    with pytest.raises(OutputError, match=rf"On {HERE}: A file could not be kept in .*\n.*TMPDIR"):
+        one.ask("segment", files.segment(target=str(large)))
+    assert one.ask("segment", files.segment())["result"]["labels"], "a smaller one goes on"
+    with pytest.raises(OutputError, match="could not be kept"):
+        one.ask("segment", files.segment("b.nrrd", target=str(large)))
+
+
+def test_no_room_here_for_the_result(fresh: Callable[..., Recorder], files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from mass_core.remote import shipping
+
+    one, before = fresh(), files.names()
+    one.ask("load", files.common)
+
+    def full(self: Any, head: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "the result")
+
+    monkeypatch.setattr(shipping.Inbox, "take", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        one.ask("segment", files.segment())
+    monkeypatch.undo()
+    monkeypatch.setenv("MASS_SSH", "")
+    assert files.names() == before
+    assert one.ask("hello", {"version": 1})["result"]["pid"]
+
+
+def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    left = set(server.left())
+    one, other = fresh(), fresh()
+    calls = [user.request("segment", files.segment(name)) for user, name in ((one, "a.nrrd"), (other, "b.nrrd"))]
+    while any(call.state == "waiting" for call in calls):
+        one.client.pump()
+        other.client.pump()
+    assert [call.state for call in calls] == ["done", "done"]
+    assert len(set(server.left()) - left) == 2
+    a, b = (Volume.read(files.folder / name).array for name in ("a.nrrd", "b.nrrd"))
+    assert np.array_equal(a, b)
+
+
+def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files) -> None:
+    one = fresh("slow")
+    large = noise(files.folder / "large.nrrd", 200)
+    call = one.request("segment", files.segment(target=str(large)))
+    one.until(lambda: any(kind == "send" and 0 < fraction < 1 for kind, fraction in one.events))
+    os.utime(large, ns=(1, 1))
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and "changed while it was sent" in one.last().message
+
+
+def test_python_examples_of_the_docs() -> None:
+    import mass_core
+
+    client = mass_core.LocalClient(transport=lambda: mass_core.SshTransport(HERE))
+    assert isinstance(client, LocalClient)
+    client.close()
+
+
+# The command
+
+
+def mass(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def by_reference(files: Files) -> list[object]:
+    return ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--reference", files.image, files.mask]
+
+
+def test_the_command_asks_once_for_each_computer(files: Files, capsys: pytest.CaptureFixture) -> None:
+    hosts.withdraw(HERE)
+    order = ["segment", "--on", HERE, *by_reference(files), "--labels", 2, "--target", files.target]
+    found, again, own = (files.folder / f"{name}.nii.gz" for name in ("found", "again", "own"))
+    assert mass(*order, "--output", found) == 2
+    assert "nobody has agreed" in capsys.readouterr().err and not found.exists()
+    picture = files.folder / "found.png"
+    assert mass(*order, "--agree", "--output-label", 9, "--picture", picture, "--output", found) == 0
+    assert f"on {HERE})" in capsys.readouterr().out and picture.exists()
+    assert mass("--json", *order, "--output", again) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["host"] == HERE and told["output"] == str(again) and [label["value"] for label in told["labels"]] == [2]
+    assert mass("segment", *by_reference(files), "--labels", 2, "--target", files.target, "--output", own) == 0
+    numbered, there_, here = (Volume.read(path).array for path in (found, again, own))
+    assert np.array_equal(there_, here) and np.array_equal(numbered == 9, here == 2) and set(np.unique(numbered)) <= {0, 9}
+
+
+def test_a_bad_scan_does_not_stop_a_batch(files: Files, capsys: pytest.CaptureFixture) -> None:
+    bad, results = files.folder / "bad.nrrd", files.folder / "results"
+    bad.write_bytes(files.target.read_bytes()[:2000])
+    order = ["segment", "--on", HERE, *by_reference(files), "--target", bad, files.target, files.image, "--output-dir", results]
+    assert mass(*order) == 3
+    assert {path.name for path in results.iterdir()} == {"new_seg.nii.gz", "ref_seg.nii.gz"}
+    assert str(bad) in capsys.readouterr().err
+
+
+def test_a_batch_ends_where_the_computer_is_gone(files: Files, server: Server, capsys: pytest.CaptureFixture) -> None:
+    hosts.agree("closed")
+    targets = [files.folder / f"{number}.nrrd" for number in range(4)]
+    for target in targets:
+        target.write_bytes(files.target.read_bytes())
+    assert mass("segment", "--on", "closed", *by_reference(files), "--target", *targets, "--output-dir", files.folder / "results") == 2
+    said = capsys.readouterr().err
+    assert said.count("no ssh server answers") == 2 and "2 times in a row" in said and not (files.folder / "results").exists()
+
+
+def test_encode_assess_and_features_there(files: Files, capsys: pytest.CaptureFixture) -> None:
+    network = ["--weights", files.common["weights"], "--device", "cpu"]
+    assert mass("encode", "--on", HERE, *by_reference(files), "--output", files.task) == 0
+    found, colours = files.folder / "found.nrrd", files.folder / "colours.nrrd"
+    assert mass("segment", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--output", found) == 0
+    capsys.readouterr()
+    assert mass("assess", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--result", found) == 0
+    there_ = capsys.readouterr().out
+    assert mass("assess", *network, "--task", files.task, "--target", files.target, "--result", found) == 0
+    assert capsys.readouterr().out == there_
+    assert mass("features", "--on", HERE, *network, "--target", files.target, "--output", colours) == 0 and colours.exists()
+    assert mass("features", "--on", HERE, *network, "--target", files.target, files.image, "--output-dir", files.folder / "f") == 2
+
+
+def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> None:
+    from training.finetune.command import main as finetune
+
+    images, masks, run = (files.folder / name for name in ("images", "masks", "run"))
+    for number in range(2):
+        for folder, volume in zip((images, masks), scan(number), strict=True):
+            folder.mkdir(exist_ok=True)
+            volume.write(folder / f"scan{number}.nrrd")
+    words = ["--on", HERE, "--weights", files.common["weights"], "--device", "cpu", "--images", images, "--labels-dir", masks]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1"]
+    words += ["--recipe", "smoke", "--epochs", 1, "--output", run, "--set", *small]
+    assert finetune([str(word) for word in words]) == 0
+    assert {path.name for path in run.iterdir()} == {"best.safetensors"} and "--resume" not in capsys.readouterr().out
+    assert finetune([*[str(word) for word in words], "--resume"]) == 2
+
+
+def test_mass_remote(server: Server, capsys: pytest.CaptureFixture) -> None:
+    assert mass("remote", HERE, "--withdraw") == 0
+    assert mass("remote", HERE) == 0
+    assert f"{HERE} answers with mass {__version__}" in (said := capsys.readouterr().out) and "may not be sent there yet" in said
+    assert mass("remote", HERE, "--agree") == 0 and "Scans may be sent there." in capsys.readouterr().out
+    assert mass("remote", HERE, "--command", "mass-is-not-here") == 2 and "could not be started" in capsys.readouterr().err
+    assert mass("remote") == 0
+    assert f"{HERE}: scans may go to {hosts.address(HERE)}" in (said := capsys.readouterr().out) and "mass-is-not-here" in said
+    assert mass("remote", "--agree") == 2

@@ -1,0 +1,89 @@
+"""mass remote: computers to work on over ssh (docs/remote.md)."""
+
+import argparse
+import sys
+from typing import Any
+
+from ..errors import InputError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser of `mass`."""
+    parser = subparsers.add_parser(
+        "remote",
+        help="try the connection to another computer, where --on runs commands over ssh",
+        description="Says in a sentence what the other computer offers, or what is missing and how to cure it. No scan is sent.",
+    )
+    parser.add_argument("host", nargs="?", metavar="HOST", help="what stands behind ssh in a terminal (default: list those known)")
+    parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/.venv/bin/mass'")
+    agreement = parser.add_mutually_exclusive_group()
+    agreement.add_argument("--agree", action="store_true", help="scans may be sent there, now and later")
+    agreement.add_argument("--withdraw", action="store_true", help="scans may no longer be sent there")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Keep what is said, try the connection, tell."""
+    from ..remote import hosts
+    from ..remote.connection import connect
+
+    if arguments.host is None:
+        if arguments.command or arguments.agree or arguments.withdraw:
+            raise InputError("Nothing says which computer is meant.", "Add its ssh name: mass remote HOST.")
+        return _list(arguments)
+    if arguments.withdraw:
+        hosts.withdraw(arguments.host)
+        arguments.terminal.result(f"Scans are no longer sent to {arguments.host}.", host=arguments.host, agreed="")
+        return 0
+    if arguments.command is not None:
+        hosts.start_by(arguments.host, arguments.command)
+    found = connect(arguments.host)
+    if arguments.agree:
+        hosts.agree(arguments.host)
+    agreed = hosts.host(arguments.host).may_receive()
+    told = "Scans may be sent there." if agreed else f"Scans may not be sent there yet: mass remote {arguments.host} --agree"
+    arguments.terminal.result(f"{found.text()} {told}", host=found.host, agreed=agreed, worker=found.worker)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    """The computers something is kept about."""
+    from ..remote import hosts
+
+    for host in hosts.known().values():
+        told = f"scans may go to {host.agreed}" if host.agreed else "scans may not be sent there"
+        arguments.terminal.result(
+            f"{host.name}: {told}; started by {host.command}", host=host.name, agreed=host.agreed, command=host.command
+        )
+    if not hosts.known():
+        arguments.terminal.tell("No other computer has been tried yet: mass remote HOST")
+    return 0
+
+
+def add_on(parser: argparse.ArgumentParser, command: str) -> None:
+    """--on, --agree: run a command on another computer."""
+    group = parser.add_argument_group("another computer", "over ssh; see docs/remote.md")
+    group.add_argument("--on", metavar="HOST", help="compute there: what stands behind ssh in a terminal")
+    group.add_argument("--agree", action="store_true", help="scans may be sent there; asked once")
+    parser.set_defaults(elsewhere=command)
+
+
+def check_agreed(arguments: argparse.Namespace) -> None:
+    """See to it that the user agrees before the first scan leaves: by --agree, or asked at a terminal.
+
+    Raises:
+        InputError: if not.
+    """
+    from ..remote import hosts
+    from ..remote.shipping import not_agreed
+
+    if arguments.agree:
+        hosts.agree(arguments.on)
+    if hosts.host(arguments.on).may_receive():
+        return
+    if arguments.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise not_agreed(arguments.on)
+    arguments.terminal.tell(hosts.question(arguments.on))
+    if input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise not_agreed(arguments.on)
+    hosts.agree(arguments.on)

@@ -1,0 +1,59 @@
+"""Whether another computer can be worked on, in a sentence."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import HostError
+from ..worker.transport import LocalClient
+from .ssh import SshTransport
+
+_GIB = 1 << 30
+_PATIENCE_S = 180.0
+"""The first import of PyTorch is slow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What another computer offers."""
+
+    host: str
+    worker: dict[str, Any]
+    """What its worker says of itself: the result of `hello` (docs/formats.md)."""
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """The device that would be taken."""
+        return dict(self.worker["devices"][0])
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether that is a GPU."""
+        return bool(self.device["name"] != "cpu")
+
+    def text(self) -> str:
+        """One sentence."""
+        about, free = self.device["about"], self.device["free"]
+        room = "" if free is None else f", {free / _GIB:.1f} GB free"
+        what = f"{about}{room}" if self.has_gpu else f"no GPU, {about}{room}: the network runs on its processor, which takes long"
+        return f"{self.host} answers with mass {self.worker['mass_version']}: {what}."
+
+
+def connect(name: str, *, command: str | None = None) -> Connection:
+    """Ask another computer what it offers. No file is sent.
+
+    Args:
+        name: what stands behind ssh in a terminal.
+        command: that starts `mass` there; None: what is kept about that computer.
+
+    Raises:
+        MassError: saying what is missing, and the cure.
+    """
+    client = LocalClient(transport=lambda: SshTransport(name, command=command))
+    try:
+        worker = client.ask("hello", {"version": 1}, timeout_s=_PATIENCE_S)["result"]
+    finally:
+        client.close()
+    if "error" in worker["torch"] or not worker["devices"]:
+        reason = worker["torch"].get("error", "it finds no device")
+        raise HostError(f"PyTorch cannot be used on {name}: {reason}.", "Install it there again.")
+    return Connection(host=name, worker=worker)

@@ -1,0 +1,223 @@
+"""The other computer's end: files that come go into a private folder, a worker finds them there, and its results go back."""
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError, OutputError
+from ..worker import protocol
+from ..worker.transport import SubprocessTransport, worker_command
+from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces
+
+_CHUNK = 1 << 16
+_PREFIX = "mass-remote"
+_ENDING_S = 7.0
+"""How long the worker may take to end by itself."""
+_ROOT = Path(__file__).resolve().parents[2]
+_CLEANER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+"""Waits for the end of its input, which comes however the process at the other end dies."""
+
+
+def serve(requests: int, replies: int, *, command: list[str] | None = None, silence_s: float = SILENCE_S) -> int:
+    """Run a worker for another computer, until the requests end or nothing is heard for long.
+
+    Args:
+        requests: file descriptor to read from.
+        replies: file descriptor to write to.
+        command: of the worker; None: this Python's.
+        silence_s: after which the line counts as broken.
+
+    Returns:
+        The worker's exit code.
+    """
+    with _private_folder() as folder:
+        return _HostEnd(folder, requests, replies, command or worker_command(), silence_s).run()
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder nobody else may look into, gone afterwards, even if this process is killed."""
+    _sweep(Path(tempfile.gettempdir()))
+    # The name tells which process of which computer it belongs to: temporary folders may be shared by several.
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}-{platform.node()}-{os.getpid()}-")))
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _CLEANER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    ):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Remove folders whose process is no more, which a computer that lost its power leaves."""
+    if sys.platform == "win32":
+        return  # where asking whether a process is there ends it
+    for folder in place.glob(f"{_PREFIX}-{platform.node()}-*-*"):
+        number = folder.name.removeprefix(f"{_PREFIX}-{platform.node()}-").partition("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OSError):
+            pass  # none of ours, or that of another user
+
+
+class _HostEnd:
+    """Between the line and the worker. The worker's folder is the private one: files are named relative to it."""
+
+    def __init__(self, folder: Path, requests: int, replies: int, command: list[str], silence_s: float) -> None:
+        self._folder = folder
+        self._requests, self._replies = requests, replies
+        self._silence_s = silence_s
+        self._inbox = Inbox(folder)
+        self._lost: dict[str, OutputError] = {}
+        self._stopped: set[Any] = set()
+        self._keeping: set[Any] = set()
+        self._writing = threading.Lock()
+        self._parts, self._lines = Parts(), protocol.Lines()
+        self._code: int | None = None
+        self._heard, self._over = threading.Event(), threading.Event()
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+        self._worker = SubprocessTransport(command, environment={**os.environ, "PYTHONPATH": path}, folder=folder)
+
+    def run(self) -> int:
+        """Serve until the worker has ended."""
+        self._write(frame("here", stream=VERSION, mass_version=__version__, folder=str(self._folder)))
+        if threading.current_thread() is threading.main_thread():
+            for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
+                signal.signal(number, lambda *_: self._give_up())
+        self._worker.start(self._replied, self._told, self._ended)
+        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
+        while self._code is None:
+            self._worker.pump(0.5)
+        return self._code if self._code >= 0 else 128 - self._code  # as shells tell of signals
+
+    def _watch(self) -> None:
+        """Notice that nothing comes any more, which a line that is cut does not tell."""
+        while self._heard.wait(self._silence_s):
+            self._heard.clear()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """End at once, whatever waits for whom."""
+        self._worker.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(1)
+
+    def _listen(self) -> None:
+        """Take what comes until it ends; then the worker does, by itself or not."""
+        try:
+            while data := os.read(self._requests, _CHUNK):
+                self._heard.set()
+                for part in self._parts.feed(data):
+                    if isinstance(part, bytes):
+                        self._asked(part)
+                    else:
+                        self._got(*part)
+        except OSError:
+            pass  # a broken pipe is an end as well
+        self._worker.close_input()
+        if not self._over.wait(_ENDING_S):
+            self._give_up()
+
+    def _got(self, head: Mapping[str, Any], data: bytes) -> None:
+        """A frame."""
+        name = str(head.get("name", ""))
+        place = "/".join(name.split("/")[:2])
+        if head["kind"] == "file" and place not in self._lost:
+            try:
+                self._inbox.take(head, data)
+            except OSError as error:
+                self._lost[place] = self._no_room(error)
+                self._write(frame("lost", name=place))
+                self._inbox.remove(place)
+        elif head["kind"] == "drop":
+            self._lost.pop(place, None)
+            self._inbox.remove(place)
+
+    def _no_room(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"A file could not be kept in {self._folder.parent}: {error.strerror or error}.",
+            "Free some space there, or set TMPDIR for it there to a folder on a larger disk.",
+        )
+
+    def _asked(self, line: bytes) -> None:
+        """A line for the worker; one that needs a file that was lost on the way is answered here."""
+        text = line.decode("utf-8", "replace")
+        lost = next((error for name, error in self._lost.items() if name in text), None)
+        try:
+            message = protocol.from_line(line)
+        except InputError:
+            message = {}
+        if message.get("method") in protocol.KEEPING:
+            self._keeping.add(message.get("id"))
+        if message.get("method") == "cancel" and isinstance(params := message.get("params"), dict):
+            self._stopped |= {params.get("id")} - self._keeping
+        if lost is not None:
+            self._write(protocol.to_line({"id": message.get("id"), "event": "failed", **protocol.failure(lost)}))
+        else:
+            self._worker.write(line + b"\n")
+
+    def _replied(self, data: bytes) -> None:
+        """Bytes of the worker's standard output."""
+        for line in self._lines.feed(data):
+            self._pass_on(line)
+
+    def _pass_on(self, line: bytes) -> None:
+        """A line of the worker; the files of a request that is done go first."""
+        try:
+            message = protocol.from_line(line)
+        except InputError:
+            message = {}
+        number = message.get("id")
+        if message.get("event") in protocol.LAST and isinstance(number, int):
+            made = self._folder / "out" / str(number)
+            if message["event"] == "done" and not self._sent(number, made):
+                line = protocol.to_line({"id": number, "event": "cancelled"})
+            shutil.rmtree(made, ignore_errors=True)
+            self._stopped.discard(number)
+        self._write(line + b"\n")
+
+    def _sent(self, number: int, made: Path) -> bool:
+        """Send what a request made; false: it was cancelled meanwhile."""
+        for path in sorted(file for file in made.rglob("*") if file.is_file()):
+            for data, _ in pieces(path, path.relative_to(self._folder).as_posix(), id=number):
+                if number in self._stopped:
+                    return False
+                self._write(data)
+        return True
+
+    def _told(self, text: str) -> None:
+        """What the worker writes on standard error."""
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def _ended(self, code: int) -> None:
+        self._code = code
+        self._over.set()
+
+    def _write(self, data: bytes) -> None:
+        with self._writing:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._replies, view) :]
+            except OSError:
+                pass  # nobody reads any more; the end of the requests is about to be found

@@ -1,0 +1,141 @@
+"""Other computers this user works on: how the worker is started there, and that scans may be sent there."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from ..errors import DeviceError, InputError
+from ..files import write_bytes
+from ..weights.store import home, make_folder
+
+_ASKING_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What is kept about a computer, by its ssh name."""
+
+    name: str
+    command: str = "mass"
+    """That starts this program there, as its shell reads it."""
+    agreed: str = ""
+    """User, address and day for which the user agreed that files are sent; empty: not yet."""
+
+    def may_receive(self) -> bool:
+        """Whether the user agreed that files are sent to the computer that this name means today."""
+        return self.agreed.partition(" on ")[0] == address(self.name)
+
+
+def ssh() -> list[str]:
+    """The ssh program, with the options in `MASS_SSH`, if that is set: "ssh -F my_config".
+
+    Raises:
+        DeviceError: if it is not there.
+    """
+    words = shlex.split(os.environ.get("MASS_SSH", ""), posix=os.name != "nt") or ["ssh"]
+    if shutil.which(words[0]) is None:
+        raise DeviceError(
+            f"The program {words[0]} is not on this computer.",
+            "Install OpenSSH: of Windows it is an optional feature, of Linux the package openssh-client.",
+        )
+    return words
+
+
+def checked(name: str) -> str:
+    """A name that ssh takes for a computer.
+
+    Raises:
+        InputError: if it would take it for something else.
+    """
+    if not name or name.startswith("-") or any(letter.isspace() or not letter.isprintable() for letter in name):
+        raise InputError(f"{name!r} is no name of a computer.", "Give what stands behind ssh in a terminal, such as gpu01 or me@gpu01.")
+    return name
+
+
+def address(name: str) -> str:
+    """User, address and port that ssh makes of a name, by its configuration; nothing is connected.
+
+    Raises:
+        DeviceError: if ssh is not there.
+        InputError: if the name or the configuration cannot be used.
+    """
+    try:
+        told = subprocess.run(
+            [*ssh(), "-G", "--", checked(name)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASKING_S,
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DeviceError(f"The program ssh does not answer: {error}.", "See whether ssh -V works in a terminal.") from error
+    fields = dict(line.partition(" ")[::2] for line in told.stdout.decode("utf-8", "replace").splitlines())
+    if "hostname" not in fields:
+        reason = told.stderr.decode("utf-8", "replace").strip()
+        raise InputError(f"ssh cannot use the name {name}: {reason}", "See whether ssh with this name works in a terminal.")
+    port = fields.get("port", "22")
+    return f"{fields.get('user', '')}@{fields['hostname']}" + (f":{port}" if port != "22" else "")
+
+
+def known() -> dict[str, Host]:
+    """The computers that something is kept about.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    try:
+        values = json.loads(_file().read_text(encoding="utf-8"))
+        return {name: Host(**about) for name, about in values.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{_file()} is damaged: {error}.", "Delete it; you will be asked again.") from error
+
+
+def host(name: str) -> Host:
+    """What is kept about a computer.
+
+    Raises:
+        InputError: if the name cannot be used, or the file is damaged.
+    """
+    return known().get(checked(name)) or Host(name=name)
+
+
+def agree(name: str) -> Host:
+    """Keep that the user agreed that files are sent there."""
+    return _keep(replace(host(name), agreed=f"{address(name)} on {date.today().isoformat()}"))
+
+
+def withdraw(name: str) -> Host:
+    """Keep that the user agrees no longer."""
+    return _keep(replace(host(name), agreed=""))
+
+
+def start_by(name: str, command: str) -> Host:
+    """Keep how the program is started there."""
+    return _keep(replace(host(name), command=command))
+
+
+def question(name: str) -> str:
+    """What the user agrees to."""
+    return (
+        f"Scans, masks and weights will be sent over ssh to {name} ({address(name)}), kept there in a private temporary folder, "
+        "and deleted when the run ends. Only agree if these patients' data may go to that computer."
+    )
+
+
+def _file() -> Path:
+    return home() / "hosts.json"
+
+
+def _keep(host: Host) -> Host:
+    make_folder(home())
+    values = {name: asdict(one) for name, one in {**known(), host.name: host}.items()}
+    write_bytes(_file(), json.dumps(values, indent=1).encode())
+    return host

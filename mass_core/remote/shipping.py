@@ -1,0 +1,374 @@
+"""This computer's end: files that requests name are sent ahead of them, once each, and results are put where they belong."""
+
+import os
+import queue
+import re
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError
+from ..failures import as_mass_error
+from ..outputs import check_free, stem
+from ..worker import protocol
+from .parcels import Packing, Parcel
+from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces
+
+_KEPT_BYTES = 4 << 30
+"""Of files that no request under way needs and that stay on the other computer for the next one."""
+_PROGRESS_S = 0.1
+_RECEIVED = "receive"
+
+
+class _Order:
+    """A request under way."""
+
+    def __init__(self, message: Mapping[str, Any], packing: Packing) -> None:
+        self.id, self.method, self.packing = message["id"], message["method"], packing
+        self.places: dict[Path, str] = {}
+        """Of its files on the other computer."""
+        self.sent = self.stopped = self.arriving = False
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+        """Where its results wait until they are all there."""
+        self.inbox: Inbox | None = None
+        self.received, self.began = 0, time.monotonic()
+        """Bytes of the result that is arriving, and since when."""
+        self._told = 0.0
+
+    def due(self, fraction: float) -> bool:
+        """Whether it is time to tell how far a transfer is."""
+        now = time.monotonic()
+        if fraction < 1 and now - self._told < _PROGRESS_S:
+            return False
+        self._told = now
+        return True
+
+    def take(self, head: Mapping[str, Any], data: bytes) -> None:
+        """A piece of a result."""
+        result = self.packing.result
+        if result is None:
+            return
+        if self.folder is None or self.inbox is None:
+            result.path.parent.mkdir(parents=True, exist_ok=True)
+            self.folder = tempfile.TemporaryDirectory(prefix=".mass-", dir=result.path.parent, ignore_cleanup_errors=True)
+            self.inbox = Inbox(Path(self.folder.name))
+        self.arriving = True
+        self.inbox.take(head, data)
+        self.received = self.inbox.size
+
+    def deliver(self) -> None:
+        """Give the results their names, all of them or none.
+
+        Raises:
+            MassError: if one may not be written.
+        """
+        result = self.packing.result
+        if result is None or self.folder is None:
+            return
+        place = Path(self.folder.name)
+        found = {path: result.here(path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()}
+        inputs = [parcel.path for parcel in self.packing.parcels]
+        check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
+        for path, target in found.items():
+            os.replace(path, target)
+
+    def close(self) -> None:
+        """Remove what was not delivered."""
+        if self.inbox is not None:
+            self.inbox.close()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+    def here(self, value: Any, folder: str) -> Any:
+        """What the other computer tells, with the names files have here."""
+        if isinstance(value, dict):
+            return {name: self.here(one, folder) for name, one in value.items()}
+        if isinstance(value, list):
+            return [self.here(one, folder) for one in value]
+        return self._text(value, folder) if isinstance(value, str) else value
+
+    def _text(self, text: str, folder: str) -> str:
+        for there, path in self._names():
+            spelled = re.escape(there).replace("/", r"[\\/]")
+            text = re.sub(rf"(?:{re.escape(folder)}[\\/])?{spelled}", lambda _, path=path: path, text)  # type: ignore[misc]
+            if there.startswith("in/"):
+                text = text.replace(there.removeprefix("in/"), Path(path).name)
+        return text
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """Names of files there and here."""
+        for parcel in self.packing.parcels:
+            if parcel.path in self.places:
+                whole = parcel.alone or parcel.path.is_dir()
+                yield self.places[parcel.path], str(parcel.path if whole else parcel.path.parent)
+        if (result := self.packing.result) is not None:
+            yield result.place, str(result.path.parent / stem(result.path))
+
+
+class Shipping:
+    """Between a client and a worker on another computer.
+
+    Lines of the client and what the other computer says are handed in on one thread; `outgoing` is worked through on another.
+
+    Args:
+        host: name of the other computer.
+        may_send: whether the user agreed that files are sent there.
+        tell: gets a message for the client, on any thread.
+    """
+
+    def __init__(self, host: str, *, may_send: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+        self._host, self._may_send, self._tell = host, may_send, tell
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[Iterator[bytes] | None] = queue.SimpleQueue()
+        self._open: dict[int, _Order] = {}
+        self._over: set[int] = set()
+        self._digests: dict[tuple[Any, ...], str] = {}
+        self._there: OrderedDict[str, int] = OrderedDict()
+        self._lost: set[str] = set()
+        self._parts = Parts()
+        self._agreed = False
+        self._folder = ""
+        self.answered = False
+        """Whether the other end is one of ours."""
+        self.bytes_sent = 0
+        """Of all that went out."""
+
+    # From the client
+
+    def ask(self, line: bytes) -> None:
+        """A line of the client."""
+        message = protocol.from_line(line)
+        if message["method"] == "cancel":
+            if not self._cancelled(message["params"].get("id")):
+                self._queue.put(iter([line]))
+            return
+        try:
+            packing = Packing.of(message["params"], message["id"])
+        except (MassError, OSError) as error:
+            self._tell({"id": message["id"], "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+            return
+        order = self._open[message["id"]] = _Order(message, packing)
+        self._queue.put(self._sending(order))
+
+    def close(self) -> None:
+        """Nothing more comes from the client, and nobody waits for what is under way."""
+        with self._lock:
+            orders = list(self._open.values())
+            self._open.clear()
+            for order in orders:
+                order.stopped = True
+        for order in orders:
+            order.close()
+        self._queue.put(None)
+
+    def _cancelled(self, number: Any) -> bool:
+        """End a request whose files are on their way, here at once; false: the other computer has to be asked."""
+        with self._lock:
+            order = self._open.get(number)
+            if order is None or (order.sent and not order.arriving) or (order.sent and order.method in protocol.KEEPING):
+                return False
+            order.stopped = True
+            self._open.pop(number)
+        order.close()
+        self._tell({"id": number, "event": "cancelled"})
+        if order.sent:
+            self._over.add(number)
+        return not order.sent
+
+    # To the other computer
+
+    def outgoing(self) -> Iterator[bytes]:
+        """What is to be sent, as it comes up; a sign of life if that takes long."""
+        while True:
+            try:
+                waiting = self._queue.get(timeout=BEAT_S)
+            except queue.Empty:
+                yield b"\n"
+                continue
+            if waiting is None:
+                return
+            for data in waiting:
+                self.bytes_sent += len(data)
+                yield data
+
+    def _sending(self, order: _Order) -> Iterator[bytes]:
+        """The files of a request that are not there yet, then the request."""
+        try:
+            yield from self._files(order)
+            params = order.packing.renamed(order.places)
+        except Cancelled:
+            return
+        except (MassError, OSError) as error:
+            self._failed(order, error)
+            return
+        with self._lock:
+            if order.stopped:
+                return
+            order.sent = True
+        yield protocol.to_line({"id": order.id, "method": order.method, "params": params})
+        yield from self._make_room()
+
+    def _files(self, order: _Order) -> Iterator[bytes]:
+        """Frames of the files that are not there yet."""
+        missing: list[tuple[Parcel, str]] = []
+        for parcel in order.packing.parcels:
+            place = parcel.place(self._digest(parcel))
+            order.places[parcel.path] = parcel.named(place)
+            if place in self._there:
+                self._there.move_to_end(place)
+            elif place not in (known for _, known in missing):
+                missing.append((parcel, place))
+        if missing and not self._agreed:
+            self._agreed = self._may_send()
+            if not self._agreed:
+                raise not_agreed(self._host)
+        total, done, began = sum(parcel.size for parcel, _ in missing), 0, time.monotonic()
+        for parcel, place in missing:
+            if place in self._lost:
+                self._lost.discard(place)
+                yield frame("drop", name=place)
+            for data, size in self._parcel(order, parcel, place):
+                yield data
+                done += size
+                self._progress(order, "send", done, total, began)
+            if place not in self._lost:
+                self._there[place] = parcel.size
+
+    def _parcel(self, order: _Order, parcel: Parcel, place: str) -> Iterator[tuple[bytes, int]]:
+        """Frames of one parcel, and the bytes of files in each.
+
+        Raises:
+            Cancelled: if the request was; what had been sent is taken back first.
+            InputError: if the files change meanwhile.
+        """
+        before = parcel.state()
+        for file, name in parcel.names(place):
+            done = 0
+            for data, position in pieces(file, name):
+                if order.stopped:
+                    yield frame("drop", name=place), 0
+                    raise Cancelled
+                if place in self._lost:  # told in answer to the request
+                    return
+                yield data, position - done
+                done = position
+        if parcel.state() != before:
+            yield frame("drop", name=place), 0
+            raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
+
+    def _digest(self, parcel: Parcel) -> str:
+        state = parcel.state()
+        if state not in self._digests:
+            self._digests[state] = parcel.digest()
+        return self._digests[state]
+
+    def _make_room(self) -> Iterator[bytes]:
+        """Forget there what was needed longest ago, if it is too much."""
+        with self._lock:
+            used = {"/".join(place.split("/")[:2]) for order in self._open.values() for place in order.places.values()}
+            idle = [place for place in self._there if place not in used]
+            size = sum(self._there[place] for place in idle)
+            for place in idle:
+                if size <= _KEPT_BYTES:
+                    return
+                size -= self._there.pop(place)
+                yield frame("drop", name=place)
+
+    def _progress(self, order: _Order, stage: str, done: int, total: int, began: float) -> None:
+        fraction = done / total if total else 1.0
+        if order.due(fraction):
+            left = (time.monotonic() - began) / done * (total - done) if done else None
+            self._tell({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})
+
+    def _failed(self, order: _Order, error: Exception) -> None:
+        with self._lock:
+            if self._open.pop(order.id, None) is None:
+                return
+        order.close()
+        if order.sent:
+            self._over.add(order.id)
+        self._tell({"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+
+    # From the other computer
+
+    def heard(self, data: bytes) -> Iterator[bytes]:
+        """Bytes of the other computer; returns lines for the client."""
+        for part in self._parts.feed(data):
+            if isinstance(part, bytes):
+                yield from self._line(part)
+            else:
+                self._frame(part)
+
+    def _frame(self, part: Frame) -> None:
+        head, data = part
+        if head["kind"] == "here":
+            self.answered = head.get("stream") == VERSION
+            self._folder = str(head.get("folder", ""))
+        elif head["kind"] == "lost":
+            place = "/".join(str(head["name"]).split("/")[:2])
+            self._lost.add(place)
+            self._there.pop(place, None)
+        elif head["kind"] == "file" and (order := self._open.get(head.get("id", -1))) is not None:
+            try:
+                order.take(head, data)
+            except OSError as error:
+                self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
+                self._failed(order, error)
+                return
+            self._progress(order, _RECEIVED, order.received, head["size"], order.began)
+
+    def _line(self, line: bytes) -> Iterator[bytes]:
+        """A line of the worker, for the client."""
+        try:
+            message = protocol.from_line(line)
+        except InputError:
+            yield line + b"\n"
+            return
+        number, last = message.get("id"), message.get("event") in protocol.LAST
+        if number in self._over:
+            if last:
+                self._over.discard(number)
+            return
+        order = self._open.get(number) if isinstance(number, int) else None
+        if order is not None:
+            message = self._told(order, order.here(message, self._folder))
+            if last:
+                with self._lock:
+                    self._open.pop(order.id, None)
+                order.close()
+        yield protocol.to_line(message)
+
+    def _told(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
+        """What is told of a request: its results are put where they belong, failures of the other computer name it."""
+        try:
+            if message["event"] == "done":
+                order.deliver()
+                if order.method == "hello":
+                    self._check(message["result"])
+                    message["result"]["host"] = self._host
+            elif message["event"] == "failed" and isinstance(error := protocol.error_of(message), (DeviceError, OutputError)):
+                message["message"] = f"On {self._host}: {error.message}"
+        except (MassError, OSError) as error:
+            return {"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)}
+        return message
+
+    def _check(self, worker: Mapping[str, Any]) -> None:
+        """Refuse a worker of another version."""
+        theirs = worker.get("mass_version")
+        if theirs != __version__ or not self.answered:
+            raise InputError(
+                f"On {self._host} mass {theirs} is installed, on this computer mass {__version__}.", "Install the same version on both."
+            )
+
+
+def not_agreed(host: str) -> InputError:
+    """Nobody has agreed that files are sent there."""
+    return InputError(
+        f"Scans would leave this computer for {host}, and nobody has agreed to that yet.",
+        f"If these patients' data may go there, add --agree once, or run: mass remote {host} --agree",
+    )

@@ -1,0 +1,120 @@
+"""A worker on another computer, started by ssh: no port is opened there, and no password is ever asked for."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import MassError
+from ..worker import protocol
+from ..worker.transport import SubprocessTransport
+from . import hosts
+from .reasons import why
+from .shipping import Shipping
+
+_CONNECT_S = 15
+"""How long the other computer may take to answer."""
+_OPTIONS = {
+    "BatchMode": "yes",
+    "ServerAliveInterval": "15",
+    "ServerAliveCountMax": "3",
+    # What a user's configuration may ask for in a terminal, and nothing here needs.
+    "RequestTTY": "no",
+    "RemoteCommand": "none",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+}
+_TAIL = 20
+
+
+class SshTransport:
+    """A worker on another computer (`client.Transport`). Files that requests name travel there and back; the requests stay the same.
+
+    Nothing is sent but to computers for which the user agreed: `mass remote HOST --agree`.
+
+    Args:
+        name: what stands behind ssh in a terminal.
+        command: that starts `mass` there; None: what is kept about that computer, else mass.
+        connect_s: how long it may take to answer.
+
+    Raises:
+        InputError: if the name cannot be used.
+    """
+
+    def __init__(self, name: str, *, command: str | None = None, connect_s: int = _CONNECT_S) -> None:
+        self.host = hosts.host(name)
+        self._command = f"{command or self.host.command} worker --remote"
+        self._connect_s = connect_s
+        self._inner: SubprocessTransport | None = None
+        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._words = protocol.Lines()
+        self.reason: MassError | None = None
+        """Why the worker is no more; None: it runs, or was ended from here."""
+        self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(), tell=self._tell)
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the ssh process; None: not started."""
+        return None if self._inner is None else self._inner.pid
+
+    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+        """See `client.Transport`."""
+        options = [word for name, value in {**_OPTIONS, "ConnectTimeout": self._connect_s}.items() for word in ("-o", f"{name}={value}")]
+        inner = SubprocessTransport([*hosts.ssh(), "-T", *options, "--", self.host.name, self._command])
+        self._received = received
+
+        def heard(data: bytes) -> None:
+            for line in self.shipping.heard(data):
+                received(line)
+
+        def said(text: str) -> None:
+            for line in self._words.feed(text.encode("utf-8", "surrogatepass")):
+                self._tail.append(line.decode("utf-8", "replace"))
+            told(text)
+
+        def over(code: int) -> None:
+            tail = "\n".join([*self._tail, self._words.rest().decode("utf-8", "replace")])
+            self.reason = why(self.host.name, code, tail, answered=self.shipping.answered, command=self._command)
+            self.shipping.close()
+            ended(code)
+
+        inner.start(heard, said, over)
+        self._inner = inner
+        threading.Thread(target=self._send, args=(inner,), daemon=True).start()
+
+    def write(self, data: bytes) -> None:
+        """See `client.Transport`."""
+        self.shipping.ask(data)
+
+    def close_input(self) -> None:
+        """See `client.Transport`."""
+        self.shipping.close()
+
+    def kill(self) -> None:
+        """See `client.Transport`; the other computer notices that the line is gone."""
+        self.shipping.close()
+        if self._inner is not None:
+            self._inner.kill()
+
+    def running(self) -> bool:
+        """See `client.Transport`."""
+        return self._inner is not None and self._inner.running()
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Hand on what has come; wait up to `timeout_s` for the first."""
+        if self._inner is not None:
+            self._inner.pump(timeout_s)
+
+    def _send(self, inner: SubprocessTransport) -> None:
+        """Write what is to be sent, on a thread of its own: a slow line holds up nobody."""
+        for data in self.shipping.outgoing():
+            inner.write(data)
+        inner.close_input()
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """A message from here for the client, as if it came from there."""
+        line = protocol.to_line(message)
+        if self._inner is not None:
+            self._inner.post(lambda: self._received(line))

@@ -1,0 +1,58 @@
+"""Finetuning on another computer (--on): the scans go there over ssh, the weights come back."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mass_core.cli.elsewhere import client
+from mass_core.console import Output
+from mass_core.errors import Cancelled, InputError, MassError
+from mass_core.outputs import check_free, folders_ready
+from mass_core.worker.client import Reply
+from mass_core.worker.finetuning import inputs
+from mass_core.worker.requests import Finetune
+
+from ..runs.stopping import Signals
+
+_BEST = "best.safetensors"
+
+
+def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
+    """Have an order done; Ctrl-C stops it, and the best weights so far come back.
+
+    Args:
+        order: as for a run here. Of its folder there will be the best weights only.
+        arguments: say where, and perhaps that scans may be sent there.
+        output: hears how far it is.
+
+    Returns:
+        What is told about the run (docs/formats.md).
+
+    Raises:
+        MassError: if it cannot be done.
+        Cancelled: if it was stopped before there was anything to keep.
+    """
+    assert order.folder is not None
+    if arguments.resume:
+        raise InputError("A run on another computer leaves nothing there to go on from.", "Leave out --resume, or --on.")
+    target = Path(order.output or Path(order.folder) / _BEST)
+    check_free([target], overwrite=order.overwrite, inputs=inputs(order))
+    arguments.terminal = output
+    with folders_ready([target]), client(arguments) as there, Signals() as signals:
+        replies: list[Reply] = []
+        errors: list[MassError] = []
+        params = {**asdict(order), "folder": None, "output": str(target)}
+        call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
+        while call.state == "waiting":
+            there.pump()
+            if signals.asked:
+                call.cancel()
+    if errors:
+        raise errors[0]
+    if not replies:
+        raise Cancelled
+    result: dict[str, Any] = replies[0]["result"]
+    for warning in result["warnings"]:
+        output.warn(warning)
+    return result
