@@ -67,12 +67,16 @@ def devices() -> list[dict[str, Any]]:
 def choose_device(name: str = "auto") -> "torch.device":
     """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto takes the fastest there is.
 
+    Under torchrun auto takes one CUDA device for each process, by turns if there are fewer.
+
     Raises:
         DeviceError: if it is absent.
     """
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto" and cuda and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:

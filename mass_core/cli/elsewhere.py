@@ -14,6 +14,7 @@ from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
 from .batch import Batch
 from .options import as_request
 from .remote import check_agreed
+from .shards import Share, shard_of
 
 if TYPE_CHECKING:
     from ..worker.transport import LocalClient
@@ -47,22 +48,24 @@ def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     check_order(_segment(arguments, str(arguments.target[0]), ""))
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
-    files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
+    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
+    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     used = inputs(_segment(arguments, str(arguments.target[0]), ""))
     check_free(files, overwrite=arguments.overwrite, inputs=[*used, *arguments.target])
-    with folders_ready(files), client(arguments) as there:
+    with folders_ready([*files, share.table]), client(arguments) as there:
         batch, broken = Batch(arguments.terminal, len(jobs)), 0
-        for job in jobs:
+        for job in share.left:
             before = broken
-            with batch.target(job.target):
+            with batch.target(job.target), share.noting(job) as note:
                 try:
-                    _one(there, arguments, job)
+                    note(_one(there, arguments, job))
                 except HostError:
                     broken += 1
                     raise
             broken = broken if broken > before else 0
             if broken == _ENOUGH:
                 raise _given_up(arguments.on)
+        share.close(arguments.terminal)
     return batch.exit_status
 
 
@@ -142,13 +145,15 @@ def _segment(arguments: argparse.Namespace, target: str, output: str) -> Segment
     return as_request(Segment, arguments, target=target, output=output)
 
 
-def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> None:
-    """Have a target segmented, draw it, tell."""
+def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> list[dict[str, Any]]:
+    """Have a target segmented, draw it, tell; returns its labels."""
     began = time.monotonic()
     reply = _ask(there, arguments, "segment", _segment(arguments, str(job.target), str(job.output)))
     if job.picture is not None:
         _draw(job, arguments.frame, reply["result"])
     _tell(arguments, job, reply["result"], reply, began)
+    labels: list[dict[str, Any]] = reply["result"]["labels"]
+    return labels
 
 
 def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:

@@ -2,11 +2,14 @@
 
 import argparse
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Triple
+from ..errors import MassError
 from ..jobs.checks import inputs
 from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
@@ -14,6 +17,7 @@ from ..worker.requests import Features
 from .batch import Batch
 from .options import add_preparation, add_weights, as_request, begin
 from .remote import add_on
+from .shards import Share, add_shard, shard_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from ..inference.features import Basis, Painting, View
     from ..inference.segmenter import Segmenter
     from ..volumes.volume import Volume
+
+
+_COMMON = 8
+"""Where a run is shared by several processes: of all its targets so many, the first, make the colours, the same in every share."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    add_shard(parser)
     add_on(parser, "features")
     parser.set_defaults(run=run)
 
@@ -47,25 +56,41 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at every target, in colours common to all."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
-    files = [path for job in jobs for path in (job.output, job.picture) if path is not None]
+    shard = shard_of(arguments)
+    share = Share(shard, jobs, overwrite=arguments.overwrite)
+    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    with folders_ready(files):
-        from ..inference.features import Basis
-
-        session, run = begin(request, arguments.terminal)
-        segmenter = session.segmenter(request, run)
-        targets, batch = _Targets(arguments, segmenter), Batch(arguments.terminal, len(jobs))
-        samples = {}
-        for job in jobs:
-            with batch.target(job.target):
-                samples[job] = targets.sample(job)
-        if samples:
-            basis = Basis.of(list(samples.values()))
-            for job in samples:
-                with batch.target(job.target):
-                    targets.paint(job, basis)
+    batch = Batch(arguments.terminal, len(jobs))
+    with folders_ready([*files, share.table]):
+        if share.left:  # no network is loaded for nothing
+            _paint(arguments, request, share, jobs[:_COMMON] if shard.asked else share.left, batch)
+        share.close(arguments.terminal)
     return batch.exit_status
+
+
+def _paint(arguments: argparse.Namespace, request: Features, share: Share, common: Sequence[Job], batch: Batch) -> None:
+    """Paint the targets of a share, in the colours of some of the run's."""
+    from ..inference.features import Basis
+
+    session, run = begin(request, arguments.terminal)
+    targets = _Targets(arguments, session.segmenter(request, run))
+    samples, painted = [], list(share.left)
+    for job in common:
+        if job in share.left:
+            painted.remove(job)
+            with batch.target(job.target), share.noting(job, begun=True):
+                samples.append(targets.sample(job))
+                painted.append(job)
+        else:
+            with suppress(MassError):  # its own share tells
+                samples.append(targets.sample(job))
+    if not samples:
+        return
+    basis = Basis.of(samples)
+    for job in painted:
+        with batch.target(job.target), share.noting(job):
+            targets.paint(job, basis)
 
 
 class _Targets:

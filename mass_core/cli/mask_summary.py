@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import csv
-import io
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.scan_files import Scan
 from ..errors import MassError, OutputError
 from ..failures import as_mass_error
-from ..files import write_bytes
+from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:
     from ..masks.mask_set import MaskSet
@@ -40,13 +38,13 @@ class Summary:
 
     Args:
         arguments: of `mass masks`.
-        part: behind the files' names, so that parts of the work do not overwrite each other's.
+        shard: of the scans; its tables have names of their own, and once all are there those of all are written.
     """
 
-    def __init__(self, arguments: argparse.Namespace, part: str = "") -> None:
+    def __init__(self, arguments: argparse.Namespace, shard: Shard) -> None:
         self._output = Path(arguments.output)
         self._same_grid: bool = arguments.same_grid
-        self._part = part
+        self._shard, self._part = shard, shard.suffix
         self._picture, self._compare = arguments.picture, arguments.compare
         self._terminal = arguments.terminal
         self._rows: dict[str, dict[str, Any]] = {}
@@ -117,6 +115,8 @@ class Summary:
                 self._write()
             raise
         self._write()
+        for table in ("summary", *(["labels"] if self._compare is not None else [])):
+            merge_tables(self._output, table, self._shard)
 
     @property
     def empty(self) -> list[str]:
@@ -183,10 +183,10 @@ class Summary:
     def _write(self) -> None:
         columns = ["case", "file", "status", "reason", "masks", "seconds", *_quantile_columns()]
         columns += ["labels", *_SCORES] if self._compare is not None else []
-        _write_table(self._output / f"summary{self._part}.csv", columns, [self._rows[name] for name in sorted(self._rows)])
+        write_table(self._output / f"summary{self._part}.csv", columns, [self._rows[name] for name in sorted(self._rows)])
         if self._compare is not None:
             rows = [{"case": name, **vars(score)} for name in sorted(self._scores) for score in self._scores[name]]
-            _write_table(self._output / f"labels{self._part}.csv", ["case", "label", "ml", "overlapping", *_SCORES], rows)
+            write_table(self._output / f"labels{self._part}.csv", ["case", "label", "ml", "overlapping", *_SCORES], rows)
 
     def _file(self, scan: Scan, ending: str) -> Path:
         return self._output / f"{scan.name}{ending}"
@@ -223,13 +223,3 @@ def _quantile_columns() -> list[str]:
     from ..masks.statistics import QUANTILES
 
     return [f"ml_p{100 * share:.0f}" for share in QUANTILES]
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file; what a row does not know stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items() if value is not None})
-    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))

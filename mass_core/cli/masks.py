@@ -15,6 +15,7 @@ from ..outputs import check_no_input, folders_ready
 from .mask_summary import Summary, add_summary, named
 from .options import DEVICES, add_same_grid
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
+from .shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..masks.generator import Maker
@@ -64,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
         metavar=("X", "Y", "Z"),
         help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubes where voxels are flat or too many)",
     )
-    parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on (default: by rank under torchrun)")
+    add_shard(parser)
     parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
     add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
     parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks of a scan (default: 1500)")
@@ -98,14 +99,14 @@ def _add_sam2(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the masks of every scan."""
-    number, count = _part(arguments.shard)
-    scans = given_scans(arguments)[number - 1 :: count]
+    shard = shard_of(arguments)
+    scans = list(shard.of(given_scans(arguments)))
     if arguments.grid and min(arguments.grid) <= 0:
         raise InputError(f"The spacing is {arguments.grid} mm.", "All three must be above zero.")
     for folder in (arguments.labels, arguments.compare):
         if folder is not None and not folder.is_dir():
             raise InputError(f"There is no folder {folder}.", "Check the spelling.")
-    summary = Summary(arguments, f"_{number}of{count}" if count > 1 else "")
+    summary = Summary(arguments, shard)
 
     def is_done(scan: Scan) -> bool:
         return not arguments.overwrite and os.path.exists(_file(scan, arguments))
@@ -167,16 +168,6 @@ def _file(scan: Scan, arguments: argparse.Namespace) -> Path:
     from ..masks.mask_set import SUFFIX
 
     return Path(arguments.output) / f"{scan.name}{SUFFIX}"
-
-
-def _part(shard: str | None) -> tuple[int, int]:
-    """The part of the scans that this process works on, from 1 on, and how many parts there are; the same in every run."""
-    if shard is None:
-        return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
-    first, slash, count = shard.partition("/")
-    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise InputError(f"The shard is {shard!r}.", "Give I/N with I from 1 to N, such as 1/8 to 8/8.")
-    return int(first), int(count)
 
 
 def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None:
@@ -288,10 +279,7 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
         raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "docs/masks.md tells how to install it.") from error
-    device = arguments.device
-    if device == "auto" and "LOCAL_RANK" in os.environ:
-        device = _device_of_rank(int(os.environ["LOCAL_RANK"]))
-    network = load_sam2(arguments.weights, device, arguments.precision, arguments.fill_holes)
+    network = load_sam2(arguments.weights, arguments.device, arguments.precision, arguments.fill_holes)
     if arguments.compile:
         network.compile()
     return network
@@ -305,10 +293,3 @@ def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
             f"{seconds / 60:.1f} min. Following them through the volume comes on top. --crop-layers 0 and fewer --points-per-side are "
             "faster, --method slic needs no GPU."
         )
-
-
-def _device_of_rank(rank: int) -> str:
-    """Under torchrun: one CUDA device for each process, by turns if there are fewer."""
-    import torch
-
-    return f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
@@ -15,6 +15,10 @@ from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
 from .options import add_same_grid
 from .scans import add_scans, given_scans, scan_recipe, work_through
+from .shards import add_shard, shard_of
+
+if TYPE_CHECKING:
+    from ..data.dataset import Dataset
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,6 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--masks", type=Path, metavar="DIR", help="what mass masks wrote")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
     add_same_grid(parser)
+    add_shard(parser)
     parser.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     parser.add_argument(
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
@@ -85,9 +90,9 @@ class _Plan:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare every scan and write the dataset."""
-    from ..data.dataset import Dataset, finished_case
+    from ..data.dataset import finished_case
 
-    scans = given_scans(arguments)
+    scans, shard = given_scans(arguments), shard_of(arguments)
     splits, names = given_splits(arguments.split)
     if splits:
         scans = listed(scans, splits, arguments)
@@ -100,7 +105,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
     with folders_ready([plan.folder / "dataset.json"]):
-        outcome = work_through(scans, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
+        own = shard.of(scans)
+        outcome = work_through(own, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
+        dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
+    if shard.count > 1 and len(dataset.cases) < len(scans):
+        arguments.terminal.tell(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
+    elif empty := [split for split, members in dataset.splits.items() if not members]:
+        told = " and ".join(empty)
+        arguments.terminal.warn(f"No scan is in the split {told}: see --shares and --split. Validation takes val, evaluation takes test.")
+    outcome.tell(arguments.terminal, plan.folder)
+    return outcome.exit_code
+
+
+def _listed(
+    arguments: argparse.Namespace,
+    plan: _Plan,
+    scans: Sequence[Scan],
+    splits: Mapping[str, Sequence[str]],
+    names: Mapping[int, str],
+) -> "Dataset":
+    """The dataset of all scans that are finished, by whichever shard of the work, written to its folder."""
+    from ..data.dataset import Dataset, finished_case
+
+    while True:
         cases = [case for scan in scans if (case := finished_case(plan.folder, scan.name, plan.settings(scan))) is not None]
         present = {case.name for case in cases}
         dataset = Dataset(
@@ -108,16 +135,14 @@ def run(arguments: argparse.Namespace) -> int:
             name=arguments.name or plan.folder.resolve().name,
             cases=tuple(cases),
             splits={split: tuple(name for name in members if name in present) for split, members in splits.items()},
-            label_names=names or _names_of_kind(scans, arguments.labels),
+            label_names=dict(names),
             recipe=to_dict(plan.recipe),
             seed=arguments.seed if arguments.split is None else None,
         )
         dataset.write()
-    if empty := [split for split, members in dataset.splits.items() if not members]:
-        told = " and ".join(empty)
-        arguments.terminal.warn(f"No scan is in the split {told}: see --shares and --split. Validation takes val, evaluation takes test.")
-    outcome.tell(arguments.terminal, plan.folder)
-    return outcome.exit_code
+        # Another shard may have ended meanwhile and written a longer list, over which this one was written.
+        if all(scan.name in present or finished_case(plan.folder, scan.name, plan.settings(scan)) is None for scan in scans):
+            return dataset
 
 
 def _written(folder: Path, scans: Sequence[Scan]) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Output
+from ..errors import InputError
 from ..jobs.checks import check_order, inputs
 from ..outputs import Job, amount, check_free, folders_ready, plan
 from ..worker.requests import Segment
@@ -13,6 +14,7 @@ from .batch import Batch
 from .options import add_decision, add_preparation, add_references, add_weights, as_request, begin
 from .remote import add_on
 from .result_table import ResultTable
+from .shards import Share, add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..jobs.segment import Segmented
@@ -43,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)
+    add_shard(parser)
     add_on(parser, "segment")
     parser.set_defaults(run=run)
 
@@ -59,22 +62,30 @@ def run(arguments: argparse.Namespace) -> int:
     request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_order(request)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
+    shard = shard_of(arguments)
+    if arguments.table is not None and shard.count > 1:
+        raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
+    share = Share(shard, jobs, overwrite=arguments.overwrite)
     table = ResultTable(arguments.table)
-    files = [path for path in (*(path for job in jobs for path in (job.output, job.picture)), arguments.table) if path is not None]
+    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
+    files += [arguments.table] if arguments.table is not None else []
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    with folders_ready(files):
+    with folders_ready([*files, share.table]):
         from ..jobs.segment import segment, tools_for
 
-        session, run = begin(request, arguments.terminal)
-        tools = tools_for(request, session, run, jobs)
         batch = Batch(arguments.terminal, len(jobs))
-        for job in jobs:
-            with batch.target(job.target):
+        if share.left:  # no network is loaded for nothing
+            session, run = begin(request, arguments.terminal)
+            tools = tools_for(request, session, run, share.left)
+        for job in share.left:
+            with batch.target(job.target), share.noting(job) as note:
                 began = time.monotonic()
                 made = segment(request, session, run, tools, job)
+                note(made.labels("value", "name"))
                 table.add(_tell(arguments.terminal, job, made, time.monotonic() - began), tools.task)
             if job.target in batch.failures:
                 table.add_failure(job.target, batch.failures[job.target])
+        share.close(arguments.terminal)
         return batch.exit_status
 
 

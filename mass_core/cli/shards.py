@@ -1,0 +1,191 @@
+"""--shard I/N: the share of a run's scans that one of several processes works on, and one table of all of them."""
+
+import argparse
+import csv
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..console import Output
+from ..errors import InputError, MassError
+from ..failures import as_mass_error
+from ..files import write_bytes
+from ..outputs import Job
+
+Item = TypeVar("Item")
+
+_COLUMNS = ("case", "target", "output", "status", "reason", "seconds", "label", "name", "ml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One of several equal shares of a run, counted from 1; the same in every run."""
+
+    number: int = 1
+    count: int = 1
+    asked: bool = False
+    """Whether shares were asked for at all."""
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every N-th, from the I-th on: shares are disjoint, together complete, and of like size."""
+        return items[self.number - 1 :: self.count]
+
+    def block(self, items: Sequence[Item]) -> Sequence[Item]:
+        """The I-th of N runs of neighbours."""
+        return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
+
+    @property
+    def suffix(self) -> str:
+        """Behind names of files that every share writes one of."""
+        return f"_{self.number}of{self.count}" if self.count > 1 else ""
+
+
+def add_shard(parser: argparse.ArgumentParser) -> None:
+    """--shard: one of several processes that share the work."""
+    parser.add_argument("--shard", metavar="I/N", help="only every N-th scan, from the I-th on (default: by rank under torchrun)")
+
+
+def shard_of(arguments: argparse.Namespace) -> Shard:
+    """The share of this process: as the command line says, else by its rank under torchrun.
+
+    Raises:
+        InputError: if there is no such share.
+    """
+    text: str | None = arguments.shard
+    if text is None:
+        number, count = int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
+        return Shard(number=number, count=count, asked=count > 1)
+    first, slash, count_text = text.partition("/")
+    if not (slash and first.isdecimal() and count_text.isdecimal() and 1 <= int(first) <= int(count_text)):
+        raise InputError(f"The shard is {text!r}.", "Give I/N with I from 1 to N, such as 1/8 to 8/8.")
+    return Shard(number=int(first), count=int(count_text), asked=True)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file; what a row does not know stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items() if value is not None})
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def merge_tables(folder: Path, name: str, shard: Shard) -> Path | None:
+    """One table of those of all shares, sorted by its first column, once all are there.
+
+    Args:
+        folder: of the tables `<name>_<I>of<N>.csv`.
+        name: of the table of all.
+        shard: any of the shares.
+
+    Returns:
+        The table `<name>.csv`; None: some are missing yet, or there is only one share, whose table it is.
+    """
+    parts = [folder / f"{name}_{number}of{shard.count}.csv" for number in range(1, shard.count + 1)]
+    if shard.count == 1 or not all(part.is_file() for part in parts):
+        return None
+    columns: dict[str, None] = {}
+    rows: list[dict[str, str]] = []
+    for part in parts:
+        with part.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns |= dict.fromkeys(reader.fieldnames or ())
+            rows += reader
+    first = next(iter(columns), "")
+    write_table(folder / f"{name}.csv", list(columns), sorted(rows, key=lambda row: row.get(first) or ""))
+    return folder / f"{name}.csv"
+
+
+class Share:
+    """The targets of one process, and a table of what became of them. Where shares were asked for, results that exist are kept.
+
+    Args:
+        shard: which.
+        jobs: all targets of the run.
+        overwrite: make results anew.
+    """
+
+    def __init__(self, shard: Shard, jobs: Sequence[Job], *, overwrite: bool) -> None:
+        self._shard, self._own = shard, shard.of(jobs)
+        kept = shard.asked and not overwrite
+        self.left = [job for job in self._own if not (kept and job.output.exists())]
+        """The targets to work on."""
+        self._folder = jobs[0].output.parent
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        before = self._earlier() if kept else {}
+        for job in self._own:
+            if job not in self.left:
+                self._rows[job.stem] = before.get(job.stem) or [self._row(job, status="present")]
+
+    @contextmanager
+    def noting(self, job: Job, *, begun: bool = False) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+        """Work on a target: its row tells how it ended; what is yielded takes its labels (`value`, `name`, `ml`).
+
+        Args:
+            job: the target.
+            begun: more is to be done for it, so that only a failure is an end.
+        """
+        began = time.monotonic()
+        labels: list[Mapping[str, Any]] = []
+        try:
+            yield labels.extend
+        except (MassError, RuntimeError, MemoryError, OSError) as error:
+            known = as_mass_error(error)
+            self._note(job, [self._row(job, status="failed", reason=known.message if known else str(error))])
+            raise
+        if begun:
+            return
+        row = self._row(job, status="done", seconds=round(time.monotonic() - began, 2))
+        self._note(job, [{**row, "label": x["value"], "name": x["name"], "ml": x["ml"]} for x in labels] or [row])
+
+    def close(self, terminal: Output) -> None:
+        """Write the table, that of all shares if this was the last one, and tell."""
+        if not self._shard.asked:
+            return
+        self._write()
+        merged = merge_tables(self._folder, "summary", self._shard)
+        count = {status: sum(rows[0]["status"] == status for rows in self._rows.values()) for status in ("done", "failed")}
+        count["present"] = len(self._own) - len(self.left)
+        text = f"{self._folder}: {count['done']} made, {count['present']} there before, {count['failed']} failed"
+        table = merged or self.table
+        terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
+
+    @property
+    def table(self) -> Path:
+        """Where the table of these targets is written."""
+        return self._folder / f"summary{self._shard.suffix}.csv"
+
+    def _row(self, job: Job, **values: Any) -> dict[str, Any]:
+        return {"case": job.stem, "target": str(job.target), "output": str(job.output), **values}
+
+    def _note(self, job: Job, rows: list[dict[str, Any]]) -> None:
+        self._rows[job.stem] = rows
+        if self._shard.asked:
+            self._write()  # now, for the process may be stopped
+
+    def _write(self) -> None:
+        write_table(self.table, _COLUMNS, [row for case in sorted(self._rows) for row in self._rows[case]])
+
+    def _earlier(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of results that an earlier run made, by case."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for table in (self._folder / "summary.csv", self.table):
+            if table.is_file():
+                found |= _rows_of(table)
+        return found
+
+
+def _rows_of(table: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a table whose targets were done, by case."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row.get("status") in ("done", "present"):
+                found.setdefault(row["case"], []).append({**row, "status": "present"})
+    return found
