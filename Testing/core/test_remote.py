@@ -415,13 +415,14 @@ def test_the_progress_of_the_transfer(fresh: Callable[..., Recorder], files: Fil
 
 
 def test_no_room_there(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    one = fresh(command=f"ulimit -f 16000; {server.command}")
-    large = noise(files.folder / "large.nrrd", 220)
+    one = fresh(command=f"ulimit -f 4000; {server.command}")
+    large = noise(files.folder / "large.nrrd", 160)
+    order = files.segment(weights="small")
     with pytest.raises(OutputError, match=rf"On {HERE}: A file could not be kept in .*\n.*TMPDIR"):
-        one.ask("segment", files.segment(target=str(large)))
-    assert one.ask("segment", files.segment())["result"]["labels"], "a smaller one goes on"
+        one.ask("segment", {**order, "target": str(large)})
+    assert one.ask("segment", order)["result"]["labels"], "a smaller one goes on"
     with pytest.raises(OutputError, match="could not be kept"):
-        one.ask("segment", files.segment("b.nrrd", target=str(large)))
+        one.ask("segment", {**order, "target": str(large), "overwrite": True})
 
 
 def test_no_room_here_for_the_result(fresh: Callable[..., Recorder], files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

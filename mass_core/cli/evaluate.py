@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
 from . import self_reference
 from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
+from .shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -55,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
     parser.add_argument("--self-reference", action="store_true", help="only: each scan with itself, turned and changed, as its reference")
+    add_shard(parser, "of the scans in all draws, a block of neighbours")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
     tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")
@@ -70,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.opening import open_dataset
     from ..evaluation.results_folder import RESULTS, SETTINGS
 
+    shard = shard_of(arguments)
     epochs = 1 if arguments.epochs is None else arguments.epochs
     if min([*arguments.shots, arguments.repeats, epochs]) < 1:
         raise InputError(
@@ -84,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     labels = tuple(arguments.labels or sorted(dataset.label_names))
     if not labels:
         raise InputError(f"{arguments.dataset} names no labels.", "Say which with --labels N...")
+    if arguments.self_reference and shard.asked:
+        raise InputError("--self-reference is the work of one process.", "Leave out --shard, or torchrun.")
     if arguments.self_reference:
         return self_reference.run(arguments, dataset, cases, labels)
     if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
@@ -92,8 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     with folders_ready([arguments.output / "scores.csv"]):
         bench = _Bench(arguments, dataset, labels)
         bench.work(cases)
-        bench.draw_worst()
-        _tell(arguments, dataset, bench)
+        if bench.is_whole(cases):
+            bench.draw_worst()
+            _tell(arguments, dataset, bench)
     return 0
 
 
@@ -161,19 +167,25 @@ class _Bench:
             settings=tuple(arguments.set),
         )
         self.folder: EvaluationFolder = EvaluationFolder(
-            arguments.output, _settings(arguments, self._segmenter(model), dataset, labels), overwrite=arguments.overwrite
+            arguments.output,
+            _settings(arguments, self._segmenter(model), dataset, labels),
+            overwrite=arguments.overwrite,
+            part=shard_of(arguments).suffix,
         )
         self.trials: Trials = Trials(conditions, arguments.output / "models", arguments.terminal.progress)
 
     def work(self, cases: Sequence[str]) -> None:
-        """Judge all scans in all trials, those left out that were judged before."""
+        """Judge all scans of this process's share in all trials, those left out that were judged before."""
         from ..evaluation.scoring import judge, scan
         from ..progress import Steps
 
+        # Neighbours share a trial: what it takes to be made ready, training perhaps, is the work of few processes.
+        share = shard_of(self._arguments).block([(job, name) for job in self.jobs for name in cases])
         steps, done = Steps(self._arguments.terminal.progress), 0
         for job in self.jobs:
-            left = [name for name in cases if not self.folder.has(job.trial, name)]
-            done += len(cases) - len(left)
+            own = [name for one, name in share if one is job]
+            left = [name for name in own if not self.folder.has(job.trial, name)]
+            done += len(own) - len(left)
             if not left:
                 continue
             segment = self.trials.ready(job.trial, job.scans)
@@ -182,7 +194,18 @@ class _Bench:
                 found = segment(image)
                 self.folder.add(judge(job.trial, name, self._labels, truth, found.array, found.warnings))
                 done += 1
-                steps.at("evaluate", done, len(self.jobs) * len(cases))
+                steps.at("evaluate", done, len(share))
+
+    def is_whole(self, cases: Sequence[str]) -> bool:
+        """Whether all scans are judged in all trials, by this process and others; else says how many."""
+        self.folder.refresh()
+        judged = sum(self.folder.has(job.trial, name) for job in self.jobs for name in cases)
+        wanted = len(self.jobs) * len(cases)
+        if judged == wanted:
+            self.folder.write_whole()
+        else:
+            self._arguments.terminal.tell(f"{judged} of {wanted} results are there; the last shard to end writes the tables.")
+        return judged == wanted
 
     def draw_worst(self) -> None:
         """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""

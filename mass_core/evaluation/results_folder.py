@@ -13,7 +13,9 @@ from .tables import as_csv, scores_of
 
 RESULTS = ("scores.csv", "summary.csv", "summary.json", "summary.md")
 SETTINGS = "settings.json"
-_MADE = ("models/*draw*.json", "models/*draw*.masstask", "models/*draw*.safetensors", "worst*.png")
+_PARTS = "scores_*of*.csv"
+"""Tables of processes that share the work."""
+_MADE = (_PARTS, "models/*draw*.json", "models/*draw*.masstask", "models/*draw*.safetensors", "worst*.png")
 
 
 class EvaluationFolder:
@@ -23,14 +25,15 @@ class EvaluationFolder:
         folder: exists.
         settings: what the results depend on, by name; a repetition may name others besides.
         overwrite: begin anew where there are results of other settings.
+        part: behind the name of the table of scores, where several processes share the work; each knows what others have written.
 
     Raises:
         OutputError: if there are, and `overwrite` is off.
         InputError: if what is there is damaged.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool, part: str = "") -> None:
+        self._folder, self._table = folder, folder / f"scores{part}.csv"
         wanted = json.loads(json.dumps(settings))
         known = self._settings()
         changed = [name for name in wanted if name in known and known[name] != wanted[name]]
@@ -40,8 +43,9 @@ class EvaluationFolder:
         if changed or foreign:
             self._clear()
             known = {}
-        self.scores: list[Score] = self._read()
-        self._done = {(_trial(score), score.case) for score in self.scores}
+        self.scores: list[Score] = []
+        self.refresh()
+        self._own = self._read(self._table)
         write_bytes(folder / SETTINGS, json.dumps({**known, **wanted}, indent=1).encode())
 
     def has(self, trial: Trial, case: str) -> bool:
@@ -51,7 +55,19 @@ class EvaluationFolder:
     def add(self, scores: Sequence[Score]) -> None:
         """Keep the scores of a scan in a trial."""
         self.scores += scores
+        self._own += scores
         self._done |= {(_trial(score), score.case) for score in scores}
+        write_bytes(self._table, as_csv(self._own, Score).encode())
+
+    def refresh(self) -> None:
+        """Learn what all processes that share the work have written so far."""
+        tables = [self._folder / "scores.csv", *sorted(self._folder.glob(_PARTS))]
+        found = {(_trial(score), score.case, score.label): score for table in tables for score in self._read(table)}
+        self.scores = list(found.values())
+        self._done = {(_trial(score), score.case) for score in self.scores}
+
+    def write_whole(self) -> None:
+        """Write one table of the scores of all."""
         write_bytes(self._folder / "scores.csv", as_csv(self.scores, Score).encode())
 
     def _settings(self) -> dict[str, Any]:
@@ -64,8 +80,7 @@ class EvaluationFolder:
             raise InputError(f"{path} is damaged: {error}.", "Delete it, and begin anew with --overwrite.") from error
         return values if isinstance(values, dict) else {}
 
-    def _read(self) -> list[Score]:
-        path = self._folder / "scores.csv"
+    def _read(self, path: Path) -> list[Score]:
         if not path.is_file():
             return []
         try:

@@ -215,38 +215,38 @@ class Shipping:
 
     def _files(self, order: _Order) -> Iterator[bytes]:
         """Frames of the files that are not there yet."""
-        missing: list[tuple[Parcel, str]] = []
+        missing: list[tuple[Parcel, tuple[Any, ...], str]] = []
         for parcel in order.packing.parcels:
-            place = parcel.place(self._digest(parcel))
+            state = parcel.state()
+            place = parcel.place(self._digest(parcel, state))
             order.places[parcel.path] = parcel.named(place)
             if place in self._there:
                 self._there.move_to_end(place)
-            elif place not in (known for _, known in missing):
-                missing.append((parcel, place))
+            elif place not in (known for *_, known in missing):
+                missing.append((parcel, state, place))
         if missing and not self._agreed:
             self._agreed = self._may_send()
             if not self._agreed:
                 raise not_agreed(self._host)
-        total, done, began = sum(parcel.size for parcel, _ in missing), 0, time.monotonic()
-        for parcel, place in missing:
+        total, done, began = sum(parcel.size for parcel, *_ in missing), 0, time.monotonic()
+        for parcel, state, place in missing:
             if place in self._lost:
                 self._lost.discard(place)
                 yield frame("drop", name=place)
-            for data, size in self._parcel(order, parcel, place):
+            for data, size in self._parcel(order, parcel, state, place):
                 yield data
                 done += size
                 self._progress(order, "send", done, total, began)
             if place not in self._lost:
                 self._there[place] = parcel.size
 
-    def _parcel(self, order: _Order, parcel: Parcel, place: str) -> Iterator[tuple[bytes, int]]:
+    def _parcel(self, order: _Order, parcel: Parcel, state: tuple[Any, ...], place: str) -> Iterator[tuple[bytes, int]]:
         """Frames of one parcel, and the bytes of files in each.
 
         Raises:
             Cancelled: if the request was; what had been sent is taken back first.
-            InputError: if the files change meanwhile.
+            InputError: if the files are no longer in the state they were known in.
         """
-        before = parcel.state()
         for file, name in parcel.names(place):
             done = 0
             for data, position in pieces(file, name):
@@ -257,12 +257,11 @@ class Shipping:
                     return
                 yield data, position - done
                 done = position
-        if parcel.state() != before:
+        if parcel.state() != state:
             yield frame("drop", name=place), 0
             raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
 
-    def _digest(self, parcel: Parcel) -> str:
-        state = parcel.state()
+    def _digest(self, parcel: Parcel, state: tuple[Any, ...]) -> str:
         if state not in self._digests:
             self._digests[state] = parcel.digest()
         return self._digests[state]
