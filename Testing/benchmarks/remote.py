@@ -2,8 +2,8 @@
 
     python -m Testing.benchmarks.remote [--shape 300 512 512] [--on HOST]
 
-Without --on a real ssh server is started here, with keys of its own; both runs have the same processor then, and differ by the way there and
-back. The bundled weights segment a phantom's liver, twice; the seconds of the network are told apart.
+Without --on a real ssh server is started here, with keys of its own; both runs have the same processor then, and differ by the way
+there and back. The bundled weights segment a phantom's liver, twice; the seconds of the network are told apart.
 """
 
 import argparse
