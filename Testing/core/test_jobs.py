@@ -35,7 +35,7 @@ def mass(files: Files, capsys: pytest.CaptureFixture[str]) -> Mass:
 
     def run(command: str, *more: object, references: bool = True) -> dict[str, Any]:
         shown = ["--reference", str(files.image), str(files.mask)] if references else []
-        common = ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--spacing", 6, 6, 6]
+        common = ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--spacing", "6", "6", "6"]
         main(["--json", command, *common, *shown, *map(str, more)])
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         return next(line for line in lines if line["event"] in ("result", "failed"))
