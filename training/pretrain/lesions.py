@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mass_core.masks.mask_set import Bools
-from mass_core.volumes.boxes import Box
+from mass_core.volumes.boxes import Box, label_boxes
 
 MOST_KINDS = 4
 """Kinds of lesion in one task: each is what the others must not be taken for."""
@@ -65,7 +65,7 @@ def add_lesions(
             centre = np.array(np.unravel_index(int(body[rng.integers(len(body))]), image.shape))
             where, mask = _draw(changed, kind, centre, radius * rng.uniform(0.7, 1.3) / spacing, rng)
             drawn[where][mask] = number
-    return changed, {number: (_box(where), drawn[where] == number) for number, where in enumerate(ndimage.find_objects(drawn), 1) if where}
+    return changed, {number: (box, drawn[box.slices()] == number) for number, box in label_boxes(drawn).items()}
 
 
 def _draw(
@@ -86,8 +86,3 @@ def _draw(
     own = own + kind.texture * rng.standard_normal(part.shape, dtype=np.float32)
     part[...] = (1 - alpha) * part + alpha * own
     return where, alpha > 0.5
-
-
-def _box(where: tuple[slice, ...]) -> Box:
-    z, y, x = where
-    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
