@@ -127,6 +127,14 @@ def test_a_task_file_holds_no_image_and_says_what_that_costs(model, tmp_path):
         segmenter.with_recipe(segmenter.recipe.changed(align="only")).segment(image, loaded)
 
 
+def test_the_network_is_tried_on_the_reference_wherever_it_is_aligned(model):
+    """Also by a segmenter made of one that does not align, and only then."""
+    off = Segmenter(model, model.recipe.changed(fusion=FUSION, align="off"))
+    assert off.encode([person(1)], VALUES).labels[0].self_dice is None
+    aligned = off.with_recipe(off.recipe.changed(align="auto")).encode([person(1)], VALUES)
+    assert all(0 <= label.self_dice <= 1 for label in aligned.labels)
+
+
 def test_a_renumbered_label_is_aligned_under_its_new_number(model):
     image, labels = person(2)
     segmenter = Segmenter(model, model.recipe.changed(align="only"))

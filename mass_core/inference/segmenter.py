@@ -126,7 +126,9 @@ class Segmenter:
         """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
         other = Segmenter(self.model, recipe, precision=self.precision)
         if preparation(recipe) == preparation(self.recipe):
-            other._learner, other._prepared, other._atlases = self._learner, self._prepared, self._atlases
+            other._prepared, other._atlases = self._prepared, self._atlases
+            if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment asks of the network
+                other._learner = self._learner
         return other
 
     def encode(
