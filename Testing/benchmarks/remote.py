@@ -21,10 +21,11 @@ import numpy as np
 from mass_core.data.phantoms import subject
 from mass_core.remote import hosts
 from mass_core.remote.ssh import SshTransport
-from mass_core.volumes.volume import Volume
+from mass_core.volumes.volume import Geometry, Volume
 from mass_core.worker.transport import LocalClient
 
 EXTENT_MM = (304.0, 307.0, 358.0)
+COARSE = (75, 128, 128)
 LIVER = 1
 MIB = 1 << 20
 
@@ -38,7 +39,7 @@ def main() -> None:
     shape = tuple(arguments.shape)
     with tempfile.TemporaryDirectory() as folder, other_computer(arguments.on, Path(folder)) as name:
         order, sizes = files(Path(folder), shape)
-        print(f"{shape[2]} x {shape[1]} x {shape[0]} voxels; files: {sizes / MIB:.1f} MiB\n")
+        print(f"{shape[2]} x {shape[1]} x {shape[0]} voxels; files: {sizes / MIB:.1f} MiB\n", flush=True)
         print(f"{'':<8}{'run':>8}{'seconds':>10}{'of these: read to write':>26}{'beside':>9}{'MiB sent':>10}")
         measured("here", LocalClient(), order)
         measured("there", LocalClient(transport=lambda: SshTransport(name)), order)
@@ -64,15 +65,23 @@ def other_computer(name: str | None, folder: Path) -> Iterator[str]:
 def files(folder: Path, shape: tuple[int, ...]) -> tuple[dict[str, Any], int]:
     """A request about two phantoms with the noise of a CT, as uncompressed files, and their bytes."""
     paths = []
+    spacing = tuple(extent / count for extent, count in zip(EXTENT_MM, shape, strict=True))
+    geometry = Geometry(shape_zyx=shape, spacing_xyz=spacing[::-1])
     for seed in (1, 2):
-        image, labels = subject(seed, "ct", shape_zyx=shape, spacing_zyx=tuple(e / n for e, n in zip(EXTENT_MM, shape, strict=True)))
-        noisy = image.array + np.random.default_rng(seed).normal(0, 12, shape).astype(np.int16)
+        drawn = subject(seed, "ct", shape_zyx=COARSE, spacing_zyx=tuple(e / n for e, n in zip(EXTENT_MM, COARSE, strict=True)))
+        image, labels = (fine(volume.array, shape) for volume in drawn)
+        noise = np.random.default_rng(seed).normal(0, 12, shape).astype(np.int16)
         paths += [folder / f"scan{seed}.nii", folder / f"mask{seed}.nii.gz"]
-        Volume(noisy.astype(np.int16), image.geometry).write(paths[-2])
-        Volume((labels.array == LIVER).astype(np.uint8), labels.geometry).write(paths[-1])
+        Volume(image.astype(np.int16) + noise, geometry).write(paths[-2])
+        Volume((labels == LIVER).astype(np.uint8), geometry).write(paths[-1])
     reference = {"image": str(paths[0]), "mask": str(paths[1])}
     order = {"device": "cpu", "references": [reference], "target": str(paths[2]), "overwrite": True}
     return {**order, "output": str(folder / "found.nii.gz")}, sum(path.stat().st_size for path in paths[:3])
+
+
+def fine(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on a finer grid, by the nearest voxel: to draw a phantom there takes minutes."""
+    return array[np.ix_(*(np.arange(new) * old // new for new, old in zip(shape, array.shape, strict=True)))]
 
 
 def measured(where: str, client: LocalClient, order: dict[str, Any]) -> None:
