@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from mass_core.errors import InputError
-from mass_core.volumes import read_cache as scans
 from mass_core.volumes.read_cache import Scans, state_of
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -47,9 +46,8 @@ def test_frames_are_kept_apart(tmp_path: Path) -> None:
         kept.read(path, 1)
 
 
-def test_memory_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scans, "_KEPT_BYTES", 300)
-    kept = Scans()
+def test_memory_is_limited(tmp_path: Path) -> None:
+    kept = Scans(300)
     paths = [written(tmp_path / f"{n}.nrrd", n) for n in range(3)]
     volumes = [kept.read(path) for path in paths]
     assert kept.read(paths[2]) is volumes[2] and kept.read(paths[0]) is not volumes[0]

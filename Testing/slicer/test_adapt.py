@@ -23,7 +23,7 @@ def test_adapt_fits_then_segments_and_is_used_again(clinic, monkeypatch):
     clinic.press(clinic.ui.adaptButton)
     assert clinic.results()[0][1] == "done", clinic.bench.shown
     assert helped.params("adapt")["seconds"] == 1 and helped.methods() == ["adapt", "segment"]
-    assert re.search(r"adapted task \(\d+ s\)\. Dice on them: 0\.\d\d, adapted 0\.\d\d\.", clinic.ui.taskLabel.text)
+    assert re.search(r"task adapted to the references \(\d+ s\)\. Dice on them: 0\.\d\d before, 0\.\d\d after\.", clinic.ui.taskLabel.text)
     adapted = helped.params("segment")["task"]
     clinic.press(clinic.ui.segmentButton)
     assert helped.methods() == ["adapt", "segment", "segment"] and helped.params("segment")["task"] == adapted

@@ -268,7 +268,7 @@ def test_the_scan_is_guessed_or_chosen(clinic, trainer):
     assert table.cellWidget(0, 1).currentNode() is volume and table.cellWidget(1, 1).currentNode() is None
     clinic.ui.allAnnotatedButton.click()
     assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["person 0 drawn"]
-    assert "Choose the scan" in table.item(1, 0).toolTip()
+    assert "choose the scan" in table.item(1, 0).toolTip()
     table.cellWidget(1, 1).setCurrentNode(other)
     tick(table, "somebody")
     assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["person 0", "person 1"]
