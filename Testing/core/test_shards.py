@@ -32,7 +32,7 @@ def mass(*words: object) -> int:
 
 
 def rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
+    with table.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
