@@ -392,7 +392,7 @@ def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: File
     one = fresh("slow")
     one.ask("hello", {"version": 1})
     large = noise(files.folder / "large.nrrd", 200)
-    call = one.request("encode", files.encode(references=[{"image": str(large), "mask": str(large)}]))
+    call = one.request("encode", files.encode(weights="small", references=[{"image": str(large), "mask": str(large)}]))
     one.until(lambda: any(kind == "send" and fraction > 0 for kind, fraction in one.events))
     pid = one.pid
     call.cancel()
@@ -404,14 +404,14 @@ def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: File
 
 def test_the_progress_of_the_transfer(fresh: Callable[..., Recorder], files: Files) -> None:
     one = fresh("slow")
-    image = noise(files.folder / "image.nrrd", 100)
+    image = noise(files.folder / "image.nrrd", 130)
     mask = files.folder / "large_mask.nrrd"
-    labels = sitk.Image(100, 100, 100, sitk.sitkUInt8)
+    labels = sitk.Image(130, 130, 130, sitk.sitkUInt8)
     labels[40:60, 40:60, 40:60] = 1
     sitk.WriteImage(labels, str(mask))
     one.ask(
         "encode",
-        files.encode(references=[{"image": str(image), "mask": str(mask)}]),
+        files.encode(weights="small", references=[{"image": str(image), "mask": str(mask)}]),
         progress=lambda *told: one.events.append(("told", told)),
     )
     shares = [told[1] for kind, told in one.events if kind == "told" and told[0] == "send"]
@@ -467,7 +467,7 @@ def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, ser
 def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files) -> None:
     one = fresh("slow")
     large = noise(files.folder / "large.nrrd", 200)
-    call = one.request("segment", files.segment(target=str(large)))
+    call = one.request("segment", files.segment(weights="small", target=str(large)))
     one.until(lambda: any(kind == "send" and 0 < fraction < 1 for kind, fraction in one.events))
     os.utime(large, ns=(1, 1))
     one.until(lambda: call.state != "waiting")
