@@ -387,6 +387,7 @@ def test_cancel_while_it_computes(fresh: Callable[..., Recorder], files: Files, 
     assert one.ask("segment", files.segment())["result"]["reused"]["model"] is True and one.pid == pid
 
 
+@pytest.mark.slow
 def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     """Over a line that needs some 20 seconds for the scan."""
     one = fresh("slow")
@@ -402,6 +403,7 @@ def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: File
     assert not any(path.is_file() for path in Path(transport(one).shipping._folder).glob("in/*")), "what had come of it is forgotten"
 
 
+@pytest.mark.slow
 def test_the_progress_of_the_transfer(fresh: Callable[..., Recorder], files: Files) -> None:
     one = fresh("slow")
     image = noise(files.folder / "image.nrrd", 130)
@@ -464,6 +466,7 @@ def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, ser
     assert alike(a, b)
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files) -> None:
     one = fresh("slow")
     large = noise(files.folder / "large.nrrd", 200)
