@@ -239,8 +239,10 @@ def test_a_download_ends_with_the_window(clinic, monkeypatch):
     clinic.bench.answer("question", True)
     clinic.ui.downloadButton.click()
     download = clinic.window.advanced._download
+    assert download.running
     clinic.bench.unload("MASSSlicer")
     clinic.bench.wait_until(lambda: not download.running)
+    assert not download.running
 
 
 def test_a_check_that_fails_keeps_segment_from_being_pressed(clinic, monkeypatch, tmp_path):

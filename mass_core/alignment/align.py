@@ -45,7 +45,7 @@ class Target:
         return self._whole[mm]
 
     def under(self, atlas: Atlas, shift: Tensor) -> AlignedScan:
-        """What lies under an atlas after a shift, voxel by voxel."""
+        """The part of the target under an atlas after a shift, on the atlas's grid."""
         origin = np.asarray(atlas.grid.origin_xyz) - shift.cpu().numpy()[::-1]
         grid = replace(atlas.grid, origin_xyz=(float(origin[0]), float(origin[1]), float(origin[2])))
         return aligned_scan(self._coarser(atlas.scan.mm), grid, self._limits, self.device)
@@ -58,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Where the points of a target lie in a reference, and what speaks for it."""
+    """Map from a target's points to a reference's, with evidence of its quality."""
 
     atlas: Atlas
     shift: Tensor

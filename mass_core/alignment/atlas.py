@@ -66,7 +66,7 @@ class Atlas:
 
 
 def intensity_limits(volume: Volume, modality: Modality, recipe: Recipe) -> tuple[float, float]:
-    """What intensities are clipped to before alignment: Hounsfield units of CT, else percentiles of the whole scan."""
+    """Intensity limits for clipping before alignment: Hounsfield units of CT, else percentiles of the whole scan."""
     if modality == "ct":
         return recipe.ct_clip_hu
     low, high = np.percentile(volume.array.reshape(-1)[:: max(1, volume.array.size // 500_000)], recipe.percentiles)
@@ -74,7 +74,7 @@ def intensity_limits(volume: Volume, modality: Modality, recipe: Recipe) -> tupl
 
 
 def modality_of(volume: Volume, recipe: Recipe) -> Modality:
-    """What the recipe or the header says, or what the intensities look like."""
+    """Modality by recipe or header, else guessed from the intensities."""
     return choose_modality(volume, recipe.changed(modality_once=True))[0] or "mr"
 
 

@@ -56,7 +56,7 @@ def smoothed(volume_CDHW: Tensor, times: int) -> Tensor:
 
 
 def inverse_error(forwards: Tensor, backwards: Tensor) -> Tensor:
-    """How far, in voxels [D,H,W], every voxel ends from itself after going there and back."""
+    """Distance [D,H,W] in voxels between every voxel and its place after going there and back."""
     return (forwards + sample(backwards, voxel_grid(forwards.shape[1:], forwards.device) + forwards)).norm(dim=0)
 
 

@@ -1,4 +1,4 @@
-"""What the aligned references and the network say of a voxel, added up."""
+"""Fusion of alignment prior and network probability, voxel by voxel."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Where the structures of some references lie in a target: every reference aligned, then one prior for each label."""
+"""Priors of structures in a target: every reference aligned, then one prior for each label."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Where aligned references put a structure in a target, and how far that may be trusted."""
+"""Prior of a structure in a target from aligned references, with its trust."""
 
 import math
 from collections.abc import Sequence
@@ -35,18 +35,18 @@ class Prior:
     distance: np.ndarray
     """Distance to the surface in mm, float32 [z,y,x] of the box, positive inside."""
     trust: float
-    """How likely the structure overlaps its truth by half, from 0 to 1."""
+    """Estimated chance, 0 to 1, that the structure overlaps its truth by half."""
     reason: str
-    """What speaks against it; empty where it is trusted."""
+    """Reason against it; empty where it is trusted."""
     weights: tuple[float, float, float, float, float]
-    """How it adds up with the network's probability (`alignment.fusion`)."""
+    """Weights of the sum with the network's probability (`alignment.fusion`)."""
     reliability: float = 1.0
     """Of the network for this structure, from 0 to 1: how well it finds it in the reference itself, times how sure it is in this box."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What tells how good an alignment is for one structure."""
+    """Evidence of how good an alignment is for one structure."""
 
     residual: float
     """Feature difference around all structures."""
@@ -59,7 +59,7 @@ class Evidence:
 
 
 def evidence(alignment: Alignment, value: int) -> Evidence:
-    """What speaks for one structure of an alignment."""
+    """Evidence for one structure of an alignment."""
     index = voxel_grid(alignment.field.shape[1:], alignment.field.device)
     map_mm = alignment.atlas.distances[value]
     distance = distance_at(map_mm, alignment.atlas.scan.points_mm(index + alignment.field))
@@ -123,7 +123,7 @@ def combined(
 
 
 def trust(facts: Evidence) -> float:
-    """How likely an aligned structure overlaps its truth by half: a logistic function of the evidence, fitted on validation patients."""
+    """Estimated chance that an aligned structure overlaps its truth by half: a logistic function of the evidence."""
     score = OFFSET + sum(weight * getattr(facts, name) for name, weight in WEIGHTS.items())
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, score))))
 
@@ -131,14 +131,15 @@ def trust(facts: Evidence) -> float:
 OFFSET = 4.61
 WEIGHTS = {"residual": -32.5, "relative_residual": -6.97, "inverse_share": -4.6, "covered": 3.19}
 """Fitted on 189 structures of validation patients and random bodies, each in its own set, and 157 where they do not belong (other bodies,
-other body parts), which count a third as much: a target shows the structure more often than not (`Testing.benchmarks.fit_alignment`)."""
+other body parts), which count a third as much: a target shows the structure more often than not. The form is that of
+`Testing.benchmarks.fit_alignment`; scans of chest and brain without labels were among those where nothing belongs."""
 OUTSIDE = "the reference's place of it lies outside the scan"
 LEAST_TRUST = 0.25
 """Below it the alignment does not say where to look."""
 
 
 def _reason(facts: Evidence, worth: float) -> str:
-    """What speaks most against an alignment that is not trusted."""
+    """Main reason against an alignment that is not trusted."""
     if worth >= LEAST_TRUST:
         return ""
     if facts.covered < 0.5:

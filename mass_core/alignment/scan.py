@@ -28,7 +28,7 @@ class AlignedScan:
         return AlignedScan(self.values.to(device), self.usable.to(device), self.first_mm.to(device), self.mm)
 
     def points_mm(self, index: Tensor) -> Tensor:
-        """Where voxels [3,...] lie, z, y, x in LPS mm."""
+        """Positions of voxels [3,...], z, y, x in LPS mm."""
         return index * self.mm + _column(self.first_mm, index)
 
     def index(self, points_mm: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where alignment starts: shifts by which a reference may lie on a target, found by masked cross-correlation of the whole scans."""
+"""Initial shifts for alignment: those by which a reference may lie on a target, found by masked cross-correlation of the whole scans."""
 
 import numpy as np
 import torch

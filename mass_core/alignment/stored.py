@@ -22,7 +22,7 @@ _STEPS = 255
 
 
 def to_tensors(atlas: Atlas) -> dict[str, Tensor]:
-    """Compressed bytes by name, less than 2 MB for usual references.
+    """Compressed bytes by name: 0.2 to 0.3 MB for references of a hippocampus and of a head with seven structures.
 
     Features are averaged over 2 x 2 x 2 voxels and distances are kept on voxels as coarse as those of the box, both in steps of 1/255 of
     their range.

@@ -22,6 +22,7 @@ MM = 2.0
 """Edge of a voxel."""
 LABELS = 40
 """Numbers a family has: family k uses 40k + 1 to 40k + 39."""
+_FAMILIES = (RIGHT - 1) // LABELS
 _SYMMETRIC = 0.6
 """Share of the families whose sides mirror each other."""
 
@@ -131,11 +132,13 @@ def main() -> None:
     """Write families of random bodies."""
     parser = argparse.ArgumentParser(prog="python -m training.pretrain.bodies", description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="where label maps go")
-    parser.add_argument("--families", type=int, default=24, help="body plans (24, at most 24)")
+    parser.add_argument("--families", type=int, default=24, help="body plans (24, which is the most)")
     parser.add_argument("--members", type=int, default=5, help="bodies of each (5)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    write_families(options.directory, min(options.families, 24), options.members, options.seed)
+    if not 1 <= options.families <= _FAMILIES:
+        parser.error(f"--families is {options.families}; choose 1 to {_FAMILIES}, since their labels share the numbers up to {RIGHT}.")
+    write_families(options.directory, options.families, options.members, options.seed)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class EpisodeConfig:
     pair_share: float = 0.0
     """Share of those tasks whose target view lies in another scan of the dataset that shows the structure too."""
     synthetic: tuple[str, ...] = ()
-    """Datasets whose images are drawn from their label maps, anew for every task (`training.data.synthetic`)."""
+    """Datasets whose images are drawn from their label maps, anew for every task (`training.pretrain.synthetic`)."""
     along_share: float = 0.0
     """Share of the tasks anchored on a long thin mask whose views lie on any part of it, at a spacing that suits its thickness."""
     lesion_share: float = 0.0
