@@ -5,7 +5,7 @@
 Each folder holds images/, labels/ and split.json with `labels`, `train` and `val`. References come from `train`, targets from `val`; the
 split `test` is never read. References of one folder are also aligned with targets of the others: there nothing is to be found. Random
 bodies (`training.pretrain.bodies`), two of each family, stand for what the network knows little about. Prints the constants of
-`mass_core/alignment/prior.py` and `Recipe.fusion`; `--write FILE` records the latter in a copy of the weights.
+`mass_core/alignment/prior.py` and `fusion.py`, and `Recipe.fusion`; `--write FILE` records the latter in a copy of the weights.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import torch
 from scipy.optimize import minimize
 
 from mass_core import Segmenter, Task, Volume, load_model
+from mass_core.alignment import fusion as fusing
 from mass_core.alignment.align import Target, align
 from mass_core.alignment.atlas import make_atlas
-from mass_core.alignment.fusion import evidence_terms
+from mass_core.alignment.fusion import NetworkEvidence, evidence_terms
 from mass_core.alignment.prior import LEAST_TRUST, WEIGHTS, Evidence, Prior, combined, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
@@ -43,8 +44,27 @@ class Sample:
     group: str
     facts: Evidence
     dice: float
-    terms: np.ndarray | None = None
-    """[N,5] for some voxels the terms of `evidence_terms`, and the truth; None: the network was not asked."""
+    network: "NetworkSample | None" = None
+    """None: the network was not asked."""
+
+
+@dataclass(frozen=True)
+class NetworkSample:
+    """What the network said of one structure near its aligned place."""
+
+    facts: NetworkEvidence
+    dice: float
+    prior: Prior
+    probability: np.ndarray
+    """Float32 in the prior's box."""
+    truth: np.ndarray
+    """Bool, in the same box."""
+
+    def terms(self, reliability: float) -> np.ndarray:
+        """[N,5] for some voxels the terms of `evidence_terms`, and the truth."""
+        prior = replace(self.prior, reliability=reliability)
+        columns = [*evidence_terms(prior, prior.distance, self.probability), self.truth]
+        return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,8 @@ def gather(pairs: Iterator[Pair], recipe: Recipe, segmenter: Segmenter | None) -
             if prior is None:
                 continue
             overlap = float(dice(prior.distance > 0, truth[prior.box.slices()])) if truth.any() else 0.0
-            terms = _terms(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
-            yield Sample(" in ".join(pair.groups), evidence(found, value), overlap, terms)
+            network = _asked(segmenter, task.only([value]), image, prior, truth) if segmenter and task else None
+            yield Sample(" in ".join(pair.groups), evidence(found, value), overlap, network)
 
 
 def _learned(segmenter: Segmenter, pair: Pair) -> Task:
@@ -126,25 +146,40 @@ def complete_references(collection: Collection, count: int, seed: int) -> Iterat
             yield name
 
 
-def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> np.ndarray | None:
-    """What both say of some voxels of a structure's box, and whether they belong to it; None where alignment is not trusted."""
+def _asked(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> NetworkSample | None:
+    """What the network says of a structure's box; None where alignment is not trusted."""
     if prior.trust < LEAST_TRUST:
         return None
     result = segmenter.segment(image, task, probabilities=True, near=[prior.box])
     assert result.probabilities is not None
     probability = result.probabilities[task.labels[0].value].array[prior.box.slices()]
-    size = max(1, int((prior.distance > 0).sum()))
-    sure = float(np.sort(probability, axis=None)[-size:].mean())
-    prior = replace(prior, reliability=sure * (task.labels[0].self_dice or 0.0))
-    columns = [*evidence_terms(prior, prior.distance, probability), truth[prior.box.slices()]]
-    return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
+    aligned, found, inside = prior.distance > 0, probability >= segmenter.recipe.threshold, truth[prior.box.slices()]
+    sure = float(np.sort(probability, axis=None)[-max(1, int(aligned.sum())) :].mean())
+    facts = NetworkEvidence(task.labels[0].self_dice or 0.0, sure, float(dice(aligned, found)) if aligned.any() else 0.0)
+    return NetworkSample(facts, float(dice(found, inside)) if inside.any() else 0.0, prior, probability, inside)
+
+
+def fit_reliability(samples: Sequence[Sample]) -> list[float]:
+    """Print the weights of the evidence of how well the network does, sets counted alike; the estimate for each sample with a network."""
+    known = [sample for sample in samples if sample.network]
+    facts = [asdict(sample.network.facts) for sample in known if sample.network]
+    design = np.array([[one[name] for name in fusing.WEIGHTS] for one in facts])
+    reached = np.array([sample.network.dice for sample in known if sample.network])
+    groups = [sample.group for sample in known]
+    found = logistic(design, reached, np.array([1 / groups.count(group) for group in groups]))
+    said = 1 / (1 + np.exp(-(found[0] + design @ found[1:])))
+    print("network: OFFSET =", round(float(found[0]), 3))
+    print("network: WEIGHTS =", {name: round(float(value), 3) for name, value in zip(fusing.WEIGHTS, found[1:], strict=True)})
+    print(f"network: correlation {np.corrcoef(said, reached)[0, 1]:.3f}, mean error {np.abs(said - reached).mean():.3f}")
+    return [float(value) for value in said]
 
 
 def fit_fusion(samples: Sequence[Sample], threshold: float) -> tuple[float, ...]:
     """Print and return the weights with the highest mean soft Dice, sets counted alike, with what alignment, network and both reach."""
-    known = [sample for sample in samples if sample.terms is not None and sample.terms[:, 4].any()]
-    tensors = [torch.from_numpy(sample.terms) for sample in known if sample.terms is not None]
-    groups = [sample.group for sample in known]
+    asked = [sample for sample in samples if sample.network]
+    voxels = [sample.network.terms(worth) for sample, worth in zip(asked, fit_reliability(samples), strict=True) if sample.network]
+    tensors = [torch.from_numpy(terms) for terms in voxels if terms[:, 4].any()]
+    groups = [sample.group for sample, terms in zip(asked, voxels, strict=True) if terms[:, 4].any()]
     shares = [1 / groups.count(group) for group in groups]
     weights = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.1], requires_grad=True)
     optimiser = torch.optim.Adam([weights], lr=0.03)
@@ -164,9 +199,9 @@ def fit_fusion(samples: Sequence[Sample], threshold: float) -> tuple[float, ...]
     print("fusion =", list(fusion))
     for group in dict.fromkeys(groups):
         rows = []
-        for sample in known:
-            if sample.group == group and sample.terms is not None:
-                terms, inside = sample.terms[:, :4], sample.terms[:, 4] > 0
+        for own, both in zip(groups, tensors, strict=True):
+            if own == group:
+                terms, inside = both[:, :4].numpy(), both[:, 4].numpy() > 0
                 said = (terms[:, 0] + terms[:, 1] > 0, terms[:, 2] + terms[:, 3] > 0, found[0] + terms @ found[1:] > 0)
                 rows.append([dice(one, inside) for one in said])
         print(group, len(rows), "structures; alignment, network, both:", np.mean(rows, axis=0).round(3))

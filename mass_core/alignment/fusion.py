@@ -1,5 +1,8 @@
 """Fusion of alignment prior and network probability, voxel by voxel."""
 
+import math
+from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from ..volumes.boxes import Box
@@ -9,12 +12,36 @@ LEAST = 1e-3
 """Probabilities of the network count as at least this, and at most 1 minus this."""
 
 
+@dataclass(frozen=True)
+class NetworkEvidence:
+    """Evidence of how well the network finds one structure in a target, each from 0 to 1."""
+
+    self_dice: float
+    """Dice of what it finds in the reference itself."""
+    sureness: float
+    """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it."""
+    agreement: float
+    """Dice of its mask and the aligned one."""
+
+
+def reliability(facts: NetworkEvidence) -> float:
+    """Estimated Dice of the network's mask: a logistic function of the evidence."""
+    score = OFFSET + sum(WEIGHTS[name] * value for name, value in asdict(facts).items())
+    return 1 / (1 + math.exp(-score))
+
+
+OFFSET = -3.776
+WEIGHTS = {"self_dice": 0.715, "sureness": 1.651, "agreement": 4.019}
+"""Fitted on 153 structures of validation patients and random bodies, each set counted alike, with the bundled weights: correlation with the
+true Dice 0.96, mean error 0.06; on 20 others 0.09. The form is that of `Testing.benchmarks.fit_alignment`."""
+
+
 def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, ...]:
     """The four terms that are weighted: the trusted distance to the aligned surface and the network's log odds, each once as far as the
     network is reliable for this structure, and once as far as it is not.
 
     Args:
-        prior: for trust and reliability.
+        prior: for trust and the reliability of the network.
         distance_mm: of the prior for some voxels, positive inside.
         probability: of the network for the same.
     """

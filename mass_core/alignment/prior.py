@@ -41,7 +41,7 @@ class Prior:
     weights: tuple[float, float, float, float, float]
     """Weights of the sum with the network's probability (`alignment.fusion`)."""
     reliability: float = 1.0
-    """Of the network for this structure, from 0 to 1: how well it finds it in the reference itself, times how sure it is in this box."""
+    """Of the network for this structure (`alignment.fusion.reliability`)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def combined(
 ) -> Prior | None:
     """The structure's prior in a target.
 
-    Several references are averaged, each voxel by how well they resemble the target there (locally weighted multi-atlas fusion).
+    Several references are averaged, each voxel by how well they resemble the target there (locally weighted multi-atlas fusion). Distances
+    count up to a voxel in the average, so that one reference far off does not outweigh several that agree; what lies deeper inside or
+    further outside on average keeps that distance.
 
     Args:
         alignments: of references that show the label.
@@ -110,14 +112,18 @@ def combined(
     part = target.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
     points = points_mm_of(coarse, alignments[0].field.device)
-    total, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(2))
+    total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
     for one, worth in zip(alignments, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        total += weight * distance_at(one.atlas.distances[value], one.reference_mm(points))
+        distance_mm = distance_at(one.atlas.distances[value], one.reference_mm(points))
+        total += weight * distance_mm
+        near += weight * distance_mm.clamp(-mm, mm)
         counted += weight
-    distance = resample(Volume((total / counted).cpu().numpy(), coarse), part, fill=None).array
+    mean = total / counted
+    mean = near / counted + mean - mean.clamp(-mm, mm)
+    distance = resample(Volume(mean.cpu().numpy(), coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
     return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..alignment.fusion import fused
+from ..alignment.fusion import NetworkEvidence, fused
 from ..alignment.prior import Prior
 from ..config import Shape, Triple
 from ..volumes.boxes import Box, bounding_box
@@ -148,14 +148,27 @@ def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[t
                 yield number, box, _probability(group, label, box)
 
 
-def sureness(group: Group, prior: Prior, number: int) -> float:
-    """Mean probability of as many voxels as the structure has, the most probable ones where alignment puts it."""
-    box = mapped(prior.box, group.record.target, group.record.working).common(Box((0, 0, 0), group.best.shape))
+def network_evidence(group: Group, prior: Prior, number: int, self_dice: float, threshold: float) -> NetworkEvidence:
+    """Evidence of how well the network finds a structure where alignment puts it.
+
+    Args:
+        group: what the network said.
+        prior: of the structure.
+        number: of the structure in the label map.
+        self_dice: Dice of what the network finds in the reference itself.
+        threshold: probability from which a voxel belongs to a label.
+    """
+    target, working = group.record.target, group.record.working
+    box = mapped(prior.box, target, working).common(Box((0, 0, 0), group.best.shape))
     if box is None:
-        return 0.0
-    values = np.sort(group.best.probability(group.numbers.index(number), box), axis=None)
-    ratio = np.prod(group.record.target.spacing_zyx) / np.prod(group.record.working.spacing_zyx)
-    return float(values[-max(1, round(float(np.count_nonzero(prior.distance > 0) * ratio))) :].mean())
+        return NetworkEvidence(self_dice, 0.0, 0.0)
+    probability = group.best.probability(group.numbers.index(number), box)
+    distance = resample(Volume(prior.distance, target.cropped(prior.box)), working.cropped(box), fill=None).array
+    aligned, found = distance > 0, probability >= threshold
+    voxels = int(np.count_nonzero(aligned))
+    surest = np.sort(probability, axis=None)[-max(1, voxels) :]
+    overlap = 2 * np.count_nonzero(aligned & found) / max(1, voxels + np.count_nonzero(found))
+    return NetworkEvidence(self_dice, float(surest.mean()), overlap)
 
 
 def _source(group: Group, label: int, box: Box) -> Box | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import config
 from ..alignment.atlas import Atlas, make_atlas, modality_of
+from ..alignment.fusion import reliability
 from ..alignment.locate import aligned_labels, locate
 from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
 from ..cache import Recent
@@ -25,7 +26,7 @@ from ..volumes.intensity import check_intensities
 from ..volumes.label_maps import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Geometry, Volume
-from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, sureness
+from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, network_evidence
 from .sliding_window import Swept, Wanted, split_passes, sweep
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Segmenter:
         run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted, absent=absent)
         found, notes = with_one_retry(run.found, compute)
         groups = [group.without(absent) for group, _ in found]
-        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted, task))
+        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted, task, self.recipe.threshold))
         labels = Volume(array, target.geometry)
         steps.stop_clock()
         records = [group.record for group in groups]
@@ -394,13 +395,12 @@ def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision
     return Decision(by="alignment and network" if both else alone, trust=round(prior.trust, 3), reason=reason)
 
 
-def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior], task: Task) -> dict[int, Prior]:
+def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior], task: Task, threshold: float) -> dict[int, Prior]:
     """The priors with how reliable the network is for each."""
     owners = {number: group for group in groups for number in group.numbers}
     selves = {label.value: 1.0 if label.self_dice is None else label.self_dice for label in task.labels}
-    return {
-        number: replace(prior, reliability=selves[number] * sureness(owners[number], prior, number)) for number, prior in priors.items()
-    }
+    facts = {number: network_evidence(owners[number], prior, number, selves[number], threshold) for number, prior in priors.items()}
+    return {number: replace(prior, reliability=reliability(facts[number])) for number, prior in priors.items()}
 
 
 def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) -> Iterator[str]:
