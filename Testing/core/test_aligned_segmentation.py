@@ -112,6 +112,17 @@ def test_a_structure_whose_place_lies_outside_is_not_in_the_scan(model):
     assert any(text.startswith(f"Not in this scan: label {lower};") for text in result.warnings)
 
 
+@pytest.mark.parametrize(("axis", "words"), [(0, "head to feet"), (1, "front to back"), (2, "left to right")])
+def test_a_scan_whose_header_mirrors_it_is_named_and_not_aligned(model, axis, words):
+    image, _ = person(2)
+    turned = Volume(np.ascontiguousarray(np.flip(image.array, axis)), image.geometry, image.modality)
+    result = segmented(model, turned)
+    assert {decision.by for decision in result.decisions.values()} == {"network"}
+    assert all(words in decision.reason for decision in result.decisions.values())
+    assert any(f"mirrored {words}" in text and "Nothing was turned" in text for text in result.warnings)
+    assert not segmented(model, turned, align="only").labels.array.any()
+
+
 def test_a_task_file_holds_no_image_and_says_what_that_costs(model, tmp_path):
     image, _ = person(2)
     segmenter = Segmenter(model, model.recipe.changed(fusion=FUSION, spacing_zyx=(7.0, 7.0, 7.0)))

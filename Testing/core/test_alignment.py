@@ -54,7 +54,7 @@ def atlas(reference):
 
 def found(atlas, image, values=(1, 2, 3)):
     """Label map of what alignment puts into a scan, trusted or not."""
-    priors = locate([atlas], values, image, RECIPE, CPU, Steps())
+    priors = locate([atlas], values, image, RECIPE, CPU, Steps())[0]
     return aligned_labels({value: replace(prior, trust=1.0) for value, prior in priors.items()}, image, np.dtype(np.uint8))
 
 
@@ -142,7 +142,7 @@ def test_left_stays_left(reference, other):
     """Both kidneys look alike; each is found on its own side."""
     image, labels = other
     kidneys = [value for value in np.unique(reference[1].array) if value]
-    priors = locate([make_atlas(*reference, kidneys, RECIPE, CPU)], kidneys, image, RECIPE, CPU, Steps())
+    priors = locate([make_atlas(*reference, kidneys, RECIPE, CPU)], kidneys, image, RECIPE, CPU, Steps())[0]
     assert set(priors) == set(kidneys)
     for value, prior in priors.items():
         truth = _centre_mm(labels.array == value, labels.geometry)
@@ -210,7 +210,7 @@ def test_the_shift_is_found_where_fields_of_view_differ(reference):
 @pytest.mark.parametrize("seed", range(4))
 def test_other_parts_of_the_body_are_not_trusted(seed, atlas):
     strange = stranger(seed)
-    priors = locate([atlas], [1, 2, 3], strange, RECIPE, CPU, Steps())
+    priors = locate([atlas], [1, 2, 3], strange, RECIPE, CPU, Steps())[0]
     assert all(prior.trust < LEAST_TRUST and prior.reason for prior in priors.values())
     assert not aligned_labels(priors, strange, np.dtype(np.uint8)).any()
 
@@ -226,7 +226,7 @@ def test_trust_is_higher_for_the_own_kind(other, atlas):
 def test_scans_of_a_few_slices_are_aligned_or_refused_in_words(atlas, shape):
     values = np.random.default_rng(0).normal(0, 100, shape).astype(np.float32)
     scan = Volume(values, Geometry(shape_zyx=shape, spacing_xyz=(5.0, 5.0, 5.0)), "ct")
-    for prior in locate([atlas], [1, 2, 3], scan, RECIPE, CPU, Steps()).values():
+    for prior in locate([atlas], [1, 2, 3], scan, RECIPE, CPU, Steps())[0].values():
         assert np.isfinite(prior.distance).all() and prior.trust < LEAST_TRUST
 
 
@@ -247,7 +247,7 @@ def test_a_bad_reference_among_several_does_not_spoil_the_result(reference, othe
     good = [atlas, make_atlas(*person(3), [1, 2, 3], RECIPE, CPU)]
 
     def score(atlases):
-        priors = locate(atlases, [1, 2, 3], other[0], RECIPE, CPU, Steps())
+        priors = locate(atlases, [1, 2, 3], other[0], RECIPE, CPU, Steps())[0]
         return np.mean(overlap(aligned_labels(priors, other[0], np.dtype(np.uint8)), other[1].array))
 
     assert score([*good, bad]) > score(good) - 0.05

@@ -41,6 +41,11 @@ _NO_ATLAS = (
     "better results."
 )
 _ABSENT = "its place, as the other structures show it, lies outside the scan"
+_MIRRORED = "the scan fits the reference far better mirrored {}, so its orientation may be stored wrongly"
+_MIRRORED_NOTE = (
+    "The scan fits the reference far better mirrored {}: its orientation may be stored wrongly. Nothing was turned, and alignment was "
+    "left out. Check the scan's orientation, left and right included, before you use the result."
+)
 _SURPLUS, _MUCH = 0.01, 0.4
 """Shares of a label that are told, and warned of, if they lie in more parts than the references have."""
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
@@ -253,7 +258,15 @@ class Segmenter:
                 raise InputError("The task holds no images to align with the scan.", "Give the references themselves.")
             return {}, {value: Decision(by="network") for value in values}, (_NO_ATLAS,)
         check_intensities(target)
-        priors = locate([atlas.to(self.model.device) for atlas in task.atlases], values, target, self.recipe, self.model.device, steps)
+        atlases = [atlas.to(self.model.device) for atlas in task.atlases]
+        priors, mirrored = locate(atlases, values, target, self.recipe, self.model.device, steps)
+        if mirrored:
+            alone: Literal["alignment", "network"] = "alignment" if self.recipe.align == "only" else "network"
+            return (
+                {},
+                {value: Decision(by=alone, reason=_MIRRORED.format(mirrored)) for value in values},
+                (_MIRRORED_NOTE.format(mirrored),),
+            )
         trusted = any(prior.trust >= LEAST_TRUST for prior in priors.values())
         decisions = {value: _decision(priors.get(value), self.recipe, trusted=trusted) for value in values}
         return priors, decisions, tuple(_not_aligned(decisions, {label.value: label.name for label in task.labels}))
