@@ -113,7 +113,8 @@ def _up_to_the_middle(box: Box, shape: Sequence[int]) -> Box:
 def _rows(segmenter: Segmenter, task: Task, references: Pairs, image: Volume, truth: Volume) -> Iterator[Row]:
     """What is known about each label of a result, with its true Dice: 0 of what was found where nothing is, null of nothing there."""
     began = time.process_time()
-    found = segmenter.segment(image, task).labels
+    segmented = segmenter.segment(image, task)
+    found = segmented.labels
     between = time.process_time()
     known = Inquiry(segmenter, task, image, found).gather(references, Steps())
     ended = time.process_time()
@@ -127,7 +128,7 @@ def _rows(segmenter: Segmenter, task: Task, references: Pairs, image: Volume, tr
             "spacing_mm": label.spacing_zyx[0],
             "segment_s": between - began,
             "assess_s": ended - between,
-            **asdict(known[label.value]),
+            **asdict(quality.with_decision(known[label.value], segmented.decisions[label.value])),
             "scaled": fixed[label.value].scaled,
         }
 

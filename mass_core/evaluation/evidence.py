@@ -53,6 +53,10 @@ class Evidence:
     """Distance from where the references show it, in mean extents of the label there; None also if the scans show different regions."""
     cut: bool = False
     """Whether it reaches the border of the scan."""
+    aligned: float | None = None
+    """Trust of the alignment, 0 where the references could not be aligned with this part of the body."""
+    network_dice: float | None = None
+    """Estimated Dice of the network's mask beside the alignment (`Decision.network_dice`)."""
 
 
 class Inquiry:

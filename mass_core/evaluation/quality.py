@@ -1,11 +1,11 @@
 """How good a result is likely to be: an expected Dice with a plain flag and reasons, the truth not being known (docs/quality.md)."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..inference.segmenter import Segmenter
+from ..inference.segmenter import Decision, Segmenter
 from ..progress import Report, Steps
 from ..tasks.task import Task
 from ..volumes.volume import Volume
@@ -70,6 +70,7 @@ def assess(
     found: Volume,
     references: Sequence[Reference] | None = None,
     *,
+    decisions: Mapping[int, Decision] | None = None,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> dict[int, Quality]:
@@ -81,6 +82,7 @@ def assess(
         target: the scan.
         found: label map, as a rule of `segmenter.segment`; another grid than the target's is resampled by position.
         references: images with label maps the task was learned from; None: the cycle is left out.
+        decisions: of the segmentation, by label; None: of a label map from elsewhere.
         progress: hears of every question put to the network, as stage `assess`.
         cancelled: asked between windows; true stops.
 
@@ -93,7 +95,15 @@ def assess(
     """
     inquiry = Inquiry(segmenter, task, target, found, cancelled)
     known = inquiry.gather(references or [], Steps(progress, cancelled))
+    known = {value: with_decision(evidence, (decisions or {}).get(value)) for value, evidence in known.items()}
     return {label.value: judged(known[label.value], several=label.references > 1) for label in task.labels}
+
+
+def with_decision(evidence: Evidence, decision: Decision | None) -> Evidence:
+    """Evidence with what alignment said when the label was decided."""
+    if decision is None or (decision.trust is None and not decision.reason):
+        return evidence
+    return replace(evidence, aligned=decision.trust or 0.0, network_dice=decision.network_dice)
 
 
 def judged(evidence: Evidence, *, several: bool = False) -> Quality:

@@ -77,6 +77,8 @@ class Decision:
     """Of the alignment, from 0 to 1; None: the references were not aligned, or not with this part of the body."""
     reason: str = ""
     """Why the alignment was not trusted; empty where it was, or was not asked."""
+    network_dice: float | None = None
+    """Estimated Dice of what the network finds there; None where the alignment was not trusted, or decided alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,7 +234,9 @@ class Segmenter:
         run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted, absent=absent)
         found, notes = with_one_retry(run.found, compute)
         groups = [group.without(absent) for group, _ in found]
-        array, surplus = self._decided(groups, task, steps, _weighed(groups, trusted, task, self.recipe.threshold))
+        weighed = _weighed(groups, trusted, task, self.recipe.threshold)
+        decisions |= {value: replace(decisions[value], network_dice=round(prior.reliability, 3)) for value, prior in weighed.items()}
+        array, surplus = self._decided(groups, task, steps, weighed)
         labels = Volume(array, target.geometry)
         steps.stop_clock()
         records = [group.record for group in groups]

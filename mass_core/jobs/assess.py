@@ -1,10 +1,12 @@
 """The quality of a label map, just made or from a file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.quality import Quality, assess
+from ..inference.segmenter import Decision
 from ..volumes.label_maps import check_belongs
 from ..volumes.mask_files import read_label_map
 from ..volumes.volume import Volume
@@ -28,10 +30,10 @@ class Assessed:
         return [{"value": x.value, "name": x.name, "quality": self.quality[x.value].told()} for x in self.tools.task.labels]
 
 
-def judge(tools: Tools, target: Volume, labels: Volume, run: Run) -> dict[int, Quality]:
-    """The quality of every label of a scan's label map."""
+def judge(tools: Tools, target: Volume, labels: Volume, run: Run, decisions: Mapping[int, Decision] | None = None) -> dict[int, Quality]:
+    """The quality of every label of a scan's label map; `decisions` of the segmentation it is from."""
     with run.stage("assess"):
-        return assess(tools.segmenter, tools.task, target, labels, tools.references, **run.callbacks)
+        return assess(tools.segmenter, tools.task, target, labels, tools.references, decisions=decisions, **run.callbacks)
 
 
 def assess_file(request: Assess, session: Session, run: Run) -> Assessed:

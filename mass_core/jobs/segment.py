@@ -81,7 +81,7 @@ def segment(request: Segment, session: Session, run: Run, tools: Tools, files: J
     found = tools.segmenter.segment(target, tools.task, probabilities=request.probabilities, **run.callbacks)
     run.seconds.update(found.timings)
     run.reused["target"] = tools.segmenter.preparations == before
-    quality = judge(tools, target, found.labels, run) if request.assess else {}
+    quality = judge(tools, target, found.labels, run, found.decisions) if request.assess else {}
     made = Segmented(found=found, tools=tools, maps=_maps(request, tools, files), quality=quality)
     with run.stage("write"):
         _write(request, run, files, target, made)
