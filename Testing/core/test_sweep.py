@@ -164,6 +164,10 @@ def test_gpu_takes_as_many_windows_as_fit(tiny_network: Any, monkeypatch: pytest
     assert batches[0] == 1 < batches[1] < batches[2] == 8
     small = choose_compute(torch.device("cuda"), "auto", tiny_network, Recipe(window_zyx=(32, 32, 32)), 1)
     assert small.batch == 64, "as many voxels"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 20, 1 << 37))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 36)
+    again = choose_compute(torch.device("cuda"), "auto", tiny_network, Recipe(window_zyx=(64, 64, 64)), 1)
+    assert again.batch == 8, "what an earlier run left to PyTorch is free for this one"
     assert (small.ahead, small.frugal().ahead, Compute(device=torch.device("cpu"), dtype=torch.float32).ahead) == (1, 0, 0)
     assert (compute.frugal().batch, compute.frugal().blend_device.type) == (1, "cpu")
 
