@@ -3,6 +3,7 @@
 #   make test       the tests          make test-all   the slow ones too
 #   make check      style, types, layers
 #   make bench      speed and memory; RELEASED=folder of the authors' code puts both side by side
+#   make gpu        what there is to measure on a GPU, at most nine minutes a call, into gpu.json; again: what is missing; RELEASED as above
 # PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=URL the build of PyTorch, with a URL from its installation page (pytorch.org).
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -12,7 +13,7 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint c
 # One thread a process: two processes of many threads each would fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/core.stamp
@@ -32,6 +33,9 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(RUN) Testing.benchmarks.inference --section cpu $(if $(RELEASED),--released $(RELEASED))
+
+gpu: $(VENV)/dev.stamp
+	$(RUN) Testing.benchmarks.gpu $(if $(RELEASED),--released $(RELEASED))
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

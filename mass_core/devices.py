@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,32 @@ def choose_device(name: str = "auto") -> "torch.device":
     if device.type == "mps" and not mps:
         raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
     return device
+
+
+def check_compiler(what: str, device: "torch.device") -> None:
+    """Refuse to compile for a device PyTorch's compiler makes no fast programs for.
+
+    Raises:
+        DeviceError: if it is no CUDA device, or Triton is missing.
+    """
+    triton = find_spec("triton") is not None
+    if device.type != "cuda" or not triton:
+        raise DeviceError(
+            f"Compiling {what} needs a CUDA device and Triton; the device is {device}, Triton is {'' if triton else 'not '}installed.",
+            "Leave out --compile.",
+        )
+
+
+def not_compiled(what: str, error: RuntimeError) -> DeviceError:
+    """The error to raise for one of PyTorch's compiler."""
+    return DeviceError(f"{what} could not be compiled: {' '.join(str(error).splitlines()[:2])}", "Leave out --compile.")
+
+
+def has_bfloat16(device: "torch.device") -> bool:
+    """Whether a CUDA device computes in bfloat16: NVIDIA's from Ampere on. Older ones only emulate it, slower than float32."""
+    import torch
+
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _reset_linux_peak() -> None:

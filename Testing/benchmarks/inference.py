@@ -5,9 +5,10 @@
     python -m Testing.benchmarks.inference --section volume --released FOLDER     the commands, on a whole scan
     python -m Testing.benchmarks.inference --section gpu --released FOLDER        the paper's table: BF16, 128^3, one class
 
-FOLDER is a checkout of https://github.com/Stanford-AIMI/MASS (needs einops). Every measurement has a process of its own, so peak memory
-(resident on a CPU, allocated on a GPU) is its own, too. Weights are random: time does not depend on them. The section gpu needs nothing
-but torch, numpy, einops and safetensors. On a machine with other work compare CPU seconds, not wall seconds.
+FOLDER is a checkout of https://github.com/Stanford-AIMI/MASS (needs einops). Every measurement on a CPU, and every code on a GPU, has a
+process of its own, so peak memory (resident on a CPU, allocated on a GPU) is its own, too. Weights are random: time does not depend on
+them. The section gpu needs nothing but torch, numpy, einops and safetensors; `Testing.benchmarks.gpu` (make gpu) measures more. On a
+machine with other work compare CPU seconds, not wall seconds.
 """
 
 import argparse
@@ -24,8 +25,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 CHANNELS = (32, 64, 128, 256, 512)
-VARIANTS = ("plain", "channels-last", "compiled")
-"""Ways to run this code on a GPU."""
+STEPS = ("encode", "query", "full")
+"""Rows of the paper's table: encode a reference, segment a window with its tokens, both."""
+VARIANTS = ("plain", "channels-last", "compiled", "CUDA graphs")
+"""Ways to run this code on a GPU: the last three with channels last, the last two through `torch.compile`."""
 Row = dict[str, Any]
 
 
@@ -55,14 +58,15 @@ def section_cpu(arguments: argparse.Namespace) -> list[Row]:
     """Reference encoding and query pass, float32."""
     common = {"size": arguments.size or 128, "repeats": arguments.repeats or 2, "device": "cpu", "released": _folder(arguments)}
     codes = ["ours", *(["released"] if arguments.released else [])]
-    return [in_process(what=what, code=code, threads=arguments.threads, **common) for what in ("encode", "query") for code in codes]
+    rows = [in_process(whats=[what], code=code, threads=arguments.threads, **common) for what in ("encode", "query") for code in codes]
+    return sum(rows, [])
 
 
 def section_gpu(arguments: argparse.Namespace) -> list[Row]:
     """Reference encoding, query pass and both together, bfloat16 (paper: 39.72, 49.00 and 88.84 ms, 6.3 GB on an H100)."""
     common = {"size": arguments.size or 128, "repeats": arguments.repeats or 10, "device": arguments.device, "released": _folder(arguments)}
     codes = [f"ours {variant}" for variant in VARIANTS] + (["released"] if arguments.released else [])
-    return [in_process(what=what, code=code, **common) for what in ("encode", "query", "full") for code in codes]
+    return sum((in_process(whats=STEPS, code=code, **common) for code in codes), [])
 
 
 def section_volume(arguments: argparse.Namespace) -> list[Row]:
@@ -97,7 +101,7 @@ def volume_commands(folder: Path, arguments: argparse.Namespace) -> dict[str, li
     if not arguments.released:
         write_own_weights(folder / "weights.safetensors")
         return {"ours": [*ours, "--weights", str(folder / "weights.safetensors")]}
-    in_process(what="checkpoint", code="released", released=_folder(arguments), path=str(weights))
+    in_process(whats=["checkpoint"], code="released", released=_folder(arguments), path=str(weights))
     released = [sys.executable, "inference.py", "--checkpoint", str(weights), "--modality", "ct", "--reference-label", "1", "--gpu", ""]
     released += ["--reference-image", scan["reference"], "--reference-mask", scan["mask"], "--test-image", scan["target"]]
     released += ["--output", scan["released"], "--body-method", "none"]
@@ -118,13 +122,16 @@ def write_scans(folder: Path, size: int) -> None:
     Volume((labels.array == 1).astype(np.uint8), labels.geometry).write(folder / "mask.nii.gz")
 
 
-def write_own_weights(path: Path) -> None:
-    """Random weights of the base network."""
+def write_own_weights(path: Path, config: Any = None, recipe: Any = None) -> None:
+    """Random weights of a network, the base network unless told otherwise."""
+    import torch
+
     from mass_core.config import ModelConfig, Recipe
     from mass_core.model import build_model
     from mass_core.weights.checkpoint import save_weights
 
-    save_weights(path, build_model(ModelConfig()), Recipe(), {})
+    torch.manual_seed(0)
+    save_weights(path, build_model(config or ModelConfig()), recipe or Recipe(), {})
 
 
 def agreement(folder: Path) -> float:
@@ -135,54 +142,70 @@ def agreement(folder: Path) -> float:
     return float(2 * (ours & released).sum() / max(ours.sum() + released.sum(), 1))
 
 
-def in_process(**task: Any) -> Row:
+def in_process(**task: Any) -> list[Row]:
     """`measure` in a fresh interpreter."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(task.get("threads") or os.cpu_count())}
     command = [sys.executable, __file__, "--measure", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{task} failed:\n{done.stderr}")
-    row: Row = json.loads(done.stdout.splitlines()[-1])
-    print(f"{row['what']:<10} {row['code']:<20} {row.get('wall_s', 0):8.3f} s", file=sys.stderr, flush=True)
-    return row
+    rows: list[Row] = json.loads(done.stdout.splitlines()[-1])
+    for row in rows:
+        print(f"{row['what']:<10} {row['code']:<20} {row.get('wall_s', 0):8.3f} s", file=sys.stderr, flush=True)
+    return rows
 
 
 def measure(
-    *, what: str, code: str, size: int = 128, repeats: int = 1, device: str = "cpu", released: str | None = None, **other: Any
-) -> Row:
-    """Time one thing; the first run, which warms up, does not count."""
+    *,
+    whats: Sequence[str],
+    code: str,
+    size: int = 128,
+    repeats: int = 1,
+    device: str = "cpu",
+    released: str | None = None,
+    channels: Sequence[int] = CHANNELS,
+    **other: Any,
+) -> list[Row]:
+    """Time some things, a row for each; the first run, which warms up, does not count."""
     import torch
 
     torch.manual_seed(0)
-    if what == "checkpoint":
+    if "checkpoint" in whats:
         write_released_checkpoint(str(released), Path(other["path"]))
-        return {"what": what, "code": code}
+        return [{"what": "checkpoint", "code": code}]
     image, masks = torch.randn(1, 1, size, size, size, device=device), torch.zeros(1, 1, size, size, size, device=device)
     masks[..., size // 4 : size // 2, size // 4 : size // 2, size // 4 : size // 2] = 1
-    tokens = tuple(torch.randn(1, 1, 11, c, device=device) for c in CHANNELS[:1:-1])
-    steps = released_steps(str(released), device) if code == "released" else our_steps(code.partition(" ")[2], device)
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device.startswith("cuda")):
-        run: dict[str, Callable[[], Any]] = {
-            "encode": lambda: steps[0](image, masks),
-            "query": lambda: steps[1](image, tokens),
-            "full": lambda: steps[1](image, steps[0](image, masks)),
-        }
-        return {"what": what, "code": code, **(time_on_gpu if device.startswith("cuda") else time_on_cpu)(run[what], repeats)}
+    tokens = tuple(torch.randn(1, 1, 11, c, device=device) for c in channels[::-1][:3])
+    steps = released_steps(str(released), device) if code == "released" else our_steps(code.partition(" ")[2], device, channels)
+    run: dict[str, Callable[[], Any]] = {
+        "encode": lambda: steps[0](image, masks),
+        "query": lambda: steps[1](image, tokens),
+        "full": lambda: steps[1](image, steps[0](image, masks)),
+    }
+    timed = time_on_gpu if device.startswith("cuda") else time_on_cpu
+    with torch.inference_mode(), torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=device.startswith("cuda")):
+        return [{"what": what, "code": code, **timed(run[what], repeats)} for what in whats]
 
 
-def our_steps(variant: str, device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def our_steps(variant: str, device: str, channels: Sequence[int] = CHANNELS) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Encode a reference; segment with tokens."""
     import torch
 
     from mass_core.config import ModelConfig
     from mass_core.model import build_model
 
-    network = build_model(ModelConfig(channels=CHANNELS)).eval().to(device)
-    if variant in ("channels-last", "compiled"):
+    network = build_model(ModelConfig(channels=tuple(channels))).eval().to(device)
+    if variant != "plain":
         network = network.to(memory_format=torch.channels_last_3d)
-    if variant == "compiled":
-        return torch.compile(network.encode_reference), torch.compile(network.segment)
-    return network.encode_reference, network.segment
+    if variant not in ("compiled", "CUDA graphs"):
+        return network.encode_reference, network.segment
+    # Without a GPU only the tracing is tried: to compile takes minutes there, and gives no kernels anybody would use.
+    backend = "inductor" if device.startswith("cuda") else "eager"
+    mode = "reduce-overhead" if variant == "CUDA graphs" and backend == "inductor" else None
+    how: dict[str, Any] = {"backend": backend, "mode": mode, "dynamic": False}
+    encode, segment = torch.compile(network.encode_reference, **how), torch.compile(network.segment, **how)
+    # A graph's results lie in memory that the next graph overwrites.
+    return lambda image, masks: tuple(tokens.clone() for tokens in encode(image, masks)), segment
 
 
 def released_steps(folder: str, device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -65,18 +65,24 @@ def other_computer(name: str | None, folder: Path) -> Iterator[str]:
 def files(folder: Path, shape: tuple[int, ...]) -> tuple[dict[str, Any], int]:
     """A request about two phantoms with the noise of a CT, as uncompressed files, and their bytes."""
     paths = []
-    spacing = tuple(extent / count for extent, count in zip(EXTENT_MM, shape, strict=True))
-    geometry = Geometry(shape_zyx=shape, spacing_xyz=spacing[::-1])
     for seed in (1, 2):
-        drawn = subject(seed, "ct", shape_zyx=COARSE, spacing_zyx=tuple(e / n for e, n in zip(EXTENT_MM, COARSE, strict=True)))
-        image, labels = (fine(volume.array, shape) for volume in drawn)
-        noise = np.random.default_rng(seed).normal(0, 12, shape).astype(np.int16)
+        image, mask = phantom(seed, shape)
         paths += [folder / f"scan{seed}.nii", folder / f"mask{seed}.nii.gz"]
-        Volume(image.astype(np.int16) + noise, geometry).write(paths[-2])
-        Volume((labels == LIVER).astype(np.uint8), geometry).write(paths[-1])
+        image.write(paths[-2])
+        mask.write(paths[-1])
     reference = {"image": str(paths[0]), "mask": str(paths[1])}
     order = {"device": "cpu", "references": [reference], "target": str(paths[2]), "overwrite": True}
     return {**order, "output": str(folder / "found.nii.gz")}, sum(path.stat().st_size for path in paths[:3])
+
+
+def phantom(seed: int, shape: tuple[int, ...]) -> tuple[Volume, Volume]:
+    """A phantom with the noise of a CT, int16, and the mask of its liver, on a grid of so many voxels."""
+    geometry = Geometry(shape_zyx=shape, spacing_xyz=tuple(extent / count for extent, count in zip(EXTENT_MM, shape, strict=True))[::-1])
+    coarse = tuple(min(sizes) for sizes in zip(COARSE, shape, strict=True))
+    drawn = subject(seed, "ct", shape_zyx=coarse, spacing_zyx=tuple(e / n for e, n in zip(EXTENT_MM, coarse, strict=True)))
+    image, labels = (fine(volume.array, shape) for volume in drawn)
+    noise = np.random.default_rng(seed).normal(0, 12, shape).astype(np.int16)
+    return Volume(image.astype(np.int16) + noise, geometry), Volume((labels == LIVER).astype(np.uint8), geometry)
 
 
 def fine(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -70,6 +70,36 @@ def scene(slices: int, size: int, places: list[int], objects: int) -> tuple[np.n
     return images, sorted(seeds, key=lambda seed: seed.at)
 
 
+def compared(
+    *,
+    configuration: str,
+    image_size: int,
+    slices: int,
+    size: int,
+    seeds: int,
+    objects: int,
+    together: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[Counted, Counted, float, float]:
+    """The package's predictor, ours, the share of voxels in which they differ, and the share that is set."""
+    network = random_network(configuration, image_size).to(device)
+    # The package fills holes with its CUDA extension only; so that both do the same, neither does.
+    ours = Sam2(network, getattr(torch, precision), fill_holes=0)
+    predictor = stock_predictor(network, configuration, image_size)
+    predictor.fill_hole_area = 0
+    places = np.linspace(0, slices - 1, seeds + 2).astype(int)[1:-1].tolist()
+    images, found = scene(slices, size, places, objects)
+    theirs, mine = Counted(), Counted()
+    with mine.watch(network):
+        ours_masks, _ = in_lock_step(ours, images, found, together)
+    with theirs.watch(predictor):
+        stock_masks = by_stock(predictor, ours, images, found)
+    for number, seed in enumerate(found):  # the package shows a seed through its low resolution, we as it was given
+        stock_masks[number, seed.at] = ours_masks[number, seed.at]
+    return theirs, mine, np.count_nonzero(ours_masks != stock_masks) / ours_masks.size, float(ours_masks.mean())
+
+
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,25 +108,11 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    options = parser.parse_args()
-    device = choose_device(options.device)
-    network = random_network(options.configuration, options.image_size).to(device)
-    # The package fills holes with its CUDA extension only; so that both do the same, neither does.
-    ours = Sam2(network, getattr(torch, options.precision), fill_holes=0)
-    predictor = stock_predictor(network, options.configuration, options.image_size)
-    predictor.fill_hole_area = 0
-    places = np.linspace(0, options.slices - 1, options.seeds + 2).astype(int)[1:-1].tolist()
-    images, seeds = scene(options.slices, options.size, places, options.objects)
-    theirs, mine = Counted(), Counted()
-    with mine.watch(network):
-        ours_masks, _ = in_lock_step(ours, images, seeds, options.together)
-    with theirs.watch(predictor):
-        stock_masks = by_stock(predictor, ours, images, seeds)
-    for number, seed in enumerate(seeds):  # the package shows a seed through its low resolution, we as it was given
-        stock_masks[number, seed.at] = ours_masks[number, seed.at]
+    options = vars(parser.parse_args())
+    theirs, mine, different, held = compared(**options | {"device": choose_device(options["device"])})
     print("| | slices encoded | slices tracked | calls | time | peak memory |\n|---|--:|--:|--:|--:|--:|")
     print(theirs.row("the package's predictor"), mine.row("lock step"), sep="\n")
-    print(f"{np.count_nonzero(ours_masks != stock_masks)} of {ours_masks.size} voxels differ; {ours_masks.mean():.3f} are set")
+    print(f"{different:.3%} of the voxels differ; {held:.3f} are set")
 
 
 if __name__ == "__main__":

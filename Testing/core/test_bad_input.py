@@ -306,6 +306,11 @@ def test_unknown_ending(refused: Refused) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_compiling_without_a_gpu(refused: Refused) -> None:
+    assert "Compiling the network needs a CUDA device and Triton" in refused("--device", "cpu", "--compile")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_cuda_that_is_not_there(refused: Refused, device: str) -> None:
     assert "cuda" in refused("--device", device).lower()

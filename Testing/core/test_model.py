@@ -1,13 +1,15 @@
 """The network: what its shortcuts leave out changes nothing, and what the paper says of it holds."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mass_core.config import ModelConfig
 from mass_core.errors import GeometryError, InputError, WeightsError
-from mass_core.model import MASS, build_model, slabs
-from mass_core.model.blocks import ResidualBlock, norm_relu
+from mass_core.model import MASS, blocks, build_model, slabs
+from mass_core.model.blocks import ResidualBlock, norm_relu, norm_relu_one_by_one
 from mass_core.model.interpolation import along_axis, upsampling_matrix
 from mass_core.model.task_encoding import mean_under_masks, shuffle, unshuffle
 from mass_core.model.threads import in_threads
@@ -100,6 +102,27 @@ def test_whole_network_with_and_without_slabs(tiny_network: MASS, inputs: tuple[
         found = tiny_network(query, reference, masks)
     assert found.shape == (1, 3, 24, 37, 40)
     assert torch.allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_norms_that_keep_channels_last_are_the_same(images: int) -> None:
+    x = torch.randn(images, 5, 6, 7, 8).contiguous(memory_format=torch.channels_last_3d)
+    found = norm_relu_one_by_one(x, 1e-4)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(found, norm_relu(x.contiguous(), 1e-4), atol=1e-5)
+
+
+def test_network_with_channels_last_as_on_a_gpu(
+    tiny_network: MASS, inputs: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slabs, "apply_to", lambda x: False)
+    pairs = [torch.cat([x, x.flip(-1)]) for x in inputs]
+    last = deepcopy(tiny_network).to(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        expected = tiny_network(*pairs)
+        monkeypatch.setattr(blocks, "norm_relu", lambda x, eps=slabs.EPS: norm_relu_one_by_one(x, eps))
+        found = last(*pairs)
+    assert torch.allclose(found, expected, atol=1e-3)
 
 
 def test_images_of_a_batch_are_independent(tiny_network: MASS, inputs: tuple[torch.Tensor, ...]) -> None:

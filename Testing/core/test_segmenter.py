@@ -380,6 +380,20 @@ def test_full_gpu_is_tried_once_more_with_less(model: FakeModel, monkeypatch: py
         segmenter.segment(TARGET, task)
 
 
+def test_what_is_compiled_keeps_its_number_of_windows(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run may find less memory free: then a graph of another shape would have to be compiled."""
+    fitting = iter((8, 5, 3, 2))
+    cpu = Compute(device=torch.device("cpu"), dtype=torch.float32)
+    monkeypatch.setattr("mass_core.inference.segmenter.check_compiler", lambda *args: None)
+    monkeypatch.setattr("mass_core.inference.segmenter.choose_compute", lambda *args: replace(cpu, batch=next(fitting)))
+    segmenter = Segmenter(model, compile=True)
+    assert [segmenter.compute(1), segmenter.compute(2), segmenter.compute(1)] == [
+        replace(cpu, batch=batch, compile=True) for batch in (8, 5, 8)
+    ]
+    assert segmenter.with_recipe(segmenter.recipe).compile
+    assert Segmenter(model).compute(1) == replace(cpu, batch=2)
+
+
 def test_full_memory_without_a_gpu(model: FakeModel) -> None:
     segmenter = Segmenter(model)
     task = segmenter.encode([REFERENCE])

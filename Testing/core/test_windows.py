@@ -146,6 +146,27 @@ def test_best_keeps_the_most_probable_labels() -> None:
     np.testing.assert_allclose(best.probability(2, BOX)[0, 0], [0, 0.6, 0, 0])
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_best_keeps_what_sorting_would(depth: int) -> None:
+    """Labels in boxes that overlap here and there, some entered in two portions of planes."""
+    rng, shape = np.random.default_rng(depth), (6, 7, 8)
+    maps, best = np.zeros((9, *shape), np.float32), Best(shape, depth, exact=True)
+    for first, last in ((0, 3), (3, 6)):
+        for label in range(9):
+            low = rng.integers(0, (3, 5, 6))
+            low[0] = first
+            box = Box(tuple(low.tolist()), (last, *rng.integers(low[1:] + 1, shape[1:]).tolist()))
+            maps[label][box.slices()] = np.where(rng.random(box.size) > 0.2, rng.random(box.size), 0)
+            best.put(label, box, maps[label][box.slices()])
+    order = np.argsort(-maps, axis=0, kind="stable")
+    np.testing.assert_array_equal(best.most_probable(), maps.max(axis=0))
+    np.testing.assert_array_equal(best.decide(range(1, 10), 0.25), np.where(maps.max(axis=0) >= 0.25, order[0] + 1, 0))
+    ranks = np.argsort(order, axis=0)
+    for label in range(9):
+        found = best.probability(label, Box((0, 0, 0), shape))
+        np.testing.assert_array_equal(found, np.where(ranks[label] < depth, maps[label], 0))
+
+
 def test_threshold_is_inclusive() -> None:
     best = Best((1, 1, 4), 1, exact=True)
     best.put(0, BOX, np.array([[[0.5, 0.4999, 0.6, 1.0]]], np.float32))

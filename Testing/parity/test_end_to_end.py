@@ -11,6 +11,8 @@ import torch
 from mass_core.cli import main
 from mass_core.volumes.volume import Volume
 
+from .golden import recipe
+
 CASES = ("ct_oblique_multilabel", "mr_sagittal_two_refs_ema", "ct_small_target_flipped", "auto_modality_bspline_no_reorient")
 OPTIONS = {
     "--image-interp": "--interpolation",
@@ -26,12 +28,7 @@ OPTIONS = {
 
 def checkpoint(shared: Path, case: dict[str, Any], path: Path) -> None:
     """A released checkpoint, as the golden outputs were computed from."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("golden_recipe", shared / "golden/recipe.py")
-    assert spec is not None and spec.loader is not None
-    golden = module_from_spec(spec)
-    spec.loader.exec_module(golden)
+    golden = recipe(shared)
     weights = {key: torch.from_numpy(value) for key, value in golden.state_dict(case["weights"], case["salt"]).items()}
     averaged = {key: value * case["ema_scale"] for key, value in weights.items()}
     config = {"evaluation": {"window_size": case["window_zyx"], "overlap": case["overlap"]}}

@@ -1,6 +1,5 @@
 """The released network's numbers, from the same weights (golden/README.md says how they came about)."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,35 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.config import ModelConfig
-from mass_core.model import MASS, build_model, slabs
-from mass_core.weights.released_keys import our_key
+from mass_core.model import slabs
 
-CONFIGS = {
-    "keys_tiny.json": ModelConfig(channels=(8, 16, 32, 64, 128), task_rows=5),
-    "keys_base.json": ModelConfig(),
-}
-SALT = "mass-open-"
-TOKENS, LOGITS = 1e-4, 1e-3
-"""Largest differences allowed; logits reach 10."""
+from .golden import LOGITS, SALT, TOKENS, network, recipe
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> ModuleType:
-    """The recipe of weights and inputs."""
-    spec = importlib.util.spec_from_file_location("golden_recipe", shared / "golden/recipe.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def network(golden: ModuleType, keys: str) -> MASS:
-    model = build_model(CONFIGS[keys]).eval()
-    own = model.state_dict()
-    weights = {our_key(key): torch.from_numpy(value) for key, value in golden.state_dict(keys, SALT).items()}
-    model.load_state_dict({key: value.reshape(own[key].shape) for key, value in weights.items()}, strict=True)
-    return model
+    return recipe(shared)
 
 
 def differs(ours: torch.Tensor, expected: np.ndarray) -> float:

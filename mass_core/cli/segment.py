@@ -37,6 +37,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
     parser.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network first: minutes once, then faster for many scans; needs CUDA and Triton"
+    )
     parser.add_argument("--assess", action="store_true", help="also estimate how good the result is; takes longer")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
     parser.add_argument(

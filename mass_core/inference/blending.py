@@ -1,10 +1,10 @@
 """Overlapping windows become probabilities, in memory that depends on what is found, not on how many labels were asked for.
 
 Windows come ordered along z. Planes that no later window touches are finished, handed on and forgotten (`Blend`); of a finished voxel
-only the most probable labels are kept (`Best`).
+only the most probable labels are kept (`Best`). On a GPU both live there, and nothing in them waits for it but `noticed`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from torch import Tensor
 from ..config import Shape
 from ..volumes.boxes import Box
 
+Spans = Sequence[tuple[int, slice, slice]]
+"""Labels of a window with the rows and columns of their boxes."""
+
 
 @dataclass
 class _Patch:
@@ -22,6 +25,8 @@ class _Patch:
     rows: slice
     columns: slice
     sums: Tensor
+    filled: int
+    """Planes from the first on that windows have reached."""
 
     def box(self, start: int, stop: int) -> Box:
         """The patch between two planes."""
@@ -62,27 +67,48 @@ class Blend:
         height, width = self._weights.shape[1:]
         self._total[:, y : y + height, x : x + width] += self._weights
 
-    def add(self, start: Shape, probabilities_KDHW: Tensor) -> None:
-        """Add a window that begins at `start`; its z must be the plane the blend stands at."""
+    def noticed(self, probabilities_NKDHW: Tensor) -> Callable[[], Sequence[Spans]]:
+        """Where the labels of some windows are, once the function returned is called: until then a GPU need not have computed them."""
+        count, labels, _, height, width = probabilities_NKDHW.shape
+        if self._least <= 0:
+            everywhere = [(label, slice(0, height), slice(0, width)) for label in range(labels)]
+            return lambda: [everywhere] * count
+        seen_NKHW = probabilities_NKDHW.amax(dim=2) > self._least
+        flags = on_its_way(torch.cat([seen_NKHW.any(dim=3), seen_NKHW.any(dim=2)], dim=2))
+        return lambda: [_spans(*np.split(flags_KS, [height], axis=1)) for flags_KS in flags()]
+
+    def add(self, start: Shape, probabilities_KDHW: Tensor, spans: Spans | None = None) -> None:
+        """Add a window that begins at `start`; its z must be the plane the blend stands at.
+
+        Args:
+            start: first voxel.
+            probabilities_KDHW: of its labels.
+            spans: from `noticed`; None: found now.
+        """
         self.add_empty(start)
         _, y, x = start
-        for label, rows, columns in _noticed(probabilities_KDHW, self._least):
+        for label, rows, columns in self.noticed(probabilities_KDHW[None])()[0] if spans is None else spans:
             share = probabilities_KDHW[label, :, rows, columns].to(self._device, torch.float32) * self._weights[:, rows, columns]
             patch = self._grown(label, slice(y + rows.start, y + rows.stop), slice(x + columns.start, x + columns.stop))
             top, left = y + rows.start - patch.rows.start, x + columns.start - patch.columns.start
             patch.sums[:, top : top + share.shape[1], left : left + share.shape[2]] += share
+            patch.filled = len(self._weights)
 
-    def finish(self, plane: int) -> Iterator[tuple[int, Box, np.ndarray]]:
+    def finish(self, plane: int) -> Iterator[tuple[int, Box, Tensor]]:
         """Hand out (label, box, probabilities float32) of all planes before `plane`, labels ascending, and move there."""
         done = plane - self._plane
         for label in sorted(self._patches):
             patch = self._patches[label]
             total = self._total[:done, patch.rows, patch.columns].clamp_min(1e-8)
-            yield label, patch.box(self._plane, plane), (patch.sums[:done] / total).cpu().numpy()
+            yield label, patch.box(self._plane, plane), patch.sums[:done] / total
         self._total = _shifted(self._total, done)
-        kept = {label: _Patch(p.rows, p.columns, _shifted(p.sums, done)) for label, p in self._patches.items() if p.sums[done:].any()}
-        self._patches = kept
+        kept = {label: patch for label, patch in self._patches.items() if self._goes_on(patch, done)}
+        self._patches = {n: _Patch(p.rows, p.columns, _shifted(p.sums, done), p.filled - done) for n, p in kept.items()}
         self._plane = plane
+
+    def _goes_on(self, patch: _Patch, done: int) -> bool:
+        """Whether a patch may hold something behind its first planes; only a CPU looks, for a GPU would have to be waited for."""
+        return patch.filled > done and (self._device.type != "cpu" or bool(patch.sums[done:].any()))
 
     def _grown(self, label: int, rows: slice, columns: slice) -> _Patch:
         """The label's patch, enlarged where it does not hold these rows and columns yet."""
@@ -92,7 +118,7 @@ class Blend:
                 return old
             rows, columns = _union(old.rows, rows), _union(old.columns, columns)
         shape = (len(self._weights), rows.stop - rows.start, columns.stop - columns.start)
-        new = _Patch(rows, columns, torch.zeros(shape, device=self._device))
+        new = _Patch(rows, columns, torch.zeros(shape, device=self._device), 0)
         if old is not None:
             top, left = old.rows.start - rows.start, old.columns.start - columns.start
             new.sums[:, top : top + old.sums.shape[1], left : left + old.sums.shape[2]] = old.sums
@@ -107,11 +133,12 @@ class Best:
         shape_zyx: the volume.
         depth: how many labels a voxel can keep. One decides a label map; more are needed where probabilities are interpolated later.
         exact: probabilities as float32 instead of float16 (steps of 0.0005 near 1).
+        device: where they live until `on_host`.
     """
 
-    def __init__(self, shape_zyx: Shape, depth: int, *, exact: bool) -> None:
-        self._labels = np.zeros((depth, *shape_zyx), np.int16)
-        self._values = np.zeros((depth, *shape_zyx), np.float32 if exact else np.float16)
+    def __init__(self, shape_zyx: Shape, depth: int, *, exact: bool, device: torch.device | str = "cpu") -> None:
+        self._labels = torch.zeros((depth, *shape_zyx), dtype=torch.int16, device=device)
+        self._values = torch.zeros((depth, *shape_zyx), dtype=torch.float32 if exact else torch.float16, device=device)
         self.boxes: dict[int, Box] = {}
         """Where each label was put."""
 
@@ -121,49 +148,67 @@ class Best:
         _, z, y, x = self._labels.shape
         return z, y, x
 
-    def put(self, label: int, box: Box, probabilities: np.ndarray) -> None:
-        """Enter one label's probabilities in a box; of equal ones the label entered first wins. What lies outside the volume is cut off."""
+    def put(self, label: int, box: Box, probabilities: Tensor | np.ndarray) -> None:
+        """Enter one label's probabilities in a box; of equal ones the label entered first wins. What lies outside the volume is cut off.
+
+        Each voxel of a label is entered once.
+        """
         box = box.clipped(self.shape)
-        values = probabilities[tuple(slice(0, n) for n in box.size)].astype(self._values.dtype)
-        if not values.size:
+        values = torch.as_tensor(probabilities)[tuple(slice(0, n) for n in box.size)].to(self._values.dtype)
+        if not values.numel():
             return
-        labels = np.full(values.shape, label + 1, np.int16)
-        for level in range(len(self._labels)):
+        others = sum(other != label and box.common(there) is not None for other, there in self.boxes.items())
+        labels = torch.full_like(values, label + 1, dtype=torch.int16)
+        for level in range(min(others + 1, len(self._labels))):  # below that every voxel is free
             held_values, held_labels = self._values[level][box.slices()], self._labels[level][box.slices()]
             better = values > held_values
-            values_left, labels_left = np.where(better, held_values, values), np.where(better, held_labels, labels)
-            np.copyto(held_values, values, where=better)
-            np.copyto(held_labels, labels, where=better)
+            values_left, labels_left = torch.where(better, held_values, values), torch.where(better, held_labels, labels)
+            held_values.copy_(torch.where(better, values, held_values))
+            held_labels.copy_(torch.where(better, labels, held_labels))
             values, labels = values_left, labels_left
-            if not values.any():
+            if values.device.type == "cpu" and not values.any():  # a GPU would have to be waited for
                 break
         self.boxes[label] = self.boxes[label].enclosing(box) if label in self.boxes else box
+
+    def on_host(self) -> "Best":
+        """The same, read from now on: in main memory, for devices have less."""
+        self._labels, self._values = self._labels.cpu(), self._values.cpu()
+        return self
 
     def decide(self, numbers: Sequence[int], threshold: float) -> np.ndarray:
         """Label map uint16 [z,y,x]: the most probable label's number where it reaches the threshold, else 0."""
         table = np.array([0, *numbers], np.uint16)
-        return np.where(self._values[0] >= threshold, table[self._labels[0]], 0).astype(np.uint16)
+        return np.where(self._values[0].numpy() >= threshold, table[self._labels[0].numpy()], 0).astype(np.uint16)
 
     def most_probable(self) -> np.ndarray:
         """Probability [z,y,x] of each voxel's most probable label."""
-        return self._values[0]
+        return self._values[0].numpy()
 
     def probability(self, label: int, box: Box) -> np.ndarray:
         """One label's probabilities float32 in a box of the volume, 0 where other labels filled the voxel."""
         part = (slice(None), *box.slices())
-        return np.where(self._labels[part] == label + 1, self._values[part], 0).sum(axis=0, dtype=np.float32)
+        labels, values = self._labels[part].numpy(), self._values[part].numpy()
+        return np.where(labels == label + 1, values, 0).sum(axis=0, dtype=np.float32)
 
 
-def _noticed(probabilities_KDHW: Tensor, least: float) -> Iterator[tuple[int, slice, slice]]:
-    """Labels some voxel gives more than `least`, with the rows and columns of their box."""
-    count, _, height, width = probabilities_KDHW.shape
-    if least <= 0:
-        yield from ((label, slice(0, height), slice(0, width)) for label in range(count))
-        return
-    seen_KHW = probabilities_KDHW.amax(dim=1) > least
-    rows_KH, columns_KW = seen_KHW.any(dim=2).cpu().numpy(), seen_KHW.any(dim=1).cpu().numpy()
-    for label in np.flatnonzero(rows_KH.any(axis=1)).tolist():
-        yield label, _span(rows_KH[label]), _span(columns_KW[label])
+def on_its_way(tensor: Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy a tensor to main memory. The function returned waits for it, not for what a GPU was given to do since."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu().numpy
+    there = tensor.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def waited() -> np.ndarray:
+        arrived.synchronize()
+        return there.numpy()
+
+    return waited
+
+
+def _spans(rows_KH: np.ndarray, columns_KW: np.ndarray) -> Spans:
+    """The boxes of the labels that are seen in some row."""
+    return [(label, _span(rows_KH[label]), _span(columns_KW[label])) for label in np.flatnonzero(rows_KH.any(axis=1)).tolist()]
 
 
 def _span(flags: np.ndarray) -> slice:

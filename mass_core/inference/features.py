@@ -209,12 +209,14 @@ def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, 
     )  # least 0: every value is kept, those below 0 too
     result = np.zeros((3, *array_zyx.shape), np.uint8)
 
+    there = volume.to(compute.blend_device)
+
     def look(some: Sequence[Shape]) -> Tensor:
-        return basis.colours(_features(network, stacked(volume, some, recipe.window_zyx), compute))
+        return basis.colours(_features(network, stacked(there, some, recipe.window_zyx), compute))
 
     step = partial(steps.at, "features")
-    for channel, box, values in blended(volume, recipe, blend, look, batch=compute.batch, step=step):
-        put(result[channel], box, _bytes(values))
+    for channel, box, values in blended(volume, recipe, blend, look, compute=compute, step=step):
+        put(result[channel], box, _bytes(values.cpu().numpy()))
     return result
 
 

@@ -13,6 +13,7 @@ from ..alignment.locate import aligned_labels, locate
 from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
 from ..cache import Recent
 from ..config import Modality, Recipe, Triple, to_dict
+from ..devices import check_compiler
 from ..errors import InputError
 from ..failures import is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
@@ -110,12 +111,22 @@ class Segmenter:
         model: from `load_model`.
         recipe: `default`, `released`, or a recipe of one's own made from `model.recipe`.
         precision: auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA devices that have it, else float32.
+        compile: compile the pass of the network over windows when it is first used, and again for another number of labels: about a
+            minute each, less once it was done on this computer. For many scans with the same labels.
+
+    Raises:
+        InputError: if the window is too small for the network.
+        DeviceError: if the device is none PyTorch compiles for.
     """
 
-    def __init__(self, model: "Model", recipe: str | Recipe = "default", *, precision: str = "auto") -> None:
+    def __init__(self, model: "Model", recipe: str | Recipe = "default", *, precision: str = "auto", compile: bool = False) -> None:
         self.model = model
         self.recipe = config.recipe(recipe, model.recipe) if isinstance(recipe, str) else recipe
         self.precision = precision
+        self.compile = compile
+        self._compiled: dict[int, Compute] = {}
+        if compile:
+            check_compiler("the network", model.device)
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
@@ -132,7 +143,7 @@ class Segmenter:
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
         """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
-        other = Segmenter(self.model, recipe, precision=self.precision)
+        other = Segmenter(self.model, recipe, precision=self.precision, compile=self.compile)
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
             if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment asks of the network
@@ -287,7 +298,9 @@ class Segmenter:
 
     def compute(self, labels: int) -> Compute:
         """Where and how the network computes with so many labels at once."""
-        return choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
+        chosen = choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
+        # What is compiled is compiled for one number of windows, whatever memory there is next time.
+        return self._compiled.setdefault(labels, replace(chosen, compile=True)) if self.compile else chosen
 
     def check(self, task: Task) -> None:
         """Refuse a task of other weights or another preprocessing.

@@ -1,7 +1,10 @@
 """The network goes over a prepared scan, window by window."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -10,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Recipe, Shape
+from ..devices import not_compiled
+from ..failures import is_out_of_memory
 from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box
-from .blending import Best, Blend
+from ..weights.store import home
+from .blending import Best, Blend, Spans
 from .windows import blend_weights, padded_shape, positions
 
 _STORE_BYTES = 1 << 30
@@ -78,18 +84,19 @@ def sweep(
     least = 0.0 if wanted.exact or wanted.maps else 0.02 * recipe.threshold
     blend = Blend((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
     labels = sum(tokens[0].shape[1] for tokens in passes)
-    best = Best(shape, wanted.depth, exact=wanted.exact)
+    best = Best(shape, wanted.depth, exact=wanted.exact, device=compute.blend_device)
     maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if wanted.maps else None
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
+    there = padded.to(compute.blend_device)  # once, for windows overlap
 
     def probabilities(some: Sequence[Shape]) -> Tensor:
-        return _probabilities(network, padded, some, on_device, recipe.window_zyx, compute)
+        return _probabilities(network, there, some, on_device, recipe.window_zyx, compute)
 
-    for label, box, values in blended(padded, recipe, blend, probabilities, batch=compute.batch, step=step, near=near):
+    for label, box, values in blended(padded, recipe, blend, probabilities, compute=compute, step=step, near=near):
         best.put(label, box, values)
         if maps is not None:
-            put(maps[label], box, values)
-    return Swept(best=best, maps=maps)
+            put(maps[label], box, values.cpu().numpy())
+    return Swept(best=best.on_host(), maps=maps)
 
 
 def blended(
@@ -98,35 +105,73 @@ def blended(
     blend: Blend,
     look: Callable[[Sequence[Shape]], Tensor],
     *,
-    batch: int,
+    compute: Compute,
     step: Callable[[int, int], None],
     near: Sequence[Box] | None = None,
-) -> Iterator[tuple[int, Box, np.ndarray]]:
-    """Go over a volume window by window; hands out what `blend` has finished as (channel, box, values float32).
+) -> Iterator[tuple[int, Box, Tensor]]:
+    """Go over a volume window by window; hands out what `blend` has finished as (channel, box, values float32 on its device).
+
+    Windows are blended `compute.ahead` portions after the network was given them, so that a GPU has always something to do.
 
     Args:
-        padded: at least as large as the window.
+        padded: at least as large as the window; in main memory.
         recipe: window, overlap, and whether windows of a single value are left out: nothing is added there.
         blend: where the windows are summed.
         look: what the network says of some windows, given their first voxels: [windows,K,D,H,W].
-        batch: windows in one call of it.
+        compute: how many windows in one call of it, and how far it may be ahead.
         step: called with the windows done and their number, between those calls.
         near: boxes of the volume; windows that touch none of them are left out as well. None: all windows count.
     """
     windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
+    waiting: deque[_Portion] = deque()
     done = 0
-    for _, row in groupby(windows, key=lambda start: start[0]):
-        plain, seen = _sorted_out(padded, list(row), recipe, near)
-        for start in plain:
-            blend.add_empty(start)
-        done += len(plain)
-        for some in _batches(seen, batch):
+    for portion in _portions(padded, windows, recipe, near, compute.batch):
+        done += len(portion.empty)
+        if portion.seen:
             step(done, len(windows))
-            for start, values_KDHW in zip(some, look(some), strict=True):
-                blend.add(start, values_KDHW)
-            done += len(some)
-        yield from blend.finish(windows[done][0] if done < len(windows) else padded.shape[0])
+            portion.found = look(portion.seen)
+            portion.spans = blend.noticed(portion.found)
+            done += len(portion.seen)
+        waiting.append(portion)
+        while len(waiting) > compute.ahead:
+            yield from _blend(waiting.popleft(), blend)
+    for portion in waiting:
+        yield from _blend(portion, blend)
     step(len(windows), len(windows))
+
+
+@dataclass(kw_only=True)
+class _Portion:
+    """Windows computed together, and the windows of nothing before them."""
+
+    empty: list[Shape]
+    seen: list[Shape]
+    finished: int | None
+    """The planes before this one are finished after these windows; None: none are."""
+    found: Sequence[Tensor] | Tensor = ()
+    """What the network says of those seen, [K,D,H,W] each."""
+    spans: Callable[[], Sequence[Spans]] = tuple
+
+
+def _portions(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequence[Box] | None, size: int) -> Iterator[_Portion]:
+    """All windows in their order, at most `size` to compute at a time and all of one row."""
+    rows = [list(row) for _, row in groupby(windows, key=lambda start: start[0])]
+    ends = [row[0][0] for row in rows[1:]] + [volume.shape[0]]
+    for row, end in zip(rows, ends, strict=True):
+        empty, seen = _sorted_out(volume, row, recipe, near)
+        parts = [seen[first : first + size] for first in range(0, len(seen), size)] or [[]]
+        for number, part in enumerate(parts):
+            yield _Portion(empty=[] if number else empty, seen=part, finished=end if number == len(parts) - 1 else None)
+
+
+def _blend(portion: _Portion, blend: Blend) -> Iterator[tuple[int, Box, Tensor]]:
+    """Add the windows of a portion, and hand out what is finished then."""
+    for start in portion.empty:
+        blend.add_empty(start)
+    for start, values_KDHW, spans in zip(portion.seen, portion.found, portion.spans(), strict=True):
+        blend.add(start, values_KDHW, spans)
+    if portion.finished is not None:
+        yield from blend.finish(portion.finished)
 
 
 def put(volume: np.ndarray, box: Box, values: np.ndarray) -> None:
@@ -146,12 +191,33 @@ def _probabilities(
     network: MASS, volume: Tensor, windows: Sequence[Shape], passes: Sequence[Tokens], size: Shape, compute: Compute
 ) -> Tensor:
     """Probabilities float32 [windows,K,D,H,W]: each window is encoded once, then decoded for every pass."""
-    batch_B1DHW = stacked(volume, windows, size).to(compute.device)
     count = len(windows)
+    if compute.compile:  # one shape for all
+        windows = [*windows, *[windows[-1]] * (compute.batch - len(windows))]
+    batch_B1DHW = stacked(volume, windows, size).to(compute.device)
     with torch.inference_mode(), compute.autocast():
-        features = network.encode_image(batch_B1DHW)
-        logits = [network.decode(features, tuple(stage.expand(count, -1, -1, -1) for stage in tokens)) for tokens in passes]
-        return torch.cat([part.float().sigmoid_() for part in logits], dim=1)
+        if not compute.compile:
+            return window_probabilities(network, batch_B1DHW, passes)
+        try:
+            return compiled()(network, batch_B1DHW, passes)[:count].clone()  # the next call writes into the same memory
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise not_compiled("The network", error) from error
+
+
+def window_probabilities(network: MASS, batch_B1DHW: Tensor, passes: Sequence[Tokens]) -> Tensor:
+    """Probabilities float32 [B,K,D,H,W] of windows on the device."""
+    features = network.encode_image(batch_B1DHW)
+    logits = [network.decode(features, tuple(stage.expand(len(batch_B1DHW), -1, -1, -1) for stage in tokens)) for tokens in passes]
+    return torch.cat([part.float().sigmoid_() for part in logits], dim=1)
+
+
+@cache
+def compiled() -> Callable[[MASS, Tensor, Sequence[Tokens]], Tensor]:
+    """`window_probabilities` as a CUDA graph of compiled kernels, one for each shape; kernels are kept on the disk for the next run."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+    return torch.compile(window_probabilities, mode="reduce-overhead", dynamic=False)
 
 
 def stacked(volume: Tensor, windows: Sequence[Shape], size: Shape) -> Tensor:
@@ -171,11 +237,6 @@ def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequ
         empty = far or (recipe.skip_uniform and bool((part == part[0, 0, 0]).all()))
         (plain if empty else seen).append((z, y, x))
     return plain, seen
-
-
-def _batches(windows: list[Shape], size: int) -> Iterator[list[Shape]]:
-    for first in range(0, len(windows), size):
-        yield windows[first : first + size]
 
 
 def padded_to(volume: Tensor, shape_zyx: Shape) -> Tensor:

@@ -155,14 +155,14 @@ class Session:
         """The segmenter of a request's recipe; it goes on with what the latest one keeps where that fits.
 
         Args:
-            request: names weights, recipe, options and precision.
+            request: names weights, recipe, options and precision, and says whether to compile.
             run: of the request.
             base: what the recipe starts from; None: what the weights record.
         """
         model, kept = self.model(request, run), self._segmenter
         wanted = request.changed(base or model.recipe)
-        if kept is None or kept.model is not model or kept.precision != request.precision:
-            kept = Segmenter(model, wanted, precision=request.precision)
+        if kept is None or kept.model is not model or (kept.precision, kept.compile) != (request.precision, request.compile):
+            kept = Segmenter(model, wanted, precision=request.precision, compile=request.compile)
         elif kept.recipe != wanted:
             kept = kept.with_recipe(wanted)
         self._segmenter = kept

@@ -12,14 +12,28 @@ PRE_NORM_EPS = 1e-4
 """Layer norm before self-attention and MLP."""
 HEAD_CHANNELS = 32
 """Channels of one attention head."""
+_LARGE = 1 << 22
+"""Numbers of a map [C,D,H,W] from which normalising images one by one costs less than copying them all to channels first and back: an
+estimate from a GPU's bandwidth and the time it takes to start a kernel."""
 
 
 def norm_relu(x: Tensor, eps: float = slabs.EPS) -> Tensor:
     """Instance norm (each channel of each image on its own, no learned scale) and ReLU, [B,C,D,H,W]."""
-    if x.is_cuda and x.shape[0] == 1 and x.is_contiguous(memory_format=torch.channels_last_3d):
-        # the same thing for one image; instance norm would copy it to channels first
-        return F.relu(F.batch_norm(x, None, None, training=True, eps=eps), inplace=True)
+    if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d) and not torch.compiler.is_compiling():
+        # instance norm would copy it to channels first
+        if x.shape[0] == 1:
+            return F.relu(F.batch_norm(x, None, None, training=True, eps=eps), inplace=True)
+        if x[0].numel() >= _LARGE and not torch.is_grad_enabled():
+            return norm_relu_one_by_one(x, eps)
     return F.relu(F.instance_norm(x, eps=eps), inplace=True)
+
+
+def norm_relu_one_by_one(x: Tensor, eps: float) -> Tensor:
+    """`norm_relu` without gradients that keeps channels last: for one image batch norm does the same as instance norm."""
+    result = torch.empty_like(x)
+    for image, place in zip(x.split(1), result.split(1), strict=True):
+        torch.clamp_min(F.batch_norm(image, None, None, training=True, eps=eps), 0, out=place)
+    return result
 
 
 def convolve(parts: Sequence[Tensor], weight: Tensor) -> Tensor:

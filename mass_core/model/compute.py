@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..config import Recipe
+from ..devices import has_bfloat16
 from ..failures import is_out_of_memory, out_of_memory
 from .mass import MASS
 
@@ -17,6 +18,8 @@ Found = TypeVar("Found")
 _ACTIVATIONS = 24
 """Full-resolution feature maps a window may need at once, in multiples of the first level's channels: a cautious guess. Where it is too
 low, the run is repeated with one window at a time."""
+_WINDOWS, _VOXELS = 8, 1 << 21
+"""At most so many windows in one pass, or so many voxels if windows are small: enough to fill a device."""
 _BLENDED_ON_CPU = "The GPU's memory did not suffice; windows were computed one at a time and blended on the CPU."
 
 
@@ -31,6 +34,13 @@ class Compute:
     """Windows in one pass."""
     blend_device: torch.device = torch.device("cpu")
     """Where windows are summed."""
+    compile: bool = False
+    """Passes of the network are compiled, for `batch` windows each."""
+
+    @property
+    def ahead(self) -> int:
+        """Passes of the network a device is given before the windows of an earlier one are blended: a GPU shall never wait for its host."""
+        return 1 if self.blend_device.type == "cuda" else 0
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context to run the network in."""
@@ -38,7 +48,7 @@ class Compute:
 
     def frugal(self) -> "Compute":
         """The same with the least memory on the device."""
-        return replace(self, batch=1, blend_device=torch.device("cpu"))
+        return replace(self, batch=1, blend_device=torch.device("cpu"), compile=False)
 
 
 def choose_compute(device: torch.device, precision: str, network: MASS, recipe: Recipe, labels: int) -> Compute:
@@ -52,14 +62,17 @@ def choose_compute(device: torch.device, precision: str, network: MASS, recipe: 
         labels: decoded together.
     """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    automatic = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    automatic = torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else torch.float32
     dtype = automatic if precision == "auto" else names[precision]
     if device.type != "cuda":
         return Compute(device=device, dtype=dtype)
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what PyTorch keeps of earlier runs
     voxels = int(np.prod(recipe.window_zyx))
-    window = voxels * (_ACTIVATIONS * network.config.channels[0] * dtype.itemsize + 8 * labels)
-    return Compute(device=device, dtype=dtype, batch=int(np.clip(free // 2 // window, 1, 8)), blend_device=device)
+    # Logits, and the probabilities of this pass and of the one before it.
+    window = voxels * (_ACTIVATIONS * network.config.channels[0] * dtype.itemsize + 12 * labels)
+    batch = int(np.clip(free // 2 // window, 1, max(_WINDOWS, _VOXELS // voxels)))
+    return Compute(device=device, dtype=dtype, batch=batch, blend_device=device)
 
 
 def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple[Found, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ..config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from ..devices import choose_device
+from ..devices import choose_device, has_bfloat16
 from ..errors import InputError, WeightsError
 from ..files import write_bytes
 from ..model import MASS, build_model
@@ -89,6 +89,8 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         network = build_model(checkpoint.config)
     fill(network, checkpoint.tensors, path)
     own = fingerprint(network)
+    if chosen.type == "cuda" and has_bfloat16(chosen):  # tensor cores want the channels of a voxel side by side
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     return Model(
         network=network.to(chosen).eval().requires_grad_(False),
         config=checkpoint.config,

@@ -9,7 +9,6 @@ and the last few slices, as many as the network can look at.
 
 import pickle
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,8 @@ from sam2.build_sam import build_sam2
 from torch import Tensor
 from torch.nn import functional
 
-from ...devices import choose_device, free_memory
-from ...errors import DeviceError, InputError, WeightsError
+from ...devices import check_compiler, choose_device, free_memory, has_bfloat16, not_compiled
+from ...errors import InputError, WeightsError
 from ...failures import is_out_of_memory
 from ...weights.store import locate
 from ..mask_set import Bools
@@ -147,13 +146,8 @@ class Sam2:
         Raises:
             DeviceError: if what the default backend needs is not there, a CUDA device and Triton, or it fails.
         """
-        triton = find_spec("triton") is not None
-        if backend == "inductor" and not (self.device.type == "cuda" and triton):
-            raise DeviceError(
-                f"Compiling SAM2 needs a CUDA device and Triton; the device is {self.device}, Triton is "
-                f"{'' if triton else 'not '}installed.",
-                "Leave out --compile.",
-            )
+        if backend == "inductor":
+            check_compiler("SAM2", self.device)
         self.network.image_encoder.compile(backend=backend)
         # The number of objects and of what is remembered of them changes from step to step.
         self.network.memory_attention.compile(backend=backend, dynamic=True)
@@ -162,8 +156,7 @@ class Sam2:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split("\n")[:2])
-            raise DeviceError(f"SAM2 could not be compiled: {reason}", "Leave out --compile.") from error
+            raise not_compiled("SAM2", error) from error
 
     def computing(self) -> Any:
         """Without gradients, in the precision chosen."""
@@ -312,7 +305,7 @@ def load_sam2(weights: str | Path, device: str = "auto", precision: str = "auto"
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise WeightsError(f"{path} does not fit SAM2: {len(missing)} tensors are missing, {len(unexpected)} are too many.", _AGAIN)
-    half = chosen.type == "cuda" and torch.cuda.is_bf16_supported() if precision == "auto" else precision == "bfloat16"
+    half = chosen.type == "cuda" and has_bfloat16(chosen) if precision == "auto" else precision == "bfloat16"
     return Sam2(network.to(chosen), torch.bfloat16 if half else torch.float32, fill_holes)
 
 
