@@ -110,6 +110,7 @@ def test_predictions_that_nnunet_could_not_take_are_refused(
         (("--output-dir", tmp_path / "out"), "*.mha", "one channel: imagesTs/*_0000.nii.gz"),
         (("--output", tmp_path / "out.nii.gz"), "p_2_0000.mha", "Use --output-dir"),
         (("--output-dir", raw), "*_0000.mha", "something else than predictions"),
+        (("--output-dir", tmp_path / "out", "--save-probabilities"), "*_0000.mha", "would count as predictions"),
     ):
         assert predict(raw, tiny_weights, *options, targets=targets) == 2
         assert told in capsys.readouterr().err

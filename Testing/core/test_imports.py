@@ -29,7 +29,7 @@ LAYERS = {
     "numeric": HEAVY + EXTRAS + NEVER,
     "torch": EXTRAS + NEVER,
     "skimage": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
-    "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm")), *NEVER, "torchvision"],
+    "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm", "yaml")), *NEVER, "torchvision"],
 }
 """What files of a layer must do without."""
 

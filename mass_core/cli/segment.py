@@ -65,12 +65,16 @@ def add_task(parser: argparse.ArgumentParser) -> None:
 
 
 def check_predictions(arguments: argparse.Namespace) -> None:
-    """Refuse to describe predictions in the form of nnU-Net where another dataset.json lies.
+    """Refuse predictions in the form of nnU-Net where another dataset.json lies, or with further images nnU-Net would take for predictions.
 
     Raises:
-        OutputError: saying so.
+        InputError, OutputError: saying so.
     """
     if arguments.format == "nnunet":
+        if arguments.save_probabilities:
+            raise InputError(
+                "In a folder of nnU-Net's, maps of probabilities would count as predictions.", "Leave out --save-probabilities."
+            )
         from ..data.decathlon_layout import check_predictions
 
         check_predictions(arguments.output_dir)
