@@ -35,7 +35,7 @@ def with_file(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str
     Raises:
         InputError: if the file cannot be read, or holds what the command does not know.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
     found, rest = finder.parse_known_args(list(words))
     if found.config is None:
