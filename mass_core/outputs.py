@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .errors import InputError, OutputError
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_NNUNET_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 _LONGEST_NAME = 255
@@ -49,7 +51,15 @@ def amount(ml: float) -> str:
     return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
 
 
-def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, picture: Path | None, *, what: str = "seg") -> list[Job]:
+def plan(
+    targets: Sequence[Path],
+    output: Path | None,
+    folder: Path | None,
+    picture: Path | None,
+    *,
+    what: str = "seg",
+    form: Literal["mass", "nnunet"] = "mass",
+) -> list[Job]:
     """The jobs of a run.
 
     Args:
@@ -58,6 +68,7 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
         folder: for the results of several, called `<target>_<what>.nii.gz`.
         picture: file of a picture; with several targets one for each, its name behind that of the file.
         what: the results are.
+        form: nnunet: results in the folder are called `<case>.nii.gz` as nnU-Net's predictions are, and end as their targets do.
 
     Raises:
         InputError: if a single target is missing, or results would have the same name.
@@ -68,6 +79,8 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
     if picture is not None and picture.suffix.lower() != ".png":
         raise OutputError(f"{picture} is no name for a picture.", "End it with .png.")
     if output is not None:
+        if form == "nnunet":
+            raise InputError("--format nnunet names the results itself, but --output names one.", "Use --output-dir.")
         if len(targets) > 1:
             raise InputError(f"--output names one file, but there are {len(targets)} targets.", "Use --output-dir.")
         if not output.name.lower().endswith(_WRITABLE):
@@ -75,7 +88,23 @@ def plan(targets: Sequence[Path], output: Path | None, folder: Path | None, pict
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
         raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
-    return [_job_in(folder, target, picture, what, alone=len(targets) == 1) for target in _distinct(targets)]
+    alone = len(targets) == 1
+    if form == "nnunet":
+        ending = nnunet_ending(targets)
+        return [_job(target, folder / f"{case}{ending}", case, picture, alone=alone) for target, case in _cases(targets)]
+    return [_job(target, folder / f"{stem(target)}_{what}.nii.gz", stem(target), picture, alone=alone) for target in _distinct(targets)]
+
+
+def nnunet_ending(targets: Sequence[Path]) -> str:
+    """How nnU-Net would call predictions of these targets at the end: as they end themselves.
+
+    Raises:
+        InputError: if they end differently.
+    """
+    found = {next((e for e in _NNUNET_ENDINGS if target.name.lower().endswith(e)), ".nii.gz") for target in targets}
+    if len(found) > 1:
+        raise InputError(f"The targets end in {' and '.join(sorted(found))}; nnU-Net knows one ending.", "Segment them in two calls.")
+    return found.pop()
 
 
 def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
@@ -180,10 +209,21 @@ def _parts(place: Path) -> list[Path]:
     return [*(p for p in beside if p.suffix in (".raw", ".zraw")), place]
 
 
-def _job_in(folder: Path, target: Path, picture: Path | None, what: str, *, alone: bool) -> Job:
-    name = stem(target)
+def _job(target: Path, output: Path, name: str, picture: Path | None, *, alone: bool) -> Job:
     own = picture if picture is None or alone else picture.with_name(f"{picture.stem}_{name}{picture.suffix}")
-    return Job(target, folder / f"{name}_{what}.nii.gz", name, own)
+    return Job(target, output, name, own)
+
+
+def _cases(targets: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each target with its case in nnU-Net's sense, which the file of a channel, `<case>_0000`, is one of."""
+    cases = [(target, re.sub(r"_\d{4}$", "", stem(target))) for target in targets]
+    names = [case for _, case in cases]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"Several targets are of the case {', '.join(twice[:5])}: the network looks at one channel.",
+            "Give the files of one channel: imagesTs/*_0000.nii.gz.",
+        )
+    return cases
 
 
 def _distinct(targets: Sequence[Path]) -> Sequence[Path]:

@@ -1,7 +1,8 @@
 """Values for typed fields: dataclasses read from JSON, their fields changed by text, and wrong values refused with what was wanted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,7 +41,7 @@ def values_of(kind: type, values: Mapping[str, Any], where: str) -> dict[str, An
     known = [f.name for f in fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise InputError(f"{where}: {', '.join(unknown)} is not known.", f"Known are {', '.join(known)}.")
+        raise InputError(f"{where}: {', '.join(unknown)} is not known.", suggestion(unknown[0], known))
     return {name: _from_json(hints[name], value, f"{where}: {name}") for name, value in values.items()}
 
 
@@ -65,7 +66,7 @@ def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
         if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
             raise InputError(
                 f"The setting {section + setting!r} names no field of {type(config).__name__}.",
-                f"Known fields: {', '.join(sorted(known))}.",
+                suggestion(head, sorted(known)),
             )
         if rest:
             inner.setdefault(head, []).append(f"{rest}={text}")
@@ -73,6 +74,13 @@ def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
             values[head] = _from_text(kinds[head], text, section + setting)
     sections = {head: changed(getattr(config, head), some, f"{section}{head}.") for head, some in inner.items()}
     return replace(config, **values, **sections)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to do about an unknown name: the nearest one if one is near, and all there are."""
+    names = list(known)
+    near = get_close_matches(name.replace("-", "_"), names, n=1)
+    return " ".join([*(f"Did you mean {one}?" for one in near), f"Known are {', '.join(names)}."])
 
 
 def check_choices(config: Any, section: str = "") -> None:

@@ -221,6 +221,22 @@ def nnunet(folder: Path) -> Expected:
     }
 
 
+def bids(folder: Path) -> Expected:
+    """Two subjects, one with two sessions and runs; a pipeline's label maps and table, beside its copies of the images."""
+    raw, made = folder / "study", folder / "study" / "derivatives" / "manual"
+    (made / "sub-1").mkdir(parents=True)
+    (raw / "dataset_description.json").write_text('{"Name": "study", "BIDSVersion": "1.9.0"}')
+    (made / "dseg.tsv").write_text("index\tname\tcolor\n0\tbackground\t#000000\n2\tamygdala\t#ff0000\n5\thippocampus\t#00ff00\n")
+    pair(raw / "sub-1/anat/sub-1_T1w.nii.gz", made / "sub-1/anat/sub-1_dseg.nii.gz", 1, 5)
+    pair(made / "sub-1/anat/sub-1_desc-preproc_T1w.nii.gz", None, 4)
+    pair(made / "sub-1/anat/sub-1_T1w.nii.gz", None, 4)
+    for session, more, seed in (("a", "", 2), ("b", "_run-2", 3)):
+        name = f"ses-{session}/anat/sub-2_ses-{session}{more}"
+        pair(raw / f"sub-2/{name}_T2w.nii.gz", made / f"sub-2/{name}_space-T2w_desc-corrected_dseg.nii.gz", seed, 5)
+    (raw / "sub-2/ses-a/func").mkdir()
+    return {f"sub-{name}": (f"sub-{name[0]}", "mr", None) for name in ("1_T1w", "2_ses-a_T2w", "2_ses-b_run-2_T2w")}
+
+
 LOOKALIKES: dict[str, tuple[Callable[[Path], Expected], dict[int, str], int]] = {
     "amos": (amos, {1: "spleen", 6: "liver", 10: "pancreas", 14: "bladder"}, 15),
     "bcv": (bcv, {1: "spleen", 10: "portal and splenic vein", 13: "left adrenal gland"}, 13),
@@ -237,5 +253,6 @@ LOOKALIKES: dict[str, tuple[Callable[[Path], Expected], dict[int, str], int]] = 
     "ctpelvic1k": (ctpelvic1k, {1: "sacrum", 4: "lumbar vertebrae"}, 4),
     "msd": (msd, {1: "edema", 2: "tumour"}, 2),
     "nnunet": (nnunet, {1: "kidney", 3: "cyst"}, 3),
+    "bids": (bids, {2: "amygdala", 5: "hippocampus"}, 5),
 }
 """Of each kind: its builder, some of its label names, and the value its label maps hold."""

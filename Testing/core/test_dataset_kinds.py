@@ -354,11 +354,64 @@ def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
             find_cases([folder], KINDS["nnunet"])
 
 
-def test_a_folder_of_nnunet_is_recognised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_fold_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder, _ = nnunet(tmp_path)
-    for given in (folder, folder / "imagesTr"):
-        mass("masks", given, "--method", "labels", "--labels", folder / "labelsTr", "--output", tmp_path / "masks")
-        assert f"{given} looks like a dataset of nnU-Net; --dataset-kind nnunet" in capsys.readouterr().err
+    assert {case.name: case.split for case in find_cases([folder], KINDS["nnunet"], fold=1)[0]}["k_1_CT"] == "val"
+    with pytest.raises(InputError, match="has 2 folds, and none numbered 2"):
+        find_cases([folder], KINDS["nnunet"], fold=2)
+    (folder / "splits_final.json").rename(tmp_path / "folds.json")
+    LOOKALIKES["msd"][0](tmp_path / "msd")
+    for lacking in (folder, tmp_path / "msd"):
+        with pytest.raises(InputError, match="holds no list of folds"):
+            find_cases([lacking], KINDS["nnunet" if lacking == folder else "msd"], fold=1)
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["amos_0001"], "val": ["amos_0507"]}]))
+    LOOKALIKES["amos"][0](tmp_path / "amos")
+    dataset = prepare(tmp_path / "amos", "amos", "--split", tmp_path / "folds.json", "--fold", 1)
+    assert dataset.splits == {"train": ("amos_0001",), "val": ("amos_0507",), "test": ()}
+    (tmp_path / "one.json").write_text('{"train": ["amos_0001"]}')
+    options = ("--dataset-kind", "amos", "--output", tmp_path / "out", "--split", tmp_path / "one.json", "--fold", 1)
+    assert mass("prepare", tmp_path / "amos", *options) == 2 and "lists one split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"), [("nnunet", ("", "imagesTr")), ("msd", ("", "imagesTr")), ("bids", ("",))], ids=["nnunet", "msd", "bids"]
+)
+def test_general_layouts_are_recognised(kind: str, places: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    LOOKALIKES[kind][0](tmp_path)
+    root = {"nnunet": "nnUNet_raw/Dataset007_Two", "msd": "Task01_BrainTumour", "bids": "study"}[kind]
+    for given in (tmp_path / root / place for place in places):
+        mass("masks", given, "--method", "labels", "--labels", tmp_path, "--output", tmp_path / "masks")
+        assert f"{given} looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind}" in capsys.readouterr().err
+
+
+def test_which_label_map_of_bids_is_meant_must_be_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    LOOKALIKES["bids"][0](tmp_path)
+    other = tmp_path / "study/derivatives/auto"
+    pair(tmp_path / "drawn.nii.gz", other / "sub-1/anat/sub-1_space-T1w_dseg.nii.gz", 1, 7)
+    pair(tmp_path / "drawn.nii.gz", other / "sub-1/anat/sub-1_space-MNI152_dseg.nii.gz", 1, 7)
+    with pytest.raises(InputError, match="sub-1_T1w.nii.gz has 2 label maps: .*auto/sub-1.*manual/sub-1") as caught:
+        find_cases([tmp_path], KINDS["bids"])
+    assert "--derivative" in caught.value.cure
+    cases, (told,) = find_cases([tmp_path], KINDS["bids"], derivative="auto")
+    assert [len(case.labels) for case in cases] == [1, 0, 0] and cases[0].label_names == {}
+    assert "1 label maps of BIDS have no image" in told and "MNI152" in told
+    assert mass("prepare", tmp_path, "--output", tmp_path / "out", "--labels", tmp_path, "--derivative", "auto") == 2
+    assert "Add --dataset-kind bids" in capsys.readouterr().err
+
+
+def test_tables_of_bids_are_inherited_and_must_agree(tmp_path: Path) -> None:
+    LOOKALIKES["bids"][0](tmp_path)
+    made = tmp_path / "study/derivatives/manual"
+    table = made / "sub-2/ses-a/anat/sub-2_ses-a_space-T2w_desc-corrected_dseg.tsv"
+    table.write_text("index\tname\n9\tcaudate\n")
+    (made / "desc-other_dseg.tsv").write_text("index\tname\n5\tnot of these\n")
+    assert find_cases([tmp_path], KINDS["bids"])[0][0].label_names == {2: "amygdala", 5: "hippocampus", 9: "caudate"}
+    table.write_text("index\tname\n5\tcaudate\n")
+    with pytest.raises(InputError, match="calls 5 'caudate', another table 'hippocampus'"):
+        find_cases([tmp_path], KINDS["bids"])
+    table.write_text("value\tname\n5\tcaudate\n")
+    with pytest.raises(InputError, match="tells no names of labels"):
+        find_cases([tmp_path], KINDS["bids"])
 
 
 def test_parts_of_a_dataset_may_lie_apart_but_names_must_differ(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

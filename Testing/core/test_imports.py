@@ -19,7 +19,8 @@ from Testing.waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ["torch", "safetensors"]
-EXTRAS = ["pydicom", "skimage", "sam2", "monai", "einops", "matplotlib", "tensorboard", "tqdm", "h5py", "nibabel"]
+OPTIONAL = ["onnx", "onnxscript", "huggingface_hub", "yaml", "wandb", "mlflow"]
+EXTRAS = ["pydicom", "skimage", "sam2", "monai", "einops", "matplotlib", "tensorboard", "tqdm", "h5py", "nibabel", *OPTIONAL]
 NUMERIC = ["numpy", "scipy", "SimpleITK", "PIL", "rich"]
 NEVER = ["training", "Testing", "MASSSlicer"]
 
@@ -28,7 +29,7 @@ LAYERS = {
     "numeric": HEAVY + EXTRAS + NEVER,
     "torch": EXTRAS + NEVER,
     "skimage": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
-    "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm")), *NEVER, "torchvision"],
+    "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm", "yaml")), *NEVER, "torchvision"],
 }
 """What files of a layer must do without."""
 
@@ -42,6 +43,7 @@ LIBRARIES = {
     "mass_core.weights": "torch",
     "mass_core.weights.store": "stdlib",
     "mass_core.weights.download": "stdlib",
+    "mass_core.weights.hub": "stdlib",
     "mass_core.weights.released_keys": "stdlib",
     "mass_core.remote": "stdlib",
     "mass_core.inference": "torch",

@@ -55,10 +55,14 @@ SMALLER: dict[str, list[str]] = {
 """What stands behind a command here, by how it begins."""
 NOT_HERE = {
     "mass masks .* --method sam2": "needs SAM2: test_cli_sam2.py",
+    ".*--(print-config|config (run.json|evaluation.yaml))": "test_option_files.py, test_run_options.py",
+    "mass weights export": "test_export.py",
+    "mass weights (push|pull)": "test_hub.py",
     "mass weights download": "needs the network: test_weights_store.py",
     "mass (dataset|prepare /data|masks /data)": "whole datasets: test_released_layout.py, test_dataset_kinds.py",
     "python -m Testing.benchmarks.(beside_released|inference|slicer_roundtrip|quality|remote)": "measurements: test_benchmarks.py",
     "python -m Testing.benchmarks.gpu": "test_gpu_benchmark.py",
+    "mass segment .*--format nnunet": "needs a dataset of nnU-Net: test_decathlon_layout.py",
     "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote.py",
     "python -m training.finetune --on gpu01": "needs another computer: test_remote.py",
     "mass evaluate --self-reference": "test_self_reference.py",

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from .. import __version__
 from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
 from ..errors import Cancelled, MassError
 from ..failures import as_mass_error
+from ..option_files import add_config, as_file, with_file
 
 COMMANDS = (
     "segment",
@@ -31,6 +33,9 @@ COMMANDS = (
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` to tell things to, and returns an exit code."""
 
+LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "features", "classify")
+"""Those with options from a file."""
+
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
 
 
@@ -47,12 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     say_all_letters()
-    parsed = build_parser().parse_args(arguments)
-    for name, value in vars(parsed).items():
-        setattr(parsed, name, _at_home(value))
-    output: Output = JsonLines() if parsed.json else Terminal()
-    parsed.terminal = output
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    output: Output = JsonLines() if "--json" in words else Terminal()
     try:
+        parsed = _parsed(words)
+        parsed.terminal = output
         return int(_where(parsed)(parsed))
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
@@ -68,6 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     finally:
         output.close()
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line and of the file it names; what runs them prints them where that is asked for."""
+    parser, long = _parsers()
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command in long:
+        place = words.index(command) + 1
+        words = [*words[:place], *with_file(long[command], words[place:])]
+    parsed = parser.parse_args(words)
+    for name, value in vars(parsed).items():
+        setattr(parsed, name, _at_home(value))
+    if vars(parsed).get("print_config"):
+        text = as_file(long[command], parsed)
+        parsed.run, parsed.on = (lambda _: print(text) or DONE), None
+    return parsed
 
 
 def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
@@ -88,6 +108,11 @@ def _at_home(value: Any) -> Any:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
+    return _parsers()[0]
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of all subcommands, and those of the ones with options from a file."""
     parser = argparse.ArgumentParser(
         prog="mass",
         description="In-context segmentation: one reference mask segments new scans.",
@@ -101,4 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     for subparser in subparsers.choices.values():
         # Also behind the command; SUPPRESS keeps it from overruling the one in front.
         subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    return parser
+    long = {name: subparsers.choices[name] for name in LONG}
+    for subparser in long.values():
+        add_config(subparser)
+    return parser, long

@@ -1,4 +1,4 @@
-"""mass dataset: take over datasets of the released code, and write ours for it or for nnU-Net."""
+"""mass dataset: take over datasets of the released code, and write ours for it, for nnU-Net or as the Decathlon has them."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it or for nnU-Net")
+    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it and others")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
     taken.add_argument("folder", type=Path, metavar="RELEASED")
@@ -31,17 +31,19 @@ def add_parser(subparsers: Any) -> None:
         "--split",
         type=Path,
         metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}; others are left out (default: all train)',
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
+        "left out (default: all train)",
     )
-    given = _add(actions, "export", "a dataset of the released code, or of nnU-Net, from one of ours", run_export)
+    taken.add_argument("--fold", type=int, default=0, metavar="N", help="which of splits_final.json, from 0 (default: %(default)s)")
+    given = _add(actions, "export", "a dataset of the released code, of nnU-Net or of the Decathlon's form from one of ours", run_export)
     given.add_argument("folder", type=Path, metavar="DATASET")
     given.add_argument("--output", required=True, type=Path, metavar="DIR")
     given.add_argument(
         "--format",
         default="released",
-        choices=("released", "nnunet"),
-        help="released: <case>_image.npy, <case>_gt.npy and dataset.h5; nnunet: imagesTr, labelsTr, dataset.json, splits_final.json "
-        "(default: %(default)s)",
+        choices=("released", "nnunet", "msd"),
+        help="released: <case>_image.npy, <case>_gt.npy and dataset.h5; nnunet and msd: imagesTr, labelsTr, dataset.json, and for nnU-Net "
+        "splits_final.json (default: %(default)s)",
     )
 
 
@@ -58,7 +60,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     if output.resolve() == source.resolve():
         raise InputError(f"{output} is the released dataset itself.", "Choose another folder.")
     scans = [Scan(name, source / f"{name}{released_layout.IMAGE}") for name in released_layout.case_names(source)]
-    splits, names = given_splits(arguments.split)
+    splits, names = given_splits(arguments.split, arguments.fold)
     scans = listed(scans, splits, arguments) if splits else scans
 
     def finished(scan: Scan) -> "Case | None":
@@ -84,29 +86,29 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write every case, then what tells about all of them."""
-    return _export_nnunet(arguments) if arguments.format == "nnunet" else _export_released(arguments)
+    return _export_released(arguments) if arguments.format == "released" else _export_decathlon(arguments)
 
 
-def _export_nnunet(arguments: argparse.Namespace) -> int:
-    from ..data import nnunet_layout
+def _export_decathlon(arguments: argparse.Namespace) -> int:
+    from ..data import decathlon_layout
     from ..data.opening import open_dataset
 
-    dataset, output = open_dataset(arguments.folder), arguments.output
-    nnunet_layout.check_export(output)
-    numbers = nnunet_layout.numbering(dataset)
+    dataset, output, form = open_dataset(arguments.folder), arguments.output, arguments.format
+    decathlon_layout.check_export(output)
+    numbers = decathlon_layout.numbering(dataset)
     if moved := [f"{value} becomes {number}" for value, number in numbers.items() if value != number]:
-        arguments.terminal.warn(f"nnU-Net wants label numbers without gaps: {', '.join(moved)}.")
+        arguments.terminal.warn(f"Label numbers must have no gaps there: {', '.join(moved)}.")
     scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
 
     def is_done(scan: Scan) -> bool:
-        return nnunet_layout.is_exported(dataset, scan.name, output, numbers)
+        return decathlon_layout.is_exported(dataset, scan.name, output, numbers, form)
 
     def export(scan: Scan) -> None:
-        nnunet_layout.export_case(dataset, scan.name, output, numbers)
+        decathlon_layout.export_case(dataset, scan.name, output, numbers, form)
 
     with folders_ready([output / "dataset.json"]):
         outcome = work_through(scans, is_done, export, "export", arguments.terminal)
-        nnunet_layout.describe(dataset, output, numbers, frozenset(scan.name for scan in scans if is_done(scan)))
+        decathlon_layout.describe(dataset, output, numbers, frozenset(scan.name for scan in scans if is_done(scan)), form)
     outcome.tell(arguments.terminal, output)
     return outcome.exit_code
 

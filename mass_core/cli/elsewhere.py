@@ -14,6 +14,7 @@ from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
 from .batch import Batch
 from .options import as_request
 from .remote import check_agreed
+from .segment import check_predictions, describe_predictions
 from .shards import Share, shard_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     check_order(_segment(arguments, str(arguments.target[0]), ""))
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
+    check_predictions(arguments)
     share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
     files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     used = inputs(_segment(arguments, str(arguments.target[0]), ""))
@@ -58,7 +60,9 @@ def segment(arguments: argparse.Namespace) -> int:
             before = broken
             with batch.target(job.target), share.noting(job) as note:
                 try:
-                    note(_one(there, arguments, job))
+                    labels = _one(there, arguments, job)
+                    note(labels)
+                    describe_predictions(arguments, {label["value"]: label["name"] for label in labels})
                 except HostError:
                     broken += 1
                     raise

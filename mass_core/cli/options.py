@@ -2,6 +2,8 @@
 
 import argparse
 from argparse import BooleanOptionalAction
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config import Recipe
 from ..console import Output
 from ..errors import InputError
-from ..worker.requests import Load, Reference
+from ..worker.requests import Load, Look, Reference
 
 if TYPE_CHECKING:
     from ..jobs.session import Run, Session
@@ -97,6 +99,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
     given["recipe"] = arguments.recipe or "default"
     given["options"] = _recipe_options(arguments)
     given["references"] = [_reference(arguments, *pair) for pair in given.get("reference") or []]
+    given["appearance"] = _names_of_datasets(mask for _, mask in arguments.reference or [])
     given["probabilities"] = given.get("save_probabilities", False)
     return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given and field.name not in more}, **more)
 
@@ -126,6 +129,18 @@ def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
     from ..jobs.session import Run, Session
 
     return Session(scan_bytes=0), Run(choose_device(request.device), terminal.progress, stages=False)
+
+
+def _names_of_datasets(masks: Iterable[Path]) -> dict[str, Look]:
+    """What the dataset.json of nnU-Net or the Decathlon calls the values of masks that lie in its labelsTr or labelsTs."""
+    folders = {mask.parent for mask in masks if mask.parent.name in ("labelsTr", "labelsTs")}
+    names: dict[str, Look] = {}
+    for folder in sorted(folders):
+        from ..data.label_names import names_beside
+
+        with suppress(InputError):  # names are a courtesy; masks do without
+            names |= {str(value): Look(name=name) for value, name in names_beside(folder).items()}
+    return names
 
 
 def _reference(arguments: argparse.Namespace, image: Path, mask: Path) -> Reference:

@@ -46,7 +46,15 @@ def add_parser(subparsers: Any) -> None:
         "--split",
         type=Path,
         metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}; others are left out',
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
+        "left out",
+    )
+    group.add_argument(
+        "--fold",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which of splits_final.json, of --split or the dataset, from 0 (default: 0)",
     )
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shares (default: %(default)s)")
@@ -93,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.dataset import finished_case
 
     scans, shard = given_scans(arguments), shard_of(arguments)
-    splits, names = given_splits(arguments.split)
+    splits, names = given_splits(arguments.split, arguments.fold)
     if splits:
         scans = listed(scans, splits, arguments)
     plan = _plan(arguments, scans)
@@ -225,12 +233,17 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
     return patients
 
 
-def given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
-    """Splits and label names of a file; both empty without one."""
+def given_splits(path: Path | None, fold: int = 0) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
+    """Splits and label names of a file, or those of a fold where it lists several; both empty without one."""
     from ..data.dataset import SPLITS, read_json
+    from ..data.decathlon_layout import is_folds, read_fold
 
     if path is None:
         return {}, {}
+    if is_folds(path):
+        return read_fold(path, fold), {}
+    if fold:
+        raise InputError(f"{path} lists one split, and --fold is {fold}.", "Leave --fold out.")
     form = 'It looks like {"train": ["case1"], "val": [], "test": ["case2"], "labels": {"1": "liver"}}.'
     values = read_json(path, form)
     splits = {split: values.get(split, []) for split in SPLITS}

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import Recipe
 from ..console import Output
 from ..data.public_layouts import KINDS
-from ..data.scan_files import Scan, distinct_scans, find_scans, looks_like_nnunet
+from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
 from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
 from .options import chosen_recipe
@@ -44,6 +44,9 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
     )
+    parser.add_argument(
+        "--derivative", default="", metavar="TEXT", help="of kind bids: only label maps with this in their path, such as desc-aseg"
+    )
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
     group.add_argument("--orientation", choices=("RAS", "none"))
@@ -63,9 +66,13 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
     Raises:
         InputError: as `find_scans` and `find_cases`.
     """
+    if arguments.derivative and arguments.dataset_kind != "bids":
+        raise InputError("--derivative says which label maps of BIDS are meant.", "Add --dataset-kind bids, or leave it out.")
     if arguments.dataset_kind is None:
-        for folder in filter(looks_like_nnunet, arguments.images):
-            arguments.terminal.warn(f"{folder} looks like a dataset of nnU-Net; --dataset-kind nnunet finds its label maps and splits.")
+        for folder in arguments.images:
+            if kind := layout_of(folder):
+                told = f"looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind} finds its label maps and splits."
+                arguments.terminal.warn(f"{folder} {told}")
         left_out: list[Path] = []
         scans = find_scans(arguments.images, left_out)
         if left_out:
@@ -74,7 +81,8 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         return scans
     from ..data.public_cases import find_cases
 
-    cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind])
+    fold = 0 if vars(arguments).get("split") else vars(arguments).get("fold", 0)
+    cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind], fold=fold, derivative=arguments.derivative)
     for warning in warnings:
         arguments.terminal.warn(warning)
     scans = distinct_scans(Scan(case.name, case.image, case) for case in cases)

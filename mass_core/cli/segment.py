@@ -2,13 +2,14 @@
 
 import argparse
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import Output
 from ..errors import InputError
 from ..jobs.checks import check_order, inputs
-from ..outputs import Job, amount, check_free, folders_ready, plan
+from ..outputs import Job, amount, check_free, folders_ready, nnunet_ending, plan
 from ..worker.requests import Segment
 from .batch import Batch
 from .options import add_decision, add_preparation, add_references, add_weights, as_request, begin
@@ -35,6 +36,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
+    parser.add_argument(
+        "--format",
+        default="mass",
+        choices=("mass", "nnunet"),
+        help="nnunet: DIR is a folder of predictions of nnU-Net, <case>.nii.gz and dataset.json, as its evaluation takes it",
+    )
     parser.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
     parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
     parser.add_argument(
@@ -60,11 +67,41 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
 
 
+def check_predictions(arguments: argparse.Namespace) -> None:
+    """Refuse predictions in the form of nnU-Net where another dataset.json lies, or with further images nnU-Net would take for predictions.
+
+    Raises:
+        InputError, OutputError: saying so.
+    """
+    if arguments.format == "nnunet":
+        if arguments.save_probabilities:
+            raise InputError(
+                "In a folder of nnU-Net's, maps of probabilities would count as predictions.", "Leave out --save-probabilities."
+            )
+        from ..data.decathlon_layout import check_predictions
+
+        check_predictions(arguments.output_dir)
+
+
+def describe_predictions(arguments: argparse.Namespace, names: Mapping[int, str]) -> None:
+    """Write the dataset.json beside predictions in the form of nnU-Net.
+
+    Args:
+        arguments: of the command.
+        names: of the values in the results.
+    """
+    if arguments.format == "nnunet":
+        from ..data.decathlon_layout import describe_predictions
+
+        describe_predictions(arguments.output_dir, names, nnunet_ending(arguments.target))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_order(request)
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture)
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
+    check_predictions(arguments)
     shard = shard_of(arguments)
     if arguments.table is not None and shard.count > 1:
         raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
@@ -80,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         if share.left:  # no network is loaded for nothing
             session, run = begin(request, arguments.terminal)
             tools = tools_for(request, session, run, share.left)
+            describe_predictions(arguments, {label.value: label.name for label in tools.task.labels})
         for job in share.left:
             with batch.target(job.target), share.noting(job) as note:
                 began = time.monotonic()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, WeightsError
-from ..outputs import check_free
+from ..outputs import check_free, folders_ready
 from ..weights import store as weights_store
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("weights", help="list, inspect, convert, download weights")
+    parser = subparsers.add_parser("weights", help="list, inspect, convert, export, share, download weights")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add(actions, "list", "weights known by name", run_list)
     _add_reader(actions, "info", "what a file holds", run_info)
@@ -23,6 +23,20 @@ def add_parser(subparsers: Any) -> None:
         "--dtype", choices=("float32", "float16"), default="float32", help="of the numbers in the file (default: %(default)s)"
     )
     convert.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    graph = _add_reader(actions, "export", "write the network, or its encoder, as a graph that other programs run", run_export)
+    graph.add_argument("output", type=Path, metavar="OUT.onnx|OUT.pt2", help="ONNX, or PyTorch's own form")
+    graph.add_argument("--part", choices=("network", "encoder"), help="default: the network if it has fixed classes, else the encoder")
+    graph.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    push = _add(actions, "push", "share weights in a folder, or a repository of the Hugging Face Hub", run_push)
+    push.add_argument("weights", metavar="W", help="weights file or name")
+    push.add_argument("target", metavar="TARGET", help="a folder, or hf:OWNER/NAME")
+    push.add_argument("--public", action="store_true", help="a new repository can be seen by everybody (default: by its owner only)")
+    push.add_argument("--overwrite", action="store_true", help="replace files in the folder")
+    pull = _add(actions, "pull", "fetch shared weights into the user's folder, checked", run_pull)
+    pull.add_argument("source", metavar="SOURCE", help="a folder, or hf:OWNER/NAME")
+    pull.add_argument("--name", metavar="NAME", help="of the weights here (default: that of the folder or repository)")
+    pull.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (default: its newest)")
+    pull.add_argument("--overwrite", action="store_true", help="replace weights of this name")
     for name, text, run in (
         ("download", "fetch weights into the user's folder", run_download),
         ("remove", "delete downloaded weights", run_remove),
@@ -86,6 +100,45 @@ def run_convert(arguments: argparse.Namespace) -> int:
     save_weights(output, model.network, model.recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
     size = output.stat().st_size
     arguments.terminal.result(f"{output} ({size / 1e6:.1f} MB)", output=str(output), bytes=size)
+    return 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """A network as a graph."""
+    from ..weights.checkpoint import load_model
+    from ..weights.export import check_export, export
+
+    output: Path = arguments.output
+    check_export(output)
+    check_free([output], overwrite=arguments.overwrite, inputs=[arguments.weights])
+    model = load_model(arguments.weights, "cpu", ema=arguments.ema)
+    with folders_ready([output]):
+        part = export(model, output, arguments.part)
+    size, stride = output.stat().st_size, model.config.stride
+    text = f"{output}: {part} of {model.name}, images with sides that are multiples of {stride} ({size / 1e6:.1f} MB)"
+    arguments.terminal.result(text, output=str(output), part=part, stride=stride, bytes=size)
+    return 0
+
+
+def run_push(arguments: argparse.Namespace) -> int:
+    """Share weights."""
+    from ..weights import hub
+
+    data = weights_store.header(hub.shareable(arguments.weights)).get("provenance", {}).get("data", [])
+    if data:
+        named = data if isinstance(data, str) else ", ".join(map(str, data))
+        arguments.terminal.warn(f"The weights name the data they come from: {named}.")
+    where = hub.push(arguments.weights, arguments.target, public=arguments.public, overwrite=arguments.overwrite)
+    arguments.terminal.result(f"{where}: {', '.join(hub.FILES)}", output=where, files=list(hub.FILES))
+    return 0
+
+
+def run_pull(arguments: argparse.Namespace) -> int:
+    """Fetch shared weights."""
+    from ..weights import hub
+
+    path = hub.pull(arguments.source, arguments.name, revision=arguments.revision, overwrite=arguments.overwrite)
+    arguments.terminal.result(f"{path}; use it as --weights {path.stem}", path=str(path), bytes=path.stat().st_size)
     return 0
 
 

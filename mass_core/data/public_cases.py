@@ -1,7 +1,6 @@
 """The cases of a public dataset: found by the layout of its kind, read with its known faults mended. No file of it is ever changed."""
 
 import csv
-import json
 import os
 import posixpath
 import re
@@ -16,7 +15,9 @@ import numpy as np
 from ..config import Modality, Triple
 from ..errors import GeometryError, InputError
 from ..volumes.volume import Volume
+from . import bids_layout
 from .dataset import SPLITS, read_json, split_by_patient
+from .decathlon_layout import read_fold
 from .label_names import label_names
 from .public_layouts import Kind
 
@@ -102,12 +103,14 @@ def _straightened() -> Iterator[None]:
             os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = before
 
 
-def find_cases(folders: Sequence[Path], kind: Kind) -> tuple[list[DatasetCase], list[str]]:
+def find_cases(folders: Sequence[Path], kind: Kind, *, fold: int = 0, derivative: str = "") -> tuple[list[DatasetCase], list[str]]:
     """The cases of a dataset, and what the user should know about them.
 
     Args:
         folders: the dataset's folder, or one above it; several if it lies in parts.
         kind: its layout.
+        fold: which split into train and val counts, of a dataset that has several.
+        derivative: of BIDS, part of the path of the label maps to take; empty: all.
 
     Raises:
         InputError: if a folder does not look like this kind, or what describes the dataset is missing or damaged.
@@ -117,13 +120,17 @@ def find_cases(folders: Sequence[Path], kind: Kind) -> tuple[list[DatasetCase], 
     told: list[str] = []
     for folder in folders:
         files = _files(folder)
-        images, maps = _images(folder, files, kind), _label_maps(files, kind)
+        images = _images(folder, files, kind)
+        maps = bids_layout.label_maps(images, files, derivative) if kind.derivatives else _label_maps(files, kind)
         for root in dict.fromkeys(image["root"] for image in images):
-            about = _about(folder, root, files, kind)
+            about = _about(folder, root, files, kind, fold)
             told += about.told
             _check_channels([image for image in images if image["root"] == root], kind, about)
             cases += [case for image in images if image["root"] == root for case in _cases(folder, image, kind, about, maps)]
         alone += sorted(set(maps) - {_label_place(image, kind) for image in images})
+        if kind.derivatives:
+            names = bids_layout.label_names(folder, files, [file for found in maps.values() for file in found])
+            cases = [replace(case, label_names=names) for case in cases]
     warnings = [f"{len(alone)} label maps of {kind.title} have no image and are left out, such as {alone[0]}."] if alone else []
     return _with_names(cases, kind), [*told, *warnings]
 
@@ -161,6 +168,8 @@ def _files(folder: Path) -> list[str]:
 def _images(folder: Path, files: Sequence[str], kind: Kind) -> list[re.Match[str]]:
     layout = re.compile(f"(?P<root>(?:.*/)?){kind.image}{kind.endings}")
     images = [match for file in files if (match := layout.fullmatch(file))]
+    if kind.derivatives:  # copies that pipelines made of the images are none
+        images = [image for image in images if "derivatives/" not in image["root"]]
     if not images:
         found = f"it holds {len(files)} files such as {', '.join(files[:3])}" if files else "it is empty"
         raise InputError(
@@ -172,6 +181,8 @@ def _images(folder: Path, files: Sequence[str], kind: Kind) -> list[re.Match[str
 
 def _label_place(image: re.Match[str], kind: Kind) -> str:
     """Path of an image's label map without ending, or of the folder with its classes."""
+    if kind.derivatives:
+        return image.string
     place = kind.label.format(**image.groupdict(""))
     if kind.label_anywhere:
         return posixpath.basename(place)
@@ -200,13 +211,15 @@ class _About:
     """Names of the volumes of 4D images, or of the files of a case."""
     label_names: Mapping[int, str]
     splits: Mapping[str, str]
-    """Split of a case, of the first fold."""
+    """Split of a case, of the fold that counts."""
     told: tuple[str, ...] = ()
     """What the user should know."""
 
 
-def _about(folder: Path, root: str, files: Sequence[str], kind: Kind) -> _About:
+def _about(folder: Path, root: str, files: Sequence[str], kind: Kind, fold: int) -> _About:
     beside = [file for file in files if file.startswith(root) and "/" not in file[len(root) :]]
+    if fold and f"{root}{kind.folds}" not in beside:
+        raise InputError(f"--fold is {fold}, but {folder / root} holds no list of folds.", "Give it with --split, or leave --fold out.")
     tables = [file for file in beside if kind.table and re.fullmatch(kind.table, file[len(root) :])]
     rows = _rows(folder / tables[0], kind) if tables else {}
     if kind.table_frames and not rows:
@@ -226,21 +239,9 @@ def _about(folder: Path, root: str, files: Sequence[str], kind: Kind) -> _About:
         raise InputError(f"{folder / root / kind.description} lacks labels or modality: {error}.", cure) from error
     regions = [name for name, value in values["labels"].items() if isinstance(value, list) and len(value) > 1]
     told = f"{', '.join(regions)} are regions of several values; each value is taken as a structure, called like its smallest region."
-    splits = _first_fold(folder / root / kind.folds, told_by=kind) if kind.folds and f"{root}{kind.folds}" in beside else {}
+    sides = read_fold(folder / root / kind.folds, fold) if kind.folds and f"{root}{kind.folds}" in beside else {}
+    splits = {name: split for split, members in sides.items() for name in members}
     return _About(rows=rows, channels=channels, label_names=names, splits=splits, told=(told,) * bool(regions))
-
-
-def _first_fold(path: Path, told_by: Kind) -> dict[str, str]:
-    """Split of each case that the first fold of a cross-validation names.
-
-    Raises:
-        InputError: if the file is of another form.
-    """
-    try:
-        fold = json.loads(path.read_text(encoding="utf-8"))[0]
-        return {str(name): split for split in ("train", "val") for name in fold[split]}
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} is no list of folds of {told_by.title}: {error}.", "Mend it, or take it away.") from error
 
 
 def _check_channels(images: Sequence[re.Match[str]], kind: Kind, about: _About) -> None:

@@ -22,8 +22,10 @@ class Kind:
     """Regular expression of how images and label maps end."""
     name: str = "{case}"
     """Name of the case."""
-    label: str
+    label: str = ""
     """Path of the label map seen from the image's folder."""
+    derivatives: bool = False
+    """Label maps lie apart from the images, as BIDS has it (`bids_layout`); `label` is empty."""
     label_anywhere: bool = False
     """Only the last part of that path counts: copies of the dataset call the folders differently."""
     merged: bool = False
@@ -46,7 +48,7 @@ class Kind:
     """A JSON file at the root that tells label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
     case where `image` has a group `channel`, as in nnU-Net's."""
     folds: str = ""
-    """A JSON file at the root with a list of splits into train and val, of which the first counts."""
+    """A JSON file at the root with a list of splits into train and val."""
     direction: tuple[float, ...] | None = None
     """What the files should say of the axes (LPS, row by row)."""
     spacings: Mapping[str, Triple] = field(default_factory=dict)
@@ -209,6 +211,7 @@ KINDS: dict[str, Kind] = {
         image=r"images(?P<part>Tr|Ts)/(?P<case>[^/]+)",
         label="../labels{part}/{case}",
         modalities={},
+        splits={"imagesTr/": "train", "imagesTs/": "test"},
         description="dataset.json",
     ),
     "nnunet": Kind(
@@ -221,5 +224,14 @@ KINDS: dict[str, Kind] = {
         splits={"imagesTr/": "train", "imagesTs/": "test"},
         description="dataset.json",
         folds="splits_final.json",
+    ),
+    "bids": Kind(
+        title="BIDS",
+        example="sub-01/anat/sub-01_T1w.nii.gz",
+        image=r"(?P<patient>sub-[^/_]+)/(?:ses-[^/]+/)?(?:anat|ct|pet)/(?P<case>(?P=patient)(?:_(?!(?:space|desc|label|res|den)-)[a-z]+-[^/_]+)*)"
+        r"_(?P<channel>(?!dseg|probseg|mask|defacemask)[A-Za-z0-9]+)",
+        name="{case}_{channel}",
+        derivatives=True,
+        modalities={"_ct$": "ct", "_pet$": "pet", "": "mr"},
     ),
 }

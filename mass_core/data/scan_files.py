@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError
 from ..outputs import IMAGE_ENDINGS, stem
@@ -119,10 +119,19 @@ def _is_voxels_of(file: Path, images: Collection[Path]) -> bool:
     return any(image.suffix.lower() in (".mhd", ".nhdr", ".hdr") and image.stem.lower() in names for image in images)
 
 
-def looks_like_nnunet(folder: Path) -> bool:
-    """Whether a folder, or the one above it, is laid out as nnU-Net does: `imagesTr` with files called `<case>_0000`."""
-    places = (folder / "imagesTr", folder) if folder.is_dir() else ()
-    return any(place.name in ("imagesTr", "imagesTs") and any(place.glob("*_0000.*")) for place in places)
+def layout_of(folder: Path) -> Literal["nnunet", "msd", "bids"] | None:
+    """The general layout a folder, or the one above it, seems to have; None: none of these.
+
+    nnU-Net has `imagesTr` with files called `<case>_0000`, the Decathlon `imagesTr` beside `dataset.json`, BIDS `sub-<label>/anat`.
+    """
+    if not folder.is_dir():
+        return None
+    for place in (folder / "imagesTr", folder):
+        if place.name in ("imagesTr", "imagesTs") and any(place.glob("*_0000.*")):
+            return "nnunet"
+        if place.name in ("imagesTr", "imagesTs") and place.is_dir() and (place.parent / "dataset.json").is_file():
+            return "msd"
+    return "bids" if any(folder.glob("sub-*/anat")) or any(folder.glob("sub-*/ses-*/anat")) else None
 
 
 def scan_named(name: str, folder: Path) -> Path | None:

@@ -5,6 +5,7 @@ Standard library only: the program can say what there is without loading PyTorch
 
 import json
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -180,6 +181,36 @@ def is_classifier(path: Path) -> bool:
         return CLASSIFIER in _metadata(path)
 
 
+def header(path: Path) -> dict[str, Any]:
+    """What a `.safetensors` of ours, for segmentation or a classifier, says of itself.
+
+    Raises:
+        WeightsError: if it is another file.
+    """
+    with _refused(path):
+        metadata = _metadata(path)
+        values: dict[str, Any] = json.loads(metadata[CLASSIFIER] if CLASSIFIER in metadata else metadata["mass"])
+        return values
+
+
+def place_of(name: str) -> Path:
+    """File of weights in the user's folder.
+
+    Raises:
+        InputError: if bundled weights have that name, or it is no name for a file.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise InputError(f"{name!r} is no name for weights.", "Use letters, digits, dots, hyphens and underscores.")
+    if any(entry.name == name and entry.where == "bundled" for entry in entries()):
+        raise InputError(f"Weights called {name!r} come with this program.", "Choose another --name.")
+    return folder() / f"{name}.safetensors"
+
+
+def record(path: Path, values: Mapping[str, Any]) -> None:
+    """Keep beside weights where they came from, with their SHA-256."""
+    write_bytes(_record_path(path), json.dumps(dict(values), indent=1).encode())
+
+
 def _metadata(path: Path) -> Mapping[str, str]:
     """What a safetensors file says of itself."""
     with open(path, "rb") as file:
@@ -243,7 +274,7 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
         return target
     make_folder(target.parent)
     received = fetch(remote.url, target, expected=remote.sha256, progress=progress, cancelled=cancelled)
-    write_bytes(_record_path(target), json.dumps(_record(remote, received), indent=1).encode())
+    record(target, _record(remote, received))
     return target
 
 

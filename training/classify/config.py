@@ -8,6 +8,7 @@ from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
 from ..pretrain.config import AppearanceConfig
+from ..runs.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +60,11 @@ class ClassifyConfig:
     """Steps between states; one is saved at the end of the run and when it is stopped as well."""
     keep_states: int = 2
     """The last state files kept."""
+    tracker: Tracker = "none"
+    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
-    FREE: ClassVar[frozenset[str]] = frozenset(("licence", "workers", "log_every", "save_every", "keep_states"))
+    FREE: ClassVar[frozenset[str]] = frozenset(("licence", "workers", "log_every", "save_every", "keep_states", "tracker"))
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:

@@ -35,11 +35,12 @@ from mass_core.weights.checkpoint import Model, load_model
 
 from ..runs.distributed import Group
 from ..runs.logbook import Logbook
-from ..runs.options import add_run
+from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
 from ..runs.state import Resumable
 from ..runs.stopping import Signals, ignore_interrupt, tell_saved
+from ..runs.tracking import boards
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
@@ -164,7 +165,16 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
     network = group.wrap(learner.learning)
     weights = class_weights(run.table, settings).to(group.device)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook(run.output / "log.jsonl", start=learner.step, steps=steps, every=settings.log_every, quiet=not group.leads)
+    logbook = Logbook(
+        run.output / "log.jsonl",
+        start=learner.step,
+        steps=steps,
+        every=settings.log_every,
+        quiet=not group.leads,
+        boards=boards(run.output, learner.step, tensorboard=False, tracker=settings.tracker, config=settings.as_json())
+        if group.leads
+        else (),
+    )
     with Signals() as signals, logbook as log:
         for batch in _batches(run, range(learner.step, steps)):
             set_rates(learner, settings, learner.step // run.epoch)
@@ -323,13 +333,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode.add_argument("--full", dest="frozen", action="store_false", help="the encoder learns as well")
     add_run(parser)
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
-    args = parser.parse_args(argv)
     try:
-        changes = [*args.set, *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
-        settings = changed(classify_config.named(args.recipe), changes)
+        args = parsed(parser, argv)
+        changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
+        config = changed(classify_config.named(args.recipe), changes)
+        if args.print_config:
+            sys.stdout.write(f"{printed(parser, args, config)}\n")
+            return 0
         table = read_table(args.labels, args.images)
         group = Group.join(args.device)
-        train(settings, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
+        train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
         group.leave()
     except (MassError, RuntimeError, MemoryError, OSError) as error:
         known = as_mass_error(error)

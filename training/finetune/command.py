@@ -1,17 +1,19 @@
 """The command of finetuning: from its words, or an order in a file, to the run and its result."""
 
 import argparse
+import json
 import shutil
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mass_core.cli.remote import add_on
 from mass_core.console import JsonLines, Output, Terminal
-from mass_core.data.dataset import read_json
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
+from mass_core.option_files import read_file
 from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.schema import changed, read
@@ -21,7 +23,7 @@ from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune
 
 from ..runs.distributed import Group
-from ..runs.options import add_run
+from ..runs.options import add_run, recipe_changes
 from ..runs.run_folder import check_enter
 from ..runs.stopping import Signals
 from . import elsewhere
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
         order = _order(arguments)
+        if arguments.print_config:
+            sys.stdout.write(f"{json.dumps(asdict(order), indent=1)}\n")
+            return 0
         if arguments.on:
             result = elsewhere.run(order, arguments, output)
             output.result(_summary(result, resumable=False), **result)
@@ -175,7 +180,6 @@ def _parser() -> argparse.ArgumentParser:
     scans = parser.add_argument_group("labelled scans, one of")
     scans.add_argument("--data", metavar="DATASET", help="folder of a dataset with labels")
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
-    scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
     parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
     parser.add_argument(
@@ -189,9 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
     parser.add_argument("--draw", type=int, default=0, metavar="D", help="which draw, from 0 (default: %(default)s)")
     parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the run and of the draws")
     parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
-    add_run(parser)
+    add_run(parser, " with the fields of the worker's finetune, see docs/formats.md")
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
     parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
@@ -207,20 +210,27 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     Raises:
         InputError: if it does not say what is needed, or says it twice.
     """
+    values = _values(arguments)
     if arguments.config is not None:
-        values = read_json(arguments.config, "Give a file with the params of finetune.")
-    else:
-        names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
-        values = {name: getattr(arguments, name) for name in names}
-        values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": arguments.set}
-        values["appearance"] = {str(value): {"name": name} for value, name in _names(arguments).items()}
-        if arguments.seed is not None:
-            values["settings"] = [*arguments.set, f"seed={arguments.seed}"]
+        plain = _values(_parser().parse_args([]))
+        given = {name: value for name, value in values.items() if value != plain[name]}
+        values = read_file(arguments.config)
+        given["settings"] = [*values.get("settings", []), *given.get("settings", [])]
+        values |= given
     if arguments.output is not None:
         values["folder"] = str(arguments.output)
     if not values.get("folder"):
         raise InputError("Nothing says where the run goes.", "Add --output RUN.")
     return read(Finetune, values)
+
+
+def _values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the order that the options fill."""
+    names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
+    values = {name: getattr(arguments, name) for name in names}
+    values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": recipe_changes(arguments)}
+    values["appearance"] = {str(value): {"name": name} for value, name in _names(arguments).items()}
+    return values
 
 
 def _names(arguments: argparse.Namespace) -> dict[int, str]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from mass_core.schema import check_choices, check_counts
 
 from ..pretrain.config import AppearanceConfig
+from ..runs.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +97,25 @@ class FinetuneConfig:
     """Epochs between saved states; one is saved at the end and when the run is stopped, too."""
     keep_states: int = 1
     """The last state files kept."""
+    tracker: Tracker = "none"
+    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     crops: CropConfig = field(default_factory=CropConfig)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     optim: TuneConfig = field(default_factory=TuneConfig)
 
     FREE: ClassVar[frozenset[str]] = frozenset(
-        ("epochs", "accumulate", "patience", "validate_every", "validate_cases", "workers", "log_every", "save_every", "keep_states")
+        (
+            "epochs",
+            "accumulate",
+            "patience",
+            "validate_every",
+            "validate_cases",
+            "workers",
+            "log_every",
+            "save_every",
+            "keep_states",
+            "tracker",
+        )
     )
     """Settings a resumed run may change."""
 

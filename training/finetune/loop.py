@@ -30,6 +30,7 @@ from ..runs.precision import autocast
 from ..runs.run_folder import enter
 from ..runs.sources import identity
 from ..runs.state import update_average
+from ..runs.tracking import boards
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
 from .fixed_classes import Tuning, rates, start
@@ -50,7 +51,13 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
         judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
     network, stopped = group.wrap(state.network), ""
     logbook = Logbook(
-        run.output / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads, bar=False
+        run.output / "log.jsonl",
+        start=state.step,
+        steps=config.steps,
+        every=config.log_every,
+        quiet=not group.leads,
+        boards=boards(run.output, state.step, tensorboard=False, tracker=config.tracker, config=config.as_json()) if group.leads else (),
+        bar=False,
     )
     with logbook as log:
         try:

@@ -8,6 +8,7 @@ from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
 from ..runs.precision import Precision
+from ..runs.tracking import Tracker
 from .recompute import Recompute
 
 
@@ -159,6 +160,8 @@ class RunConfig:
     """The first so many scans of each dataset."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
+    tracker: Tracker = "none"
+    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     recompute: Recompute = "nothing"
     """What is computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
@@ -173,7 +176,7 @@ class RunConfig:
 
     FREE: ClassVar[frozenset[str]] = frozenset(
         ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile", "recompute")
-        + ("validate_every", "validate_cases", "tensorboard")
+        + ("validate_every", "validate_cases", "tensorboard", "tracker")
     )
     """Settings a resumed run may change."""
 

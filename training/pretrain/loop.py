@@ -5,6 +5,7 @@
     torchrun --max-restarts 3 ... --resume auto      start, or go on from the last state; a process that dies takes the run back to it
     python -m training.pretrain ... --resume            go on where the run in --output stopped
     python -m training.pretrain ... --minutes 10        stop, saved, after that time
+    python -m training.pretrain ... --print-config > run.json       all of it in a file, for --config run.json
 
 Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
 network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/,
@@ -33,12 +34,13 @@ from ..augmentation.views import cut_views
 from ..curves import draw
 from ..runs.distributed import Group
 from ..runs.logbook import Logbook
-from ..runs.options import add_run
+from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
 from ..runs.sources import Source, open_sources
 from ..runs.state import State, update_average
 from ..runs.stopping import Signals, tell_saved
+from ..runs.tracking import boards
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
@@ -73,7 +75,9 @@ def train(
         steps=config.steps,
         every=config.log_every,
         quiet=not group.leads,
-        board=config.tensorboard,
+        boards=boards(output, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
+        if group.leads
+        else (),
     )
     with Signals() as signals, logbook as log:
         mark = time.monotonic()
@@ -200,9 +204,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
     parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
-    args = parser.parse_args(argv)
     try:
-        config = changed(recipes.named(args.recipe), args.set)
+        args = parsed(parser, argv)
+        config = changed(recipes.named(args.recipe), recipe_changes(args))
+        if args.print_config:
+            sys.stdout.write(f"{printed(parser, args, config)}\n")
+            return 0
         group = Group.join(args.device)
         with nothing_left_behind(args.output):
             train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)

@@ -4,32 +4,31 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from mass_core.errors import InputError
-
 from ..run_log import read_log
+from .tracking import Board
 
 
 class Logbook:
     """Collects values on the device and writes their means every few steps, so that logging never makes the device wait."""
 
     def __init__(
-        self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, board: bool = False, bar: bool = True
+        self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, boards: Sequence[Board] = (), bar: bool = True
     ) -> None:
         """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing.
 
-        Raises:
-            InputError: if `board` asks for TensorBoard and it is not there.
+        `boards` hear of everything that is written, and are closed with the book.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
         self.bar = _bar(start, steps) if bar and not quiet else None
-        self.board = _board(path.parent, start) if board and not quiet else None
+        self.boards = boards
         self.every = every
         self._began = time.perf_counter() - 60 * _minutes(path, start)
         self.waiting: dict[str, list[Any]] = {}
@@ -54,9 +53,9 @@ class Logbook:
         minutes = (time.perf_counter() - self._began) / 60
         self.file.write(json.dumps({"step": step, **values, "minutes": round(minutes, 3)}) + "\n")
         self.file.flush()
-        for name, value in values.items():
-            if self.board is not None:
-                self.board.add_scalar(name, value, step)
+        for board in self.boards:
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
 
     def __enter__(self) -> "Logbook":
         return self
@@ -65,8 +64,8 @@ class Logbook:
         if self.bar is not None:
             self.bar.close()
         self.file.close()
-        if self.board is not None:
-            self.board.close()
+        for board in self.boards:
+            board.close()
 
 
 def _minutes(path: Path, step: int) -> float:
@@ -82,15 +81,6 @@ def _bar(start: int, steps: int) -> Any:
 
     # Where standard error is a file, every update is a line.
     return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60)
-
-
-def _board(folder: Path, start: int) -> Any:
-    """A writer of TensorBoard that takes back what was logged beyond the step a run resumes from."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("TensorBoard is not installed.", "Install tensorboard, or set tensorboard=false.") from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
 
 def _mean(values: list[Any]) -> float:

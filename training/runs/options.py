@@ -1,11 +1,23 @@
 """Options that all commands of training share."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mass_core.option_files import add_config, as_file, with_file
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """--set, --device, --resume: changes to the recipe, where it runs, and whether it goes on."""
+def add_run(parser: argparse.ArgumentParser, form: str = "") -> None:
+    """--set, --seed, --device, --resume, --config: changes to the recipe, where it runs, whether it goes on, and all of it from a file.
+
+    Args:
+        parser: of the command.
+        form: as `add_config` takes it.
+    """
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
+    parser.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
     parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--resume",
@@ -15,3 +27,23 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         choices=("last", "auto"),
         help="go on from the last state in --output; auto: start if there is none",
     )
+    add_config(parser, form)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line and of the file it names.
+
+    Raises:
+        InputError: if the file cannot be used.
+    """
+    return parser.parse_args(with_file(parser, sys.argv[1:] if argv is None else argv))
+
+
+def recipe_changes(arguments: argparse.Namespace) -> list[str]:
+    """Changes to the recipe, the seed among them."""
+    return [*arguments.set, *([] if arguments.seed is None else [f"seed={arguments.seed}"])]
+
+
+def printed(parser: argparse.ArgumentParser, arguments: argparse.Namespace, config: Any) -> str:
+    """The whole run as a file for --config: every option, and every field of the recipe under `set`."""
+    return as_file(parser, arguments, **dict.fromkeys(("seed", "frozen", "full")), set=asdict(config))
