@@ -20,6 +20,8 @@ _LONGEST_NAME = 255
 """Bytes of a file's name on the usual disks."""
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE | re.IGNORECASE)
 """The line of a header that names the file of the voxels."""
+_SERIOUS = ("Not in this scan:", "Look at the result", "exceeds the reference window")
+"""In warnings that a result may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def stem(path: Path) -> str:
 def amount(ml: float) -> str:
     """Millilitres with three digits."""
     return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
+
+
+def serious(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Of some warnings those that a result may be wrong: a structure beyond the scan, much of it left out, a reference cut off."""
+    return tuple(text for text in warnings if any(sign in text for sign in _SERIOUS))
 
 
 def plan(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mass_core.config import Recipe
-from mass_core.inference.segmenter import _surplus
+from mass_core.inference.segmenter import _ABSENT, Decision, _not_aligned, _surplus
+from mass_core.outputs import serious
 from mass_core.tasks.task import TaskLabel
 from mass_core.volumes.intensity import choose_modality, normalise
 from mass_core.volumes.volume import Geometry, Volume
@@ -17,7 +18,13 @@ def test_the_share_left_out_is_told_with_its_label(share: float, parts: int, tol
     label = TaskLabel(value=3, name="spleen", parts=parts, spacing_zyx=(1.0, 1.0, 1.0), tokens=())
     text = _surplus(label, share)
     assert text.startswith("spleen: ") and told in text
-    assert ("Look at the result" in text) == (share >= 0.4)
+    assert ("Look at the result" in text) == (share >= 0.4) == (serious([text]) == (text,))
+
+
+def test_what_is_not_in_the_scan_is_a_serious_warning() -> None:
+    decisions = {1: Decision(by="alignment", reason=_ABSENT), 2: Decision(by="network", reason="the references differ too much")}
+    told = tuple(_not_aligned(decisions, {1: "spleen", 2: "liver"}))
+    assert len(told) == 2 and serious(told) == told[:1] and told[0].startswith("Not in this scan: spleen")
 
 
 @pytest.mark.parametrize("shift", [0, 24, 1024])

@@ -197,6 +197,48 @@ def test_a_case_that_was_deleted_is_told(clinic, trainer):
     assert kind == "error" and "person 1 drawn" in text and "removed" in text and trainer.params is None
 
 
+def test_files_are_written_piece_by_piece(clinic, trainer, monkeypatch):
+    """Slicer handles its events after each segment, label map and scan."""
+    from MASSSlicerLib.runs.finetuning import Finetuning
+    from MASSSlicerLib.scene import node_files, segments
+
+    turns, turn = [], Finetuning._write_next
+    noted(monkeypatch, segments, "cut_out", lambda *_: turns[-1].append("segment"))
+    noted(monkeypatch, node_files, "write", lambda node, path: turns[-1].append("labels" if "labels" in path.name else "scan"))
+    monkeypatch.setattr(Finetuning, "_write_next", lambda self: turns.append([]) or turn(self))
+    ready(clinic, ("liver", "spleen"), ("liver",))
+    begin(clinic, trainer)
+    pieces = ["segment", "segment", "labels", "scan", "segment", "labels", "scan"]
+    assert [work for work in turns if work] == [[piece] for piece in pieces]
+
+
+@pytest.mark.parametrize("change, told", [("voxels", "was changed while it was being written"), ("segmentation", "was removed")])
+def test_what_changes_while_it_is_written_is_told(clinic, trainer, monkeypatch, change, told):
+    """Half of the files would belong to another scan."""
+    from MASSSlicerLib.scene import segments
+
+    ((volume, drawn),) = ready(clinic, ("liver", "spleen"))
+    slicer = clinic.slicer
+    act = {"voxels": lambda *_: slicer.util.arrayFromVolumeModified(volume), "segmentation": lambda *_: slicer.mrmlScene.RemoveNode(drawn)}
+    noted(monkeypatch, segments, "cut_out", act[change])
+    clinic.ui.tuneStartButton.click()
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
+    kind, text = clinic.bench.shown[-1]
+    assert kind == "error" and "person 0 drawn" in text and told in text and trainer.params is None
+
+
+def noted(monkeypatch, module, name, note):
+    """Let a function also do something else, afterwards."""
+    original = getattr(module, name)
+
+    def function(*arguments):
+        result = original(*arguments)
+        note(*arguments)
+        return result
+
+    monkeypatch.setattr(module, name, function)
+
+
 def test_curves_are_shown_on_demand_and_the_layout_comes_back(clinic, trainer):
     slicer = clinic.slicer
     layouts = slicer.vtkMRMLLayoutLogic()

@@ -1,14 +1,15 @@
 """Results that are checked: what the table shows of it, and sorting, in which lines belong to their cases."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer.teaching import Helped
 
-QUALITY = 4
-"""Column."""
+QUALITY, NOTE = 4, 5
+"""Columns."""
 
 
 def judged(*words):
@@ -105,3 +106,37 @@ def test_results_are_checked_if_asked_for(clinic, monkeypatch, tmp_path):
     with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["structure"], row["quality"], row["expected_dice"]) == ("liver", judged.flag, f"{judged.expected_dice:.3f}")
+
+
+def test_serious_warnings_come_first_and_are_marked(clinic, monkeypatch, tmp_path):
+    """In the table of the window and in that of the files; the test plays the worker's part."""
+    from MASSSlicerLib.runs.quality import CHECK, COLORS
+    from PySide6 import QtCore
+
+    left_out = "liver: 41% of what was found was left out, for its reference has 1 part only. Look at the result: that is more than …"
+    warnings = {"first": ["Read as CT."], "second": ["Read as CT.", left_out]}
+    labels = [{"value": 1, "name": "liver", "color": None, "terminology": "", "ml": 12.0}]
+
+    def encode(client, params, original, *, done, **others):
+        QtCore.QTimer.singleShot(1, lambda: done({"result": {"output": params["output"], "warnings": []}}))
+
+    def segment(client, params, original, *, done, **others):
+        Path(params["output"]).write_bytes(b"a label map")
+        told = warnings[clinic.window.run.cases[len(segmented)].name]
+        segmented.append(params)
+        QtCore.QTimer.singleShot(1, lambda: done({"result": {"labels": labels, "warnings": told}}))
+
+    segmented, helped = [], Helped(monkeypatch)
+    helped.answers |= {"encode": encode, "segment": segment}
+    clinic.ready("first", "second")
+    clinic.ui.toFilesCheck.click()
+    clinic.ui.outputFolderEdit.currentPath = str(tmp_path)
+    clinic.press(clinic.ui.segmentButton)
+    assert {row[0]: row[NOTE] for row in clinic.results()} == {"first": "Read as CT.", "second": f"{left_out} Read as CT."}
+    click(clinic, NOTE)
+    assert names(clinic) == ["second", "first"], "what may be wrong first"
+    second, first = (clinic.ui.resultsTable.item(row, NOTE) for row in range(2))
+    assert second.icon().pixmap(12, 12).toImage().pixelColor(5, 5).name() == COLORS[CHECK] and first.icon().isNull()
+    assert second.toolTip().splitlines() == [left_out, "Read as CT."]
+    with (tmp_path / "MASS_summary.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [row["message"] for row in csv.DictReader(file)] == ["Read as CT.", f"{left_out} Read as CT."]

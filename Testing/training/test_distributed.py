@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,23 +21,35 @@ from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
-        "episodes.smallest_voxels=8", "workers=0", "save_every=5", "log_every=2", "steps=4"]  # fmt: skip
+        "episodes.smallest_voxels=8", "workers=0", "save_every=1", "keep_states=4", "log_every=2", "steps=4", "batch_size=4"]  # fmt: skip
 CPU = torch.device("cpu")
 
 
-def test_two_processes_share_a_run_and_one_goes_on(blob_dataset, tmp_path):
-    words = ["-m", "training.pretrain", "--recipe", "smoke", "--data", str(blob_dataset), "--output", str(tmp_path), "--device", "cpu"]
+@pytest.fixture(scope="module")
+def words(blob_dataset):
+    """A run of four steps, without its folder."""
+    return ["--recipe", "smoke", "--data", str(blob_dataset), "--device", "cpu", "--set", *TINY]
+
+
+@pytest.fixture(scope="module")
+def of_two(words, tmp_path_factory):
+    """The run folder of two processes."""
+    output = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
+    command = [*torchrun, "-m", "training.pretrain", "--output", str(output), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, *words, "--set", *TINY], cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0 and b"strides" not in done.stderr, done.stderr.decode("utf-8", "replace")
-    state = torch.load(saved(tmp_path / "state")[0], weights_only=True)
+    return output
+
+
+def test_two_processes_share_a_run_and_one_goes_on(of_two, words, tmp_path):
+    state = torch.load(saved(of_two / "state")[0], weights_only=True)
     assert state["step"] == 4 and all(value.isfinite().all() for value in state["network"].values())
-    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [2, 4]
-    assert pretrain.main([*words[2:], "--resume", "--set", *TINY, "steps=6"]) == 0
-    assert torch.load(saved(tmp_path / "state")[0], weights_only=True)["step"] == 6
+    assert [json.loads(line)["step"] for line in (of_two / "log.jsonl").read_text().splitlines()] == [2, 4]
+    shutil.copytree(of_two, tmp_path / "run")
+    assert pretrain.main(["--output", str(tmp_path / "run"), "--resume", *words, "steps=6"]) == 0
+    assert torch.load(saved(tmp_path / "run" / "state")[0], weights_only=True)["step"] == 6
 
 
 def test_every_sample_of_a_step_is_computed_once():
@@ -71,17 +84,10 @@ def test_parts_of_a_step_are_the_shares_of_processes():
         Group(0, 2, CPU).share(8, 3)
 
 
-def test_two_parts_give_the_gradients_of_two_processes(blob_dataset, tmp_path):
+def test_two_parts_give_the_gradients_of_two_processes(of_two, words, tmp_path):
     """After one step the optimiser's mean holds a tenth of the clipped gradient: equal up to rounding."""
-    words = ["-m", "training.pretrain", "--recipe", "smoke", "--data", str(blob_dataset), "--device", "cpu"]
-    settings = ["--set", *TINY, "steps=1", "batch_size=4"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [*torchrun, *words, "--output", str(tmp_path / "two"), *settings]
-    done = subprocess.run(both, cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
-    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    assert pretrain.main([*words[2:], "--output", str(tmp_path / "one"), *settings, "accumulate=2"]) == 0
-    two, one = (torch.load(saved(tmp_path / name / "state")[0], weights_only=True)["optimiser"]["state"] for name in ("two", "one"))
+    assert pretrain.main(["--output", str(tmp_path), *words, "accumulate=2"]) == 0
+    two, one = (torch.load(output / "state/step_00000001.pt", weights_only=True)["optimiser"]["state"] for output in (of_two, tmp_path))
     assert one.keys() == two.keys() and any(moments["exp_avg"].any() for moments in one.values())
     for number, moments in one.items():
         torch.testing.assert_close(moments["exp_avg"], two[number]["exp_avg"], atol=1e-6, rtol=1e-4)

@@ -303,16 +303,32 @@ def test_every_recipe_runs(tune, recipe):
     assert code == 0 and result["epochs"] == 1 and np.isfinite(result["best_dice"])
 
 
+_THREADS_AT_THE_END = """
+import runpy, sys
+from pathlib import Path
+try:
+    runpy.run_module("training.finetune", run_name="__main__", alter_sys=True)
+finally:
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
+    sys.stdout.write(f"threads of the group: {sum('gloo' in name for name in names)}\\n")
+"""
+
+
 def test_two_processes_train_and_no_parameter_is_idle(weights, dataset, tmp_path):
-    """DistributedDataParallel refuses a step in which a parameter had no part, as with the tokens of a group that is not trained."""
+    """DistributedDataParallel refuses a step in which a parameter had no part, as with the tokens of a group that is not trained.
+
+    At the end no thread of the group is left that could abort the process while Python shuts down.
+    """
+    program = tmp_path / "program.py"
+    program.write_text(_THREADS_AT_THE_END)
     words = ["--weights", weights, "--data", dataset, "--device", "cpu", "--recipe", "smoke", "--output", tmp_path / "run", "--epochs", 2]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training.finetune"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     command = [*launcher, *map(str, words), "--set", *QUICK]
     root = Path(finetune.__file__).parents[2]
-    done = subprocess.run(
-        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("threads of the group: 0") == 2, done.stdout
     assert state_of(tmp_path / "run")["step"] == 4 and done.stdout.count("best.safetensors") == 1
 
 

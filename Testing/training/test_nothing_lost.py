@@ -208,7 +208,7 @@ def test_a_signal_saves_and_leaves(blob_dataset, tmp_path, number, workers):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 1), (signal.SIGINT, 1)])
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow)])
 def test_a_signal_to_torchrun_saves_and_says_so(blob_dataset, tmp_path, number, status):
     """torchrun passes the signal on, waits, and ends with an error of its own whatever its processes return."""
     settings = ["steps=100000", "batch_size=2", "save_every=100000", "log_every=1"]

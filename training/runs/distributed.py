@@ -1,5 +1,7 @@
 """The processes of a run: one under plain `python -m`, several under `torchrun`. All hold the same weights and average their gradients."""
 
+import gc
+import importlib
 import os
 import warnings
 from collections.abc import Callable
@@ -48,6 +50,9 @@ class Group:
         if chosen.type == "cuda":
             chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(chosen)
+        # Its functions take the group there is when it is first imported as their default, and hold it for ever; DistributedDataParallel
+        # imports it. Imported now, there is none yet, so that `leave` can end the threads of the group.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         return cls(rank, size, chosen)
 
@@ -102,7 +107,12 @@ class Group:
             dist.barrier()
 
     def leave(self) -> None:
-        """Wait for the others, then part."""
+        """Wait for the others, then part; no thread of the group is left.
+
+        A thread that still lets go of a tensor while Python shuts down aborts the process (https://github.com/pytorch/pytorch/issues/190489).
+        The group ends its threads once nothing holds it any more, so networks from `wrap` must be out of use.
+        """
         self.wait()
         if self.size > 1:
+            gc.collect()
             dist.destroy_process_group()

@@ -29,16 +29,16 @@ _WORDS = {
 _QUALITY, _NOTE = 4, 5
 """Columns."""
 _SWATCH = 12
-"""Pixels of the coloured square before a word on quality."""
+"""Pixels of the coloured square before a word on quality and a serious warning."""
 _KEYS: tuple[Callable[[Case], object], ...] = (
     lambda case: case.name.lower(),
     lambda case: _WORDS[case.status],
     lambda case: case.seconds or None,
     lambda case: sum(case.volumes_ml.values()) if case.volumes_ml else None,
     lambda case: case.quality[quality.worst(case.quality)].rank if case.quality else None,
-    lambda case: _note(case) or None,
+    lambda case: (not case.serious, note) if (note := _note(case)) else None,
 )
-"""Sort key of each column; unknown values come last."""
+"""Sort key of each column; unknown values come last, serious warnings before other notes."""
 
 
 class ResultsPanel:
@@ -182,6 +182,8 @@ class ResultsPanel:
             if column == _QUALITY and judged:
                 item.setToolTip(quality.details(case.quality))
                 item.setIcon(_swatch(quality.COLORS[case.quality[quality.worst(case.quality)].flag]))
+            if column == _NOTE and case.serious:
+                item.setIcon(_swatch(quality.COLORS[quality.CHECK]))
 
     def _nodes(self) -> tuple[slicer.vtkMRMLNode | None, slicer.vtkMRMLNode | None]:
         """Volume and segmentation of the selected case, as far as they are in the scene."""

@@ -36,7 +36,10 @@ class Case:
     """By name of the structure."""
     quality: dict[str, Quality] = field(default_factory=dict)
     """By name of the structure; empty: not checked."""
+    serious: tuple[str, ...] = ()
+    """Warnings that the result may be wrong."""
     warnings: tuple[str, ...] = ()
+    """All of them, the serious ones first."""
     segmentation_id: str = ""
     segment_ids: tuple[str, ...] = ()
     output: Path | None = None
@@ -48,7 +51,8 @@ class Case:
 
     def reset(self) -> None:
         """Forget the result, for another try."""
-        self.status, self.message, self.seconds, self.volumes_ml, self.quality, self.warnings = WAITING, "", 0.0, {}, {}, ()
+        self.status, self.message, self.seconds, self.volumes_ml, self.quality = WAITING, "", 0.0, {}, {}
+        self.serious, self.warnings = (), ()
 
 
 def output_paths(cases: Sequence[Case], folder: Path, ending: str) -> list[Path]:

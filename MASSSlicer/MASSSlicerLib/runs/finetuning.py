@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..library import models, named_files
 from ..scene import exchange as scene
 from . import annotated
 from .annotated import Annotated
+from .order import Reference
 from .reference_files import appearance_of
 
 _BEST = "best.safetensors"
@@ -110,6 +111,7 @@ class Finetuning:
         self._call: Call | None = None
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
+        self._pieces = self._written()
         self._folder: Path | None = None
         self._output: Path | None = None
         self._began: float | None = None
@@ -157,32 +159,45 @@ class Finetuning:
         qt.QTimer.singleShot(0, step)
 
     def _write_next(self) -> None:
-        """Write the files of one case; one is in memory at a time."""
+        """Write the next piece of the files: a segment, a label map or a scan. Slicer handles its events in between."""
         if not self.active:
             return
-        case = self._cases[len(self._files)]
-        self._told(News(stage="write", fraction=len(self._files) / len(self._cases)))
         try:
-            self._files.append(self._written(case))
+            next(self._pieces)
+        except StopIteration:
+            self._later(self._send)
         except MassError as error:
-            self._end(type(error)(f"{case.name}: {error.message}", error.cure))
-            return
-        self._later(self._write_next if len(self._files) < len(self._cases) else self._send)
+            self._end(error)
+        else:
+            self._later(self._write_next)
 
-    def _written(self, case: Annotated) -> dict[str, Any]:
+    def _written(self) -> Generator[None, None, None]:
+        """Write the files of all cases, with a pause after each piece; one case is in memory at a time."""
+        for done, case in enumerate(self._cases):
+            self._told(News(stage="write", fraction=done / len(self._cases)))
+            try:
+                self._files.append((yield from self._case_written(case)))
+            except MassError as error:
+                raise type(error)(f"{case.name}: {error.message}", error.cure) from error
+
+    def _case_written(self, case: Annotated) -> Generator[None, None, dict[str, Any]]:
         """Write a case and return its parameters for the worker."""
         numbers = {name: self.numbers[name] for name in case.styles if name in self.numbers}
-        if case.reference is None:
-            return {"image": str(case.image), "mask": str(case.mask), "labels": sorted(numbers.values())}
-        reference, place = case.reference, self._folder / f"case{len(self._files) + 1}.nrrd"
-        if reference.volume.GetScene() is None or reference.segmentation.GetScene() is None:
-            raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
+        image, mask = case.image, case.mask
+        if case.reference is not None:
+            image = self._folder / f"case{len(self._files) + 1}.nrrd"
+            mask = image.with_name(f"{image.stem}_labels.nrrd")
+            yield from _unchanged(case.reference, self._nodes_written(case.reference, numbers, image, mask))
+        return {"image": str(image), "mask": str(mask), "labels": sorted(numbers.values())}
+
+    def _nodes_written(self, reference: Reference, numbers: dict[str, int], image: Path, mask: Path) -> Generator[None, None, None]:
+        """Write a scan of the scene and its segments."""
         styles = scene.label_styles(reference.segmentation, reference.chosen())
         values = {segment_id: numbers[style.name] for segment_id, style in styles.items() if style.name in numbers}
-        mask = place.with_name(f"{place.stem}_labels.nrrd")
-        self.warnings += scene.write_labels(reference.volume, reference.segmentation, values, mask)
-        scene.write_volume(reference.volume, place)
-        return {"image": str(place), "mask": str(mask), "labels": sorted(numbers.values())}
+        self.warnings += yield from scene.write_labels(reference.volume, reference.segmentation, values, mask)
+        yield
+        scene.write_volume(reference.volume, image)
+        yield
 
     def _send(self) -> None:
         """Send the request once all files are written."""
@@ -230,3 +245,25 @@ class Finetuning:
         shutil.rmtree(self._folder, ignore_errors=True)
         model = self._output.stem if self._output.is_file() else ""
         self._finished(Outcome(error=error, result=result, model=model))
+
+
+def _unchanged(reference: Reference, pieces: Generator[None, None, None]) -> Generator[None, None, None]:
+    """Do pieces of work as long as the nodes stay in the scene and the scan as it is.
+
+    Raises:
+        InputError: if they do not.
+    """
+    volume, before = reference.volume, None
+    while True:
+        if volume.GetScene() is None or reference.segmentation.GetScene() is None:
+            raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
+        scene.check_volume(volume)
+        now = scene.state(volume)
+        if before not in (None, now):
+            raise InputError(_("The scan was changed while it was being written."), _("Start again."))
+        before = now
+        try:
+            next(pieces)
+        except StopIteration:
+            return
+        yield

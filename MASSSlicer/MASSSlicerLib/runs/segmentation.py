@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
+from mass_core.outputs import serious
 from mass_core.worker.client import Call, Client
 from mass_core.worker.protocol import error_of, failure
 
@@ -239,7 +240,8 @@ class Run:
         missing = [name for name, ml in case.volumes_ml.items() if not ml]
         nothing = (_("Not found: {names}.").format(names=", ".join(missing)),) if missing else ()
         itself = (_("This scan is itself a reference."),) if case.volume_id in self._reference_ids else ()
-        case.warnings = (*nothing, *itself, *result["warnings"])
+        case.serious = (*nothing, *serious(result["warnings"]))
+        case.warnings = tuple(dict.fromkeys((*case.serious, *itself, *result["warnings"])))
         try:
             self._keep(case, label_file)
             self._set(case, c.DONE)

@@ -7,7 +7,7 @@ its linear parent transforms included, because that is what the network must kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,10 @@ def write_masks(
 
 def write_labels(
     volume: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode, values: Mapping[str, int], path: Path
-) -> list[str]:
+) -> Generator[None, None, list[str]]:
     """Write segments as one label map on the volume's grid, cropped to their box. Where they overlap, the smallest is used.
+
+    It pauses after each segment, so that Slicer can handle its events; the nodes must stay as they are until the end.
 
     Args:
         volume: the scan they were drawn on.
@@ -162,15 +164,16 @@ def write_labels(
         OutputError: if the file cannot be written.
     """
     check_volume(volume)
+    names = {i: style.name for i, style in label_styles(segmentation, list(values)).items()}
     cuts, warnings = {}, []
     for segment_id in (i for i in values if not segments.is_empty(segmentation, i)):
         cuts[segment_id], notes = segments.cut_out(volume, segmentation, segment_id)
         warnings += notes
+        yield
     if not cuts:
         raise InputError(
             _("Nothing is drawn in the segmentation “{name}”.").format(name=segmentation.GetName()), _("Draw it first, or untick it.")
         )
-    names = {i: style.name for i, style in label_styles(segmentation, list(cuts)).items()}
     smallest_last = sorted(cuts, key=lambda i: -np.count_nonzero(cuts[i].mask))
     shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
     told = _("In “{volume}”, {large} and {small} overlap; the overlap counts as {small}.")
