@@ -20,6 +20,18 @@ class Connection:
     worker: dict[str, Any]
     """What its worker says of itself: the result of `hello` (docs/formats.md)."""
 
+    @classmethod
+    def of(cls, host: str, worker: dict[str, Any]) -> "Connection":
+        """What a worker there says of itself.
+
+        Raises:
+            HostError: if it cannot compute.
+        """
+        if "error" in worker["torch"] or not worker["devices"]:
+            reason = worker["torch"].get("error", "it finds no device")
+            raise HostError(f"PyTorch cannot be used on {host}: {reason}.", "Install it there again.")
+        return cls(host=host, worker=worker)
+
     @property
     def device(self) -> dict[str, Any]:
         """The device that would be taken."""
@@ -50,10 +62,6 @@ def connect(name: str, *, command: str | None = None) -> Connection:
     """
     client = LocalClient(transport=lambda: SshTransport(name, command=command))
     try:
-        worker = client.ask("hello", {"version": 1}, timeout_s=_PATIENCE_S)["result"]
+        return Connection.of(name, client.ask("hello", {"version": 1}, timeout_s=_PATIENCE_S)["result"])
     finally:
         client.close()
-    if "error" in worker["torch"] or not worker["devices"]:
-        reason = worker["torch"].get("error", "it finds no device")
-        raise HostError(f"PyTorch cannot be used on {name}: {reason}.", "Install it there again.")
-    return Connection(host=name, worker=worker)
