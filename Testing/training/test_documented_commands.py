@@ -58,8 +58,8 @@ NOT_HERE = {
     "mass weights download": "needs the network: test_weights_store.py",
     "mass (dataset|prepare /data|masks /data)": "whole datasets: test_released_layout.py, test_dataset_kinds.py",
     "python -m Testing.benchmarks.(beside_released|inference|slicer_roundtrip|quality|remote)": "measurements: test_benchmarks.py",
-    "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote.py",
-    "python -m training.finetune --on gpu01": "needs another computer: test_remote.py",
+    "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote_command.py",
+    "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
 }
 LONG = ("evaluation.md", "paper.md")

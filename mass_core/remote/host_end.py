@@ -113,6 +113,7 @@ class _HostEnd:
         """Notice that nothing comes any more, which a line that is cut does not tell."""
         while self._heard.wait(self._silence_s):
             self._heard.clear()
+        self._told(f"Nothing was heard for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:

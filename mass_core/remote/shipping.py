@@ -214,11 +214,12 @@ class Shipping:
         yield from self._make_room()
 
     def _files(self, order: _Order) -> Iterator[bytes]:
-        """Frames of the files that are not there yet."""
+        """Frames of the files that are not there yet, and signs of life while these are looked for."""
         missing: list[tuple[Parcel, tuple[Any, ...], str]] = []
         for parcel in order.packing.parcels:
             state = parcel.state()
-            place = parcel.place(self._digest(parcel, state))
+            yield from self._know(order, parcel, state)
+            place = parcel.place(self._digests[state])
             order.places[parcel.path] = parcel.named(place)
             if place in self._there:
                 self._there.move_to_end(place)
@@ -261,10 +262,23 @@ class Shipping:
             yield frame("drop", name=place), 0
             raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
 
-    def _digest(self, parcel: Parcel, state: tuple[Any, ...]) -> str:
-        if state not in self._digests:
-            self._digests[state] = parcel.digest()
-        return self._digests[state]
+    def _know(self, order: _Order, parcel: Parcel, state: tuple[Any, ...]) -> Iterator[bytes]:
+        """Find the digest of a parcel; a sign of life if that takes long, for the other computer ends after a long silence.
+
+        Raises:
+            Cancelled: if the request was.
+        """
+        if state in self._digests:
+            return
+        told = time.monotonic()
+        for digest in parcel.digest():
+            if order.stopped:
+                raise Cancelled
+            if time.monotonic() - told > BEAT_S:
+                told = time.monotonic()
+                yield b"\n"
+            if digest:
+                self._digests[state] = digest
 
     def _make_room(self) -> Iterator[bytes]:
         """Forget there what was needed longest ago, if it is too much."""
