@@ -57,7 +57,7 @@ class News:
     """Progress of a finetuning run."""
 
     stage: str
-    """write (files, by Slicer); prepare, encode, train, validate (by the worker)."""
+    """write (files, by Slicer); prepare, encode, train, validate (by the worker); send, receive (with another computer)."""
     fraction: float
     eta_s: float | None = None
     """Seconds to the end of the training; None: not known yet."""
@@ -85,6 +85,7 @@ class Finetuning:
     Args:
         client: to the worker.
         order: what for.
+        host: computer the worker runs on; empty: this one, and then the best model so far is kept even if the worker dies.
         log: gets a line for the record.
         told: called with `News`.
         finished: called once.
@@ -95,6 +96,7 @@ class Finetuning:
         client: Client,
         order: Order,
         *,
+        host: str = "",
         log: Callable[[str], None] = lambda text: None,
         told: Callable[[News], None] = lambda news: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
@@ -106,7 +108,7 @@ class Finetuning:
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._log, self._told, self._finished = client, log, told, finished
+        self._client, self._host, self._log, self._told, self._finished = client, host, log, told, finished
         self._call: Call | None = None
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
@@ -198,7 +200,7 @@ class Finetuning:
             "labels": sorted(self.numbers.values()),
             "appearance": appearance_of(styles),
             "output": str(self._output),
-            "folder": str(self._folder / "run"),
+            "folder": None if self._host else str(self._folder / "run"),
             "recipe": order.recipe,
             "epochs": order.epochs,
             "minutes": order.minutes,
