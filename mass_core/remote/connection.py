@@ -7,7 +7,7 @@ from ..errors import HostError
 from ..worker.transport import LocalClient
 from .ssh import SshTransport
 
-_GIB = 1 << 30
+_GB = 1e9
 _PATIENCE_S = 180.0
 """The first import of PyTorch is slow."""
 
@@ -45,7 +45,7 @@ class Connection:
     def text(self) -> str:
         """One sentence."""
         about, free = self.device["about"], self.device["free"]
-        room = "" if free is None else f", {free / _GIB:.1f} GB free"
+        room = "" if free is None else f", {free / _GB:.1f} GB free"
         what = f"{about}{room}" if self.has_gpu else f"no GPU, {about}{room}: the network runs on its processor, which takes long"
         return f"{self.host} answers with mass {self.worker['mass_version']}: {what}."
 
