@@ -100,8 +100,8 @@ def known() -> dict[str, Host]:
         return {name: Host(**about) for name, about in values.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{_file()} is damaged: {error}.", "Delete it; you will be asked again.") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{_file()} cannot be read: {error}.", "Delete it; you will be asked again.") from error
 
 
 def host(name: str) -> Host:
