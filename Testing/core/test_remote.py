@@ -20,6 +20,7 @@ from mass_core.remote import hosts, shipping
 from mass_core.remote.connection import connect
 from mass_core.remote.ssh import SshTransport
 from mass_core.volumes.volume import Volume
+from mass_core.weights.store import classes
 from mass_core.worker import protocol
 from mass_core.worker.transport import LocalClient
 from Testing.core.ssh_server import HERE, Server, running
@@ -187,6 +188,22 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
     assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
     with pytest.raises(InputError, match="folder of a run"):
         remote.ask("finetune", {**order, "output": str(tuned), "folder": str(files.folder / "run"), "overwrite": True})
+
+
+@pytest.mark.slow
+def test_the_best_weights_survive_a_line_that_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    one, tuned, mask = fresh(), files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
+    scan(1)[1].write(mask)
+    before, cases = files.names(), [*files.references, {"image": str(files.target), "mask": str(mask)}]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "epochs=1000", "patience=1000"]
+    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small}
+    call = one.request("finetune", {**order, "output": str(tuned)})
+    one.until(lambda: call.state != "waiting" or any(kind == "receive" and fraction == 1 for kind, fraction in one.events))
+    assert not tuned.exists()
+    server.cut()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
+    assert files.names() == before | {tuned.name} and [label.value for label in classes(tuned)] == [1, 2]
 
 
 # Before anything is sent
@@ -468,7 +485,7 @@ def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], fi
 
 def test_a_sign_of_life_while_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a large dataset take minutes to read, and the other computer ends after a long silence."""
-    monkeypatch.setattr(shipping, "BEAT_S", -1.0)
+    monkeypatch.setattr(shipping, "BEAT_S", 0.0)
     large = noise(tmp_path / "large.nrrd", 100)
     told: list[dict[str, Any]] = []
     one = shipping.Shipping("there", may_send=lambda: True, tell=told.append)

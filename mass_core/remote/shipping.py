@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ class _Order:
         check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
         for path, target in found.items():
             os.replace(path, target)
+
+    def keep(self) -> None:
+        """What has come whole of a request that keeps what it has gets its name, though nobody hears of its end."""
+        if self.inbox is not None and self.method in protocol.KEEPING:
+            self.inbox.close()
+            with suppress(MassError, OSError):
+                self.deliver()
 
     def close(self) -> None:
         """Remove what was not delivered."""
@@ -163,6 +171,7 @@ class Shipping:
             for order in orders:
                 order.stopped = True
         for order in orders:
+            order.keep()
             order.close()
         self._queue.put(None)
 

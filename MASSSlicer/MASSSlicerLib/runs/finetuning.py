@@ -85,7 +85,7 @@ class Finetuning:
     Args:
         client: to the worker.
         order: what for.
-        host: computer the worker runs on; empty: this one, and then the best model so far is kept even if the worker dies.
+        host: computer the worker runs on, which sends the best model so far by itself; empty: this one, where the run's folder has it.
         log: gets a line for the record.
         told: called with `News`.
         finished: called once.
