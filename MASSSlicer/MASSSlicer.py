@@ -24,8 +24,8 @@ class MASSSlicer(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The MASSSlicer developers"]
         parent.helpText = _(
-            "Outline a structure in one scan, or a few; the pretrained MASS model then segments it in other scans, on this computer,"
-            " without training. Nothing leaves this computer."
+            "Outline a structure in one scan, or a few; the pretrained MASS model then segments it in other scans,"
+            " without training. Nothing leaves this computer, unless you choose another one to run on and agree."
             ' See the <a href="https://github.com/OWNER/SlicerMASS/blob/main/docs/slicer.md">tutorial</a>.'
         )
         parent.acknowledgementText = _(

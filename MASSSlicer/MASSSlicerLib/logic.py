@@ -22,6 +22,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from mass_core.errors import InputError, MassError
 from mass_core.outputs import stem
+from mass_core.remote import hosts
 
 from .parameters import MASSSlicerParameterNode
 from .processes.engine import Engine
@@ -46,6 +47,8 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         self.exports = Exports()
         self.log: list[str] = []
         self.worker_started: Callable[[bool], None] = lambda again: None
+        self.host = ""
+        """ssh name of the computer that runs are done on; empty: this one. `run_on` changes it."""
         self._engine: Engine | None = None
         self._run: Run | FeaturesRun | None = None
         self.finetuning: Finetuning | None = None
@@ -61,7 +64,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
     def engine(self) -> Engine:
         """The engine, made on first use; the worker starts with the first request."""
         if self._engine is None:
-            self._engine = Engine(self._note, lambda again: self.worker_started(again))
+            self._engine = Engine(self._note, lambda again: self.worker_started(again), self.host)
         return self._engine
 
     @property
@@ -73,6 +76,20 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
     def segmenting(self) -> bool:
         """True while a segmentation or feature run is in progress."""
         return self._run is not None and self._run.active
+
+    def run_on(self, host: str) -> None:
+        """Do all runs on another computer from now on, over ssh (docs/remote.md); a worker that is there is ended.
+
+        Args:
+            host: what stands behind ssh in a terminal; empty: this computer.
+
+        Raises:
+            MassError: if it cannot be the name of a computer, or a run is in progress.
+        """
+        self._check_idle()
+        self.host = hosts.checked(host) if host else ""
+        if self._engine is not None:
+            self._engine.move(self.host)
 
     def segment(
         self,
@@ -184,7 +201,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = Finetuning(self.engine.client, order, log=self._note, told=told, finished=finished)
+        run = Finetuning(self.engine.client, order, host=self.host, log=self._note, told=told, finished=finished)
         run.start()
         self.finetuning = run
         return run

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mass_core.remote import hosts
+
 HERE = "loopback"
 """The ssh name of the server."""
 
@@ -97,6 +99,13 @@ class Server:
     def command(self) -> str:
         """Starts `mass` on it."""
         return f"{sys.executable} -m mass_core"
+
+    def befriend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The user of this test knows the server, told how `mass` is started there, and agreed to send scans to it."""
+        monkeypatch.setenv("MASS_SSH", f"ssh -F {self.config}")
+        for name in (HERE, "slow"):
+            hosts.start_by(name, self.command)
+            hosts.agree(name)
 
     def left(self) -> list[str]:
         """What lies in its temporary folder."""

@@ -92,11 +92,14 @@ ROOMS: dict[str, list[str]] = {
     "MASSSlicerLib": [],
     "MASSSlicerLib.scene": [],
     "MASSSlicerLib.install": [],
-    "MASSSlicerLib.processes": ["install", "mass_core.worker"],
+    "MASSSlicerLib.processes": ["install", "mass_core.remote", "mass_core.worker"],
     "MASSSlicerLib.library": ["processes", "install", "mass_core.weights"],
-    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.worker"],
-    "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene"],
-    "MASSSlicerLib.panels": ["logic", "runs", "library", "processes", "install", "scene", "mass_core.weights", "mass_core.worker"],
+    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.remote", "mass_core.worker"],
+    "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene", "mass_core.remote"],
+    "MASSSlicerLib.panels": [
+        *("logic", "runs", "library", "processes", "install", "scene"),
+        *("mass_core.remote", "mass_core.weights", "mass_core.worker"),
+    ],
     "MASSSlicerLib.selftest": ["logic", "runs", "install", "scene"],
 }
 """What a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them

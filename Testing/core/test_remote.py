@@ -1,6 +1,5 @@
 """A worker on another computer: a real ssh server on this one, with keys of its own (ssh_server.py)."""
 
-import json
 import os
 import re
 import signal
@@ -16,15 +15,16 @@ import pytest
 import SimpleITK as sitk
 
 from mass_core import __version__
-from mass_core.cli import main
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
-from mass_core.remote import hosts
+from mass_core.remote import hosts, shipping
 from mass_core.remote.connection import connect
 from mass_core.remote.ssh import SshTransport
 from mass_core.volumes.volume import Volume
+from mass_core.weights.store import classes
+from mass_core.worker import protocol
 from mass_core.worker.transport import LocalClient
 from Testing.core.ssh_server import HERE, Server, running
-from Testing.core.worker_process import LONG, Files, Recorder, alive, scan
+from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
 
 PATIENCE_S = 600.0
 
@@ -37,12 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def user(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user who agreed to send scans to the server, and told how `mass` is started there."""
+    """A user who agreed to send scans to the server."""
     monkeypatch.setenv("MASS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MASS_SSH", f"ssh -F {server.config}")
-    for name in (HERE, "slow"):
-        hosts.start_by(name, server.command)
-        hosts.agree(name)
+    server.befriend(monkeypatch)
 
 
 def recorder(name: str = HERE, **options: Any) -> Recorder:
@@ -94,11 +91,6 @@ def noise(path: Path, edge: int) -> Path:
     values = np.random.default_rng(0).integers(-1000, 1000, (edge,) * 3).astype(np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
     return path
-
-
-def alike(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """The same but for rounding: another process may add up with another number of threads."""
-    return bool(np.mean(np.abs(found.astype(np.float32) - wanted) > 0.05) < 0.01)
 
 
 # Results
@@ -196,6 +188,22 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
     assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
     with pytest.raises(InputError, match="folder of a run"):
         remote.ask("finetune", {**order, "output": str(tuned), "folder": str(files.folder / "run"), "overwrite": True})
+
+
+@pytest.mark.slow
+def test_the_best_weights_survive_a_line_that_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    one, tuned, mask = fresh(), files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
+    scan(1)[1].write(mask)
+    before, cases = files.names(), [*files.references, {"image": str(files.target), "mask": str(mask)}]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "epochs=1000", "patience=1000"]
+    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small}
+    call = one.request("finetune", {**order, "output": str(tuned)})
+    one.until(lambda: call.state != "waiting" or any(kind == "receive" and fraction == 1 for kind, fraction in one.events))
+    assert not tuned.exists()
+    server.cut()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
+    assert files.names() == before | {tuned.name} and [label.value for label in classes(tuned)] == [1, 2]
 
 
 # Before anything is sent
@@ -436,8 +444,6 @@ def test_no_room_there(fresh: Callable[..., Recorder], files: Files, server: Ser
 def test_no_room_here_for_the_result(fresh: Callable[..., Recorder], files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from mass_core.remote import shipping
-
     one, before = fresh(), files.names()
     one.ask("load", files.common)
 
@@ -474,7 +480,17 @@ def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], fi
     one.until(lambda: any(kind == "send" and 0 < fraction < 1 for kind, fraction in one.events))
     os.utime(large, ns=(1, 1))
     one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and "changed while it was sent" in one.last().message
+    assert call.state == "failed" and "changed while it was sent" in one.last().message, (one.last(), one.logged)
+
+
+def test_a_sign_of_life_while_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a large dataset take minutes to read, and the other computer ends after a long silence."""
+    monkeypatch.setattr(shipping, "BEAT_S", 0.0)
+    large = noise(tmp_path / "large.nrrd", 100)
+    told: list[dict[str, Any]] = []
+    one = shipping.Shipping("there", may_send=lambda: True, tell=told.append)
+    one.ask(protocol.Request(id=1, method="features", params={"target": str(large), "output": str(tmp_path / "out.nrrd")}).line())
+    assert next(iter(one.outgoing())) == b"\n" and not told
 
 
 def test_python_examples_of_the_docs() -> None:
@@ -483,91 +499,3 @@ def test_python_examples_of_the_docs() -> None:
     client = mass_core.LocalClient(transport=lambda: mass_core.SshTransport(HERE))
     assert isinstance(client, LocalClient)
     client.close()
-
-
-# The command
-
-
-def mass(*words: object) -> int:
-    return main([str(word) for word in words])
-
-
-def by_reference(files: Files) -> list[object]:
-    return ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--reference", files.image, files.mask]
-
-
-def test_the_command_asks_once_for_each_computer(files: Files, capsys: pytest.CaptureFixture) -> None:
-    hosts.withdraw(HERE)
-    order = ["segment", "--on", HERE, *by_reference(files), "--labels", 2, "--target", files.target]
-    found, again, own = (files.folder / f"{name}.nii.gz" for name in ("found", "again", "own"))
-    assert mass(*order, "--output", found) == 2
-    assert "nobody has agreed" in capsys.readouterr().err and not found.exists()
-    picture = files.folder / "found.png"
-    assert mass(*order, "--agree", "--output-label", 9, "--picture", picture, "--output", found) == 0
-    assert f"on {HERE})" in capsys.readouterr().out and picture.exists()
-    assert mass("--json", *order, "--output", again) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["host"] == HERE and told["output"] == str(again) and [label["value"] for label in told["labels"]] == [2]
-    assert mass("segment", *by_reference(files), "--labels", 2, "--target", files.target, "--output", own) == 0
-    numbered, there_, here = (Volume.read(path).array for path in (found, again, own))
-    assert alike(there_, here) and alike(numbered == 9, here == 2) and set(np.unique(numbered)) <= {0, 9}
-
-
-def test_a_bad_scan_does_not_stop_a_batch(files: Files, capsys: pytest.CaptureFixture) -> None:
-    bad, results = files.folder / "bad.nrrd", files.folder / "results"
-    bad.write_bytes(files.target.read_bytes()[:2000])
-    order = ["segment", "--on", HERE, *by_reference(files), "--target", bad, files.target, files.image, "--output-dir", results]
-    assert mass(*order) == 3
-    assert {path.name for path in results.iterdir()} == {"new_seg.nii.gz", "ref_seg.nii.gz"}
-    assert str(bad) in capsys.readouterr().err
-
-
-def test_a_batch_ends_where_the_computer_is_gone(files: Files, server: Server, capsys: pytest.CaptureFixture) -> None:
-    hosts.agree("closed")
-    targets = [files.folder / f"{number}.nrrd" for number in range(4)]
-    for target in targets:
-        target.write_bytes(files.target.read_bytes())
-    assert mass("segment", "--on", "closed", *by_reference(files), "--target", *targets, "--output-dir", files.folder / "results") == 2
-    said = capsys.readouterr().err
-    assert said.count("no ssh server answers") == 2 and "2 times in a row" in said and not (files.folder / "results").exists()
-
-
-def test_encode_assess_and_features_there(files: Files, capsys: pytest.CaptureFixture) -> None:
-    network = ["--weights", files.common["weights"], "--device", "cpu"]
-    assert mass("encode", "--on", HERE, *by_reference(files), "--output", files.task) == 0
-    found, colours = files.folder / "found.nrrd", files.folder / "colours.nrrd"
-    assert mass("segment", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--output", found) == 0
-    capsys.readouterr()
-    assert mass("assess", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--result", found) == 0
-    there_ = capsys.readouterr().out
-    assert mass("assess", *network, "--task", files.task, "--target", files.target, "--result", found) == 0
-    assert capsys.readouterr().out == there_
-    assert mass("features", "--on", HERE, *network, "--target", files.target, "--output", colours) == 0 and colours.exists()
-    assert mass("features", "--on", HERE, *network, "--target", files.target, files.image, "--output-dir", files.folder / "f") == 2
-
-
-def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> None:
-    from training.finetune.command import main as finetune
-
-    images, masks, run = (files.folder / name for name in ("images", "masks", "run"))
-    for number in range(2):
-        for folder, volume in zip((images, masks), scan(number), strict=True):
-            folder.mkdir(exist_ok=True)
-            volume.write(folder / f"scan{number}.nrrd")
-    words = ["--on", HERE, "--weights", files.common["weights"], "--device", "cpu", "--images", images, "--labels-dir", masks]
-    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1"]
-    words += ["--recipe", "smoke", "--epochs", 1, "--output", run, "--set", *small]
-    assert finetune([str(word) for word in words]) == 0
-    assert {path.name for path in run.iterdir()} == {"best.safetensors"} and "--resume" not in capsys.readouterr().out
-    assert finetune([*[str(word) for word in words], "--resume"]) == 2
-
-
-def test_mass_remote(server: Server, capsys: pytest.CaptureFixture) -> None:
-    assert mass("remote", HERE, "--withdraw") == 0
-    assert mass("remote", HERE) == 0
-    assert f"{HERE} answers with mass {__version__}" in (said := capsys.readouterr().out) and "may not be sent there yet" in said
-    assert mass("remote", HERE, "--agree") == 0 and "Scans may be sent there." in capsys.readouterr().out
-    assert mass("remote", HERE, "--command", "mass-is-not-here") == 2 and "could not be started" in capsys.readouterr().err
-    assert mass("remote") == 0
-    assert f"{HERE}: scans may go to {hosts.address(HERE)}" in (said := capsys.readouterr().out) and "mass-is-not-here" in said
-    assert mass("remote", "--agree") == 2

@@ -1,6 +1,7 @@
 """Make the pictures of docs/slicer.md: `python -m Testing.slicer.make_screenshots FOLDER`.
 
 With `--looks`: pictures of the window 350 pixels wide, dark, and with letters half as large again, to look at.
+With `--remote`: the picture of docs/remote.md; the other computer is this one, over a real ssh.
 
 The module's own window and Slicer's own drawing of scans and segments, on the testbench; the looks of the widgets are the testbench's.
 """
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
     bench.application.testing = True
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        looks(bench, folder) if "--looks" in sys.argv else tutorial(bench, folder)
+        {"--looks": looks, "--remote": remote}.get(sys.argv[-1], tutorial)(bench, folder)
     finally:
         bench.close()
 
@@ -96,6 +97,28 @@ def looks(bench, folder: Path) -> None:
             with look(**options):
                 bench.process_events()
                 keep(bench.picture(bench.panel("MASSSlicer"), folder / f"{name}_{half}.png", width))
+
+
+def remote(bench, folder: Path) -> None:
+    """Another computer chosen and tried."""
+    from Testing.core.ssh_server import HERE, running
+
+    name = "gpu01"
+    with running(Path(tempfile.mkdtemp())) as server:
+        server.config.write_text(server.config.read_text().replace(f"Host {HERE}\n", f"Host {name}\n"))
+        os.environ["MASS_SSH"] = f"ssh -F {server.config}"
+        ui = bench.module("MASSSlicer").ui
+        for section in (ui.referencesSection, ui.targetsSection, ui.resultsSection):
+            section.collapsed = True
+        ui.advancedSection.collapsed = False
+        bench.answer("text", name)
+        ui.placeCombo.currentIndex = ui.placeCombo.count - 1
+        ui.hostCommandEdit.text = server.command
+        ui.hostCommandEdit.editingFinished.emit()
+        ui.testHostButton.click()
+        bench.wait_until(lambda: " " in ui.hostLabel.text and "…" not in ui.hostLabel.text, seconds=600)
+        ui.hostCommandEdit.text = ""  # of this computer, which is nobody's business
+        keep(bench.picture(bench.panel("MASSSlicer"), folder / "slicer_remote.png"))
 
 
 def finetuning(bench, widget, folder: Path) -> None:

@@ -12,7 +12,10 @@ MODULE = Path(__file__).resolve().parents[2] / "MASSSlicer"
 FILES = sorted(MODULE.rglob("*.py"))
 IMAGES = {"grids.py", "node_files.py", "exchange.py", "segments.py", "selftest.py"}
 """Files that touch voxels."""
-OURS = {"colors", "config", "errors", "files", "outputs", "progress", "weights.store", "worker.client", "worker.protocol"}
+OURS = {
+    *("colors", "config", "errors", "files", "outputs", "progress", "weights.store", "worker.client", "worker.protocol"),
+    *("remote.connection", "remote.hosts", "remote.reasons", "remote.ssh"),
+}
 """Of mass_core: what needs the standard library only."""
 ALONE = {"survey.py"}
 """Run by another Python as a script of its own, where all of mass_core is to be had."""
@@ -24,7 +27,7 @@ def imports(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            whole = node.module in ("mass_core", "mass_core.weights", "mass_core.worker")
+            whole = node.module in ("mass_core", "mass_core.remote", "mass_core.weights", "mass_core.worker")
             names = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
             yield from ((name, node.lineno) for name in names)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_two_processes_share_a_run_and_one_goes_on(of_two, words, tmp_path):
     shutil.copytree(of_two, tmp_path / "run")
     assert pretrain.main(["--output", str(tmp_path / "run"), "--resume", *words, "steps=6"]) == 0
     assert torch.load(saved(tmp_path / "run" / "state")[0], weights_only=True)["step"] == 6
+
+
+@pytest.mark.slow
+def test_two_nodes_share_a_run_and_go_on(blob_dataset, tmp_path):
+    """Two torchruns that meet at a port of this computer, as those of docs/cluster.md do at one of the first node."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ["--recipe", "smoke", "--data", str(blob_dataset), "--output", str(tmp_path / "run"), "--device", "cpu", "--resume", "auto"]
+    for steps in (4, 6):
+        with socket.socket() as asked:
+            asked.bind(("127.0.0.1", 0))
+            place = f"127.0.0.1:{asked.getsockname()[1]}"
+        meet = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--local-addr", "127.0.0.1"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *meet, "-m", "training.pretrain"]
+        command = [*torchrun, *words, "--set", *TINY, f"steps={steps}"]
+        logs = [(tmp_path / f"node{number}_{steps}.txt").open("w+b") for number in range(2)]
+        nodes = [subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT) for log in logs]
+        codes = [node.wait(PATIENCE_S) for node in nodes]
+        assert codes == [0, 0], [Path(log.name).read_text() for log in logs]
+        assert torch.load(saved(tmp_path / "run" / "state")[0], weights_only=True)["step"] == steps
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == [2, 4, 6]
 
 
 def test_every_sample_of_a_step_is_computed_once():

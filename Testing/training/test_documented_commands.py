@@ -63,8 +63,8 @@ NOT_HERE = {
     "python -m Testing.benchmarks.(beside_released|inference|slicer_roundtrip|quality|remote)": "measurements: test_benchmarks.py",
     "python -m Testing.benchmarks.gpu": "test_gpu_benchmark.py",
     "mass segment .*--format nnunet": "needs a dataset of nnU-Net: test_decathlon_layout.py",
-    "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote.py",
-    "python -m training.finetune --on gpu01": "needs another computer: test_remote.py",
+    "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote_command.py",
+    "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
 }
 LONG = ("evaluation.md", "paper.md")

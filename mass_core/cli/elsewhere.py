@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import HostError, InputError
 from ..jobs.checks import check_assess, check_order, check_references, inputs, task_file
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
+from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
 from .batch import Batch
 from .options import as_request
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _NAMED = 8
 """Labels a summary line names."""
-_ENOUGH = 2
-"""Targets in a row that the other computer could not be reached for; the rest would fail of the same."""
 _PATIENCE_S = 7 * 86400.0
 
 
@@ -67,7 +66,7 @@ def segment(arguments: argparse.Namespace) -> int:
                     broken += 1
                     raise
             broken = broken if broken > before else 0
-            if broken == _ENOUGH:
+            if broken == ENOUGH:
                 raise _given_up(arguments.on)
         share.close(arguments.terminal)
     return batch.exit_status
@@ -176,7 +175,7 @@ def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
 
 def _given_up(host: str) -> HostError:
     return HostError(
-        f"{host} could not be reached {_ENOUGH} times in a row, so the other targets were not tried.",
+        f"{host} could not be reached {ENOUGH} times in a row, so the other targets were not tried.",
         f"See what is wrong with mass remote {host}; then repeat the command for the targets that have no result.",
     )
 

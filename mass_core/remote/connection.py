@@ -7,7 +7,7 @@ from ..errors import HostError
 from ..worker.transport import LocalClient
 from .ssh import SshTransport
 
-_GIB = 1 << 30
+_GB = 1e9
 _PATIENCE_S = 180.0
 """The first import of PyTorch is slow."""
 
@@ -19,6 +19,18 @@ class Connection:
     host: str
     worker: dict[str, Any]
     """What its worker says of itself: the result of `hello` (docs/formats.md)."""
+
+    @classmethod
+    def of(cls, host: str, worker: dict[str, Any]) -> "Connection":
+        """What a worker there says of itself.
+
+        Raises:
+            HostError: if it cannot compute.
+        """
+        if "error" in worker["torch"] or not worker["devices"]:
+            reason = worker["torch"].get("error", "it finds no device")
+            raise HostError(f"PyTorch cannot be used on {host}: {reason}.", "Install it there again.")
+        return cls(host=host, worker=worker)
 
     @property
     def device(self) -> dict[str, Any]:
@@ -33,7 +45,7 @@ class Connection:
     def text(self) -> str:
         """One sentence."""
         about, free = self.device["about"], self.device["free"]
-        room = "" if free is None else f", {free / _GIB:.1f} GB free"
+        room = "" if free is None else f", {free / _GB:.1f} GB free"
         what = f"{about}{room}" if self.has_gpu else f"no GPU, {about}{room}: the network runs on its processor, which takes long"
         return f"{self.host} answers with mass {self.worker['mass_version']}: {what}."
 
@@ -50,10 +62,6 @@ def connect(name: str, *, command: str | None = None) -> Connection:
     """
     client = LocalClient(transport=lambda: SshTransport(name, command=command))
     try:
-        worker = client.ask("hello", {"version": 1}, timeout_s=_PATIENCE_S)["result"]
+        return Connection.of(name, client.ask("hello", {"version": 1}, timeout_s=_PATIENCE_S)["result"])
     finally:
         client.close()
-    if "error" in worker["torch"] or not worker["devices"]:
-        reason = worker["torch"].get("error", "it finds no device")
-        raise HostError(f"PyTorch cannot be used on {name}: {reason}.", "Install it there again.")
-    return Connection(host=name, worker=worker)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ _CHUNK = 1 << 16
 _PREFIX = "mass-remote"
 _ENDING_S = 7.0
 """How long the worker may take to end by itself."""
+_BEST = "best.safetensors"
+"""In the folder of a finetuning run: the best weights so far."""
+_REST = 10
+"""So many times as long as sending them took, nothing of the kind is sent."""
 _ROOT = Path(__file__).resolve().parents[2]
 _CLEANER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 """Waits for the end of its input, which comes however the process at the other end dies."""
@@ -88,7 +93,10 @@ class _HostEnd:
         self._inbox = Inbox(folder)
         self._lost: dict[str, OutputError] = {}
         self._stopped: set[Any] = set()
-        self._keeping: set[Any] = set()
+        self._keeping: dict[Any, str] = {}
+        """Requests that keep what they have, and the name of what they make."""
+        self._known, self._quiet_until = 0, 0.0
+        """When the latest best weights that were sent were written, and when others may be."""
         self._writing = threading.Lock()
         self._parts, self._lines = Parts(), protocol.Lines()
         self._code: int | None = None
@@ -113,6 +121,7 @@ class _HostEnd:
         """Notice that nothing comes any more, which a line that is cut does not tell."""
         while self._heard.wait(self._silence_s):
             self._heard.clear()
+        self._told(f"Nothing was heard for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:
@@ -166,10 +175,12 @@ class _HostEnd:
             message = protocol.from_line(line)
         except InputError:
             message = {}
-        if message.get("method") in protocol.KEEPING:
-            self._keeping.add(message.get("id"))
-        if message.get("method") == "cancel" and isinstance(params := message.get("params"), dict):
-            self._stopped |= {params.get("id")} - self._keeping
+        params = message.get("params")
+        if message.get("method") in protocol.KEEPING and isinstance(params, dict):
+            self._keeping[message.get("id")] = str(params.get("output"))
+            line = protocol.to_line({**message, "params": {**params, "folder": f"run/{message.get('id')}"}}).rstrip()
+        if message.get("method") == "cancel" and isinstance(params, dict):
+            self._stopped |= {params.get("id")} - self._keeping.keys()
         if lost is not None:
             self._write(protocol.to_line({"id": message.get("id"), "event": "failed", **protocol.failure(lost)}))
         else:
@@ -191,9 +202,23 @@ class _HostEnd:
             made = self._folder / "out" / str(number)
             if message["event"] == "done" and not self._sent(number, made):
                 line = protocol.to_line({"id": number, "event": "cancelled"})
-            shutil.rmtree(made, ignore_errors=True)
+            for done in (made, self._folder / "run" / str(number)):
+                shutil.rmtree(done, ignore_errors=True)
             self._stopped.discard(number)
+            self._keeping.pop(number, None)
+        elif number in self._keeping:
+            self._send_best(number)
         self._write(line + b"\n")
+
+    def _send_best(self, number: Any) -> None:
+        """Send the best weights so far of a finetuning under the name of its result, so that a line that breaks does not lose them."""
+        best, began = self._folder / "run" / str(number) / _BEST, time.monotonic()
+        if began < self._quiet_until or not best.is_file() or (written := best.stat().st_mtime_ns) == self._known:
+            return
+        for data, _ in pieces(best, self._keeping[number], id=number):
+            self._write(data)
+        now = time.monotonic()
+        self._known, self._quiet_until = written, now + _REST * (now - began)
 
     def _sent(self, number: int, made: Path) -> bool:
         """Send what a request made; false: it was cancelled meanwhile."""

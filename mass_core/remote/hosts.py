@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,9 @@ from ..files import write_bytes
 from ..weights.store import home, make_folder
 
 _ASKING_S = 20.0
+
+Environment = Mapping[str, str] | None
+"""Of ssh; None: this process's. A program that brings libraries of its own along, as 3D Slicer does, gives the one it was started in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +30,25 @@ class Host:
     agreed: str = ""
     """User, address and day for which the user agreed that files are sent; empty: not yet."""
 
-    def may_receive(self) -> bool:
+    def may_receive(self, environment: Environment = None) -> bool:
         """Whether the user agreed that files are sent to the computer that this name means today."""
-        return self.agreed.partition(" on ")[0] == address(self.name)
+        return self.agreed.partition(" on ")[0] == address(self.name, environment)
 
 
-def ssh() -> list[str]:
+def ssh(environment: Environment = None) -> list[str]:
     """The ssh program, with the options in `MASS_SSH`, if that is set: "ssh -F my_config".
 
     Raises:
         DeviceError: if it is not there.
     """
     words = shlex.split(os.environ.get("MASS_SSH", ""), posix=os.name != "nt") or ["ssh"]
-    if shutil.which(words[0]) is None:
+    program = shutil.which(words[0], path=None if environment is None else environment.get("PATH"))
+    if program is None:
         raise DeviceError(
             f"The program {words[0]} is not on this computer.",
             "Install OpenSSH: of Windows it is an optional feature, of Linux the package openssh-client.",
         )
-    return words
+    return [program, *words[1:]]
 
 
 def checked(name: str) -> str:
@@ -57,7 +62,7 @@ def checked(name: str) -> str:
     return name
 
 
-def address(name: str) -> str:
+def address(name: str, environment: Environment = None) -> str:
     """User, address and port that ssh makes of a name, by its configuration; nothing is connected.
 
     Raises:
@@ -66,10 +71,11 @@ def address(name: str) -> str:
     """
     try:
         told = subprocess.run(
-            [*ssh(), "-G", "--", checked(name)],
+            [*ssh(environment), "-G", "--", checked(name)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_ASKING_S,
+            env=environment,
             check=False,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
@@ -94,8 +100,8 @@ def known() -> dict[str, Host]:
         return {name: Host(**about) for name, about in values.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{_file()} is damaged: {error}.", "Delete it; you will be asked again.") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{_file()} cannot be read: {error}.", "Delete it; you will be asked again.") from error
 
 
 def host(name: str) -> Host:
@@ -107,9 +113,9 @@ def host(name: str) -> Host:
     return known().get(checked(name)) or Host(name=name)
 
 
-def agree(name: str) -> Host:
+def agree(name: str, environment: Environment = None) -> Host:
     """Keep that the user agreed that files are sent there."""
-    return _keep(replace(host(name), agreed=f"{address(name)} on {date.today().isoformat()}"))
+    return _keep(replace(host(name), agreed=f"{address(name, environment)} on {date.today().isoformat()}"))
 
 
 def withdraw(name: str) -> Host:
@@ -122,11 +128,12 @@ def start_by(name: str, command: str) -> Host:
     return _keep(replace(host(name), command=command))
 
 
-def question(name: str) -> str:
+def question(name: str, environment: Environment = None) -> str:
     """What the user agrees to."""
     return (
-        f"Scans, masks and weights will be sent over ssh to {name} ({address(name)}), kept there in a private temporary folder, "
-        "and deleted when the run ends. Only agree if these patients' data may go to that computer."
+        f"Scans, masks and weights will be sent over ssh to {name} ({address(name, environment)}), "
+        "kept there in a private temporary folder, and deleted when the run ends. "
+        "Only agree if these patients' data may go to that computer."
     )
 
 

@@ -63,17 +63,18 @@ class Parcel:
         states = [(str(file), file.stat()) for file in self.files]
         return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states)
 
-    def digest(self) -> str:
-        """Of the contents, and of the names of several files."""
+    def digest(self) -> Iterator[str]:
+        """Of the contents, and of the names of several files; an empty text after each block that was read, and the digest at the end."""
         total = hashlib.sha256()
         for file in self.files:
             own = hashlib.sha256()
             with file.open("rb") as data:
                 while block := data.read(_CHUNK):
                     own.update(block)
+                    yield ""
             name = "" if self.alone else self._inside(file)
             total.update(f"{name}\0{own.hexdigest()}\n".encode("utf-8", "surrogateescape"))
-        return total.hexdigest()[:_DIGITS]
+        yield total.hexdigest()[:_DIGITS]
 
     def place(self, digest: str) -> str:
         """Where the files are put on the other computer."""

@@ -4,6 +4,10 @@ import re
 
 from ..errors import DeviceError, HostError, MassError
 
+ENOUGH = 2
+"""Scans in a row for which another computer could not be reached; the rest would fail of the same."""
+_EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
+"""What ssh says last where the other end was gone first; the lines before tell why."""
 _SSH_FAILED = 255
 """Exit code of ssh where it, not the program it ran, failed."""
 
@@ -53,7 +57,7 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
         answered: whether the worker had answered.
         command: that should have started it.
     """
-    lines = tail.strip().splitlines()
+    lines = [line for line in tail.strip().splitlines() if not re.search(_EPITAPH, line)]
     said = lines[-1].rstrip(".") + "." if lines else ""
     if code == _SSH_FAILED and not answered:
         for words, message, cure in _LINE:
@@ -77,7 +81,8 @@ def _not_started(host: str, code: int, tail: str, said: str, command: str) -> Ho
     if code in (126, 127) or re.search(r"not found|not recognized|No module named|No such file", tail):
         return HostError(
             f"mass could not be started on {host} by the command {command!r}. {said}".strip(),
-            f"Install it there; if it is there, say where: mass remote {host} --command '~/mass/.venv/bin/mass'.",
+            f"Install it there; if it is there, say where: mass remote {host} --command '~/mass/bin/mass'; in 3D Slicer: Advanced, "
+            "Command there.",
         )
     message = f"mass did not start on {host} (exit code {code}). {said}".strip()
     return HostError(message, f"Try this in a terminal: ssh {host} {command}")

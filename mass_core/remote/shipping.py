@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ class _Order:
         check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
         for path, target in found.items():
             os.replace(path, target)
+
+    def keep(self) -> None:
+        """What has come whole of a request that keeps what it has gets its name, though nobody hears of its end."""
+        if self.inbox is not None and self.method in protocol.KEEPING:
+            self.inbox.close()
+            with suppress(MassError, OSError):
+                self.deliver()
 
     def close(self) -> None:
         """Remove what was not delivered."""
@@ -163,6 +171,7 @@ class Shipping:
             for order in orders:
                 order.stopped = True
         for order in orders:
+            order.keep()
             order.close()
         self._queue.put(None)
 
@@ -214,11 +223,12 @@ class Shipping:
         yield from self._make_room()
 
     def _files(self, order: _Order) -> Iterator[bytes]:
-        """Frames of the files that are not there yet."""
+        """Frames of the files that are not there yet, and signs of life while these are looked for."""
         missing: list[tuple[Parcel, tuple[Any, ...], str]] = []
         for parcel in order.packing.parcels:
             state = parcel.state()
-            place = parcel.place(self._digest(parcel, state))
+            yield from self._know(order, parcel, state)
+            place = parcel.place(self._digests[state])
             order.places[parcel.path] = parcel.named(place)
             if place in self._there:
                 self._there.move_to_end(place)
@@ -261,10 +271,23 @@ class Shipping:
             yield frame("drop", name=place), 0
             raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
 
-    def _digest(self, parcel: Parcel, state: tuple[Any, ...]) -> str:
-        if state not in self._digests:
-            self._digests[state] = parcel.digest()
-        return self._digests[state]
+    def _know(self, order: _Order, parcel: Parcel, state: tuple[Any, ...]) -> Iterator[bytes]:
+        """Find the digest of a parcel; a sign of life if that takes long, for the other computer ends after a long silence.
+
+        Raises:
+            Cancelled: if the request was.
+        """
+        if state in self._digests:
+            return
+        told = time.monotonic()
+        for digest in parcel.digest():
+            if order.stopped:
+                raise Cancelled
+            if time.monotonic() - told > BEAT_S:
+                told = time.monotonic()
+                yield b"\n"
+            if digest:
+                self._digests[state] = digest
 
     def _make_room(self) -> Iterator[bytes]:
         """Forget there what was needed longest ago, if it is too much."""

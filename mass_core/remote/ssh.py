@@ -3,11 +3,11 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import MassError
 from ..worker import protocol
-from ..worker.transport import SubprocessTransport
+from ..worker.transport import PumpedTransport, SubprocessTransport
 from . import hosts
 from .reasons import why
 from .shipping import Shipping
@@ -29,6 +29,13 @@ _OPTIONS = {
 _TAIL = 20
 
 
+class ChildProcess(PumpedTransport, Protocol):
+    """A process in which ssh runs. `write`, `close_input` and `post` may be called on any thread."""
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Do something at the next `pump`, on the thread of the callbacks."""
+
+
 class SshTransport:
     """A worker on another computer (`client.Transport`). Files that requests name travel there and back; the requests stay the same.
 
@@ -38,21 +45,33 @@ class SshTransport:
         name: what stands behind ssh in a terminal.
         command: that starts `mass` there; None: what is kept about that computer, else mass.
         connect_s: how long it may take to answer.
+        environment: of ssh; see `hosts.Environment`.
+        process: makes what runs a command; None: `subprocess` does.
 
     Raises:
         InputError: if the name cannot be used.
     """
 
-    def __init__(self, name: str, *, command: str | None = None, connect_s: int = _CONNECT_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        command: str | None = None,
+        connect_s: int = _CONNECT_S,
+        environment: hosts.Environment = None,
+        process: Callable[[list[str]], ChildProcess] | None = None,
+    ) -> None:
         self.host = hosts.host(name)
         self._command = f"{command or self.host.command} worker --remote"
         self._connect_s = connect_s
-        self._inner: SubprocessTransport | None = None
+        self._environment = environment
+        self._new_process = process or (lambda command: SubprocessTransport(command, environment=environment))
+        self._inner: ChildProcess | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._words = protocol.Lines()
         self.reason: MassError | None = None
         """Why the worker is no more; None: it runs, or was ended from here."""
-        self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(), tell=self._tell)
+        self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(environment), tell=self._tell)
 
     @property
     def pid(self) -> int | None:
@@ -62,7 +81,7 @@ class SshTransport:
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
         """See `client.Transport`."""
         options = [word for name, value in {**_OPTIONS, "ConnectTimeout": self._connect_s}.items() for word in ("-o", f"{name}={value}")]
-        inner = SubprocessTransport([*hosts.ssh(), "-T", *options, "--", self.host.name, self._command])
+        inner = self._new_process([*hosts.ssh(self._environment), "-T", *options, "--", self.host.name, self._command])
         self._received = received
 
         def heard(data: bytes) -> None:
@@ -107,7 +126,7 @@ class SshTransport:
         if self._inner is not None:
             self._inner.pump(timeout_s)
 
-    def _send(self, inner: SubprocessTransport) -> None:
+    def _send(self, inner: ChildProcess) -> None:
         """Write what is to be sent, on a thread of its own: a slow line holds up nobody."""
         for data in self.shipping.outgoing():
             inner.write(data)

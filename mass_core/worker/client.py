@@ -187,7 +187,12 @@ class Client:
         self._number = 0
         self._later: list[Callable[[], None]] = []
         self.worker: dict[str, Any] = {}
-        """What the latest worker said of itself: the result of `hello`."""
+        """What the latest worker said of itself: the result of `hello`; empty until it has."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker is there that has greeted back."""
+        return self._life is not None and self._life.ready
 
     @property
     def busy(self) -> bool:
@@ -266,8 +271,9 @@ class Client:
     def _start(self) -> None:
         """Start a worker and greet it. If that fails, the calls hear of it at the next tick."""
         hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
-        life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
+        self.worker = {}
         try:
+            life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
             life.transport.start(
                 lambda data: self._received(life, data),
                 lambda text: self._told(life, text),

@@ -49,6 +49,8 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
             if signals.asked:
                 call.cancel()
     if errors:
+        if target.exists() and not order.overwrite:
+            output.warn(f"The best weights until then are in {target}.")
         raise errors[0]
     if not replies:
         raise Cancelled

@@ -14,6 +14,7 @@ from mass_core.errors import MassError
 from mass_core.weights import store as weights_store
 
 from ..library.weights import Weights, browsed, consent_text, listed
+from ..logic import MASSSlicerLogic
 from ..parameters import MASSSlicerParameterNode
 from ..processes.downloading import Download
 from .status import StatusPanel
@@ -26,13 +27,21 @@ class AdvancedPanel:
 
     Args:
         ui: the window's parts by name.
+        logic: tells which computer the devices are of.
         status: for the devices.
         changed: called when the weights changed.
         failed: shows an error.
     """
 
-    def __init__(self, ui: object, status: StatusPanel, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._ui, self._changed, self._failed = ui, changed, failed
+    def __init__(
+        self,
+        ui: object,
+        logic: MASSSlicerLogic,
+        status: StatusPanel,
+        changed: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._ui, self._logic, self._changed, self._failed = ui, logic, changed, failed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._download: Download | None = None
@@ -48,7 +57,7 @@ class AdvancedPanel:
     @property
     def device(self) -> str:
         """Device to compute on, kept in Slicer's settings: it belongs to this computer, not to the scene."""
-        return slicer.app.userSettings().value(_DEVICE) or "auto"
+        return slicer.app.userSettings().value(self._device_key()) or "auto"
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
         """Show the weights of a scene."""
@@ -83,6 +92,11 @@ class AdvancedPanel:
         self._parameters.weights = str(path)
         self._show_weights()
         self._changed()
+
+    def _device_key(self) -> str:
+        """Every computer has devices of its own."""
+        host = self._logic.host
+        return f"{_DEVICE}@{host}" if host else _DEVICE
 
     def _chosen(self) -> Weights | None:
         """The weights in use, if they are known by name."""
@@ -123,7 +137,7 @@ class AdvancedPanel:
 
     def _on_device(self, index: int) -> None:
         if not self._quiet and index >= 0:
-            slicer.app.userSettings().setValue(_DEVICE, self._ui.deviceCombo.itemData(index))
+            slicer.app.userSettings().setValue(self._device_key(), self._ui.deviceCombo.itemData(index))
 
     def _browse(self) -> None:
         path = qt.QFileDialog.getOpenFileName(

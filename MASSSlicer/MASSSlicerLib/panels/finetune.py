@@ -22,14 +22,16 @@ from .curves import Curves
 from .status import StatusPanel
 
 _BAR = 1000
-_STAGES = {"write": (0.0, 0.05), "prepare": (0.05, 0.12), "encode": (0.12, 0.15), "train": (0.15, 1.0)}
+_STAGES = {"write": (0.0, 0.05), "send": (0.05, 0.08), "prepare": (0.08, 0.12), "encode": (0.12, 0.15), "train": (0.15, 1.0)}
 """Begin and end of each stage on the bar; a validation does not move it."""
 _WORDS = {
     "write": _("Writing the scans to files"),
+    "send": _("Sending the scans"),
     "prepare": _("Preparing the scans"),
     "encode": _("Encoding the structures"),
     "train": _("Training"),
     "validate": _("Validating"),
+    "receive": _("Receiving the model"),
 }
 _MEASURED = _("The duration is estimated in the first seconds of training.")
 _STOPPED = {
@@ -47,6 +49,7 @@ class FinetunePanel:
         logic: does the work.
         status: whether a run can begin, and where.
         device: tells where to compute.
+        allowed: tells whether scans may go to the computer that runs are done on, and asks where nobody has said so.
         use: called with the name of the model that is ready.
         changed: called whenever something changed that others show.
         failed: shows an error.
@@ -59,12 +62,13 @@ class FinetunePanel:
         status: StatusPanel,
         *,
         device: Callable[[], str],
+        allowed: Callable[[], bool],
         use: Callable[[str], None],
         changed: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._ui, self._logic, self._status = ui, logic, status
-        self._device, self._use, self._changed, self._failed = device, use, changed, failed
+        self._device, self._allowed, self._use, self._changed, self._failed = device, allowed, use, changed, failed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._classes: dict[str, Structure] = {}
@@ -96,6 +100,8 @@ class FinetunePanel:
 
     def start(self) -> None:
         """Start a run."""
+        if not self._allowed():
+            return
         self.refresh()  # segments may have been drawn meanwhile
         parameters, (cases, _problem) = self._parameters, self.cases.cases()
         epochs = parameters.tuneUnit == EPOCHS
@@ -243,6 +249,7 @@ class FinetunePanel:
         ui.tuneLabel.text = _summary(outcome, run)
         if outcome.model and self._parameters is not None:
             self._use(outcome.model)
+        self._status.ask_devices()
         self._changed()
         if outcome.error is not None:
             self._failed(outcome.error)

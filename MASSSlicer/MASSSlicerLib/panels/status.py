@@ -10,11 +10,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from mass_core.errors import Cancelled, MassError
+from mass_core.worker.protocol import VERSION
 
 from ..install import packages as install
 from ..install.readiness import Readiness, read_probe
 from ..logic import MASSSlicerLogic
 from ..processes.json_process import child_process
+from ..runs.order import place_of
 
 
 class StatusPanel:
@@ -51,7 +53,7 @@ class StatusPanel:
             return _("Another run is in progress.")
         if self._logic.busy:
             return _("A model is being trained: see Finetune.")
-        return "" if self.ready else _("PyTorch is not installed yet: see Status, Install…")
+        return "" if self._logic.host or self.ready else _("PyTorch is not installed yet: see Status, Install…")
 
     def enter(self) -> None:
         """Check the packages once, in a process of their own; nothing is installed."""
@@ -89,13 +91,22 @@ class StatusPanel:
 
     def device_name(self, wanted: str) -> str:
         """Name of the device used for a choice; automatic is the fastest one the worker reported."""
-        return self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
+        name = self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
+        return place_of(name, self._logic.host)
 
     def show_worker(self) -> None:
         """Show the devices of the worker that started, with their free memory."""
-        self._devices = self._logic.engine.client.worker["devices"]
-        self.devices_changed(self._devices)
-        self._show()
+        self._show_devices(self._logic.engine.client.worker["devices"])
+
+    def moved(self) -> None:
+        """Show that runs are done on another computer from now on, or on this one; its devices are known when a worker has started."""
+        self._show_devices([])
+
+    def ask_devices(self) -> None:
+        """Have a worker on another computer say how much memory is free now: others use it as well."""
+        client = self._logic.engine.client
+        if self._logic.host and client.ready:
+            client.request("hello", {"version": VERSION}, done=lambda reply: self._show_devices(reply["result"]["devices"]))
 
     def close(self) -> None:
         """Stop the check."""
@@ -113,8 +124,10 @@ class StatusPanel:
 
     def _show(self) -> None:
         """Show the state of packages and devices."""
-        found = self.readiness
-        if self._probe is not None:
+        found, host = self.readiness, self._logic.host
+        if host:
+            lines = [_("Runs on {host}, over ssh; nothing needs to be installed here.").format(host=host)]
+        elif self._probe is not None:
             lines = [_("Checking the packages…")]
         elif found is not None:
             lines = [_("PyTorch {version}").format(version=found.torch) if found.torch else _("PyTorch is not installed.")]
@@ -129,6 +142,11 @@ class StatusPanel:
         if self._devices and not self.gpu:
             lines.append(_("No GPU is used: large scans take minutes."))
         self._ui.statusLabel.text = "\n".join(lines)
+
+    def _show_devices(self, devices: list[dict[str, Any]]) -> None:
+        self._devices = devices
+        self.devices_changed(devices)
+        self._show()
 
     def _install(self) -> None:
         """Check what is missing, ask, install."""

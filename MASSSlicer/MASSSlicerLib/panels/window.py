@@ -28,6 +28,7 @@ from .dicom_dialog import choose_series
 from .drawing import Drawing
 from .features import FeaturesPanel
 from .finetune import FinetunePanel
+from .place import PlacePanel
 from .references import ReferencesPanel
 from .results import ResultsPanel
 from .saved_files import ModelsPanel, TasksPanel
@@ -84,18 +85,21 @@ class Window(VTKObservationMixin):
         self.choice = Choice(ui, self.update)
         self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
         self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
-        self.advanced = AdvancedPanel(ui, self.status, self.update, self.show_error)
+        self.place = PlacePanel(ui, logic, self._moved, self.show_error)
+        self.advanced = AdvancedPanel(ui, logic, self.status, self.update, self.show_error)
+        self.status.moved()
         self.finetune = FinetunePanel(
             ui,
             logic,
             self.status,
             device=lambda: self.advanced.device,
+            allowed=self.place.allowed,
             use=self._use_finetuned,
             changed=self.update,
             failed=self.show_error,
         )
         self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
-        self.features = FeaturesPanel(ui, self.targets.current, self._look_inside, self._looked_inside, self.show_error)
+        self.features = FeaturesPanel(ui, self.targets.current, self.place.allowed, self._look_inside, self._looked_inside, self.show_error)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
         ui.cancelButton.connect("clicked()", self.cancel)
@@ -164,6 +168,8 @@ class Window(VTKObservationMixin):
 
     def resume(self) -> None:
         """Continue a run with the targets that are not done."""
+        if not self.place.allowed():
+            return
         try:
             self.logic.resume(self.run)
         except MassError as error:
@@ -204,6 +210,7 @@ class Window(VTKObservationMixin):
             widget.enabled = files
         self.ui.outputSelector.enabled = not files
         self.choice.update()
+        self.place.update()
         self.advanced.update(self.parameters)
         self.tasks.update()
         self.models.update()
@@ -261,6 +268,8 @@ class Window(VTKObservationMixin):
 
     def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
         """Start a run."""
+        if not self.place.allowed():
+            return
         try:
             self._adapting_to = self.choice.state()
             self.run = self.logic.segment(
@@ -291,6 +300,11 @@ class Window(VTKObservationMixin):
             self.choice.use_model(to) if to else self.choice.model_gone()
         self.update()
 
+    def _moved(self) -> None:
+        """Follow the choice of another computer."""
+        self.status.moved()
+        self.update()
+
     def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
         settings = settings_of(self.parameters, self.advanced.device)
         run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
@@ -299,6 +313,7 @@ class Window(VTKObservationMixin):
 
     def _looked_inside(self, message: str, error: MassError | None) -> None:
         self._show_idle(message)
+        self.status.ask_devices()
         self.update()
         if error is not None:
             self.show_error(error)
@@ -324,6 +339,7 @@ class Window(VTKObservationMixin):
             told = run.adapted
             self.choice.keep(Adapted(run.task_file, told["seconds"], tuple(told["dice"]), self._adapting_to))
         self._show_idle(_summary(run) if run is not None else "")
+        self.status.ask_devices()
         self.references.refresh()
         self.targets.refresh()
         self.update()
@@ -342,6 +358,8 @@ class Window(VTKObservationMixin):
     def _show_begun(self) -> None:
         """Show a run that has begun, or its summary if there was nothing to do."""
         self._show_idle("" if self.logic.busy else _summary(self.run))
+        if self.logic.busy and self.logic.host and not self.logic.engine.client.ready:
+            self.ui.progressBar.format = _("Connecting to {host}…").format(host=self.logic.host)
         self.update()
 
     def _show_idle(self, message: str) -> None:

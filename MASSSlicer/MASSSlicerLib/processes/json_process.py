@@ -19,16 +19,18 @@ def child_process(
     on_end: Callable[[int, str], None],
     on_output: Callable[[bytes], None] = lambda data: None,
     on_errors: Callable[[str], None] = lambda text: None,
+    environment: qt.QProcessEnvironment | None = None,
 ) -> qt.QProcess:
-    """A process with the module's environment, connected and not yet started.
+    """A process, connected and not yet started.
 
     Args:
         on_end: called once, after everything else, with the exit code and an empty text; with -1 and the reason if it could not be started.
         on_output: gets the bytes of standard output in any portions.
         on_errors: gets the text of standard error in any portions.
+        environment: of the process; None: Slicer's, for a Python that finds mass_core.
     """
     process = qt.QProcess()
-    process.setProcessEnvironment(_environment())
+    process.setProcessEnvironment(_environment() if environment is None else environment)
 
     def read() -> None:
         if output := process.readAllStandardOutput().data():

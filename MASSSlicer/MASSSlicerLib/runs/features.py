@@ -15,9 +15,10 @@ from mass_core.worker.protocol import error_of, failure
 
 from ..scene.colour_volume import add_colours
 from ..scene.exports import Exports
-from .order import Progress, Settings
+from .order import Progress, Settings, host_of
 
 _STAGES = {
+    "send": (0.0, 0.3),
     "load": (0.0, 0.02),
     "read": (0.02, 0.04),
     "prepare": (0.04, 0.1),
@@ -25,6 +26,7 @@ _STAGES = {
     "features": (0.25, 0.95),
     "place": (0.95, 0.98),
     "write": (0.98, 1.0),
+    "receive": (0.98, 1.0),
 }
 """Begin and end of the worker's stages on the bar."""
 
@@ -67,6 +69,7 @@ class FeaturesRun:
         self._log, self._progressed, self._finished = log, progressed, finished
         self._call: Call | None = None
         self._output: Path | None = None
+        self._far = 0.0
 
     def start(self) -> None:
         """Begin; returns at once.
@@ -90,9 +93,11 @@ class FeaturesRun:
 
     def _advance(self, stage: str, fraction: float, eta_s: float | None) -> None:
         begin, end = _STAGES.get(stage, (0.0, 1.0))
-        done = begin + (end - begin) * fraction
+        done = self._far = max(self._far, begin + (end - begin) * fraction)  # without a transfer the first stage is another one
         text = _("Features of {name}: {percent:.0%}").format(name=self._name, percent=done)
-        self._progressed(Progress(text, done, eta_s if stage == "features" else None))
+        if stage == "send":
+            text = _("Sending {name} to {host}: {percent:.0%}").format(name=self._name, host=host_of(self._client), percent=fraction)
+        self._progressed(Progress(text, done, eta_s if stage in ("send", "features") else None))
 
     def _done(self, reply: dict[str, Any]) -> None:
         self._call = None

@@ -58,7 +58,7 @@ class News:
     """Progress of a finetuning run."""
 
     stage: str
-    """write (files, by Slicer); prepare, encode, train, validate (by the worker)."""
+    """write (files, by Slicer); prepare, encode, train, validate (by the worker); send, receive (with another computer)."""
     fraction: float
     eta_s: float | None = None
     """Seconds to the end of the training; None: not known yet."""
@@ -86,6 +86,7 @@ class Finetuning:
     Args:
         client: to the worker.
         order: what for.
+        host: computer the worker runs on, which sends the best model so far by itself; empty: this one, where the run's folder has it.
         log: gets a line for the record.
         told: called with `News`.
         finished: called once.
@@ -96,6 +97,7 @@ class Finetuning:
         client: Client,
         order: Order,
         *,
+        host: str = "",
         log: Callable[[str], None] = lambda text: None,
         told: Callable[[News], None] = lambda news: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
@@ -107,7 +109,7 @@ class Finetuning:
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._log, self._told, self._finished = client, log, told, finished
+        self._client, self._host, self._log, self._told, self._finished = client, host, log, told, finished
         self._call: Call | None = None
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
@@ -213,7 +215,7 @@ class Finetuning:
             "labels": sorted(self.numbers.values()),
             "appearance": appearance_of(styles),
             "output": str(self._output),
-            "folder": str(self._folder / "run"),
+            "folder": None if self._host else str(self._folder / "run"),
             "recipe": order.recipe,
             "epochs": order.epochs,
             "minutes": order.minutes,

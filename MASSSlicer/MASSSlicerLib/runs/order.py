@@ -9,6 +9,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.worker.client import Client
+
 from ..scene import exchange as scene
 
 
@@ -75,6 +77,16 @@ class Progress:
     """Of the whole run, 0 to 1."""
     eta_s: float | None
     """Seconds to its end; None: not known yet."""
+
+
+def host_of(client: Client) -> str:
+    """Computer that a client's worker runs on; empty: this one."""
+    return str(client.worker.get("host", ""))
+
+
+def place_of(device: str, host: str) -> str:
+    """Device in words, with the computer it belongs to if that is another one."""
+    return _("{device} of {host}").format(device=device, host=host) if device and host else device
 
 
 def duration(seconds: float) -> str:

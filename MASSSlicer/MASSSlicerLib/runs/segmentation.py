@@ -14,9 +14,10 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import InputError, MassError, MemoryShort
+from mass_core.errors import HostError, InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
 from mass_core.outputs import serious
+from mass_core.remote.reasons import ENOUGH
 from mass_core.worker.client import Call, Client
 from mass_core.worker.protocol import error_of, failure
 
@@ -26,17 +27,19 @@ from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from . import cases as c
 from .cases import Case
-from .order import Destination, Progress, Reference, Settings
+from .order import Destination, Progress, Reference, Settings, host_of, place_of
 from .quality import Quality
 from .reference_files import Written, write_references
 
 _STAGES = {
+    "send": (0.0, 0.3),
     "load": (0.0, 0.02),
     "read": (0.02, 0.05),
     "prepare": (0.05, 0.1),
     "segment": (0.1, 0.95),
     "place": (0.95, 0.99),
     "write": (0.99, 1.0),
+    "receive": (0.99, 1.0),
 }
 """Begin and end of the worker's stages within a target's share of the bar."""
 _CHECKED = {**_STAGES, "encode": (0.04, 0.05), "segment": (0.1, 0.5), "place": (0.5, 0.52), "assess": (0.52, 0.99)}
@@ -104,6 +107,8 @@ class Run:
         """The references as files, if the task was encoded from them without adapting."""
         self._far = 0.0
         """Of the target under way."""
+        self._broken = 0
+        """Targets in a row for which another computer could not be reached."""
         self._outputs: dict[int, Path] = {}
         self._reference_ids = {reference.volume.GetID() for reference in self._references}
         self._surface = any(r.segmentation.GetSegmentation().ContainsRepresentation("Closed surface") for r in self._references)
@@ -132,7 +137,7 @@ class Run:
         Raises:
             MassError: as `start`.
         """
-        self.memory_short = False
+        self.memory_short, self._broken = False, 0
         for case in self.cases:
             if not case.over:
                 case.reset()
@@ -162,6 +167,10 @@ class Run:
         self._call = self._client.request(method, params, progress=self._encoding, done=self._encoded, failed=self._end)
 
     def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        if stage == "send":
+            text = _("Sending the references to {host}: {percent:.0%}").format(host=host_of(self._client), percent=fraction)
+            self._progressed(Progress(text, 0.0, eta_s))
+            return
         last = "adapt" if self._adapt_s else "encode"
         text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
         self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
@@ -215,7 +224,8 @@ class Run:
             label_file.unlink(missing_ok=True)
             self._let_go(case, target)
             self._fail(case, error)
-            self._next()
+            self._broken = self._broken + 1 if isinstance(error, HostError) else 0
+            self._end(error) if self._broken == ENOUGH else self._next()
 
         def cancelled() -> None:
             self._let_go(case, target)
@@ -232,7 +242,8 @@ class Run:
 
     def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
         """Store a result."""
-        result, self.device = reply["result"], reply.get("device", "")
+        result, self._broken = reply["result"], 0
+        self.device = place_of(reply.get("device", ""), host_of(self._client))
         for label in result["labels"]:
             self.found.setdefault(label["value"], LabelStyle.of(label))
         case.volumes_ml = {label["name"]: label["ml"] for label in result["labels"]}
@@ -324,6 +335,8 @@ class Run:
         number, count = self.cases.index(case), len(self.cases)
         share = self._share + (1 - self._share) * (number + own) / count
         text = _("{name}: {percent:.0%}").format(name=case.name, percent=own)
+        if stage == "send":
+            text = _("Sending {name} to {host}: {percent:.0%}").format(name=case.name, host=host_of(self._client), percent=fraction)
         if count > 1:
             text = _("{number} of {count}, {text}").format(number=number + 1, count=count, text=text)
         left = None if eta_s is None else eta_s + (count - number - 1) * self._usual_s(spent_s + eta_s)

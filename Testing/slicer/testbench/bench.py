@@ -39,6 +39,10 @@ class BenchApplication(Application):
         """Let the event loop run once."""
         QtWidgets.QApplication.processEvents()
 
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        """What a launcher found; there is none here that changed it."""
+        return QtCore.QProcessEnvironment.systemEnvironment()
+
     def topLevelWidgets(self) -> list[QtWidgets.QWidget]:
         """All windows."""
         return QtWidgets.QApplication.topLevelWidgets()
