@@ -65,11 +65,11 @@ class Mae(Reconstruction):
 
 
 class S3d(Reconstruction):
-    """Sparse masked modelling (SparK, Tian et al. 2023, https://arxiv.org/abs/2301.03580; in 3D, Wald et al. 2024, https://arxiv.org/abs/2410.23132).
+    """Sparse masked modelling: SparK (Tian et al. 2023) in 3D (Wald et al. 2024).
 
-    Hidden places stay empty at every level of the encoder: what a convolution lets flow into them is removed, and norms look at visible places
-    only. Before the decoder a learned token fills them. A block is as large as what a deepest feature covers, so every place of every level
-    is hidden or visible as a whole.
+    https://arxiv.org/abs/2301.03580, https://arxiv.org/abs/2410.23132. Hidden places stay empty at every level of the encoder: what a
+    convolution lets flow into them is removed, and norms look at visible places only. Before the decoder a learned token fills them. A
+    block is as large as what a deepest feature covers, so every place of every level is hidden or visible as a whole.
     """
 
     def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
@@ -130,7 +130,7 @@ def _sparse_norm_relu(x: Tensor, visible: Tensor) -> Tensor:
 
 
 class Genesis(Reconstruction):
-    """Models Genesis (Zhou et al. 2021, https://arxiv.org/abs/2004.07882): draws a view as it was before it was bent, shuffled and painted."""
+    """Draws a view as it was before it was bent, shuffled and painted (Models Genesis, Zhou et al. 2021)."""
 
     def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of views [B,2,1,W,W,W]."""
@@ -158,7 +158,7 @@ def deformed(images: Tensor, generator: torch.Generator) -> Tensor:
 def curves(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Monotone curves from 0..1 to 0..1, places and values [count,points]: cubic Bézier curves with two random inner points.
 
-    A curve starts at 0 and ends at 1, or the other way round. Where a Bézier curve turns back, its coordinates are sorted, as the authors do.
+    A curve starts at 0 and ends at 1, or the other way round. Where a Bézier curve turns back, its coordinates are sorted.
     """
     device = generator.device
     inner = torch.rand(2, count, 2, 1, generator=generator, device=device)

@@ -3,10 +3,10 @@
     python -m Testing.benchmarks.pretraining_methods pretrain --method mae --steps 1500 --data DATASET[=WEIGHT]... --output MAE.safetensors
     python -m Testing.benchmarks.pretraining_methods compare --dataset LABELLED --weights NONE.safetensors MAE.safetensors ... --output DIR
 
-`pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and have
-them drawn again, `mg` changes it and has it drawn as it was, `simclr` tells views of one scan from views of other scans (`learners`), `none`
-draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the same scans in the
-same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped goes on from its last
+`pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
+have them drawn again, `mg` changes it and has it drawn as it was, `simclr` tells views of one scan from views of other scans (`learners`),
+`none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the same scans in
+the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped goes on from its last
 state, in OUTPUT's name with `.run`, when called again.
 
 `compare` runs `mass evaluate --methods finetuned` for every weights file, hands it what stands behind `--`, other methods for instance, and
