@@ -109,7 +109,7 @@ class ResEncL(nn.Module):
 
 
 class SupremUNet(nn.Module):
-    """The contracting path of SuPreM's U-Net (Li et al. 2024, https://arxiv.org/abs/2501.11253).
+    """The contracting path of SuPreM's U-Net (Li et al. 2024, https://github.com/MrGiovanni/SuPreM).
 
     Its batch norms take the statistics of the batch at hand, in use too; here those of each image, which is the same for one image.
     """
