@@ -33,7 +33,10 @@ class ModelConfig:
     position_size: int = 128
     """Edge of the learned position volume in voxels: the largest reference crop."""
     encoder: str = "resunet"
-    """resunet, the released weights'; with MONAI also resnet50, resnet152 and swin (`model.backbones`)."""
+    """resunet, the released weights'; with MONAI also resnet50, resnet152 and swin (`model.backbones`), and those that others have
+    pretrained (`model.published`)."""
+    encoder_arguments: tuple[str, ...] = ()
+    """Of the encoder `monai`: name of the network, then its arguments as `name=value`."""
     summary_token: int = 0
     """Token that sums up a class after each fusion: 0, the first learned query, in the released weights; -1, the foreground token. That
     one differs between classes from the first step on: a network learned to tell masks apart in half the steps."""

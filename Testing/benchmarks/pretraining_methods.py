@@ -3,10 +3,11 @@
     python -m Testing.benchmarks.pretraining_methods pretrain --method mae --steps 1500 --data DATASET[=WEIGHT]... --output MAE.safetensors
     python -m Testing.benchmarks.pretraining_methods compare --dataset LABELLED --weights NONE.safetensors MAE.safetensors ... --output DIR
 
-`pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` hides most blocks of a view and has them
-drawn again, `simclr` tells views of one scan from views of other scans, `none` draws random weights; of these only the encoder has
-learned, everything else is the recipe's random start. All see the same scans in the same order, in the same poses and intensities, with
-the same optimiser, rates and average. A run that was stopped goes on from its last state, in OUTPUT's name with `.run`, when called again.
+`pretrain` writes weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
+have them drawn again, `mg` changes it and has it drawn as it was, `simclr` tells views of one scan from views of other scans (`learners`),
+`none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the same scans in
+the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped goes on from its last
+state, in OUTPUT's name with `.run`, when called again.
 
 `compare` runs `mass evaluate --methods finetuned` for every weights file, hands it what stands behind `--`, other methods for instance, and
 prints all tables as one.
@@ -24,10 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from monai.losses import ContrastiveLoss
-from monai.networks.blocks import UnetOutBlock, UnetrUpBlock
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
 from mass_core.errors import MassError
 from mass_core.schema import changed
@@ -44,67 +42,7 @@ from training.runs.run_folder import enter, publish
 from training.runs.sources import Source, open_sources
 from training.runs.state import State
 
-HIDDEN = 0.75
-"""Share of the blocks a view loses (He et al. 2022, https://arxiv.org/abs/2111.06377)."""
-BLOCK = 4
-"""Edge of a block in voxels: 216 blocks in a view of 24 voxels, near the 196 patches of that paper's images."""
-TEMPERATURE = 0.1
-"""Of the contrast, as Chen et al. 2020 (https://arxiv.org/abs/2002.05709) found best for small batches."""
-PROJECTED = 64
-"""Numbers in which views are compared."""
-
-
-class Mae(nn.Module):
-    """Draws hidden blocks again, through the encoder and a light decoder.
-
-    Args:
-        encoder: of MASS.
-        channels: feature channels from full resolution to the deepest level.
-    """
-
-    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        pairs = zip(channels[::-1], channels[-2::-1], strict=False)
-        self.levels = nn.ModuleList(
-            UnetrUpBlock(3, deep, shallow, kernel_size=3, upsample_kernel_size=2, norm_name="instance") for deep, shallow in pairs
-        )
-        self.out = UnetOutBlock(3, channels[0], 1)
-
-    def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error in the hidden voxels of views [B,2,1,W,W,W]."""
-        images = views_B2.flatten(0, 1)
-        blocks = [side // BLOCK for side in images.shape[2:]]
-        drawn = torch.rand(len(images), 1, *blocks, generator=generator, device=images.device)
-        hidden = interpolate((drawn < HIDDEN).float(), size=images.shape[2:], mode="nearest")
-        x, *skips = self.encoder(images * (1 - hidden))
-        for level, skip in zip(self.levels, skips, strict=True):
-            x = level(x, skip)
-        return ((self.out(x).float() - images) ** 2 * hidden).sum() / hidden.sum()
-
-
-class SimClr(nn.Module):
-    """Brings the two views of a scan together and pushes those of different scans apart (NT-Xent), by their deepest features' mean.
-
-    Args:
-        encoder: of MASS.
-        channels: feature channels from full resolution to the deepest level.
-    """
-
-    def __init__(self, encoder: nn.Module, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.project = nn.Sequential(nn.Linear(channels[-1], channels[-1]), nn.ReLU(), nn.Linear(channels[-1], PROJECTED))
-        self.loss = ContrastiveLoss(temperature=TEMPERATURE)
-
-    def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
-        """Loss of views [B,2,1,W,W,W]; draws nothing."""
-        deepest = self.encoder(views_B2.flatten(0, 1))[0].float().mean((2, 3, 4))
-        projected = self.project(deepest).float().unflatten(0, (-1, 2))
-        return self.loss(projected[:, 0], projected[:, 1])
-
-
-LEARNERS: dict[str, Callable[[nn.Module, Sequence[int]], nn.Module]] = {"mae": Mae, "simclr": SimClr}
+from .learners import LEARNERS
 
 
 def configured(method: str, steps: int, settings: Sequence[str]) -> RunConfig:

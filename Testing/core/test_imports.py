@@ -45,6 +45,7 @@ LIBRARIES = {
     "mass_core.weights.download": "stdlib",
     "mass_core.weights.hub": "stdlib",
     "mass_core.weights.released_keys": "stdlib",
+    "mass_core.weights.published": "stdlib",
     "mass_core.remote": "stdlib",
     "mass_core.inference": "torch",
     "mass_core.masks": "numeric",

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from monai.networks.nets import SegResNet
 
 from mass_core.cli import main as mass
 from Testing.benchmarks.pretraining_methods import main as pretraining_methods
@@ -50,6 +52,7 @@ SMALLER: dict[str, list[str]] = {
     "mass segment": ["--device", "cpu", "--overwrite"],
     "mass assess": ["--weights", "tiny.safetensors", "--device", "cpu"],
     "mass encode": ["--weights", "tiny.safetensors", "--device", "cpu", "--overwrite"],
+    "mass weights": [],
     "mass features": ["--weights", "tiny.safetensors", "--device", "cpu", "--overwrite"],
 }
 """What stands behind a command here, by how it begins."""
@@ -112,6 +115,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_blobs(place / name, scans=2)
     for name in ("tiny", "WEIGHTS", "NONE", "MAE"):
         write_weights(place / f"{name}.safetensors")
+    torch.save(SegResNet(init_filters=16, blocks_down=(1, 2, 2, 4), out_channels=25).state_dict(), place / "model.pt")
     order = {"dataset": "LABELLED", "folder": "ORDERED", "weights": "tiny.safetensors", "recipe": "smoke", "epochs": 1, "settings": TUNE}
     (place / "ORDER.json").write_text(json.dumps(order))
     with (place / "labels.csv").open("w", newline="") as file:

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import OutputError, WeightsError
 from ..outputs import check_free, folders_ready
 from ..weights import store as weights_store
+from .options import add_preparation, chosen_recipe
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,7 +23,15 @@ def add_parser(subparsers: Any) -> None:
     convert.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of the numbers in the file (default: %(default)s)"
     )
+    convert.add_argument(
+        "--network",
+        nargs="+",
+        default=(),
+        metavar=("NAME", "ARGUMENT=VALUE"),
+        help="the file is of this network of MONAI's, built with these arguments; it becomes the image encoder of weights to finetune",
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_preparation(convert)
     graph = _add_reader(actions, "export", "write the network, or its encoder, as a graph that other programs run", run_export)
     graph.add_argument("output", type=Path, metavar="OUT.onnx|OUT.pt2", help="ONNX, or PyTorch's own form")
     graph.add_argument("--part", choices=("network", "encoder"), help="default: the network if it has fixed classes, else the encoder")
@@ -94,10 +103,11 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if output.suffix != ".safetensors":
         raise OutputError(f"{output} is no name for weights.", "End it with .safetensors.")
     check_free([output], overwrite=arguments.overwrite, inputs=[arguments.weights])
-    model = load_model(arguments.weights, "cpu", ema=arguments.ema)
+    model = load_model(arguments.weights, "cpu", ema=arguments.ema, network=arguments.network)
     provenance = {**model.provenance, "converted_from": model.name}
     kind = getattr(torch, arguments.dtype)
-    save_weights(output, model.network, model.recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
+    recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
+    save_weights(output, model.network, recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
     size = output.stat().st_size
     arguments.terminal.result(f"{output} ({size / 1e6:.1f} MB)", output=str(output), bytes=size)
     return 0

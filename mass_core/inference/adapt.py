@@ -22,6 +22,7 @@ from ..tasks.reference_crops import masks_on
 from ..tasks.reference_encoder import content_key
 from ..tasks.task import Task, Tokens
 from ..volumes.volume import Volume
+from ..weights.other_encoders import refuse_unlearned
 from .adapt_views import Batch, View, augmentation, batch_of, windows
 from .segmenter import Segmenter
 from .sliding_window import split_passes
@@ -91,6 +92,7 @@ def adapt(
         raise InputError(f"The time to adapt is {seconds} seconds.", "Give more than 0.")
     if not references:
         raise InputError("No reference is given.", "Give at least one image with its mask.")
+    refuse_unlearned(segmenter.model.provenance, segmenter.model.name)
     segmenter.model.network.check_takes_references()
     segmenter.check(task)
     change = augmentation(segmenter.recipe.window_zyx, seed)

@@ -20,6 +20,7 @@ from ..devices import choose_device
 from ..errors import WeightsError
 from ..files import write_bytes
 from ..model.encoder import build_encoder
+from ..model.published import Published
 from ..volumes.boxes import Box, cut
 from ..volumes.preprocess import prepare
 from ..volumes.volume import Volume
@@ -110,7 +111,8 @@ class ClassifierNetwork(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.encoder = build_encoder(config.model)
-        self.head = Head(config.model.channels[-1], len(config.classes), config.dropout)
+        width = self.encoder.width if isinstance(self.encoder, Published) else config.model.channels[-1]
+        self.head = Head(width, len(config.classes), config.dropout)
 
     def forward(self, image_B1DHW: Tensor, inside_BDHW: Tensor) -> Tensor:
         """Logits [B,classes].
@@ -122,7 +124,9 @@ class ClassifierNetwork(nn.Module):
         return self.head(self.deepest(image_B1DHW), inside_BDHW)
 
     def deepest(self, image_B1DHW: Tensor) -> Tensor:
-        """The encoder's deepest map [B,C,d,h,w]."""
+        """The encoder's deepest map [B,C,d,h,w], of a pretrained network of others as that has it."""
+        if isinstance(self.encoder, Published):
+            return self.encoder.deepest(image_B1DHW)
         features: list[Tensor] = self.encoder(image_B1DHW)
         return features[0]
 

@@ -27,6 +27,7 @@ from ..volumes.intensity import check_intensities
 from ..volumes.label_maps import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Geometry, Volume
+from ..weights.other_encoders import refuse_unlearned
 from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, network_evidence
 from .sliding_window import Swept, Wanted, split_passes, sweep
 
@@ -159,6 +160,7 @@ class Segmenter:
         spacings: Mapping[int, Triple] | None = None,
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,
+        to_finetune: bool = False,
     ) -> Task:
         """Learn from references what to segment.
 
@@ -169,13 +171,16 @@ class Segmenter:
             spacings: working voxel size in mm by value; None: what suits the references.
             progress: hears of every encoded label.
             cancelled: asked between labels; true stops.
+            to_finetune: the task is where finetuning starts, so the network need not have learned more than to look at images.
 
         Raises:
-            MassError: if a reference cannot be used.
+            MassError: if a reference cannot be used, or the network cannot learn from any.
             Cancelled: if `cancelled` said so.
         """
         if not references:
             raise InputError("No reference is given.", "Give at least one image with its mask.")
+        if not to_finetune:
+            refuse_unlearned(self.model.provenance, self.model.name)
         compute, steps = self.compute(labels=1), Steps(progress, cancelled)
         try:
             learned = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})

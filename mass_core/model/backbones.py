@@ -44,19 +44,12 @@ class Pyramid(nn.Module):
 class ResNetLevels(nn.Module):
     """The first levels of MONAI's 3D ResNet with bottlenecks and instance norm: batches of whole volumes are too small for batch norm."""
 
-    def __init__(self, layers: Sequence[int], in_channels: int, levels: int) -> None:
+    def __init__(self, layers: Sequence[int], in_channels: int, levels: int, **options: Any) -> None:
         super().__init__()
-        resnet = _library("monai.networks.nets.resnet")
+        resnet = library("monai.networks.nets.resnet")
         planes = resnet.get_inplanes()
-        whole = resnet.ResNet(
-            resnet.ResNetBottleneck,
-            list(layers),
-            planes,
-            n_input_channels=in_channels,
-            conv1_t_stride=2,
-            feed_forward=False,
-            norm=("instance", {"affine": True}),
-        )
+        options = {"conv1_t_stride": 2, "norm": ("instance", {"affine": True}), **options}
+        whole = resnet.ResNet(resnet.ResNetBottleneck, list(layers), planes, n_input_channels=in_channels, feed_forward=False, **options)
         self.first = nn.Sequential(whole.conv1, whole.bn1, whole.act)
         self.pool = whole.maxpool
         # What no level needs is left away: distributed training refuses weights without a gradient.
@@ -76,8 +69,8 @@ class SwinLevels(nn.Module):
 
     def __init__(self, in_channels: int, levels: int, width: int = 48) -> None:
         super().__init__()
-        _library("einops")  # which MONAI looks for when it computes only
-        swin = _library("monai.networks.nets.swin_unetr").SwinTransformer
+        library("einops")  # which MONAI looks for when it computes only
+        swin = library("monai.networks.nets.swin_unetr").SwinTransformer
         with torch.device("cpu"):  # it reads numbers while it is built, which a tensor without storage has not
             whole = swin(in_channels, width, (7, 7, 7), (2, 2, 2), depths=(2, 2, 2, 2), num_heads=(3, 6, 12, 24), spatial_dims=3)
         self.first = whole.patch_embed
@@ -111,12 +104,19 @@ def build_pyramid(name: str, in_channels: int, channels: Sequence[int]) -> Pyram
     return Pyramid(backbone, backbone.channels, in_channels, channels)
 
 
-def _library(module: str) -> Any:
+def library(module: str, package: str = "'mass-core[train]'") -> Any:
+    """A module of a library that need not be installed.
+
+    Args:
+        module: its name.
+        package: what pip installs it with.
+
+    Raises:
+        InputError: if it is not installed.
+    """
     from importlib import import_module
 
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"This image encoder needs {error.name}, which is not installed.", "Run: pip install 'mass-core[train]'"
-        ) from error
+        raise InputError(f"This image encoder needs {error.name}, which is not installed.", f"Run: pip install {package}") from error

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import WeightsError
-from . import backbones, slabs
+from . import backbones, published, slabs
 from .blocks import ResidualBlock
 
 
@@ -37,10 +37,12 @@ def build_encoder(config: ModelConfig) -> nn.Module:
 
     Raises:
         WeightsError: for a name this version does not have.
-        InputError: if it needs MONAI, and that is not installed.
+        InputError: if it needs a library that is not installed.
     """
     if config.encoder == "resunet":
         return Encoder(config.in_channels, config.channels)
     if config.encoder in backbones.NAMES:
         return backbones.build_pyramid(config.encoder, config.in_channels, config.channels)
+    if config.encoder in published.NAMES:
+        return published.build_published(config)
     raise WeightsError(f"The weights use the image encoder {config.encoder!r}, which this version does not have.", "Update MASSSlicer.")

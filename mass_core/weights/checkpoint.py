@@ -1,4 +1,5 @@
-"""Weights: our safetensors files, and the released `.pth` checkpoints. Strict both ways; nothing in a file is ever executed.
+"""Weights: our safetensors files, the released `.pth` checkpoints, and pretrained image encoders of others (`other_encoders`). Strict both
+ways; nothing in a file is ever executed.
 
 Ours hold the tensors under our names and one JSON header entry `mass` with format version, network and preprocessing configuration,
 provenance and licence, and the classes of a fixed-class network (docs/formats.md).
@@ -7,7 +8,7 @@ provenance and licence, and the classes of a fixed-class network (docs/formats.m
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from ..errors import InputError, WeightsError
 from ..files import write_bytes
 from ..model import MASS, build_model
 from ..tasks.task import Task
+from .fit import check_fit
+from .other_encoders import Adopted, adopt, adopt_monai
+from .published import recognised
 from .released_finetuned import released_task, released_tokens
 from .released_keys import our_key
 from .store import locate, refuse_classifier
@@ -34,6 +38,8 @@ _AGAIN = "Download or convert the weights again; `mass weights verify` tells whe
 _AVERAGED = ("ema_model", "ema_state_dict")
 _PLAIN = ("model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
+_HOLDERS = (None, "network_weights", "net", "state_dict", *_PLAIN)
+"""Entries under which checkpoints of others hold their tensors; None: they hold nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +74,7 @@ class Checkpoint:
     """Of a fixed-class network; not yet bound to its fingerprint."""
 
 
-def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = None) -> Model:
+def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = None, network: Sequence[str] = ()) -> Model:
     """Read weights and build their network, ready to use: in evaluation mode, its parameters frozen.
 
     To train it on, call `model.network.requires_grad_(True).train()`.
@@ -77,22 +83,24 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         weights: a `.safetensors` of ours, a released `.pth`, or the name of bundled or downloaded weights (`small`).
         device: see `choose_device`.
         ema: which weights of a released checkpoint: averaged, not averaged, or (None) averaged if there are any.
+        network: of a checkpoint of one of MONAI's networks, its name and then its arguments as `name=value`; it becomes the encoder.
 
     Raises:
         WeightsError: if the file is missing, damaged, unsafe or of another network.
+        InputError: if a library is missing that the network needs.
         DeviceError: if the device is absent.
     """
     path = locate(weights)
     chosen = choose_device(device)
-    checkpoint = read_checkpoint(path, ema=ema)
+    checkpoint = read_checkpoint(path, ema=ema, network=network)
     with torch.device("meta"):
-        network = build_model(checkpoint.config)
-    fill(network, checkpoint.tensors, path)
-    own = fingerprint(network)
+        built = build_model(checkpoint.config)
+    fill(built, checkpoint.tensors, path)
+    own = fingerprint(built)
     if chosen.type == "cuda" and has_bfloat16(chosen):  # tensor cores want the channels of a voxel side by side
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
+        built.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     return Model(
-        network=network.to(chosen).eval().requires_grad_(False),
+        network=built.to(chosen).eval().requires_grad_(False),
         config=checkpoint.config,
         recipe=checkpoint.recipe,
         provenance=checkpoint.provenance,
@@ -104,13 +112,39 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
     )
 
 
-def read_checkpoint(path: Path, *, ema: bool | None = None) -> Checkpoint:
-    """Read a file of either format, tensors under our names.
+def read_checkpoint(path: Path, *, ema: bool | None = None, network: Sequence[str] = ()) -> Checkpoint:
+    """Read a file of any format, tensors under our names; see `load_model`.
 
     Raises:
         WeightsError: if it cannot be read safely and completely.
+        InputError: if a library is missing that the network needs.
     """
-    return _read_ours(path) if path.suffix == ".safetensors" else _read_released(path, ema)
+    if path.suffix == ".safetensors":
+        if network:
+            raise WeightsError(f"{path} says itself of which network it is.", "Leave the name of the network out.")
+        return _read_ours(path)
+    values = _unpickled(path)
+    adopted = _adopted(values, path, network)
+    if adopted is None:
+        return _read_released(values, path, ema)
+    tensors, config = adopted.network.state_dict(), adopted.network.config
+    return Checkpoint(tensors=tensors, config=config, recipe=adopted.recipe, provenance=adopted.provenance, licence=adopted.licence)
+
+
+def _adopted(values: dict[str, Any], path: Path, network: Sequence[str]) -> Adopted | None:
+    """The network with the encoder of a checkpoint of others; None: the checkpoint is none of those."""
+    for holder in _HOLDERS:
+        state = values if holder is None else values.get(holder)
+        if not isinstance(state, Mapping):
+            continue
+        tensors = {_plain_key(key): value for key, value in state.items() if isinstance(value, Tensor)}
+        if network and tensors:
+            return adopt_monai(network, tensors, path)
+        if encoder := recognised(holder, tensors):
+            return adopt(encoder, tensors, path)
+    if network:
+        raise WeightsError(f"{path} holds no weights; its entries are {', '.join(map(str, list(values)[:8])) or 'none'}.", _AGAIN)
+    return None
 
 
 def save_weights(
@@ -163,14 +197,7 @@ def fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     Raises:
         WeightsError: naming what is missing, unexpected or of another shape.
     """
-    own = network.state_dict()
-    missing = sorted(name for name in own if name not in tensors)
-    unexpected = sorted(name for name in tensors if name not in own)
-    shapes = [f"{n} {tuple(v.shape)}, not {tuple(own[n].shape)}" for n, v in tensors.items() if n in own and v.shape != own[n].shape]
-    problems = [(missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape")]
-    text = "; ".join(f"{len(names)} tensors {what}: {', '.join(names[:5])}{' …' * (len(names) > 5)}" for names, what in problems if names)
-    if text:
-        raise WeightsError(f"{path} does not fit the network: {text}.", "Choose weights of a MASS network.")
+    check_fit(network.state_dict(), tensors, path, "the network", "Choose weights of a MASS network.")
     # copies, so that the file behind memory-mapped tensors may change afterwards
     network.load_state_dict({name: value.to(_kind(value, torch.float32), copy=True) for name, value in tensors.items()}, assign=True)
 
@@ -226,8 +253,7 @@ def _stored_task(header: dict[str, Any] | None, config: ModelConfig, tensors: Ma
     return Task.of_header(header, list(zip(*stages, strict=True)))
 
 
-def _read_released(path: Path, ema: bool | None) -> Checkpoint:
-    values = _unpickled(path)
+def _read_released(values: dict[str, Any], path: Path, ema: bool | None) -> Checkpoint:
     kind, state = _state(values, path, ema)
     tensors = {our_key(_plain_key(key)): value for key, value in state.items() if isinstance(value, Tensor)}
     tensors = {key: value[0, 0] if key.endswith(".position") and value.ndim == 5 else value for key, value in tensors.items()}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import InputError, OutputError, WeightsError
 from ..files import write_bytes
 from ..progress import Report
+from .published import PUBLISHED
 
 if TYPE_CHECKING:
     from .download import Received
@@ -138,6 +139,8 @@ def locate(weights: str | Path) -> Path:
         return entry.path
     if entry is not None:
         raise WeightsError(f"The weights {entry.name!r} are not on this computer.", f"Run `mass weights download {entry.name}`.")
+    if str(weights) in PUBLISHED:
+        raise WeightsError(*PUBLISHED[str(weights)].told(str(weights), folder()))
     names = ", ".join(known) or "none"
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, not a weights file.", "Give the file in it.")

@@ -94,7 +94,7 @@ def encode(
         if any(left[value] > 0 for value in shown):
             references.append(case_volumes(cohort.dataset, name))
             left = {value: count - (value in shown) for value, count in left.items()}
-    task = segmenter.encode(references, cohort.labels, appearance=cohort.looks, progress=progress, cancelled=cancelled)
+    task = segmenter.encode(references, cohort.labels, appearance=cohort.looks, progress=progress, cancelled=cancelled, to_finetune=True)
     return replace(task, recipe=recipe_of(model, cohort.dataset), warnings=())
 
 

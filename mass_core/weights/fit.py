@@ -1,0 +1,30 @@
+"""Tensors of a file beside those a network has."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import WeightsError
+
+
+def check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, network: str, cure: str) -> None:
+    """Refuse tensors that are not exactly those of a network.
+
+    Args:
+        own: the network's.
+        found: those of the file, under the network's names.
+        path: of the file.
+        network: what it is called in messages.
+        cure: what to do about it.
+
+    Raises:
+        WeightsError: naming what is missing, unexpected or of another shape.
+    """
+    missing = sorted(name for name in own if name not in found)
+    unexpected = sorted(name for name in found if name not in own)
+    shapes = [f"{n} {tuple(v.shape)}, not {tuple(own[n].shape)}" for n, v in found.items() if n in own and v.shape != own[n].shape]
+    problems = [(missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape")]
+    text = "; ".join(f"{len(names)} tensors {what}: {', '.join(names[:5])}{' …' * (len(names) > 5)}" for names, what in problems if names)
+    if text:
+        raise WeightsError(f"{path} does not fit {network}: {text}.", cure)
