@@ -110,7 +110,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "training.finetune.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
-    "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py, ema_decay in pretrain/schedule.py"},
+    "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py"},
     "training.classify.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
 }

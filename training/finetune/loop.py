@@ -15,21 +15,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from mass_core.errors import Cancelled, MassError
+from mass_core.errors import Cancelled
 from mass_core.failures import is_out_of_memory, out_of_memory
 from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance
 from ..augmentation.views import cut
-from ..pretrain.schedule import ema_decay
 from ..pretrain.start import check_depth
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast
 from ..runs.run_folder import enter
 from ..runs.sources import identity
-from ..runs.state import update_average
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
 from .fixed_classes import Tuning, rates, start
@@ -152,20 +149,7 @@ def charge(
 
 
 def _apply(config: FinetuneConfig, state: Tuning) -> Tensor:
-    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
-
-    Raises:
-        MassError: if there were too many such steps.
-    """
-    norm = clip_grad_norm_(state.network.weights, config.optim.clip_norm)
-    if norm.isfinite():
-        for group, rate in zip(state.optimiser.param_groups, rates(state.step, config), strict=True):
-            group["lr"] = rate
-        state.optimiser.step()
-        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
-    else:
-        state.bad_steps += 1
-        if state.bad_steps > config.optim.most_bad_steps:
-            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
-    state.step += 1
-    return norm.detach()
+    """Apply the gradients of a step at its learning rates (`Averaged.advance`)."""
+    for group, rate in zip(state.optimiser.param_groups, rates(state.step, config), strict=True):
+        group["lr"] = rate
+    return state.advance(state.network.weights, config.optim)

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import clip_grad_norm_
 
 from mass_core.errors import MassError
 from mass_core.model.losses import mask_loss, tversky_loss
@@ -37,14 +36,14 @@ from ..runs.options import add_run
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
 from ..runs.sources import Source, open_sources
-from ..runs.state import State, update_average
+from ..runs.state import State
 from ..runs.stopping import Signals, tell_saved
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
 from .episodes import Batch
 from .loader import batches, episodes_of
-from .schedule import ema_decay, first_beta, learning_rate, window_at
+from .schedule import first_beta, learning_rate, window_at
 from .start import start
 from .validation import labelled, validate
 
@@ -162,27 +161,11 @@ def _attention(device: torch.device) -> AbstractContextManager[object]:
 
 
 def advance(config: RunConfig, state: State) -> Tensor:
-    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
-
-    Raises:
-        MassError: if there were too many such steps.
-    """
-    state.scaler.unscale_(state.optimiser)
-    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
-    if norm.isfinite():
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, config.steps, config.optim)
-            group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
-        state.scaler.step(state.optimiser)
-        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
-    else:
-        state.bad_steps += 1
-        # Above 1, the scale of float16 is still looking for its place: it halves with every such step, and the next may be a good one.
-        if state.bad_steps > config.optim.most_bad_steps and state.scaler.get_scale() <= 1:
-            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
-    state.scaler.update()
-    state.step += 1
-    return norm.detach()
+    """Apply the gradients of a step at its learning rate (`Averaged.advance`)."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(state.step, config.steps, config.optim)
+        group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
+    return state.advance(state.network.parameters(), config.optim)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
