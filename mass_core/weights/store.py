@@ -161,7 +161,7 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
         WeightsError: if the file cannot be read.
     """
     with _refused(path):
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
         refuse_classifier(path, metadata)
         task = json.loads(metadata["mass"]).get("task") or {"labels": ()}
         found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
@@ -177,11 +177,15 @@ def is_classifier(path: Path) -> bool:
     if path.suffix != ".safetensors":
         return False
     with _refused(path):
-        return CLASSIFIER in _metadata(path)
+        return CLASSIFIER in read_metadata(path)
 
 
-def _metadata(path: Path) -> Mapping[str, str]:
-    """What a safetensors file says of itself."""
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Metadata of a safetensors file, read without the library.
+
+    Raises:
+        OSError, struct.error, ValueError, KeyError, TypeError: if it is no such file.
+    """
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _MOST_HEADER:
