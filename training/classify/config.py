@@ -8,6 +8,7 @@ from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
 from ..pretrain.config import AppearanceConfig
+from ..runs.options import recipe_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,4 @@ def named(name: str) -> ClassifyConfig:
     Raises:
         InputError: if there is none.
     """
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe {name!r} for classifiers.", f"Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    return recipe_named(name, RECIPES, "classification")

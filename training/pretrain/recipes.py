@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mass_core.config import ModelConfig, Recipe
-from mass_core.errors import InputError
 
+from ..runs.options import recipe_named
 from .config import AppearanceConfig, EpisodeConfig, OptimConfig, RunConfig
 
 
@@ -101,6 +101,4 @@ def named(name: str) -> RunConfig:
     Raises:
         InputError: if there is none.
     """
-    if name not in RECIPES:
-        raise InputError(f"There is no training recipe {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    return recipe_named(name, RECIPES, "training")
