@@ -55,7 +55,7 @@ def _tables(kind: type, section: str = "", own: bool = False) -> str:
 
 
 def explained(kind: type) -> dict[str, str]:
-    """What the source says below each field of a class."""
+    """Docstrings of the fields of a class."""
     (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(made, ast.ClassDef)
     found = {}

@@ -136,7 +136,7 @@ class Recipe:
 
     @property
     def aligns(self) -> bool:
-        """Whether references are aligned with targets."""
+        """True if references are aligned with targets."""
         return self.align == "only" or (self.align == "auto" and self.fusion is not None)
 
     def changed(self, **changes: Any) -> "Recipe":

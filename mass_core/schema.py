@@ -1,4 +1,4 @@
-"""Values for typed fields: dataclasses read from JSON, their fields changed by text, and wrong values refused with what was wanted."""
+"""Typed dataclass fields from JSON and text; wrong values are refused with a message that says what is expected."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace

@@ -127,7 +127,7 @@ def complete_references(collection: Collection, count: int, seed: int) -> Iterat
 
 
 def _terms(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> np.ndarray | None:
-    """What both say of some voxels of a structure's box, and whether they belong to it; None where alignment is not trusted."""
+    """Alignment and network values at some voxels of a structure's box, with the truth; None where alignment is not trusted."""
     if prior.trust < LEAST_TRUST:
         return None
     result = segmenter.segment(image, task, probabilities=True, near=[prior.box])

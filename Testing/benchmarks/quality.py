@@ -1,4 +1,4 @@
-"""How well the estimated quality of results predicts their true Dice; where the numbers in mass_core/evaluation/quality.py come from.
+"""Calibration of the estimated quality against the true Dice; the source of the numbers in mass_core/evaluation/quality.py.
 
     python -m Testing.benchmarks.quality collect --data FOLDER --split val --draws 2 --output features.jsonl
     python -m Testing.benchmarks.quality fit features.jsonl
@@ -111,7 +111,7 @@ def _up_to_the_middle(box: Box, shape: Sequence[int]) -> Box:
 
 
 def _rows(segmenter: Segmenter, task: Task, references: Pairs, image: Volume, truth: Volume) -> Iterator[Row]:
-    """What is known about each label of a result, with its true Dice: 0 of what was found where nothing is, null of nothing there."""
+    """Evidence on each label of a result, with its true Dice: 0 for what was found where nothing is, null for nothing there."""
     began = time.process_time()
     found = segmenter.segment(image, task).labels
     between = time.process_time()

@@ -1,4 +1,4 @@
-"""What users get wrong, given to the command: exit code 2, cause and cure said, nothing written."""
+"""Wrong input to the command: exit code 2, a message with cause and cure, nothing written."""
 
 import json
 import os

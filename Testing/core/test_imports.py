@@ -156,7 +156,7 @@ def imported(module: str, path: Path, known: Collection[str]) -> set[str]:
 
 
 def may_import(room: str, other: str) -> bool:
-    """Whether the table lets a room import another one."""
+    """True if the table lets a room import another one."""
     package = room.partition(".")[0]
     named = [name if name.startswith("mass_core.") else f"{package}.{name}" for name in ROOMS[room]]
     free = {room, package, GROUND}

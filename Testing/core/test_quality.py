@@ -1,4 +1,4 @@
-"""How good a result is likely to be: known answers with a network that labels what is as bright as its reference."""
+"""Estimated quality: known answers with a network that labels what is as bright as its reference."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the worker answers, keeps and refuses; a real process, `small` where the result matters."""
+"""Replies, caches and refusals of the worker; a real process, `small` where the result matters."""
 
 from copy import deepcopy
 from pathlib import Path

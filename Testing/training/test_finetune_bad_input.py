@@ -1,4 +1,4 @@
-"""What finetuning cannot use, or only with a word about it; and what happens where memory, disk or patience end."""
+"""Input that finetuning refuses or warns of, and ends of memory, disk and patience."""
 
 import json
 import os

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """What runs the command: its own module or, on another computer, that of all such commands."""
+    """The function that runs the command: its own module's or, on another computer, the one of all such commands."""
     if not vars(parsed).get("on"):
         return parsed.run
     from . import elsewhere

@@ -1,4 +1,4 @@
-"""mass assess: how good a label map that is there is likely to be."""
+"""mass assess: estimate the quality of an existing label map without ground truth."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, judge and tell."""
+    """Read both images, estimate the quality, print it."""
     request = as_request(Assess, arguments)
     check_assess(request)
     from ..jobs.assess import assess_file

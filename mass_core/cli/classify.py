@@ -1,4 +1,4 @@
-"""mass classify: a classifier and scans, to probabilities."""
+"""mass classify: class probabilities of scans by a classifier."""
 
 import argparse
 import csv
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier
 
 _NAMED = 6
-"""Classes a line names."""
+"""Classes named in a summary line."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) -> "Classification":
-    """Read, classify and tell."""
+    """Read a scan, classify it, print the result."""
     from ..inference.classifier import classify
     from ..volumes.volume import Volume
 
@@ -75,7 +75,7 @@ def _summary(target: Path, result: "Classification") -> str:
 
 
 def _write(path: Path, results: "dict[Path, Classification]") -> None:
-    """A line for each scan: what was predicted, then the probability of every class."""
+    """A CSV row for each scan: the predicted classes, then the probability of every class."""
     from ..files import write_bytes
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""mass dataset: take over datasets of the released code, and write ours for it or for nnU-Net."""
+"""mass dataset: import datasets of the released code, and export ours for it or for nnU-Net."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    """Take over every case, then write the dataset."""
+    """Import every case, then write the dataset."""
     from ..data import released_layout
     from ..data.dataset import Dataset, finished_case
 
@@ -83,7 +83,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write every case, then what tells about all of them."""
+    """Write every case, then the files that describe the dataset."""
     return _export_nnunet(arguments) if arguments.format == "nnunet" else _export_released(arguments)
 
 

@@ -37,7 +37,7 @@ class Scan:
     """One phantom: the reference, or a subject with what was found in it."""
 
     name: str
-    """What its files begin with."""
+    """Prefix of its files."""
     title: str
     image: "Volume"
     truth: "Volume"
@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Segment the phantoms, tell how well, write everything."""
+    """Segment the phantoms, print the Dice, write everything."""
     from ..inference.segmenter import Segmenter
     from ..weights.checkpoint import load_model
 
@@ -141,7 +141,7 @@ def _cells(row: Sequence[float]) -> str:
 
 
 def _closing(folder: Path, seconds: float) -> str:
-    """Where the results lie, and how to do the same with one's own scans."""
+    """The place of the results, and the command for one's own scans."""
     return (
         f"{seconds:.0f} s. The picture is {folder / 'demo.png'}; scans, masks and results lie beside it.\n"
         "The liver of the first subject once more, as you would do it with your own files:\n"

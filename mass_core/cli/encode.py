@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def tell(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
-    """What the task holds, and more about how it came about, for people and for programs."""
+    """Print what the task holds and how it was made, for people and for programs."""
     for warning in task.warnings:
         arguments.terminal.warn(warning)
     labels = [{"value": label.value, "name": label.name, "spacing_zyx": label.spacing_zyx, "kept": label.kept} for label in task.labels]

@@ -1,4 +1,4 @@
-"""mass evaluate: how well structures are found in scans whose labels are known."""
+"""mass evaluate: in-context segmentation of labelled scans, scored against their ground truth."""
 
 import argparse
 import json
@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Learn, segment, judge and write."""
+    """Encode the references, segment the scans, score them, write the results."""
     from ..data.opening import open_dataset
     from ..evaluation.results_folder import RESULTS, SETTINGS
 
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
-    """A dataset with the scans of the modality asked for; of scans whose modality nobody wrote down it is believed.
+    """A dataset restricted to the modality asked for; scans of unknown modality are taken to have it.
 
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
@@ -175,7 +175,7 @@ class _Bench:
         self.trials: Trials = Trials(conditions, arguments.output / "models", arguments.terminal.progress)
 
     def work(self, cases: Sequence[str]) -> None:
-        """Judge all scans of this process's share in all trials, those left out that were judged before."""
+        """Score all scans of this process's share in all trials, except those scored before."""
         from ..evaluation.scoring import judge, scan
         from ..progress import Steps
 
@@ -197,7 +197,7 @@ class _Bench:
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
-        """Whether all scans are judged in all trials, by this process and others; else says how many."""
+        """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
         self.folder.refresh()
         judged = sum(self.folder.has(job.trial, name) for job in self.jobs for name in cases)
         wanted = len(self.jobs) * len(cases)
@@ -268,7 +268,7 @@ def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[in
 
 
 def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "Dataset", labels: Sequence[int]) -> dict[str, Any]:
-    """What results depend on."""
+    """Settings the results depend on."""
     from ..config import to_dict
 
     settings = {

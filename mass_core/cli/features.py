@@ -1,4 +1,4 @@
-"""mass features: what the network sees in scans, as colours."""
+"""mass features: PCA colours of the network's task-free features of scans."""
 
 import argparse
 import time
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at every target, in colours common to all."""
+    """Paint the features of every target, in colours common to all."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
     shard = shard_of(arguments)
     share = Share(shard, jobs, overwrite=arguments.overwrite)

@@ -141,7 +141,7 @@ def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, 
 
 
 def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
-    """Makes and writes the masks of a scan; what is missing for that is found now."""
+    """Return a function that makes and writes the masks of a scan; missing packages and weights are reported now."""
     make, settings = {"slic": _slic, "sam2": _sam2, "labels": _labels}[arguments.method](arguments)
     terminal = arguments.terminal
 
@@ -274,7 +274,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """The network, and a word about the time it takes where that is long."""
+    """Load the network, and warn where it will take long."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
@@ -286,7 +286,7 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
 
 
 def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
-    """A word about the time the first scan takes, where that is long."""
+    """Warn where the first scan will take long."""
     if seconds * slices > _PATIENCE_S:
         terminal.warn(
             f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "

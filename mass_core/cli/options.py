@@ -19,7 +19,7 @@ DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """--weights, --ema, --device, --precision: which network, where."""
+    """--weights, --ema, --device, --precision: the network and where it computes."""
     parser.add_argument(
         "--weights", default="small", metavar="W", help="weights file, or the name of bundled weights (default: %(default)s)"
     )
@@ -31,7 +31,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_references(parser: argparse.ArgumentParser) -> None:
-    """--reference, --labels: what to learn."""
+    """--reference, --labels: the structures to segment."""
     parser.add_argument(
         "--reference",
         nargs=2,
@@ -69,7 +69,7 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decision(parser: argparse.ArgumentParser) -> None:
-    """Options of the recipe that concern the way from windows to the label map."""
+    """Options of the recipe for the step from windows to the label map."""
     group = parser.add_argument_group("decision")
     group.add_argument(
         "--align",
@@ -121,7 +121,7 @@ def load(arguments: argparse.Namespace) -> "Model":
 
 
 def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
-    """A session that keeps no scans, for a command reads each once, and its one run."""
+    """A session without a scan cache, since a command reads each scan once, and its run."""
     from ..devices import choose_device
     from ..jobs.session import Run, Session
 

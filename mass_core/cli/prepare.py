@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a run does with each scan."""
+    """Settings of a run, the same for every scan."""
 
     recipe: Recipe
     """Its spacing is None for the scan's own."""
@@ -194,7 +194,7 @@ def _names_of_kind(scans: Sequence[Scan], labels: Path | None) -> dict[int, str]
 
 
 def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:
-    """The recipe with the spacing of the command line; None stands for the scan's own."""
+    """The recipe with the spacing of the command line; None means the scan's own."""
     if given is None:
         return recipe
     if list(given) == ["native"]:

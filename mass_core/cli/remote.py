@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Keep what is said, try the connection, tell."""
+    """Store the settings given, test the connection, print the result."""
     from ..remote import hosts
     from ..remote.connection import connect
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    """The computers something is kept about."""
+    """List the known computers."""
     from ..remote import hosts
 
     for host in hosts.known().values():

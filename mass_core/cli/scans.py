@@ -1,4 +1,4 @@
-"""What the commands that work through many scans have in common."""
+"""Options and the main loop of commands that process many scans."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run over scans went."""
+    """Outcome of a run over scans."""
 
     done: int
     present: int
@@ -130,7 +130,7 @@ def work_through(
 
 
 def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
-    """Whether a scan is done; one that cannot be looked for fails in its turn."""
+    """True if a scan is done; one that cannot be checked counts as not done and fails in its turn."""
     try:
         return is_done(scan)
     except OSError:

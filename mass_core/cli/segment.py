@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
-    """What says what to look for, and with which network."""
+    """Options for the task and the network."""
     add_weights(parser)
     add_references(parser)
     parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")

@@ -1,4 +1,4 @@
-"""Datasets of ours written as nnU-Net version 2 reads them.
+"""Export of datasets to the layout of nnU-Net version 2.
 
 Layout: scans of the splits train and val in `imagesTr/<case>_0000.nii.gz` with `labelsTr/<case>.nii.gz`, those of the split test in
 `imagesTs` and `labelsTs`, and beside them `dataset.json` and `splits_final.json` with one fold. nnU-Net looks for the latter in its folder
@@ -45,7 +45,7 @@ def check_export(output: Path) -> None:
 
 
 def is_exported(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int]) -> bool:
-    """Whether an earlier run wrote this case, and nothing changed since."""
+    """True if an earlier run wrote this case and nothing changed since."""
     image, labels = _files(dataset, name, output)
     try:
         known = read_json(_record(output, name), "")
@@ -100,7 +100,7 @@ def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: 
 
 
 def _files(dataset: Dataset, name: str, output: Path) -> tuple[Path, Path]:
-    """Where image and label map of a case go; one in no split is a test."""
+    """Paths of a case's image and label map; a case in no split is a test case."""
     part = next((_PARTS[split] for split, members in dataset.splits.items() if name in members), "Ts")
     return output / f"images{part}" / f"{name}_0000{ENDING}", output / f"labels{part}" / f"{name}{ENDING}"
 
@@ -117,7 +117,7 @@ def _renumbered(labels: NDArray[np.integer], numbers: Mapping[int, int]) -> NDAr
 
 
 def _settings(dataset: Dataset, name: str, numbers: Mapping[int, int]) -> dict[str, Any]:
-    """What the files of a case depend on, as JSON values."""
+    """Settings the files of a case depend on, as JSON values."""
     case = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(dataset.case(name)).items()}
     return {"case": case, "numbers": {str(value): number for value, number in numbers.items()}}
 

@@ -41,7 +41,7 @@ class DatasetCase:
     """Of the whole dataset."""
 
     def read(self) -> Volume:
-        """The scan where it lies in the patient, its modality said.
+        """The scan with corrected geometry and its modality set.
 
         Raises:
             MassError: as `Volume.read`.
@@ -77,7 +77,7 @@ class DatasetCase:
         return [self.modality, self.frame, self.kind.direction, self._spacing_xyz, self.kind.straighten, numbers]
 
     def mended(self, path: Path, frame: int | None = None) -> Volume:
-        """A file of this scan, or one made of it, with what its dataset says wrongly put right."""
+        """Read a file of this scan, or one derived from it, with the known faults of its dataset corrected."""
         with _straightened() if self.kind.straighten else nullcontext():
             volume = Volume.read(path, frame)
         found = volume.geometry
@@ -91,7 +91,7 @@ class DatasetCase:
 
 @contextmanager
 def _straightened() -> Iterator[None]:
-    """ITK takes the nearest right angles instead of refusing a NIfTI file (it reads this variable as it opens one)."""
+    """Context in which ITK takes the nearest right angles instead of refusing a NIfTI file (it reads a variable as it opens one)."""
     before = os.environ.get("ITK_NIFTI_SFORM_PERMISSIVE")
     os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "ON"
     try:
@@ -103,7 +103,7 @@ def _straightened() -> Iterator[None]:
 
 
 def find_cases(folders: Sequence[Path], kind: Kind) -> tuple[list[DatasetCase], list[str]]:
-    """The cases of a dataset, and what the user should know about them.
+    """Find the cases of a dataset; returns them with notes for the user.
 
     Args:
         folders: the dataset's folder, or one above it; several if it lies in parts.
@@ -192,7 +192,7 @@ def _label_maps(files: Sequence[str], kind: Kind) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _About:
-    """What the files at a dataset's root tell."""
+    """Contents of the tables and descriptions at a dataset's root."""
 
     rows: Mapping[str, Mapping[str, str]]
     """Of its table, by patient."""
@@ -303,7 +303,7 @@ def _cases(folder: Path, image: re.Match[str], kind: Kind, about: _About, maps: 
 
 
 def _volumes(image: re.Match[str], kind: Kind, about: _About, row: Mapping[str, str]) -> list[tuple[str, int | None, Modality]]:
-    """What sets the volumes of an image file apart in names, their frames and modalities."""
+    """Name suffix, frame and modality of each volume of an image file."""
     several = len(about.channels) > 1
     if about.channels and "channel" in image.groupdict():
         channel = about.channels[int(image["channel"])]

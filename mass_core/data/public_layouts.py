@@ -1,4 +1,4 @@
-"""Public datasets as they come from their makers: where their files lie and what they mean. docs/datasets.md names the sources."""
+"""Layouts of public datasets as published: paths and meaning of their files. docs/datasets.md names the sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

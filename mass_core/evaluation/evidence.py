@@ -1,4 +1,4 @@
-"""What speaks for a result and against it, the truth not being known: the network is asked again, and sizes and places are compared.
+"""Evidence for the quality of a result without ground truth: repeated inference, and comparison of sizes and positions.
 
 The network is asked near the masks only: a window counts if it touches the mask or a rim of a quarter of a window around it.
 """
@@ -28,7 +28,7 @@ Reference = tuple[Volume, Volume]
 """An image with its label map."""
 
 MOST_REFERENCES = 3
-"""In so many references a label is looked for again: more cost time and tell hardly more."""
+"""References in which a label is segmented again: more cost time and add little."""
 _RIM = 0.25
 """Of a window, around a mask; outside it nothing is looked for."""
 
@@ -52,11 +52,11 @@ class Evidence:
     offset: float | None = None
     """Distance from where the references show it, in mean extents of the label there; None also if the scans show different regions."""
     cut: bool = False
-    """Whether it reaches the border of the scan."""
+    """True if it reaches the border of the scan."""
 
 
 class Inquiry:
-    """One result, and the questions put to the network about it.
+    """One result and the inferences that check it.
 
     Args:
         segmenter: that found it.
@@ -86,7 +86,7 @@ class Inquiry:
             )
 
     def gather(self, references: Sequence[Reference], steps: Steps) -> dict[int, Evidence]:
-        """What is known about every label of the task.
+        """Collect the evidence on every label of the task.
 
         Args:
             references: images with label maps the task was learned from; none: there is no cycle.
@@ -112,7 +112,7 @@ class Inquiry:
         return known
 
     def _plain(self, label: TaskLabel) -> Evidence:
-        """What a ruler tells."""
+        """Volume, extent and position of the label."""
         box = self._boxes.get(label.value)
         if box is None:
             return Evidence(ml=0.0)
@@ -129,7 +129,7 @@ class Inquiry:
         )
 
     def _questions(self, values: list[int], references: Sequence[Reference]) -> Iterator[tuple[str, Callable[[], dict[int, float]]]]:
-        """What to ask the network about some labels: the field it is for, and how to ask."""
+        """Inferences that check some labels: the field each one fills, and the function that runs it."""
         scan, labels, task = self._target, self._labels, self._task.only(values)
         if not self._segmenter.model.network.config.task_encoding:
             yield "scaled", partial(self._found_again, scan, labels, _scaled(task, LADDER))

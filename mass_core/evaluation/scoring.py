@@ -1,4 +1,4 @@
-"""How well structures are found in a dataset's scans after a few of its scans as references: the paper's protocol (its 4.1).
+"""Evaluation of few-shot segmentation on a labelled dataset by the paper's protocol (its 4.1).
 
 All methods and structures have the same references: some training scans that together show every structure. A scan counts for a structure
 if it shows it; what is found of a structure in scans without it is reported apart, as is a structure of which nothing was found.
@@ -57,7 +57,7 @@ class Score(Trial):
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
-    """A case's normalised image, its modality said, and its label map.
+    """A case's normalised image with its modality, and its label map.
 
     Raises:
         InputError: if the case has no label map.
@@ -135,7 +135,7 @@ def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots
 
 
 def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots: int) -> None:
-    """Refuse what no draw can satisfy."""
+    """Check that enough scans show each structure for the draws."""
     for label in labels:
         if not any(label in values for values in shown.values()):
             raise InputError(f"No training scan shows label {label}.", "Choose other --labels.")

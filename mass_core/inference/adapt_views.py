@@ -1,4 +1,4 @@
-"""Windows of labelled scans, turned and changed at random: what a task is fitted to its references with."""
+"""Randomly augmented windows of labelled scans, on which a task is fitted to its references."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

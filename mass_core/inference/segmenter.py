@@ -1,4 +1,4 @@
-"""The main job: references in, task; target and task in, label map on the target's own grid."""
+"""Segmentation: references to a task, then target and task to a label map on the target's own grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ class Probabilities(Mapping[int, Volume]):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What decided about a label."""
+    """How a label was decided: by alignment, by the network, or by both."""
 
     by: Literal["alignment and network", "alignment", "network"]
     trust: float | None = None
@@ -75,7 +75,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation:
-    """What was found in a target."""
+    """Result of segmenting a target."""
 
     labels: Volume
     """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
@@ -96,7 +96,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """Segments targets after references, with one model and one recipe; keeps what it prepared and encoded lately.
+    """Segments targets by references, with one model and one recipe; caches what it prepared and encoded lately.
 
     Args:
         model: from `load_model`.
@@ -119,7 +119,7 @@ class Segmenter:
 
     @property
     def encodings(self) -> int:
-        """How often a label of a reference was encoded because it was not at hand."""
+        """Number of encodings of a reference's label that were not in the cache."""
         return self._learner.encodings
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
@@ -141,7 +141,7 @@ class Segmenter:
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Task:
-        """Learn from references what to segment.
+        """Encode references into a task.
 
         Args:
             references: images with their label maps; labels that occur in several are averaged.
@@ -243,7 +243,7 @@ class Segmenter:
         )
 
     def _located(self, target: Volume, task: Task, steps: Steps) -> tuple[dict[int, Prior], dict[int, Decision], tuple[str, ...]]:
-        """Where alignment puts the labels, what follows for each, and what to tell about it."""
+        """Align the references with the target: priors and decisions by label, and warnings."""
         values = [label.value for label in task.labels]
         if not self.recipe.aligns:
             return {}, {value: Decision(by="network") for value in values}, ()
@@ -268,7 +268,7 @@ class Segmenter:
         return kept
 
     def compute(self, labels: int) -> Compute:
-        """Where and how the network computes with so many labels at once."""
+        """Device, precision and batch size for so many labels at once."""
         return choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
 
     def check(self, task: Task) -> None:
@@ -345,7 +345,7 @@ class _Run:
         return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
 
     def found(self, compute: Compute) -> list[tuple[Group, Swept]]:
-        """What the network says about every group of labels."""
+        """Network output for every group of labels."""
         segmenter, task = self._segmenter, self._task
         key = content_key(self._target)
         found = []
@@ -383,7 +383,7 @@ class _Run:
 
 
 def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision:
-    """What decides about a label with this prior; `trusted`: the alignment of some label is, so this one's place is known as well."""
+    """How a label with this prior is decided; `trusted`: the alignment of some label is, so this one's position is known as well."""
     alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
     reason = OUTSIDE if prior is None else prior.reason
     if trusted and reason == OUTSIDE:
@@ -450,7 +450,7 @@ def _voxels(labels: np.ndarray, values: Sequence[int]) -> dict[int, int]:
 
 
 def _surplus(label: TaskLabel, share: float) -> str:
-    """What to tell about the parts of a label that were left out."""
+    """Message about the parts of a label that were left out."""
     parts = "1 part" if label.parts == 1 else f"{label.parts} parts"
     check = " Look at the result: that is more than a stray part." if share >= _MUCH else ""
     return f"{label.name}: {share:.0%} of what was found was left out, for its reference has {parts} only.{check}"

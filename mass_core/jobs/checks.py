@@ -1,4 +1,4 @@
-"""What is refused before anything is read or computed. Standard library only, so that the command refuses at once."""
+"""Checks of a request before anything is read or computed. Standard library only, so that a command fails at once."""
 
 from collections.abc import Iterable
 from pathlib import Path

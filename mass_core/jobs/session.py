@@ -1,4 +1,4 @@
-"""What one use case hands to the next: the network, what was prepared and encoded, and scans read lately."""
+"""State shared by successive requests: the network, what was prepared and encoded, and recently read scans."""
 
 import gc
 import time
@@ -91,7 +91,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What segments the targets of a request."""
+    """Segmenter and task for the targets of a request."""
 
     segmenter: Segmenter
     task: Task
@@ -169,7 +169,7 @@ class Session:
         return kept
 
     def tools(self, request: Order, run: Run) -> Tools:
-        """What segments after a request's references, its task, or the fixed classes of its weights.
+        """Segmenter and task from a request's references, its task file, or the fixed classes of its weights.
 
         Raises:
             MassError: if references, task or weights cannot be used.

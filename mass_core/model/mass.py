@@ -17,7 +17,7 @@ Tokens = tuple[Tensor, ...]
 
 
 class MASS(nn.Module):
-    """Segments in an image what masks show in a reference image.
+    """In-context segmentation network: segments in an image what masks show in a reference image.
 
     Letters: B batch, K classes, D H W voxels along z, y, x; images are normalised (see preprocess).
     """
@@ -84,7 +84,7 @@ class MASS(nn.Module):
         return network.to(next(self.parameters()).device).train(self.training)
 
     def check_takes_references(self) -> None:
-        """Refuse to encode references with a network of fixed classes.
+        """Check that the network takes references, which one of fixed classes does not.
 
         Raises:
             InputError: saying what to do instead.

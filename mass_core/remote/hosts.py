@@ -18,7 +18,7 @@ _ASKING_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What is kept about a computer, by its ssh name."""
+    """Settings stored for a computer, by its ssh name."""
 
     name: str
     command: str = "mass"
@@ -27,7 +27,7 @@ class Host:
     """User, address and day for which the user agreed that files are sent; empty: not yet."""
 
     def may_receive(self) -> bool:
-        """Whether the user agreed that files are sent to the computer that this name means today."""
+        """True if the user agreed to send files to the computer this name resolves to now."""
         return self.agreed.partition(" on ")[0] == address(self.name)
 
 
@@ -99,7 +99,7 @@ def known() -> dict[str, Host]:
 
 
 def host(name: str) -> Host:
-    """What is kept about a computer.
+    """The settings stored for a computer.
 
     Raises:
         InputError: if the name cannot be used, or the file is damaged.
@@ -123,7 +123,7 @@ def start_by(name: str, command: str) -> Host:
 
 
 def question(name: str) -> str:
-    """What the user agrees to."""
+    """The question the user agrees to."""
     return (
         f"Scans, masks and weights will be sent over ssh to {name} ({address(name)}), kept there in a private temporary folder, "
         "and deleted when the run ends. Only agree if these patients' data may go to that computer."

@@ -1,4 +1,4 @@
-"""What the network learns from references: the tokens of each label, computed once for what did not change."""
+"""Encodes references into task tokens; cached by the content of image and label."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ class _Reference:
         return count_parts(self._mask(value))
 
     def place(self, value: int) -> Place:
-        """Where in the scan this label lies."""
+        """Position of this label in the scan."""
         start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
         return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
@@ -92,7 +92,7 @@ class _Reference:
         return float(np.count_nonzero(self._mask(value)) * np.prod(self.labels.geometry.spacing_xyz) / 1000)
 
     def extent_mm(self, value: int) -> Triple:
-        """How far this label reaches along left, posterior, superior."""
+        """Extent of this label along left, posterior, superior, in mm."""
         return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
 
     def _mask(self, value: int) -> np.ndarray:
@@ -100,7 +100,7 @@ class _Reference:
 
 
 class Learner:
-    """Encodes references, and remembers what it encoded.
+    """Encodes references and caches their tokens.
 
     Args:
         network: in evaluation mode.
@@ -226,7 +226,7 @@ def content_key(volume: Volume) -> str:
 
 
 def preparation(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe on which it depends what the network sees of a scan."""
+    """The fields of a recipe that affect the preprocessing of a scan."""
     return {name: value for name, value in to_dict(recipe).items() if name not in _DECODING}
 
 

@@ -18,7 +18,7 @@ _TERMINOLOGY = "TerminologyEntry:"
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """How a label is called and shown."""
+    """Name, colour and coded meaning of a label."""
 
     name: str
     color: tuple[float, float, float] | None = None
@@ -40,7 +40,7 @@ class Segment:
 
 
 def read_appearance(path: str | Path) -> dict[int, Appearance]:
-    """What a segmentation of 3D Slicer (.seg.nrrd), DICOM or TotalSegmentator says about its segments, by label value.
+    """Names and colours by label value from a segmentation of 3D Slicer (.seg.nrrd), DICOM or TotalSegmentator.
 
     Nothing for other files.
 
@@ -91,7 +91,7 @@ def segments_of(fields: Mapping[str, str]) -> list[Segment]:
 
 
 def write_labels(labels: Volume, looks: Mapping[int, Appearance], path: Path) -> None:
-    """Write a label map; a .seg.nrrd also says how its labels are called and shown.
+    """Write a label map; a .seg.nrrd also holds names and colours of its labels.
 
     Raises:
         OutputError: when that is not possible; nothing is left behind then.

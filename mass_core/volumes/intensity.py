@@ -1,4 +1,4 @@
-"""From stored voxel values to what the network sees: one modality per image, one clip, one z-score."""
+"""Intensity normalisation: one modality per image, one clip, one z-score."""
 
 import math
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
 
 
 def _hounsfield_note(volume: Volume, modality: Modality) -> str:
-    """What to say of a CT without a value below 0: water is 0 HU, air and fat are below."""
+    """Note about a CT without a value below 0: water is 0 HU, air and fat are below."""
     if modality != "ct" or volume.array.min() < 0:
         return ""
     return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."

@@ -1,4 +1,4 @@
-"""Where weights live: bundled with the package, or downloaded into the user's folder when somebody asks for them.
+"""Store of named weights: bundled with the package, or downloaded on request into the user's folder.
 
 Standard library only: the program can say what there is without loading PyTorch.
 """
@@ -36,7 +36,7 @@ class Remote:
     url: str
     licence: str
     use: Literal["segment", "masks"] = "segment"
-    """What they serve: our own network, or another one that makes masks."""
+    """Purpose of the weights: our own network, or another one that makes masks."""
     about: str
     sha256: str | None = None
     """None: not known beforehand; the server's own checksum is taken, and recorded."""
@@ -94,7 +94,7 @@ def home() -> Path:
 
 
 def folder() -> Path:
-    """Where downloads go, and files placed by hand."""
+    """Folder of downloads, and of files placed by hand."""
     return home() / "weights"
 
 
@@ -169,7 +169,7 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether a file is a classifier of whole scans.
+    """True if a file is a classifier of whole scans.
 
     Raises:
         WeightsError: if it ends in .safetensors and cannot be read.
@@ -218,7 +218,7 @@ def refuse_classifier(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def may_have_classes(path: Path) -> bool:
-    """Whether weights may do without references; a `.pth` tells only when its tensors are read."""
+    """True if weights may do without references; of a `.pth` that is known only when its tensors are read."""
     return path.suffix != ".safetensors" or bool(classes(path))
 
 
@@ -252,7 +252,7 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
 
 
 def verify_checksum(path: Path) -> bool | None:
-    """Whether a downloaded file still is what was downloaded; None: nothing is recorded about it."""
+    """True if a downloaded file still has the checksum recorded for it; None: none is recorded."""
     from .download import sha256
 
     try:

@@ -1,4 +1,4 @@
-"""The worker seen from outside: requests go in, callbacks tell how they fare, and a worker that dies is replaced.
+"""Client of the worker: sends requests, reports their outcome by callbacks, and replaces a worker that dies.
 
 Standard library only, no thread of its own: whoever owns a `Client` calls `tick` about ten times a second, and every callback comes from
 `tick` or from the transport, on that thread, never from within `request` or `cancel`.
@@ -25,7 +25,7 @@ _KEEPING_S = 150.0
 
 
 class WorkerDied(MassError):
-    """The worker ended in the middle of its work."""
+    """The worker process exited during a request."""
 
     def __init__(self, message: str, cure: str = "", details: str = "") -> None:
         super().__init__(message, cure)
@@ -61,7 +61,7 @@ class Transport(Protocol):
         """End it and all its children at once."""
 
     def running(self) -> bool:
-        """Whether it runs at this moment."""
+        """True if it is running."""
 
 
 def end_or_kill(transport: Transport, wait_s: float) -> None:
@@ -114,16 +114,16 @@ class Call:
 
     @property
     def keeps(self) -> bool:
-        """Whether what it has done counts when it is cancelled: then it ends as the worker says."""
+        """True if a cancelled request keeps its result so far: it then ends as the worker says."""
         return self.method in protocol.KEEPING
 
     def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
-        """Tell how far it is."""
+        """Report its progress."""
         if self._progress is not None and not self.stopping:
             self._progress(stage, fraction, eta_s, *([values] if values else []))
 
     def end(self, outcome: Reply | MassError | None) -> None:
-        """Tell how it ended: with a reply, an error, or (None) cancelled. What was cancelled ends so, unless it keeps what it has."""
+        """Report its outcome: a reply, an error, or (None) cancelled. A cancelled call ends as cancelled, unless it keeps its result."""
         if self.state != "waiting":
             return
         if (self.stopping and not self.keeps) or outcome is None:
@@ -191,7 +191,7 @@ class Client:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
+        """True if a call is under way."""
         return bool(self._calls)
 
     def request(
@@ -204,7 +204,7 @@ class Client:
         failed: Callable[[MassError], None] | None = None,
         cancelled: Callable[[], None] | None = None,
     ) -> Call:
-        """Ask the worker for something; returns at once. Exactly one of done, failed and cancelled is called later.
+        """Send a request to the worker; returns at once. Exactly one of done, failed and cancelled is called later.
 
         Args:
             method: see docs/formats.md.
@@ -244,7 +244,7 @@ class Client:
             self._fail(list(self._calls.values()), error)
 
     def close(self, wait_s: float = 1.0) -> None:
-        """End the worker, politely at first. Calls under way end as cancelled, without a word to anybody.
+        """End the worker, by force if it does not end in time. Calls under way end as cancelled, without callbacks.
 
         Args:
             wait_s: how long it may take to end by itself; afterwards it is killed.
@@ -264,7 +264,7 @@ class Client:
         return self._number
 
     def _start(self) -> None:
-        """Start a worker and greet it. If that fails, the calls hear of it at the next tick."""
+        """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""
         hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
         life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
         try:
@@ -358,7 +358,7 @@ class Client:
             self._log(shown)
 
     def _ended(self, life: _Life, code: int) -> None:
-        """A worker is no more."""
+        """The worker process has exited."""
         if life is not self._life:
             return  # killed, or closed
         if not life.started:  # within `request`, which calls nobody

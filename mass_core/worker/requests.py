@@ -16,7 +16,7 @@ class Reference:
     labels: list[int] | None = None
     """Values of the mask that count; null: all but 0."""
     frame: int | None = None
-    """Which volume of a 4D image, and of a 4D mask."""
+    """Index of the volume in a 4D image, and in a 4D mask."""
     same_grid: bool = False
     """The mask belongs to the image voxel for voxel, wherever its header says it lies."""
     threshold: float | None = None
@@ -25,7 +25,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a label is called and shown; goes before what the mask's file says."""
+    """Name and colour of a label; overrides what the mask's file says."""
 
     name: str
     color: tuple[float, float, float] | None = None
@@ -34,7 +34,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Of `load`; encode, segment and features take the same."""
+    """Parameters of `load`; encode, segment and features take the same."""
 
     weights: str = "small"
     device: str = "auto"
@@ -45,7 +45,7 @@ class Load:
 
     @property
     def averaged(self) -> bool | None:
-        """Whether to take averaged weights; None: the reader's own preference."""
+        """True to take averaged weights; None: the default of the reader."""
         return False if self.ema is None and self.recipe == "released" else self.ema
 
     def changed(self, base: Recipe) -> Recipe:
@@ -59,7 +59,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Learn(Load):
-    """What encode, segment and assess take."""
+    """Common parameters of encode, segment and assess."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     references: list[Reference] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Learn(Load):
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(Learn):
-    """Of `encode`."""
+    """Parameters of `encode`."""
 
     output: str
     overwrite: bool = False
@@ -81,7 +81,7 @@ class Encode(Learn):
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Encode):
-    """Of `adapt`."""
+    """Parameters of `adapt`."""
 
     seconds: float = 30.0
     seed: int = 0
@@ -90,7 +90,7 @@ class Adapt(Encode):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the voxels of a result shall lie, in LPS mm."""
+    """Geometry given to a result, in LPS mm."""
 
     spacing_xyz: tuple[float, float, float]
     origin_xyz: tuple[float, float, float]
@@ -100,18 +100,18 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Order(Learn):
-    """What segment and assess take."""
+    """Common parameters of segment and assess."""
 
     target: str
     frame: int | None = None
-    """Which volume of a 4D target."""
+    """Index of the volume in a 4D target."""
     task: str | None = None
     """A task file, instead of references."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assess(Order):
-    """Of `assess`."""
+    """Parameters of `assess`."""
 
     result: str
     """A label map that is there."""
@@ -121,7 +121,7 @@ class Assess(Order):
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Order, Encode):
-    """Of `segment`."""
+    """Parameters of `segment`."""
 
     assess: bool = False
     """Also estimate how good every label of the result is."""
@@ -136,19 +136,19 @@ class Segment(Order, Encode):
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Load):
-    """Of `features`."""
+    """Parameters of `features`."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     target: str
     frame: int | None = None
-    """Which volume of a 4D target."""
+    """Index of the volume in a 4D target."""
     output: str
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """Of `finetune`; `training.finetune` takes the same."""
+    """Parameters of `finetune`; `training.finetune` takes the same."""
 
     weights: str = "small"
     device: str = "auto"
@@ -169,7 +169,7 @@ class Finetune:
     shots: int | None = None
     """So many training scans, drawn by chance; null: all."""
     draw: int = 0
-    """Which draw, counted from 0; those that follow one another share as few scans as possible."""
+    """Number of the draw, from 0; successive draws share as few scans as possible."""
     scratch: bool = False
     """Start from chance instead of from the weights, to compare with."""
     output: str | None = None

@@ -66,7 +66,7 @@ class ClassifyConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by, and numbers no run can have."""
+        """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
         if min(self.size_zyx) < 1:

@@ -52,7 +52,7 @@ _WEIGHT_LIMITS = (0.1, 10.0)
 
 @dataclass
 class Learner(Resumable):
-    """What learns, and how far it is."""
+    """State of the training of a classifier."""
 
     STATES = {"network": "learning", "optimiser": "optimiser"}
     VALUES = ("best",)
@@ -72,7 +72,7 @@ class Learner(Resumable):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """Everything constant over a run."""
 
     settings: ClassifyConfig
     made: ClassifierConfig
@@ -82,7 +82,7 @@ class Run:
     learning: Samples
     """Of the split train, changed from draw to draw."""
     model: Model
-    """Whose encoder it is."""
+    """Source of the encoder."""
     output: Path
     group: Group
 
@@ -143,7 +143,7 @@ def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table:
 
 
 def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float]) -> list[str]:
-    """What the user should know before anything is computed."""
+    """Warnings before anything is computed."""
     counts = ", ".join(f"{len(table.splits[split])} {split}" for split in SPLITS)
     told = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
     larger = sum(mm > max(spacing_zyx) * 1.01 for mm in fitting.values())
@@ -158,7 +158,7 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
 
 
 def learn(run: Run, learner: Learner, minutes: float) -> bool:
-    """All steps that are left, judged after every epoch; whether the end was reached."""
+    """Run the remaining steps, with validation after every epoch; returns true if the end was reached."""
     settings, group = run.settings, run.group
     steps = run.epoch * settings.epochs
     network = group.wrap(learner.learning)

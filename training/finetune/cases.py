@@ -37,7 +37,7 @@ _CURE = "Give scans with label maps, as cases or as a dataset prepared with --la
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who trains, who judges, and what is learned."""
+    """Training scans, validation scans and classes."""
 
     dataset: Dataset
     planes: Planes
@@ -46,7 +46,7 @@ class Cohort:
     labels: tuple[int, ...]
     looks: Mapping[int, Appearance] = field(default_factory=dict)
     told: tuple[str, ...] = ()
-    """What the user should know about the choice."""
+    """Notes for the user about the choice."""
 
 
 def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: Group, steps: Steps) -> Cohort:
@@ -81,7 +81,7 @@ def recipe_of(model: Model, dataset: Dataset) -> Recipe:
 def encode(
     model: Model, cohort: Cohort, config: FinetuneConfig, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None
 ) -> Task:
-    """The start: what the weights make of the training scans, a mean over `config.references` of them for each class.
+    """Initial task: tokens of the training scans, for each class a mean over `config.references` of them.
 
     Raises:
         MassError: if a scan cannot be used.
@@ -156,7 +156,7 @@ def _with_splits(dataset: Dataset, looks: Mapping[int, Appearance], seed: int) -
 
 
 def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Who trains, and who judges: a fifth, at least one of two; never a scan that alone shows some structure.
+    """Split scans into training and validation: a fifth, at least one of two; never the only scan that shows a structure.
 
     Args:
         shown: by name, the values a scan shows.

@@ -34,7 +34,7 @@ from .reporting import News
 from .run import Run
 
 _START = "start.masstask"
-"""What the classes look like to the weights before they are finetuned."""
+"""File of the initial task, before finetuning."""
 _MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
 """Files of a run."""
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[str, Any]:
-    """Do what an order asks for; returns what is told about it.
+    """Run an order; returns the result as JSON values.
 
     Raises:
         MassError: if its scans or weights cannot be used, or files cannot be written.
@@ -104,7 +104,7 @@ def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[
 
 
 def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[str, Any]:
-    """The weights that count, where they were asked for, and what is told about them.
+    """Write the final weights to the output; returns the result as JSON values.
 
     Raises:
         Cancelled: if there are none yet.
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _order(arguments: argparse.Namespace) -> Finetune:
-    """What the command line asks for.
+    """The order the command line describes.
 
     Raises:
         InputError: if it does not say what is needed, or says it twice.
@@ -224,7 +224,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
 
 
 def _names(arguments: argparse.Namespace) -> dict[int, str]:
-    """What the values of label maps in a folder are called, as far as something tells.
+    """Names of the values of label maps in a folder, as far as known.
 
     Raises:
         InputError: if names are given for a dataset, which has its own, or in another form.

@@ -72,7 +72,7 @@ class Tuning(Averaged[FixedClasses]):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.network.tokens[0].device
 
 

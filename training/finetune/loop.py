@@ -35,7 +35,7 @@ from .validation import Judge
 
 
 def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
-    """Train to the end, until nothing gets better, or until `run.news` says to stop; returns the state, and why it stopped early."""
+    """Train to the end, until early stopping, or until `run.news` says to stop; returns the state, and the reason of an early end."""
     config, group, news = run.config, run.group, run.news
     check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)

@@ -50,7 +50,7 @@ def small() -> FinetuneConfig:
 
 
 def smoke() -> FinetuneConfig:
-    """A minute's proof, on any machine, that everything connects."""
+    """Smoke test of a minute, on any machine."""
     return FinetuneConfig(name="smoke", epochs=2, steps_per_epoch=3, batch_size=2, validate_cases=2, log_every=1, save_every=1)
 
 

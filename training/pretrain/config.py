@@ -13,7 +13,7 @@ from .recompute import Recompute
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """How a task is drawn from a scan: masks, working spacing and the poses of the two views."""
+    """Sampling of tasks from scans: masks, working spacing and the poses of the two views."""
 
     task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
     """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users ask for few."""
@@ -86,7 +86,7 @@ class AppearanceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How the weights move, and what a prediction is charged."""
+    """Optimiser, schedule and loss."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"
     """Of all weights, or of those Muon does not take."""
@@ -116,7 +116,7 @@ class OptimConfig:
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by."""
+        """Validate enumerated fields."""
         check_choices(self, "optim.")
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
@@ -160,7 +160,7 @@ class RunConfig:
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
     recompute: Recompute = "nothing"
-    """What is computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
+    """Computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
     """Compile the network with PyTorch first."""
     channels_last: bool = True
@@ -178,7 +178,7 @@ class RunConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by, and numbers no run can have."""
+        """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
 

@@ -50,7 +50,7 @@ def _without_masks(source: Source, usable: int) -> list[str]:
 
 
 def batches(config: RunConfig, episodes: Episodes, start: int, group: Group) -> Iterator[list[Batch]]:
-    """What this process computes in each step from `start` on, in `config.accumulate` parts, on its device."""
+    """Batches of this process in each step from `start` on, in `config.accumulate` parts, on its device."""
     loader: DataLoader[Episode] = DataLoader(
         episodes,
         batch_sampler=_Steps(range(start, config.steps), config.batch_size, group, config.accumulate),

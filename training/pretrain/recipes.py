@@ -50,7 +50,7 @@ def small() -> RunConfig:
 
 
 def smoke() -> RunConfig:
-    """A few minutes' proof, on any machine, that everything connects."""
+    """Smoke test of a few minutes, on any machine."""
     return RunConfig(
         name="smoke",
         steps=20,

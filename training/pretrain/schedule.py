@@ -33,7 +33,7 @@ def _cycle(step: int, steps: int, first: float, top: float, last: float) -> floa
 
 
 def pose_strength(step: int, warmup: int) -> float:
-    """How far the two views may draw apart, 0.15 at the start to 1."""
+    """Largest difference of the poses of the two views, from 0.15 at the start to 1."""
     return min(1.0, 0.15 + 0.85 * step / max(1, warmup))
 
 

@@ -1,4 +1,4 @@
-"""How a run starts: the network, its average and its optimiser."""
+"""Initial state of a run: the network, its average and its optimiser."""
 
 import copy
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""In-context validation: the averaged network, run by the same segmenter users have, on labelled scans it was not trained on.
+"""In-context validation of the averaged network on labelled scans it was not trained on, with the same segmenter as in use.
 
 References are training scans, targets those of the split `val`; the split `test` is never read.
 """
@@ -23,7 +23,7 @@ from .config import RunConfig
 
 @dataclass(frozen=True)
 class Labelled:
-    """What one dataset is judged by."""
+    """Validation scans of one dataset with their references."""
 
     dataset: Dataset
     cases: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The numbers a step computes with: which operations are rounded, and for float16 the scale that keeps small gradients from vanishing."""
+"""Mixed precision: autocast, and for float16 the loss scale that keeps small gradients from vanishing."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Training state: everything a run needs to go on exactly where it stopped, in a few files of which the newest counts.
+"""Training state: everything a run needs to resume exactly where it stopped, in a few files of which the newest counts.
 
 Random draws are functions of the seed and the step (`training.pretrain.step`, `training.data.episodes`), PyTorch's own generators
 included; the step restores them all, in every process.
@@ -62,7 +62,7 @@ class OptimSettings(Protocol):
 
 
 class Resumable:
-    """What goes on where a run stopped. Has `step`, the number of steps done, and `origin`, what the run was started with beside its
+    """State of a run that can be resumed. Has `step`, the number of steps done, and `origin`, what the run was started with beside its
     recipe: another one is refused."""
 
     STATES: ClassVar[Mapping[str, str]]
@@ -70,7 +70,7 @@ class Resumable:
     VALUES: ClassVar[tuple[str, ...]]
     """Attributes saved as they are."""
     MISFIT: ClassVar[tuple[str, str]] = ("other code", "the code")
-    """What a file that does not fit is of, and what to resume with."""
+    """For messages: the source of a file that does not fit, and what to resume with."""
     step: int
     origin: dict[str, Any]
 

@@ -121,7 +121,7 @@ class Run:
         self.active = True
         try:
             self._encode() if self._references and self.task_file is None else self._next()
-        except BaseException:
+        except BaseException:  # whatever it is, the run did not begin; it is raised again
             self.active = False
             raise
 
