@@ -262,7 +262,7 @@ def test_task_of_other_weights(case: Case, tiny_network: torch.nn.Module, capsys
 
 
 def test_reference_and_task_at_once(refused: Refused) -> None:
-    assert "said once" in refused("--task", "x.masstask")
+    assert "given exactly once" in refused("--task", "x.masstask")
 
 
 # Places to write to

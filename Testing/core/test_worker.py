@@ -236,8 +236,8 @@ def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Fil
     [
         ("segment", {"target": "/no/such.nrrd"}, InputError, "no file /no/such.nrrd"),
         ("segment", {"references": [{"image": "/no/such.nrrd", "mask": "/no/mask.nrrd"}]}, InputError, "no file /no/such.nrrd"),
-        ("segment", {"task": "two.masstask"}, InputError, "must be said once"),
-        ("segment", {"references": []}, InputError, "must be said once"),
+        ("segment", {"task": "two.masstask"}, InputError, "must be given exactly once"),
+        ("segment", {"references": []}, InputError, "must be given exactly once"),
         ("segment", {"output": "/nowhere/out.txt"}, OutputError, "no ending"),
         ("segment", {"labels": [7]}, InputError, "Label 7"),
         ("segment", {"options": {"windw": 3}}, InputError, "windw is not known"),

@@ -128,7 +128,7 @@ def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):
 
 def test_what_is_not_there(refused, tmp_path):
     images, labels = write_files(tmp_path / "files", 1)
-    assert "must be said once" in refused()
+    assert "must be given exactly once" in refused()
     assert "nothing to learn from" in refused("--images", images)
     (tmp_path / "empty").mkdir()
     assert "has a label map in" in refused("--images", images, "--labels-dir", tmp_path / "empty")

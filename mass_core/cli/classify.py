@@ -21,11 +21,11 @@ _NAMED = 6
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("classify", help="probabilities of classes for whole scans")
+    parser = subparsers.add_parser("classify", help="classify whole scans")
     parser.add_argument("--weights", required=True, metavar="W", help="classifier that `python -m training.classify` wrote")
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
-    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="table with a line for each scan")
+    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="CSV table with a line for each scan")
     parser.add_argument("--overwrite", action="store_true", help="replace the table if it exists")
     parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     parser.set_defaults(run=run)

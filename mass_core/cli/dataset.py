@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it or for nnU-Net")
+    parser = subparsers.add_parser("dataset", help="import datasets of the released code, or export ours for it or for nnU-Net")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
     taken.add_argument("folder", type=Path, metavar="RELEASED")

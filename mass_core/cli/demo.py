@@ -48,7 +48,7 @@ class Scan:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("demo", help="see it work on phantoms: no data, no network")
+    parser = subparsers.add_parser("demo", help="segment phantoms: needs no data and no network")
     parser.add_argument("--output", type=Path, default=Path("mass-demo"), metavar="DIR", help="folder for results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--weights", default="small", metavar="W", help="file, or name of bundled weights (default: %(default)s)")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("encode", help="learn from references what to segment, for later")
+    parser = subparsers.add_parser("encode", help="encode references into a task file, for later use")
     add_weights(parser)
     add_references(parser)
     add_preparation(parser)

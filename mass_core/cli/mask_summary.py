@@ -24,12 +24,12 @@ _NAMED = 3
 
 def add_summary(group: Any) -> None:
     """--picture, --compare."""
-    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of mask sets made before")
+    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of existing mask sets")
     group.add_argument(
         "--compare",
         type=Path,
         metavar="DIR",
-        help="label maps named like the scans: how near masks come to their labels (the paper's Table 4a), also into labels.csv",
+        help="label maps named like the scans: Dice of masks and labels (the paper's Table 4a), also written to labels.csv",
     )
 
 

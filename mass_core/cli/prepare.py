@@ -26,12 +26,12 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "prepare",
         help="make a training-ready dataset of scans and their masks",
-        description="Image, masks and labels of a case end on the same grid, normalised as for segmentation. A finished case is not made "
-        "again unless its files or the settings changed. The dataset holds the scans of this call.",
+        description="Image, masks and labels of a case are resampled to one grid, normalised as for segmentation. A finished case is "
+        "not made again unless its files or the settings changed. The dataset holds the scans of this call.",
     )
     add_scans(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DATASET")
-    parser.add_argument("--masks", type=Path, metavar="DIR", help="what mass masks wrote")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="folder made by mass masks")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
     add_same_grid(parser)
     add_shard(parser)
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
     )
     parser.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
-    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="masks that keep fewer are dropped (default: %(default)s)")
+    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
     group.add_argument(
         "--split",
@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--patient",
         metavar="REGEX",
-        help="finds the patient in a case's name as its first group (default: the whole name, or what the kind of dataset says)",
+        help="regular expression whose first group is the patient in a case's name (default: the name, or by --dataset-kind)",
     )
     parser.set_defaults(run=run)
 

@@ -32,7 +32,7 @@ def check_order(request: Order) -> None:
 def ambiguous_order() -> InputError:
     """The error for a request without anything that says what to segment, or with two things that do."""
     return InputError(
-        "What to segment must be said once.",
+        "What to segment must be given exactly once.",
         "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
     )
 

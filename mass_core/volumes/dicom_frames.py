@@ -27,7 +27,7 @@ _SIGNS = {
     "FrameType": "MRImageFrameTypeSequence",
     "DimensionIndexValues": "FrameContentSequence",
 }
-"""Attributes that may distinguish volumes of one file, and the functional group of each; of the last one, all but the index of the position."""
+"""Attributes that may distinguish volumes of one file, and the functional group of each; the last one without its last index."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,7 @@ def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
     if kind == "frames":
         return dicom_frames.read_frames(path, frame)
     if kind == "frames without place":
-        raise GeometryError(f"The frames of {path} do not tell where they lie.", "Export the original series.")
+        raise GeometryError(f"The frames of {path} have no position.", "Export the original series.")
     if kind == "no image":
         raise InputError(f"{path} is a DICOM file without an image.", "Give the series of slices, or a segmentation.")
     dicom_series.refuse_contours([path])

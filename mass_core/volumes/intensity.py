@@ -109,4 +109,4 @@ def check_intensities(volume: Volume) -> None:
             "Replace them in the file, for instance by the lowest value of the image.",
         )
     if low == high:
-        raise InputError(f"Every voxel of the image is {low}, there is nothing to see.", "Check that the right file was given.")
+        raise InputError(f"Every voxel of the image is {low}, so there is nothing to segment.", "Check that the right file was given.")

@@ -2,7 +2,7 @@
 
     python -m training.classify --weights small --labels labels.csv --images SCANS --output RUN --recipe small
     torchrun --nproc-per-node 2 -m training.classify ...     two processes, each computing half of every batch
-    python -m training.classify ... --full                   the encoder learns as well
+    python -m training.classify ... --full                   train the encoder as well
     python -m training.classify ... --resume                 go on where the run in --output stopped
 
 With a frozen encoder every scan's features are computed once; the head then learns in seconds. RUN receives config.json, log.jsonl, state/,
@@ -319,10 +319,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--recipe", default="paper", help=f"named configuration ({', '.join(classify_config.RECIPES)})")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="only the head learns")
-    mode.add_argument("--full", dest="frozen", action="store_false", help="the encoder learns as well")
+    mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="train only the head")
+    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
     add_run(parser)
-    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
     args = parser.parse_args(argv)
     try:
         changes = [*args.set, *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]

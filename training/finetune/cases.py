@@ -57,7 +57,7 @@ def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, 
         Cancelled: if `steps` said so.
     """
     if bool(order.cases) == (order.dataset is not None):
-        raise InputError("Which scans to learn from must be said once.", "Give either cases or a dataset.")
+        raise InputError("The training scans must be given exactly once.", "Give either cases or a dataset.")
     looks = {} if order.dataset else _looks(order.cases)
     if order.dataset is None and group.leads:
         dataset = _prepared(order.cases, model.recipe.changed(modality=order.modality), folder, steps)

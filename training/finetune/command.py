@@ -171,13 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="training.finetune", description="Finetune to fixed classes.")
     start = parser.add_argument_group("start")
     start.add_argument("--weights", default="small", metavar="W", help="weights file or name (default: %(default)s)")
-    start.add_argument("--scratch", action="store_true", help="start the same network from chance instead")
+    start.add_argument("--scratch", action="store_true", help="start the same network from random weights")
     scans = parser.add_argument_group("labelled scans, one of")
     scans.add_argument("--data", metavar="DATASET", help="folder of a dataset with labels")
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
-    scans.add_argument("--config", type=Path, metavar="ORDER.json", help="all of it, as the worker's finetune takes it (docs/formats.md)")
+    scans.add_argument(
+        "--config", type=Path, metavar="ORDER.json", help="JSON file with all parameters, as for the worker (docs/formats.md)"
+    )
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
-    parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
+    parser.add_argument("--same-grid", action="store_true", help="label maps match their scans voxel for voxel")
     parser.add_argument(
         "--names",
         nargs="+",
@@ -186,18 +188,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
-    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
-    parser.add_argument("--draw", type=int, default=0, metavar="D", help="which draw, from 0 (default: %(default)s)")
+    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn at random")
+    parser.add_argument("--draw", type=int, default=0, metavar="D", help="number of the draw, from 0 (default: %(default)s)")
     parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
     parser.add_argument("--seed", type=int, metavar="N", help="of the run and of the draws")
     parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
     add_run(parser)
     parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time and keep the best weights")
     parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
     add_on(parser, "finetune")
-    parser.add_argument("--bound-to-input", action="store_true", help="stop, the best weights kept, when standard input ends")
+    parser.add_argument("--bound-to-input", action="store_true", help="stop and keep the best weights when standard input ends")
     return parser
 
 
@@ -219,7 +221,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     if arguments.output is not None:
         values["folder"] = str(arguments.output)
     if not values.get("folder"):
-        raise InputError("Nothing says where the run goes.", "Add --output RUN.")
+        raise InputError("The folder of the run is missing.", "Add --output RUN.")
     return read(Finetune, values)
 
 

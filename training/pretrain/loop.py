@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
-    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
     args = parser.parse_args(argv)
     try:
         config = changed(recipes.named(args.recipe), args.set)

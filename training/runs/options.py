@@ -35,5 +35,5 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         const="last",
         default="",
         choices=("last", "auto"),
-        help="go on from the last state in --output; auto: start if there is none",
+        help="resume from the last state in --output; auto: start if there is none",
     )
