@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
+from mass_core.colors import LabelStyle
 from mass_core.data.dataset import Dataset
 from mass_core.evaluation.scoring import case_volumes
-from mass_core.volumes.appearance import Appearance, write_labels
+from mass_core.volumes.appearance import write_labels
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from training.finetune import command as finetune_command
@@ -58,7 +59,7 @@ def refused(tune, tmp_path):
 def segmentation(path: Path, names: dict[int, str], seed: int = 0) -> None:
     """A label map that says how its segments are called."""
     labels = scan(seed)[1]
-    write_labels(Volume(labels, GEOMETRY), {value: Appearance(name=name) for value, name in names.items()}, path)
+    write_labels(Volume(labels, GEOMETRY), {value: LabelStyle(name=name) for value, name in names.items()}, path)
 
 
 # Scans

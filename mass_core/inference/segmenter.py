@@ -11,6 +11,7 @@ from ..alignment.atlas import Atlas, make_atlas, modality_of
 from ..alignment.locate import aligned_labels, locate
 from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
 from ..failures import is_out_of_memory, out_of_memory
@@ -19,7 +20,6 @@ from ..progress import Report, Steps
 from ..tasks.location import closeness
 from ..tasks.reference_encoder import Learner, content_key, preparation, unique
 from ..tasks.task import Task, TaskLabel
-from ..volumes.appearance import Appearance
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
 from ..volumes.label_maps import as_label_map
@@ -136,7 +136,7 @@ class Segmenter:
         references: Sequence[tuple[Volume, Volume]],
         labels: Sequence[int] | None = None,
         *,
-        appearance: Mapping[int, Appearance] | None = None,
+        appearance: Mapping[int, LabelStyle] | None = None,
         spacings: Mapping[int, Triple] | None = None,
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,

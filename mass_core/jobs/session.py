@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Recipe
 from ..errors import Cancelled, InputError
 from ..inference.segmenter import Segmenter
 from ..tasks.task import Task
-from ..volumes.appearance import Appearance, read_appearance
+from ..volumes.appearance import read_appearance
 from ..volumes.mask_files import How, read_masks
 from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Volume
@@ -188,10 +189,10 @@ class Session:
         task.require(segmenter.model.fingerprint, segmenter.model.name)
         return Tools(segmenter=segmenter, task=task, references=references, mask_values={label.value: label.value for label in task.labels})
 
-    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
+    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, LabelStyle]]:
         """The references of a request, and the names and colours of their labels."""
         references: list[tuple[Volume, Volume]] = []
-        appearance: dict[int, Appearance] = {}
+        appearance: dict[int, LabelStyle] = {}
         with run.stage("read"):
             for number, reference in enumerate(request.references):
                 run.at("read", number / len(request.references))
@@ -199,7 +200,7 @@ class Session:
                 image = self.scans.read(Path(reference.image), reference.frame)
                 references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self.scans.read)]
                 appearance = {**read_appearance(mask), **appearance}
-        named = {_value(text): Appearance(name=x.name, color=x.color, terminology=x.terminology) for text, x in request.appearance.items()}
+        named = {_value(text): style for text, style in request.appearance.items()}
         return references, appearance | named
 
     def learn(
@@ -208,7 +209,7 @@ class Session:
         run: Run,
         segmenter: Segmenter,
         references: list[tuple[Volume, Volume]],
-        appearance: dict[int, Appearance],
+        appearance: dict[int, LabelStyle],
     ) -> Task:
         """The task of references."""
         before = segmenter.encodings

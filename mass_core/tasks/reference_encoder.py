@@ -12,12 +12,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
 from ..model import MASS
 from ..model.compute import Compute
 from ..progress import Steps
-from ..volumes.appearance import Appearance
 from ..volumes.boxes import label_boxes
 from ..volumes.components import count_parts
 from ..volumes.label_maps import as_label_map
@@ -121,7 +121,7 @@ class Learner:
         self,
         references: Sequence[tuple[Volume, Volume]],
         wanted: Sequence[int] | None,
-        appearance: Mapping[int, Appearance],
+        appearance: Mapping[int, LabelStyle],
         compute: Compute,
         steps: Steps,
         given: Mapping[int, Triple],
@@ -251,12 +251,12 @@ def _values(references: Sequence[_Reference], wanted: Sequence[int] | None) -> l
     return sorted(set(wanted))
 
 
-def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: Appearance | None) -> TaskLabel:
+def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: LabelStyle | None) -> TaskLabel:
     """One label of a task: the mean over the references that have it."""
     if not encoded:
         raise InputError(f"Of label {value} nothing is left at the working spacing.", "Choose a finer working spacing.")
     selves = [one.self_dice for one in encoded if one.self_dice is not None]
-    shown = appearance or Appearance(name=f"label {value}")
+    shown = appearance or LabelStyle(name=f"label {value}")
     return TaskLabel(
         value=value,
         name=shown.name,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..alignment.atlas import Atlas
 from ..alignment.stored import from_tensors, to_tensors
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
 from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
 from ..model import Tokens
-from ..volumes.appearance import Appearance
 from ..volumes.label_maps import MAX_LABEL
 from .location import Place
 
@@ -119,9 +119,9 @@ class Task:
         return tuple(text for text, found in named.items() if not found or found & names[value])
 
     @property
-    def looks(self) -> dict[int, Appearance]:
+    def looks(self) -> dict[int, LabelStyle]:
         """Name and colour of each label."""
-        return {x.value: Appearance(name=x.name, color=x.color, terminology=x.terminology) for x in self.labels}
+        return {x.value: LabelStyle(x.name, x.color, x.terminology) for x in self.labels}
 
     def only(self, values: Sequence[int]) -> "Task":
         """The task with some of its labels.

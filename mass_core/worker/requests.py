@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..colors import LabelStyle
 from ..config import Recipe, recipe
 from ..schema import values_of
 
@@ -21,15 +22,6 @@ class Reference:
     """The mask belongs to the image voxel for voxel, wherever its header says it lies."""
     threshold: float | None = None
     """Values of the mask from this on are label 1; null: values are labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """Name and colour of a label; overrides what the mask's file says."""
-
-    name: str
-    color: tuple[float, float, float] | None = None
-    terminology: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +55,8 @@ class Learn(Load):
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     references: list[Reference] = field(default_factory=list)
-    appearance: dict[str, Look] = field(default_factory=dict)
-    """By value of the mask."""
+    appearance: dict[str, LabelStyle] = field(default_factory=dict)
+    """By value of the mask; overrides what the mask's file says."""
     labels: list[int] | None = None
     """Values to learn or to segment; null: all there are."""
 
@@ -160,8 +152,8 @@ class Finetune:
     """Folder of a dataset, instead of `cases`."""
     labels: list[int] | None = None
     """Values to learn; null: all that training scans show."""
-    appearance: dict[str, Look] = field(default_factory=dict)
-    """By value of the masks."""
+    appearance: dict[str, LabelStyle] = field(default_factory=dict)
+    """By value of the masks; overrides what their files say."""
     modality: Literal["auto", "ct", "mr", "pet"] = "auto"
     """Of `cases`."""
     train_cases: list[str] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mass_core.colors import LabelStyle
 from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import Dataset, finished_case
 from mass_core.data.make_case import make_case
@@ -20,7 +21,7 @@ from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import stem
 from mass_core.progress import Report, Steps
 from mass_core.tasks.task import Task
-from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.mask_files import How, read_mask
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import Model
@@ -44,7 +45,7 @@ class Cohort:
     """Of the training scans, classes that are not learned left out."""
     val: tuple[str, ...]
     labels: tuple[int, ...]
-    looks: Mapping[int, Appearance] = field(default_factory=dict)
+    looks: Mapping[int, LabelStyle] = field(default_factory=dict)
     told: tuple[str, ...] = ()
     """Notes for the user about the choice."""
 
@@ -64,8 +65,8 @@ def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, 
         _with_splits(dataset, looks, config.seed).write()
     group.wait()
     dataset = open_dataset(order.dataset or folder)
-    looks = {value: Appearance(name=name) for value, name in dataset.label_names.items()} | looks
-    looks |= {int(value): Appearance(name=x.name, color=x.color, terminology=x.terminology) for value, x in order.appearance.items()}
+    looks = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | looks
+    looks |= {int(value): style for value, style in order.appearance.items()}
     return _chosen(order, config, dataset, looks)
 
 
@@ -98,13 +99,13 @@ def encode(
     return replace(task, recipe=recipe_of(model, cohort.dataset), warnings=())
 
 
-def _looks(cases: Sequence[Reference]) -> dict[int, Appearance]:
+def _looks(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
     """Names and colours the label maps give; all must mean the same by a number.
 
     Raises:
         InputError: if they do not.
     """
-    found: dict[int, tuple[Appearance, str]] = {}
+    found: dict[int, tuple[LabelStyle, str]] = {}
     for case in cases:
         for value, look in read_appearance(case.mask).items():
             if case.labels is not None and value not in case.labels:
@@ -118,7 +119,7 @@ def _looks(cases: Sequence[Reference]) -> dict[int, Appearance]:
     return {value: look for value, (look, _) in sorted(found.items())}
 
 
-def _check_names(looks: Mapping[int, Appearance], labels: Sequence[int]) -> None:
+def _check_names(looks: Mapping[int, LabelStyle], labels: Sequence[int]) -> None:
     """Refuse classes that cannot be told apart by name."""
     names = [looks[value].name for value in labels if value in looks]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -147,7 +148,7 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
     return Dataset(folder=folder, name=folder.name, cases=tuple(done), splits={"train": tuple(names)}, recipe=to_dict(recipe))
 
 
-def _with_splits(dataset: Dataset, looks: Mapping[int, Appearance], seed: int) -> Dataset:
+def _with_splits(dataset: Dataset, looks: Mapping[int, LabelStyle], seed: int) -> Dataset:
     """Some scans kept apart to validate on, and the names of the classes."""
     shown = {case.name: set(voxels_by_plane(_labels(dataset, case.name))) for case in dataset.cases}
     train, val = hold_out(shown, seed)
@@ -170,7 +171,7 @@ def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...],
     return tuple(sorted(train)), tuple(sorted(val))
 
 
-def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, Appearance]) -> Cohort:
+def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle]) -> Cohort:
     """Training scans, validation scans and classes."""
     names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
     if order.train_cases is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
 from mass_core.worker.client import Call, Client
@@ -21,7 +22,6 @@ from mass_core.worker.protocol import error_of, failure
 
 from ..scene import dicom, grids, sequences
 from ..scene import exchange as scene
-from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from . import cases as c
 from .cases import Case
