@@ -27,7 +27,7 @@ from scipy import optimize, stats
 
 from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.evaluation import quality
-from mass_core.evaluation.evidence import Evidence, Inquiry
+from mass_core.evaluation.evidence import Evidence, QualityProbe
 from mass_core.evaluation.metrics import dice
 from mass_core.progress import Steps
 from mass_core.volumes.boxes import Box, label_boxes
@@ -115,9 +115,9 @@ def _rows(segmenter: Segmenter, task: Task, references: Pairs, image: Volume, tr
     began = time.process_time()
     found = segmenter.segment(image, task).labels
     between = time.process_time()
-    known = Inquiry(segmenter, task, image, found).gather(references, Steps())
+    known = QualityProbe(segmenter, task, image, found).gather(references, Steps())
     ended = time.process_time()
-    fixed = Inquiry(_with_fixed_classes(segmenter, task), task, image, found).gather((), Steps())
+    fixed = QualityProbe(_with_fixed_classes(segmenter, task), task, image, found).gather((), Steps())
     for label in task.labels:
         a, b = truth.array == label.value, found.array == label.value
         yield {

@@ -169,25 +169,25 @@ def test_crops_whose_gradients_would_be_wrong(refused, tmp_path):
 
 
 def test_too_little_memory_makes_smaller_parts(tune, tmp_path, monkeypatch):
-    whole, sizes = finetune.charge, []
+    whole, sizes = finetune.compute_loss, []
 
-    def charge(config, network, crops, *rest, **more):
+    def compute_loss(config, network, crops, *rest, **more):
         sizes.append(len(crops))
         if len(crops) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         return whole(config, network, crops, *rest, **more)
 
-    monkeypatch.setattr(finetune, "charge", charge)
+    monkeypatch.setattr(finetune, "compute_loss", compute_loss)
     code, _, warnings = tune("--data", write_dataset(tmp_path / "data"), settings=["batch_size=4"])
     assert code == 0 and sizes == [4, 2, 1, 1, 1, 1, 1, 1, 1, 1]
     assert [text for text in warnings if "4 parts" in text] and state_step(tmp_path / "run") == 2
 
 
 def test_too_little_memory_for_one_crop(refused, tmp_path, monkeypatch):
-    def charge(*_, **__):
+    def compute_loss(*_, **__):
         raise MemoryError("no memory left")
 
-    monkeypatch.setattr(finetune, "charge", charge)
+    monkeypatch.setattr(finetune, "compute_loss", compute_loss)
     data = write_dataset(tmp_path / "data", {"train": ("a",), "val": (), "test": ()})
     assert "memory does not suffice" in refused("--data", data)
 

@@ -55,7 +55,7 @@ class Evidence:
     """True if it reaches the border of the scan."""
 
 
-class Inquiry:
+class QualityProbe:
     """One result and the inferences that check it.
 
     Args:

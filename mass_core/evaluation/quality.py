@@ -9,7 +9,7 @@ from ..inference.segmenter import Segmenter
 from ..progress import Report, Steps
 from ..tasks.task import Task
 from ..volumes.volume import Volume
-from .evidence import Evidence, Inquiry, Reference
+from .evidence import Evidence, QualityProbe, Reference
 
 GOOD, USABLE = 0.7, 0.5
 """Expected Dice from which a result is good, and below which it is unreliable."""
@@ -91,8 +91,8 @@ def assess(
         MassError: if the label map holds labels, but none of the task's, or a scan or the memory does not serve.
         Cancelled: if `cancelled` said so.
     """
-    inquiry = Inquiry(segmenter, task, target, found, cancelled)
-    known = inquiry.gather(references or [], Steps(progress, cancelled))
+    probe = QualityProbe(segmenter, task, target, found, cancelled)
+    known = probe.gather(references or [], Steps(progress, cancelled))
     return {label.value: judged(known[label.value], several=label.references > 1) for label in task.labels}
 
 

@@ -18,7 +18,7 @@ from ..failures import is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness
-from ..tasks.reference_encoder import Learner, content_key, preparation, unique
+from ..tasks.reference_encoder import ReferenceEncoder, content_key, preparation, unique
 from ..tasks.task import Task, TaskLabel
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
@@ -111,7 +111,7 @@ class Segmenter:
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
-        self._learner = Learner(model.network, self.recipe, model.fingerprint)
+        self._learner = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
         self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
         self._atlases: Recent[Atlas] = Recent(_ATLAS_BYTES)
         self.preparations = 0

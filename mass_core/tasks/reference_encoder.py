@@ -99,7 +99,7 @@ class _Reference:
         return self.labels.array[self.boxes[value].slices()] == value
 
 
-class Learner:
+class ReferenceEncoder:
     """Encodes references and caches their tokens.
 
     Args:

@@ -202,7 +202,7 @@ def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Samp
     learner.optimiser.zero_grad(set_to_none=True)
     with autocast("float32" if settings.frozen else settings.precision, group.device):
         logits = network(seen, inside)
-    loss = charge(logits.float(), targets, weights, run.made)
+    loss = compute_loss(logits.float(), targets, weights, run.made)
     loss.backward()
     norm = clip_grad_norm_(learner.learning.parameters(), settings.clip_norm)
     if not norm.isfinite():
@@ -212,7 +212,7 @@ def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Samp
     return loss.detach()
 
 
-def charge(logits: Tensor, targets: Tensor, weights: Tensor, made: ClassifierConfig) -> Tensor:
+def compute_loss(logits: Tensor, targets: Tensor, weights: Tensor, made: ClassifierConfig) -> Tensor:
     """Mean loss of scans: cross-entropy, or for several labels binary cross-entropy.
 
     Args:
@@ -249,7 +249,7 @@ def validate(run: Run, learner: Learner, weights: Tensor) -> dict[str, Any]:
     logits = predict(learner.learning, run.samples["val"], run.group)
     targets = run.table.targets("val")
     values = scores(probabilities(logits, run.made), targets, run.made)
-    loss = charge(logits, targets, weights.cpu(), run.made)
+    loss = compute_loss(logits, targets, weights.cpu(), run.made)
     return {f"val_{name}": values[name] for name in ("auc", "accuracy", "balanced_accuracy", "f1")} | {"val_loss": float(loss)}
 
 

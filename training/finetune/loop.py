@@ -116,14 +116,16 @@ def _gradients(run: Run, state: Tuning, network: Callable[..., Tensor], crops: C
         part = share[first : first + size]
         seed = ((run.config.seed * 1_000_003 + state.step) * run.group.size + run.group.rank) * len(share) + number
         with run.group.alone(network, last=first + size >= len(share)):
-            loss, dice = charge(run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed)
+            loss, dice = compute_loss(
+                run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed
+            )
             (loss * len(part) / len(share)).backward()
         shown.append(torch.stack([loss.detach(), dice]) * len(part) / len(share))
     loss, dice = torch.stack(shown).sum(0)
     return {"loss": loss, "dice": dice}
 
 
-def charge(
+def compute_loss(
     config: FinetuneConfig,
     network: Callable[..., Tensor],
     crops: Sequence[Crop],
@@ -143,7 +145,7 @@ def charge(
         logits = network(images, classes.rows)
     if config.optim.loss == "tversky":
         return tversky_loss(logits, masks)
-    # What is found of a class the crop does not show is charged by its size beside the usual one.
+    # False positives of a class the crop does not show count by their size relative to the usual one.
     usual = torch.tensor(classes.voxels, device=device).clamp(1, window**3 / 2).expand(len(images), -1)
     return mask_loss(logits, masks, usual, config.optim.balance_power)
 

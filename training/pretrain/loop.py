@@ -6,8 +6,8 @@
     python -m training.pretrain ... --resume            go on where the run in --output stopped
     python -m training.pretrain ... --minutes 10        stop, saved, after that time
 
-Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
-network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/,
+Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and computes the
+loss of the masks the network predicts in the target view. RUN receives config.json, log.jsonl, state/,
 last.safetensors, best.safetensors (by validation) and curves.png.
 """
 
@@ -113,13 +113,13 @@ def step(
     for number, batch in enumerate(parts):
         seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
         with group.alone(network, last=number == len(parts) - 1), _attention(batch.image.device):  # what is recomputed needs it, too
-            loss, values = charge(config, state.step, network, watch, batch, seed)
+            loss, values = compute_loss(config, state.step, network, watch, batch, seed)
             state.scaler.scale(loss / len(parts)).backward()
         shown.append(values)
     return {"norm": advance(config, state)} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
 
 
-def charge(
+def compute_loss(
     config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch in step `at`, and values for the log."""
