@@ -15,7 +15,7 @@ from training.finetune.config import FinetuneConfig
 from training.pretrain.config import RunConfig
 
 PAGES: dict[str, type] = {"pretrain": RunConfig, "finetune": FinetuneConfig, "classify": ClassifyConfig}
-"""What holds the settings of `python -m training.<name>`."""
+"""The configuration class of `python -m training.<name>`."""
 ELSEWHERE = {
     "model": "see [formats](formats.md#weights-safetensors)",
     "preprocess": "see [preprocessing](preprocessing.md)",

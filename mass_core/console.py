@@ -27,7 +27,7 @@ def say_all_letters() -> None:
 
 
 def leave_closed_pipe() -> None:
-    """Send what is still to be written nowhere: nobody reads standard output any more."""
+    """Discard further output, since standard output was closed by its reader."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -31,7 +31,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], where: str = "params") -> 
 
 
 def values_of(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """JSON values for some fields of a dataclass, each as its field wants it.
+    """JSON values for some fields of a dataclass, converted to the types of the fields.
 
     Raises:
         InputError: naming what is unknown or of the wrong kind.
@@ -121,7 +121,7 @@ def _as_json(kind: Any, text: str) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as what an annotation asks for."""
+    """A JSON value converted to the type of an annotation."""
     kind, optional = _plain(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any or (optional and value is None):

@@ -39,7 +39,7 @@ Pairs = list[tuple[Volume, Volume]]
 Array = NDArray[Any]
 SIGNS = ("cycle", "own", "scaled")
 KNOWLEDGE = {"references": ("scaled",), "a task": ("scaled", "cycle"), "fixed classes": ("cycle", "own")}
-"""What is at hand, and the signs that are not known then."""
+"""Available inputs, and the signs unknown in each case."""
 _LEAST = 16
 """Voxels along each side a cut-off scan must keep."""
 _RIDGE = 1e-3

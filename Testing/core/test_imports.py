@@ -30,7 +30,7 @@ LAYERS = {
     "skimage": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
     "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm")), *NEVER, "torchvision"],
 }
-"""What files of a layer must do without."""
+"""Libraries the files of a layer must not load."""
 
 LIBRARIES = {
     "mass_core": "stdlib",
@@ -97,7 +97,7 @@ ROOMS: dict[str, list[str]] = {
     "MASSSlicerLib.panels": ["logic", "runs", "library", "processes", "install", "scene", "mass_core.weights", "mass_core.worker"],
     "MASSSlicerLib.selftest": ["logic", "runs", "install", "scene"],
 }
-"""What a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
+"""Rooms a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
 further up in this table."""
 
 EXCEPTIONS: dict[str, dict[str, str]] = {

@@ -52,7 +52,7 @@ SMALLER: dict[str, list[str]] = {
     "mass encode": ["--weights", "tiny.safetensors", "--device", "cpu", "--overwrite"],
     "mass features": ["--weights", "tiny.safetensors", "--device", "cpu", "--overwrite"],
 }
-"""What stands behind a command here, by how it begins."""
+"""Options appended to a command here, by its beginning."""
 NOT_HERE = {
     "mass masks .* --method sam2": "needs SAM2: test_cli_sam2.py",
     "mass weights download": "needs the network: test_weights_store.py",

@@ -78,7 +78,7 @@ class Summary:
         return picture.exists() and picture.stat().st_mtime_ns >= self._file(scan, SUFFIX).stat().st_mtime_ns
 
     def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
-        """The same work; what fails gets its row too."""
+        """Wrap the work on a scan so that failures get a row, too."""
 
         def noted(scan: Scan) -> None:
             try:
@@ -171,7 +171,7 @@ class Summary:
         self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}
 
     def _add_unseen(self, scans: Sequence[Scan]) -> None:
-        """Rows of mask sets that are there, but were not looked at before the run was stopped; they stay without comparison."""
+        """Add rows of existing mask sets that a stopped run did not reach, without comparison."""
         from ..masks.mask_set import SUFFIX, MaskSet
 
         for scan in scans:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..masks.slicewise.sam2 import Sam2
 
 Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
-"""Makes the masks of a scan, and tells what the user should know."""
+"""Makes the masks of a scan, with notes for the user."""
 
 _WHY_EMPTY = {
     "slic": "They may be smaller than the smallest mask: see --min-voxels and --body-crop.",
@@ -34,7 +34,7 @@ _WHY_EMPTY = {
 }
 """By method, the likely cause of no masks."""
 _PATIENCE_S = 1200.0
-"""2D masks of a scan that take longer are worth a word before they are begun."""
+"""Seconds for the 2D masks of a scan from which a warning is given before."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -175,7 +175,7 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 
 
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tuple["MaskSet", Sequence[str]]:
-    """With the labels of the scan's label map, and what the user should be told about that."""
+    """Add the labels of the scan's label map to its masks; returns notes for the user as well."""
     from ..masks.from_labels import with_labels
     from ..volumes.label_maps import check_belongs
 
@@ -198,7 +198,7 @@ def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
 
 
 def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
-    """No masks but those of the label maps."""
+    """Masks from label maps only."""
     if arguments.labels is None and arguments.dataset_kind is None:
         raise InputError("The label maps are missing.", "Add --labels DIR, or --dataset-kind KIND.")
     return _as_stored(arguments, lambda part, modality, seed: ([], {})), {"min_voxels": arguments.min_voxels or 1}

@@ -102,7 +102,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
 
 
 def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
-    """A recipe with what the command line says in place of what is recorded.
+    """A recipe with its fields overridden by the command line.
 
     Args:
         arguments: of a parser with `add_preparation`, and perhaps `add_decision`.

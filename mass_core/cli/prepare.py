@@ -174,7 +174,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
 
 
 def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
-    """Of a public dataset, which withholds labels of some scans, those with masks or labels; says aloud what is left out."""
+    """The scans of a public dataset that have masks or labels; warns of those left out."""
     if arguments.dataset_kind is None:
         return scans
     kept = [scan for scan in scans if plan.mask_file(scan) or scan.label_files(plan.labels)]
@@ -242,7 +242,7 @@ def given_splits(path: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[in
 
 
 def listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], arguments: argparse.Namespace) -> list[Scan]:
-    """The scans the splits name; says aloud what has no counterpart."""
+    """The scans the splits name; warns of names without a scan and scans without a split."""
     wanted = {name for members in splits.values() for name in members}
     found = [scan for scan in scans if scan.name in wanted]
     missing, extra = len(wanted) - len(found), len(scans) - len(found)

@@ -69,7 +69,7 @@ def add_on(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def check_agreed(arguments: argparse.Namespace) -> None:
-    """See to it that the user agrees before the first scan leaves: by --agree, or asked at a terminal.
+    """Ensure that the user agrees before the first scan is sent: by --agree, or at a terminal.
 
     Raises:
         InputError: if not.

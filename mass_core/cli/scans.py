@@ -58,7 +58,7 @@ def scan_recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
-    """The scans the command line names; what is odd about a public dataset is said aloud.
+    """The scans the command line names, with warnings about a public dataset.
 
     Raises:
         InputError: as `find_scans` and `find_cases`.
@@ -82,7 +82,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
 
 
 def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> list[Scan]:
-    """Of a public dataset, which knows each scan's modality, the scans of the one asked for; says aloud what is left out.
+    """The scans of one modality of a public dataset, with a warning about those left out.
 
     Raises:
         InputError: if there are none.

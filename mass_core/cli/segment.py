@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(terminal: Output, job: Job, made: "Segmented", seconds: float) -> dict[str, Any]:
-    """Tell warnings and the result, to people and to programs; returns what programs are told."""
+    """Print warnings and the result; returns the result as JSON values."""
     found, task = made.found, made.tools.task
     for warning in found.warnings:
         terminal.warn(warning if warning in task.warnings else f"{job.target.name}: {warning}")

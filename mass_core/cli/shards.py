@@ -103,7 +103,7 @@ def merge_tables(folder: Path, name: str, shard: Shard) -> Path | None:
 
 
 class Share:
-    """The targets of one process, and a table of what became of them. Where shares were asked for, results that exist are kept.
+    """The targets of one process, and a table of their outcomes. Where shares were asked for, results that exist are kept.
 
     Args:
         shard: which.

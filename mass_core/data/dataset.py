@@ -61,7 +61,7 @@ class Dataset:
     recipe: dict[str, Any] = field(default_factory=dict)
     """How the images were prepared: the fields of a `Recipe`."""
     seed: int | None = None
-    """Of the splits; None: chance had no part in them, or nobody wrote it down."""
+    """Of the splits; None: they were not drawn at random, or it is not known."""
 
     _cure: ClassVar[str] = _CURE
     _shape_source: ClassVar[str] = "dataset.json says"

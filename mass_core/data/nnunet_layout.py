@@ -26,7 +26,7 @@ _PARTS = {"train": "Tr", "val": "Tr", "test": "Ts"}
 
 
 def numbering(dataset: Dataset) -> dict[int, int]:
-    """Number of each label value in nnU-Net, which wants them without gaps: the values all label maps hold, in their order, from 1 on."""
+    """Number of each label value in nnU-Net, which needs consecutive numbers: the values all label maps hold, in their order, from 1 on."""
     values = set[int]()
     for case in dataset.cases:
         labels = dataset.labels(case.name)

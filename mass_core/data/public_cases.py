@@ -26,7 +26,7 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCase:
-    """One scan of a public dataset, and what the dataset tells about it."""
+    """One scan of a public dataset with its metadata."""
 
     kind: Kind
     name: str
@@ -202,7 +202,7 @@ class _About:
     splits: Mapping[str, str]
     """Split of a case, of the first fold."""
     told: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def _about(folder: Path, root: str, files: Sequence[str], kind: Kind) -> _About:

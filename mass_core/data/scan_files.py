@@ -25,7 +25,7 @@ class Scan:
     name: str
     path: Path
     case: "DatasetCase | None" = None
-    """What a kind of public dataset tells about it."""
+    """Its metadata in a public dataset."""
 
     def read(self) -> "Volume":
         """The scan, as `Volume.read` and with the faults of its dataset mended."""

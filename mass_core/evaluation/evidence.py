@@ -40,9 +40,9 @@ class Evidence:
     ml: float
     """Volume of the label in the result; 0: nothing was found, and nothing else is known."""
     cycle: float | None = None
-    """Learned from the result, the label is looked for in the scans of its references: mean Dice with the references' own masks."""
+    """Cycle consistency: mean Dice with the references' own masks when the result is the reference and their scans are the targets."""
     own: float | None = None
-    """Learned from the result, the label is looked for in the same scan: Dice with the result."""
+    """Dice with the result when the result is the reference and its own scan is the target."""
     scaled: float | None = None
     """Of a network that takes no references: Dice with what is found at the next coarser working spacing."""
     volume_ratio: float | None = None
@@ -157,7 +157,7 @@ class QualityProbe:
 
 
 def _shown(references: Sequence[Reference], values: Sequence[int]) -> Iterator[tuple[Volume, Volume, list[int]]]:
-    """References with the labels to look for in each; none is looked for in more than a few."""
+    """References with the labels to segment in each; each label is segmented in a few at most."""
     seen = dict.fromkeys(values, 0)
     for image, mask in references:
         labels = on_grid(mask, image.geometry)

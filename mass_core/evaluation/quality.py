@@ -43,9 +43,9 @@ class Quality:
     """None: nothing was found."""
     flag: Literal["good", "check", "unreliable"]
     reasons: tuple[str, ...] = ()
-    """What speaks against the result, a sentence each."""
+    """Reasons to doubt the result, a sentence each."""
     cycle: float | None = None
-    """Mean Dice with the references' own masks when the label is learned from the result and looked for in their scans."""
+    """Cycle consistency: mean Dice with the references' own masks when the result is the reference and their scans are the targets."""
     agreement: float | None = None
     """Dice of the result with what is found after itself as the reference or, by fixed classes, at a coarser working spacing."""
     volume_ratio: float | None = None

@@ -53,7 +53,7 @@ class Score(Trial):
     away: float | None = None
     """Distance of the centres of find and truth over the truth's length, its box's longest side; None: one of the two is not there."""
     warnings: str = ""
-    """What the run that found it had to say about it."""
+    """Warnings of the segmentation about it."""
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
@@ -90,7 +90,7 @@ def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
 
 
 def shown_labels(dataset: Dataset, names: Sequence[str]) -> dict[str, frozenset[int]]:
-    """The structures each of some scans shows; those without a label map are left out. Every label map is looked through once."""
+    """The structures each scan shows; scans without a label map are left out. Every label map is read once."""
     maps = ((name, dataset.labels(name)) for name in names)
     return {name: _values(labels) for name, labels in maps if labels is not None}
 

@@ -163,7 +163,7 @@ class Classification:
     """The most probable class; of a multi-label classifier, those of at least 0.5."""
     modality: Modality
     warnings: tuple[str, ...] = field(default=())
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def look(volume: Volume, recipe: Recipe) -> Seen:

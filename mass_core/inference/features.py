@@ -127,7 +127,7 @@ def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
 
 
 def view_spacing(scan: Geometry, recipe: Recipe) -> Triple:
-    """Working voxel size in mm at which a scan is looked at: the recipe's.
+    """Working voxel size in mm for a scan: the recipe's.
 
     Where the recipe chooses one for each structure: so that a window shows 96 mm, or all of a smaller scan, but no finer than the scan's
     mean voxel, and within the recipe's limits.

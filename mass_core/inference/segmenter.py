@@ -70,7 +70,7 @@ class Decision:
     trust: float | None = None
     """Of the alignment, from 0 to 1; None: the references were not aligned, or not with this part of the body."""
     reason: str = ""
-    """Why the alignment was not trusted; empty where it was, or was not asked."""
+    """The reason the alignment was not trusted; empty where it was, or was not computed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +90,7 @@ class Segmentation:
     modality: Modality
     """The target was processed as."""
     warnings: tuple[str, ...]
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
     timings: dict[str, float]
     """Seconds by stage: prepare, segment, place."""
 
@@ -123,7 +123,7 @@ class Segmenter:
         return self._learner.encodings
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
-        """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
+        """A segmenter with another recipe; it shares the caches if both recipes prepare scans alike."""
         other = Segmenter(self.model, recipe, precision=self.precision)
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
@@ -370,7 +370,7 @@ class _Run:
         return found
 
     def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
-        """The boxes to look at for some labels, in voxels of the prepared array: those asked for, or where alignment puts all of them."""
+        """The boxes to search for some labels, in voxels of the prepared array: those requested, or where alignment puts all of them."""
         near = self._near
         sought = [value for value in values if value not in self._absent]
         if near is None and all(value in self._priors for value in sought) and not self._maps:

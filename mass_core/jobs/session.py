@@ -153,7 +153,7 @@ class Session:
             torch.cuda.empty_cache()
 
     def segmenter(self, request: Learn | Features, run: Run, base: Recipe | None = None) -> Segmenter:
-        """The segmenter of a request's recipe; it goes on with what the latest one keeps where that fits.
+        """The segmenter of a request's recipe; it takes over the caches of the latest one where they fit.
 
         Args:
             request: names weights, recipe, options and precision.

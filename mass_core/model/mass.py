@@ -37,7 +37,7 @@ class MASS(nn.Module):
             self.register_buffer(f"class_tokens{stage}", torch.randn(config.task_rows, config.queries + 1, c) * 0.02)
 
     def forward(self, image_B1DHW: Tensor, reference_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tensor:
-        """Logits [B,K,D,H,W] of what the masks show in the reference, found in the image."""
+        """Logits [B,K,D,H,W] in the image of what the masks show in the reference."""
         return self.segment(image_B1DHW, self.encode_reference(reference_B1DHW, masks_BKDHW))
 
     def encode_reference(self, image_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tokens:

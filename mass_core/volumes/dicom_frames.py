@@ -242,7 +242,7 @@ def _placed(array: np.ndarray, first: Plane, step: np.ndarray) -> sitk.Image:
 
 @contextmanager
 def _read(path: Path, **options: Any) -> Iterator[Any]:
-    """A file as pydicom reads it; what it does not understand is said."""
+    """A file as read by pydicom, with errors for what it cannot read."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 

@@ -35,7 +35,7 @@ _OVERLAP_CURE = "Its segments overlap: as the mask of a reference they may; else
 
 
 def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Read one volume: a scalar image of three dimensions, and what the user should be told about it.
+    """Read one volume: a scalar image of three dimensions, with notes for the user.
 
     Args:
         path: Image file, folder with one DICOM series, or one slice of a series.
@@ -73,7 +73,7 @@ def several_values(path: Path) -> int:
 
 
 def check_name(path: Path) -> None:
-    """Refuse names that ITK cannot be told."""
+    """Check that ITK can take the name."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:

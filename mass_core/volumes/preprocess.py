@@ -49,7 +49,7 @@ class Record:
     modality: Modality
     intensity: Intensity
     warnings: tuple[str, ...] = ()
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True)

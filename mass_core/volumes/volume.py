@@ -124,7 +124,7 @@ class Volume:
     modality: Modality | None = None
     """Modality recorded by the scanner (DICOM); None: not known."""
     notes: tuple[str, ...] = ()
-    """What the user should be told about its file, one sentence each."""
+    """Notes about its file for the user, one sentence each."""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -185,7 +185,7 @@ class Volume:
         return image
 
     def on_grid_of(self, other: "Volume") -> "Volume":
-        """The same voxels, said to lie where those of another volume of the same shape do.
+        """The same voxels with the geometry of another volume of the same shape.
 
         Raises:
             GeometryError: if the shapes differ.

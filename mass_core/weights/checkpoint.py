@@ -299,7 +299,7 @@ def _require_known_variant(model: Any, path: Path) -> None:
 
 
 def _state(values: dict[str, Any], path: Path, ema: bool | None) -> tuple[str, dict[str, Any]]:
-    """The state dict asked for, and what it is called."""
+    """The requested state dict, and its name in the file."""
     averaged = next((key for key in _AVERAGED if isinstance(values.get(key), dict)), None)
     plain = next((key for key in _PLAIN if isinstance(values.get(key), dict)), None)
     if ema and averaged is None:

@@ -155,7 +155,7 @@ class WeightsClass:
 
 
 def classes(path: Path) -> tuple[WeightsClass, ...]:
-    """The classes of a `.safetensors` of ours; empty where references say what to segment.
+    """The fixed classes of a `.safetensors` of ours; empty where references define the task.
 
     Raises:
         WeightsError: if the file cannot be read.

@@ -281,7 +281,7 @@ class Client:
         life.transport.write(hello.line())
 
     def _replace(self) -> None:
-        """Kill the worker; what was cancelled ends, what else was under way is asked of a fresh one."""
+        """Kill the worker; cancelled calls end, other calls are sent to a new one."""
         self._kill()
         for call in [call for call in self._calls.values() if call.stopping]:
             self._end(call, None)
@@ -295,7 +295,7 @@ class Client:
             life.transport.kill()
 
     def _stop(self, call: Call) -> None:
-        """Ask the worker to stop a call, and see to it that the call ends."""
+        """Ask the worker to stop a call, and kill it if the call does not end in time."""
         if self._life is None or not self._life.ready:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
@@ -379,7 +379,7 @@ class Client:
             self._end(call, error)
 
     def _end(self, call: Call, outcome: Reply | MassError | None) -> None:
-        """A call is over; forgotten before it is told, so that the callback may ask for the next thing."""
+        """End a call; it is removed before its callback, which may make the next request."""
         if self._calls.pop(call.id, None) is not None:
             call.end(outcome)
 
@@ -394,7 +394,7 @@ def _how_far(message: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def _values(message: dict[str, Any]) -> dict[str, float] | None:
-    """Numbers a progress message tells; what is none is left out."""
+    """Numbers in a progress message; other values are left out."""
     values = message.get("values")
     found = values if isinstance(values, dict) else {}
     return {str(name): value for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} or None

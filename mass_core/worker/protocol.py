@@ -119,7 +119,7 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def error_of(reply: Mapping[str, Any]) -> MassError:
-    """The error a `failed` reply tells of."""
+    """The error in a `failed` reply."""
     name, message, cure = (str(reply.get(key) or "") for key in ("error", "message", "cure"))
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, MassError):

@@ -123,7 +123,7 @@ class Segment(Order, Encode):
     crop: bool = False
     """The output holds the box around what was found only."""
     grid: Grid | None = None
-    """The output's voxels are the target's, but are said to lie here."""
+    """Geometry of the output, whose voxels are the target's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,11 @@ class Finetune:
     train_cases: list[str] | None = None
     """Names of the training scans of the dataset that count; null: all."""
     shots: int | None = None
-    """So many training scans, drawn by chance; null: all."""
+    """So many training scans, drawn at random; null: all."""
     draw: int = 0
     """Number of the draw, from 0; successive draws share as few scans as possible."""
     scratch: bool = False
-    """Start from chance instead of from the weights, to compare with."""
+    """Start from random weights, as a baseline."""
     output: str | None = None
     """The weights file to write."""
     folder: str | None = None

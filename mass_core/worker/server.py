@@ -59,7 +59,7 @@ class Job:
         return self._stop.is_set()
 
     def check(self) -> None:
-        """Stop here if asked to.
+        """Raise `Cancelled` if the request was cancelled.
 
         Raises:
             Cancelled: if so.
@@ -154,7 +154,7 @@ class Worker:
         return reply
 
     def _computed(self, job: Job) -> dict[str, Any]:
-        """The result of a request and what is told with it."""
+        """The result of a request, with timings, device and memory."""
         if job.request.method == "shutdown":
             return {"result": {}}
         if job.request.method == "unload":
@@ -166,7 +166,7 @@ class Worker:
         return self._service.answer(job)
 
     def _listen(self) -> None:
-        """Read requests until the input ends, then see to it that the process does."""
+        """Read requests until the input ends, then end the process."""
         lines = Lines()
         try:
             while data := os.read(self._requests, _CHUNK):

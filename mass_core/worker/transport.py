@@ -26,7 +26,7 @@ def worker_command(python: str = sys.executable) -> list[str]:
 
 
 class PumpedTransport(Transport, Protocol):
-    """A transport that hands on what came when it is told to."""
+    """A transport whose callbacks run in `pump`."""
 
     @property
     def pid(self) -> int | None:

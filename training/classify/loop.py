@@ -292,7 +292,7 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
 
 
 def judge(run: Run) -> None:
-    """Score the classifier as it was written: on val, and, the only time, on test; `metrics.json`."""
+    """Score the written classifier on val and, for the only time, on test, into `metrics.json`."""
     run.group.any(False)  # until the file is there
     best = load_classifier(run.output / "best.safetensors", str(run.group.device))
     network = best.network.head if run.settings.frozen else best.network

@@ -120,7 +120,7 @@ def _looks(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
 
 
 def _check_names(looks: Mapping[int, LabelStyle], labels: Sequence[int]) -> None:
-    """Refuse classes that cannot be told apart by name."""
+    """Check that classes have different names."""
     names = [looks[value].name for value in labels if value in looks]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         values = ", ".join(str(value) for value in labels if value in looks and looks[value].name == twice[0])

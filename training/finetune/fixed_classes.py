@@ -77,7 +77,7 @@ class Tuning(Averaged[FixedClasses]):
 
 
 def start(model: Model, task: Task, config: FinetuneConfig, *, scratch: bool) -> Tuning:
-    """The weights' own encoder and decoder and the tokens of a task; from scratch both come from chance.
+    """Initial state: encoder and decoder of the weights and the tokens of a task, or random ones.
 
     Args:
         model: with task encoding.

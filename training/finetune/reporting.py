@@ -63,7 +63,7 @@ class News:
                 self._output.warn(text)
 
     def trained(self, step: int, config: FinetuneConfig, means: Mapping[str, float]) -> None:
-        """A step is over; means are what the log tells, if it does."""
+        """Report a finished step, with the means for the log if it is due."""
         now = time.monotonic()
         began, first = self._began = self._began or (now, step)
         left = (now - began) / (step - first) * (config.steps - step) if step > first else None
@@ -71,7 +71,7 @@ class News:
         self.progress("train", step / config.steps, left and min(left, max(0.0, self._until - now)), values)
 
     def validated(self, step: int, config: FinetuneConfig, scores: Mapping[str, float], names: Mapping[int, str]) -> None:
-        """A validation is over."""
+        """Report a finished validation."""
         epoch = step // config.steps_per_epoch
         self.progress("validate", 1.0, 0.0, {"epoch": epoch, "step": step, **scores})
         each = ", ".join(f"{name} {scores[f'dice_{value}']:.3f}" for value, name in names.items() if f"dice_{value}" in scores)

@@ -31,7 +31,7 @@ class Run:
     group: Group
     news: News
     scratch: bool = False
-    """Start from chance."""
+    """Start from random weights."""
 
     @property
     def window(self) -> int:

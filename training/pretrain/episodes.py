@@ -136,7 +136,7 @@ class _Scan:
         return np.sqrt(self.volumes_mm3 / self.extents_mm.max(axis=1))
 
     def point_mm(self, mask: int, rng: np.random.Generator) -> Vector:
-        """[3] a voxel of a mask by chance."""
+        """[3] a random voxel of a mask."""
         inside = np.argwhere(self.masks.mask(mask))
         return (inside[rng.integers(len(inside))] + self.masks.boxes_zyx[mask, :3]) * self.spacing
 

@@ -32,7 +32,7 @@ class Labelled:
 
 
 def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
-    """The datasets that can be judged, and what the user should be told about them and about the others."""
+    """The datasets with labelled validation scans, and notes for the user."""
     sets, told = [], []
     for dataset in (source.dataset for source in sources):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]

@@ -26,7 +26,7 @@ def recipe_named(name: str, recipes: Mapping[str, Callable[[], Config]], kind: s
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """--set, --device, --resume: changes to the recipe, where it runs, and whether it goes on."""
+    """--set, --device, --resume: changes of the recipe, device, resuming."""
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
     parser.add_argument("--device", default="auto")
     parser.add_argument(

@@ -261,7 +261,7 @@ def _box_iou(boxes: Tensor) -> Tensor:
 
 
 def spread_over_sizes(masks: list[PlaneMask], most: int) -> list[PlaneMask]:
-    """At most some masks, so that all sizes are among them: classes of doubling area take turns, each gives its most trusted first."""
+    """At most some masks, spread over all sizes: classes of doubling area take turns, each with its highest scores first."""
     classes: dict[int, list[PlaneMask]] = {}
     for mask in masks:
         classes.setdefault(int(mask.mask.sum()).bit_length(), []).append(mask)
