@@ -103,15 +103,10 @@ further up in this table."""
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "mass_core.__main__": {"mass_core.cli": "starts the command"},
     "mass_core.evaluation.trials": {"mass_core.worker": "has networks finetuned by a process of their own, with the request for it"},
-    "training.augmentation.appearance": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
-    "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
+    "training.augmentation.poses": {"training.pretrain": "EpisodeConfig lies in pretrain/config.py"},
     "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
-    "training.finetune.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
-    "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
-    "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py"},
-    "training.classify.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
 }
 """Files that import what their room may not, and why."""

@@ -160,7 +160,7 @@ def test_weights_that_cannot_be_finetuned(tune, refused, tmp_path):
 
 
 def test_crops_whose_gradients_would_be_wrong(refused, tmp_path):
-    """Two levels: crops of 4 voxels lead to features 2 voxels deep; see `training.start.check_depth`."""
+    """Two levels: crops of 4 voxels lead to features 2 voxels deep; see `training.runs.precision.check_depth`."""
     data = write_dataset(tmp_path / "data")
     assert "2 voxels deep" in refused("--data", data, settings=["window=4", "precision=bfloat16"])
 

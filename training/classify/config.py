@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
 
 

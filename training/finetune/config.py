@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from mass_core.schema import check_choices, check_counts
 
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
 
 
 @dataclass(frozen=True, kw_only=True)

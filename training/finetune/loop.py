@@ -22,9 +22,8 @@ from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance
 from ..augmentation.views import cut
-from ..pretrain.start import check_depth
 from ..runs.logbook import Logbook
-from ..runs.precision import autocast
+from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
 from ..runs.sources import identity
 from .config import FinetuneConfig

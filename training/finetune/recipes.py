@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
 from .config import CropConfig, FinetuneConfig, TuneConfig
 

@@ -7,6 +7,7 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.precision import Precision
 from .recompute import Recompute
 
@@ -62,26 +63,6 @@ class EpisodeConfig:
     """Share of the tasks about artificial lesions, drawn anywhere into two scans of the dataset."""
     smallest_voxels: float = 40.0
     """Masks with fewer voxels at the working spacing are not asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AppearanceConfig:
-    """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
-
-    probability: float = 0.2
-    """Of each change."""
-    multiply: tuple[float, float] = (0.8, 1.3)
-    """Least and largest factor of the intensities."""
-    add: float = 0.15
-    """Standard deviation of a shift of all intensities, in those of the normalised image."""
-    gamma: tuple[float, float] = (0.8, 1.3)
-    """Least and largest exponent."""
-    contrast: tuple[float, float] = (0.8, 1.3)
-    """Least and largest factor of the differences from the mean."""
-    blur_voxels: tuple[float, float] = (0.7, 1.5)
-    """Least and largest standard deviation of the blur."""
-    noise: float = 0.04
-    """Standard deviation of the noise, in that of the normalised image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from mass_core.config import ModelConfig, Recipe
 
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
-from .config import AppearanceConfig, EpisodeConfig, OptimConfig, RunConfig
+from .config import EpisodeConfig, OptimConfig, RunConfig
 
 
 def small() -> RunConfig:
