@@ -1,4 +1,4 @@
-"""DICOM as hospitals have it: every voxel ends where its header says, or the cause is named."""
+"""DICOM as found in hospitals: every voxel is placed as its header says, or the cause is named."""
 
 from collections.abc import Callable
 from pathlib import Path
