@@ -15,7 +15,7 @@ from training.finetune.config import FinetuneConfig
 from training.pretrain.config import RunConfig
 
 PAGES: dict[str, type] = {"pretrain": RunConfig, "finetune": FinetuneConfig, "classify": ClassifyConfig}
-"""What holds the settings of `python -m training.<name>`."""
+"""The configuration class of `python -m training.<name>`."""
 ELSEWHERE = {
     "model": "see [formats](formats.md#weights-safetensors)",
     "preprocess": "see [preprocessing](preprocessing.md)",
@@ -55,7 +55,7 @@ def _tables(kind: type, section: str = "", own: bool = False) -> str:
 
 
 def explained(kind: type) -> dict[str, str]:
-    """What the source says below each field of a class."""
+    """Docstrings of the fields of a class."""
     (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(made, ast.ClassDef)
     found = {}

@@ -1,4 +1,4 @@
-"""What was computed lately, kept within a limit of memory."""
+"""A least-recently-used cache bounded by memory."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Value]):
-    """The latest results by key; the longest unused ones go when the limit is reached.
+    """Results by key; the least recently used ones are dropped when the limit is reached.
 
     Args:
         limit_bytes: most memory of all results together. A result larger than that is not kept.
@@ -21,7 +21,7 @@ class Recent(Generic[Value]):
         return len(self._held)
 
     def get(self, key: str) -> Value | None:
-        """A kept result, which counts as used now; None: not kept."""
+        """A cached result, which counts as used now; None: not in the cache."""
         if key not in self._held:
             return None
         self._held.move_to_end(key)

@@ -1,8 +1,28 @@
-"""Colours for labels that come without one."""
+"""Names and colours of labels, and colours for labels that come without one."""
 
 import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 _GOLDEN = 0.618034
+
+
+@dataclass(frozen=True)
+class LabelStyle:
+    """Name, colour and coded meaning of a label."""
+
+    name: str
+    color: tuple[float, float, float] | None = None
+    """Red, green, blue from 0 to 1."""
+    terminology: str = ""
+    """Coded meaning, as 3D Slicer writes it."""
+
+    @classmethod
+    def of(cls, label: Mapping[str, Any], name: str = "") -> "LabelStyle":
+        """The style in a label's JSON values; `name` is for one without."""
+        color = label.get("color")
+        return cls(label.get("name") or name, None if color is None else tuple(color), label.get("terminology") or "")
 
 
 def distinct(number: int) -> tuple[float, float, float]:

@@ -139,7 +139,7 @@ class Recipe:
 
     @property
     def aligns(self) -> bool:
-        """Whether references are aligned with targets."""
+        """True if references are aligned with targets."""
         return self.align == "only" or (self.align == "auto" and self.fusion is not None)
 
     def changed(self, **changes: Any) -> "Recipe":
@@ -200,7 +200,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
 
 
 def differences(before: Any, now: Any, name: str = "") -> dict[str, str]:
-    """Settings two configurations, as JSON values, do not share: by dotted name, told with both values."""
+    """Differences of two configurations given as JSON values: a text with both values, by dotted name."""
     if isinstance(before, dict) and isinstance(now, dict):
         inner = [differences(before[key], now[key], f"{name}.{key}".lstrip(".")) for key in before if key in now]
         return {key: text for found in inner for key, text in found.items()}

@@ -1,4 +1,4 @@
-"""What a command tells: a person at a terminal, or a program that reads JSON lines."""
+"""Output of commands: text for a person at a terminal, or JSON lines for a program."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ def say_all_letters() -> None:
 
 
 def leave_closed_pipe() -> None:
-    """Send what is still to be written nowhere: nobody reads standard output any more."""
+    """Discard further output, since standard output was closed by its reader."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -35,16 +35,16 @@ def leave_closed_pipe() -> None:
 
 
 class Output(Protocol):
-    """Where a command's news go."""
+    """Destination of a command's messages."""
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
-        """A stage is done to this share of 1, and takes this many seconds more if that is known; values tell how it fares."""
+        """Report the done share of a stage from 0 to 1, the seconds left if known, and numbers such as losses."""
 
     def tell(self, text: str) -> None:
-        """How the run fares, one line."""
+        """One line about the progress of the run."""
 
     def warn(self, text: str) -> None:
-        """Something the user should know; said once, however often it is found."""
+        """A warning; printed once, however often it is given."""
 
     def result(self, text: str, **values: Any) -> None:
         """One line of the outcome, and the same as values."""

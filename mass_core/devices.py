@@ -1,4 +1,4 @@
-"""Memory free and used, the devices PyTorch can compute on, and which of them to take; PyTorch is loaded only when it is asked."""
+"""Free and used memory, and the devices PyTorch can compute on; PyTorch is loaded only when needed."""
 
 import os
 import sys
@@ -48,7 +48,7 @@ class Peak:
 
 
 def devices() -> list[dict[str, Any]]:
-    """Where PyTorch can compute, the fastest first: name, about, and bytes in total and free where they are known.
+    """Devices PyTorch can compute on, the fastest first: name, about, and bytes in total and free where known.
 
     Asking a CUDA device for its free memory occupies some of it, so only the first one, which `auto` takes, is asked.
     """

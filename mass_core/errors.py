@@ -1,4 +1,4 @@
-"""What can go wrong, told so that the reader can act: what was given, why it fails, what to do."""
+"""Errors for users: what was given, why it fails, what to do."""
 
 from collections.abc import Iterable
 

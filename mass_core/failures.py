@@ -1,4 +1,4 @@
-"""What failures of libraries and of the system mean for the user."""
+"""Translation of failures of libraries and of the system into errors for users."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, PyTorch, NumPy or ITK could not get the memory it asked for."""
+    """True if Python, PyTorch, NumPy or ITK ran out of memory."""
     # Compared by name and text: PyTorch is not loaded for this, and it reports a full CPU or Apple GPU as a plain RuntimeError.
     text = str(error).lower()
     told = any(words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory"))
@@ -41,7 +41,7 @@ def out_of_memory(error: BaseException) -> MemoryShort:
 
 
 def ending(code: int) -> str:
-    """An exit code for people."""
+    """Description of an exit code."""
     if code < 0 and -code in set(signal.Signals):
         return f"signal {-code}, {signal.Signals(-code).name}"
     return f"exit code {code:#x}" if code > 255 else f"exit code {code}"

@@ -1,4 +1,4 @@
-"""Where the results of a command go; every reason not to begin is found before anything is computed."""
+"""Output files of a command, checked before anything is computed."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ class Job:
     target: Path
     output: Path
     stem: str
-    """What the names of further files begin with."""
+    """Prefix of the names of further files."""
     picture: Path | None
 
     def probability(self, value: int) -> Path:
@@ -115,7 +115,7 @@ def nnunet_ending(targets: Sequence[Path]) -> str:
 
 
 def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse to replace files, and inputs of the run whatever is said.
+    """Check that no existing file is replaced unless wanted, and no input of the run ever.
 
     Args:
         paths: to be written.
@@ -137,7 +137,7 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str |
 
 
 def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Refuse to write over what a run reads, under whatever name or link it goes.
+    """Check that no input of a run is overwritten, under any name or link.
 
     Raises:
         OutputError: naming it.

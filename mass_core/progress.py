@@ -1,4 +1,4 @@
-"""How far a run is, told to whoever asked, and the place where a run can be stopped."""
+"""Progress reporting and cancellation."""
 
 import time
 from collections.abc import Callable

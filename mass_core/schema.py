@@ -1,4 +1,4 @@
-"""Values for typed fields: dataclasses read from JSON, their fields changed by text, and wrong values refused with what was wanted."""
+"""Typed dataclass fields from JSON and text; wrong values are refused with a message that says what is expected."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -32,7 +32,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], where: str = "params") -> 
 
 
 def values_of(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """JSON values for some fields of a dataclass, each as its field wants it.
+    """JSON values for some fields of a dataclass, converted to the types of the fields.
 
     Raises:
         InputError: naming what is unknown or of the wrong kind.
@@ -129,7 +129,7 @@ def _as_json(kind: Any, text: str) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as what an annotation asks for."""
+    """A JSON value converted to the type of an annotation."""
     kind, optional = _plain(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any or (optional and value is None):

@@ -102,7 +102,7 @@ def step_of(config: RunConfig) -> Callable[[Any], object]:
 
 
 def released(arguments: argparse.Namespace) -> Found:
-    """What `Testing.benchmarks.released_tree` says, run where the tree's packages come before ours."""
+    """Output of `Testing.benchmarks.released_tree`, run where the tree's packages come before ours."""
     tree = arguments.released_tree.resolve()
     order = {"tree": str(tree), "folder": str(arguments.exported.resolve())}
     order |= {"samples": arguments.samples, "edge": arguments.edge, "step": arguments.step}

@@ -1,4 +1,4 @@
-"""What pretraining is worth for classification, on two stand-ins for data nobody can ship (the paper's are RSNA hemorrhage and trauma).
+"""Benefit of pretraining for classification, on two stand-ins for data that cannot be shipped (the paper's are RSNA hemorrhage and trauma).
 
     python -m Testing.benchmarks.classification --data headneck_ct --output FOLDER [--seeds 3] [--weights small]
 

@@ -147,7 +147,7 @@ def complete_references(collection: Collection, count: int, seed: int) -> Iterat
 
 
 def _asked(segmenter: Segmenter, task: Task, image: Volume, prior: Prior, truth: np.ndarray) -> NetworkSample | None:
-    """What the network says of a structure's box; None where alignment is not trusted."""
+    """Evidence and probabilities of the network in a structure's box, with the truth; None where alignment is not trusted."""
     if prior.trust < LEAST_TRUST:
         return None
     result = segmenter.segment(image, task, probabilities=True, near=[prior.box])

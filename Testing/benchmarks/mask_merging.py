@@ -90,7 +90,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def timed(action):
-    """What an action gives, and its CPU seconds, which bear other work on the machine better than the clock does."""
+    """Result of an action and its CPU seconds, which depend less on other work on the machine than the clock does."""
     began = time.process_time()
     return action(), time.process_time() - began
 

@@ -63,7 +63,7 @@ def random_masks(count: int, edge: int) -> Any:
 
 
 def describe(masks: MaskSet, ours: Path, released: Path) -> None:
-    """What is measured on."""
+    """Description of the test data."""
     fill = masks.voxels / np.prod(masks.shape_zyx)
     sizes = ours.stat().st_size / 1e6, released.stat().st_size / 1e6
     print(f"{len(masks)} masks on {masks.shape_zyx}, fill mean {fill.mean():.2%}, median {np.median(fill):.2%}")

@@ -1,4 +1,4 @@
-"""How well the estimated quality of results predicts their true Dice; where the numbers in mass_core/evaluation/quality.py come from.
+"""Calibration of the estimated quality against the true Dice; the source of the numbers in mass_core/evaluation/quality.py.
 
     python -m Testing.benchmarks.quality collect --data FOLDER --split val --draws 2 --output features.jsonl
     python -m Testing.benchmarks.quality fit features.jsonl
@@ -27,7 +27,7 @@ from scipy import optimize, stats
 
 from mass_core import Segmenter, Task, Volume, load_model
 from mass_core.evaluation import quality
-from mass_core.evaluation.evidence import Evidence, Inquiry
+from mass_core.evaluation.evidence import Evidence, QualityProbe
 from mass_core.evaluation.metrics import dice
 from mass_core.progress import Steps
 from mass_core.volumes.boxes import Box, label_boxes
@@ -39,7 +39,7 @@ Pairs = list[tuple[Volume, Volume]]
 Array = NDArray[Any]
 SIGNS = ("cycle", "own", "scaled")
 KNOWLEDGE = {"references": ("scaled",), "a task": ("scaled", "cycle"), "fixed classes": ("cycle", "own")}
-"""What is at hand, and the signs that are not known then."""
+"""Available inputs, and the signs unknown in each case."""
 _LEAST = 16
 """Voxels along each side a cut-off scan must keep."""
 _RIDGE = 1e-3
@@ -111,14 +111,14 @@ def _up_to_the_middle(box: Box, shape: Sequence[int]) -> Box:
 
 
 def _rows(segmenter: Segmenter, task: Task, references: Pairs, image: Volume, truth: Volume) -> Iterator[Row]:
-    """What is known about each label of a result, with its true Dice: 0 of what was found where nothing is, null of nothing there."""
+    """Evidence on each label of a result, with its true Dice: 0 for what was found where nothing is, null for nothing there."""
     began = time.process_time()
     segmented = segmenter.segment(image, task)
     found = segmented.labels
     between = time.process_time()
-    known = Inquiry(segmenter, task, image, found).gather(references, Steps())
+    known = QualityProbe(segmenter, task, image, found).gather(references, Steps())
     ended = time.process_time()
-    fixed = Inquiry(_with_fixed_classes(segmenter, task), task, image, found).gather((), Steps())
+    fixed = QualityProbe(_with_fixed_classes(segmenter, task), task, image, found).gather((), Steps())
     for label in task.labels:
         a, b = truth.array == label.value, found.array == label.value
         yield {

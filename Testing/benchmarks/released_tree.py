@@ -49,7 +49,7 @@ def dataset(config: dict[str, Any], folder: Path, edge: int) -> Any:
 
 
 def step_of(config: dict[str, Any]) -> Step:
-    """What its trainer does with a batch, from its network, losses and optimiser; its autocast concerns CUDA alone."""
+    """One step of its trainer on a batch, from its network, losses and optimiser; its autocast concerns CUDA alone."""
     for name in ("models", "metrics", "training"):  # each enters its classes into the registry
         import_module(name)
     found = import_module("utils.registry")
@@ -73,7 +73,7 @@ def step_of(config: dict[str, Any]) -> Step:
 
 
 def _named(registry: Callable[[str], Any], settings: dict[str, Any], *before: Any) -> Any:
-    """What a section of the configuration describes."""
+    """The object a section of the configuration describes."""
     return registry(settings["type"])(*before, **{name: value for name, value in settings.items() if name != "type"})
 
 

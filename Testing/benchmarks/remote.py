@@ -1,4 +1,4 @@
-"""What it costs to run on another computer: a large CT over an ssh to this computer, beside a worker here.
+"""Cost of running on another computer: a large CT over an ssh to this computer, beside a worker here.
 
     python -m Testing.benchmarks.remote [--shape 300 512 512] [--on HOST]
 

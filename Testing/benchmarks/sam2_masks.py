@@ -22,7 +22,7 @@ from Testing.core.random_sam2 import by_stock, in_lock_step, random_network, sto
 
 
 class Counted:
-    """What a network was asked for while it was watched."""
+    """Counts of the calls of a watched network."""
 
     def __init__(self) -> None:
         self.encoded = self.tracked = self.calls = 0

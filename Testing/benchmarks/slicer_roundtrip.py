@@ -1,4 +1,4 @@
-"""What the way from a volume of Slicer to the worker and back costs, and whether Slicer stays usable meanwhile.
+"""Cost of the way from a volume of Slicer to the worker and back, and responsiveness of Slicer meanwhile.
 
     python -m Testing.benchmarks.slicer_roundtrip [--shape 300 512 512]
 
@@ -150,7 +150,7 @@ def started(*arguments):
 
 
 def timed(seconds, what, action):
-    """What an action gives; its seconds are noted."""
+    """Result of an action; its seconds are noted."""
     began = time.monotonic()
     found = action()
     seconds[what] = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""How fast training goes: the loader alone, a step, the share of time spent waiting for data, and two processes beside one.
+"""Speed of training: the loader alone, a step, the share of time spent waiting for data, and two processes beside one.
 
     python -m Testing.benchmarks.training --data DATASET [DATASET...] [--recipe small] [--steps 40] [--set section.field=value]...
 

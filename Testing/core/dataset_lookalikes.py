@@ -20,7 +20,7 @@ Expected = dict[str, tuple[str, str, str | None]]
 
 
 def block(seed: int) -> tuple[slice, slice, slice]:
-    """Where the label of a scan lies, off every centre: 16 voxels, more than the percentiles of MR cut off."""
+    """Block of a scan's label, off every centre: 16 voxels, more than the percentiles of MR cut off."""
     return slice(1, 3), slice(1, 5), slice(seed % 9, seed % 9 + 2)
 
 

@@ -1,4 +1,4 @@
-"""A client on a bench: workers say what the test lets them say, the test moves the clock, and all that is told is written down."""
+"""Test bench of the client: scripted workers, a fake clock, and a record of all callbacks."""
 
 import json
 from collections.abc import Callable

@@ -108,11 +108,11 @@ class Server:
             hosts.agree(name)
 
     def left(self) -> list[str]:
-        """What lies in its temporary folder."""
+        """Contents of its temporary folder."""
         return [path.name for path in self.tmp.iterdir() if path.name.startswith("mass-remote")]
 
     def emptied(self, within_s: float = 60.0) -> bool:
-        """Whether that becomes nothing."""
+        """True if its temporary folder becomes empty."""
         until = time.monotonic() + within_s
         while self.left() and time.monotonic() < until:
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""CT-like scans of bodies that have nothing in common with the phantoms."""
+"""CT-like scans of bodies unlike the phantoms."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What users get wrong, given to the command: exit code 2, cause and cure said, nothing written."""
+"""Wrong input to the command: exit code 2, a message with cause and cure, nothing written."""
 
 import json
 import os
@@ -263,7 +263,7 @@ def test_task_of_other_weights(case: Case, tiny_network: torch.nn.Module, capsys
 
 
 def test_reference_and_task_at_once(refused: Refused) -> None:
-    assert "said once" in refused("--task", "x.masstask")
+    assert "given exactly once" in refused("--task", "x.masstask")
 
 
 # Places to write to

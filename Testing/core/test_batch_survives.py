@@ -1,4 +1,4 @@
-"""A batch survives each of its cases, and a command its output: names, missing files, streams that cannot say them, closed pipes."""
+"""No case ends a batch, and no output stream a command: odd names, missing files, other encodings, closed pipes."""
 
 import io
 import json

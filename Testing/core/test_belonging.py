@@ -1,4 +1,4 @@
-"""Label maps and their images: what lost its header, and what lies beside, is told or refused."""
+"""Label maps and their images: lost headers and other positions are reported or refused."""
 
 from dataclasses import replace
 from pathlib import Path

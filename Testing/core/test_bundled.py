@@ -1,4 +1,4 @@
-"""The weights that ship with the package: small, whole, described by their card, and able to find what they never saw."""
+"""The bundled weights: size, integrity, agreement with the model card, and segmentation of unseen phantoms."""
 
 from pathlib import Path
 

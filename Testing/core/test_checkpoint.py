@@ -120,7 +120,7 @@ def test_asking_for_averaged_weights_that_are_not_there(released: State, pth: Ca
 
 
 def finetuned(state: State, factor: float = 1.0) -> dict[str, torch.Tensor]:
-    """What the released finetuning keeps beside a network: tokens of three classes for each stage."""
+    """Extra content of a finetuned checkpoint of the released code: tokens of three classes for each stage."""
     return {str(stage): torch.randn(3, 11, state[f"task_prior_{stage}"].shape[-1]) * factor for stage in range(3)}
 
 
@@ -182,7 +182,7 @@ def test_code_in_a_file_is_not_run(released: State, pth: Callable[[Any], Path], 
 
 
 class Exploit:
-    """What a hostile checkpoint would hold."""
+    """Content of a hostile checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

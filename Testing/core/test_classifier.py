@@ -1,4 +1,4 @@
-"""Classifiers: what they see of a scan, attention without padding, files that are strict both ways, the command."""
+"""Classifiers: input, attention without padding, strict files, the command."""
 
 import csv
 import json

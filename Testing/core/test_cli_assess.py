@@ -94,7 +94,7 @@ def test_a_task_does_without_the_references(folder: Path, tiny_weights: Path, ca
     ("options", "told"),
     [
         (["--result", "none.nii.gz"], "There is no file none.nii.gz"),
-        (["--result", "mask.nii.gz", "--task", "x.masstask"], "must be said once"),
+        (["--result", "mask.nii.gz", "--task", "x.masstask"], "must be given exactly once"),
         (["--result", "half.nii.gz"], "holds fractional values"),
     ],
 )

@@ -1,4 +1,4 @@
-"""DICOM as hospitals have it: every voxel ends where its header says, or the cause is named."""
+"""DICOM as found in hospitals: every voxel is placed as its header says, or the cause is named."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -240,4 +240,4 @@ def test_frames_without_any_place_are_refused(tmp_path: Path) -> None:
 
     data.NumberOfFrames = 6
     with_pixels(data, ARRAY)
-    assert "do not tell where they lie" in refused(saved(data, tmp_path / "nm.dcm")).message
+    assert "have no position" in refused(saved(data, tmp_path / "nm.dcm")).message

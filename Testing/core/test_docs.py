@@ -1,4 +1,4 @@
-"""What README and docs tell can be followed: links lead somewhere, commands parse, fields exist."""
+"""README and docs are right: links resolve, commands parse, fields exist."""
 
 import ast
 import re

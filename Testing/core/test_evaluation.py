@@ -185,7 +185,7 @@ def test_every_label_map_is_looked_through_once(folder: Path, tmp_path: Path, mo
 
 
 def test_the_truth_scores_one_and_what_is_absent_is_told_apart(folder: Path) -> None:
-    """What is there is found, and a little spleen where none is."""
+    """A liver is found where there is one, and a little spleen where there is none."""
     dataset, scores = Dataset.read(folder), []
     for name in ("p4", "p5"):
         _, truth = scan(dataset, name)

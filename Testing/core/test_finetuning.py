@@ -1,4 +1,4 @@
-"""Finetuning by the worker: a process of its own trains, and whatever becomes of it, the worker answers and lives on."""
+"""Finetuning by the worker: a child process trains, and the worker survives whatever happens to it."""
 
 import signal
 from collections.abc import Callable, Iterator

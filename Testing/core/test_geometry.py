@@ -1,4 +1,4 @@
-"""A place in the patient stays that place: through every way to store a scan, there and back, to the millimetre."""
+"""Positions in the patient are preserved to the millimetre through every way to store a scan, there and back."""
 
 import dataclasses
 

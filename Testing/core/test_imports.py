@@ -31,7 +31,7 @@ LAYERS = {
     "skimage": [*HEAVY, *(name for name in EXTRAS if name != "skimage"), *NEVER],
     "sam2": [*(name for name in EXTRAS if name not in ("sam2", "tqdm", "yaml")), *NEVER, "torchvision"],
 }
-"""What files of a layer must do without."""
+"""Libraries the files of a layer must not load."""
 
 LIBRARIES = {
     "mass_core": "stdlib",
@@ -103,21 +103,16 @@ ROOMS: dict[str, list[str]] = {
     ],
     "MASSSlicerLib.selftest": ["logic", "runs", "install", "scene"],
 }
-"""What a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
+"""Rooms a room may import besides itself, the root of its package and the ground: rooms of its package by their short name, all of them
 further up in this table."""
 
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "mass_core.__main__": {"mass_core.cli": "starts the command"},
     "mass_core.evaluation.trials": {"mass_core.worker": "has networks finetuned by a process of their own, with the request for it"},
-    "training.augmentation.appearance": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
-    "training.augmentation.poses": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
+    "training.augmentation.poses": {"training.pretrain": "EpisodeConfig lies in pretrain/config.py"},
     "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
-    "training.finetune.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
-    "training.finetune.recipes": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
-    "training.finetune.loop": {"training.pretrain": "check_depth lies in pretrain/start.py, ema_decay in pretrain/schedule.py"},
-    "training.classify.config": {"training.pretrain": "AppearanceConfig lies in pretrain/config.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
 }
 """Files that import what their room may not, and why."""
@@ -162,7 +157,7 @@ def imported(module: str, path: Path, known: Collection[str]) -> set[str]:
 
 
 def may_import(room: str, other: str) -> bool:
-    """Whether the table lets a room import another one."""
+    """True if the table lets a room import another one."""
     package = room.partition(".")[0]
     named = [name if name.startswith("mass_core.") else f"{package}.{name}" for name in ROOMS[room]]
     free = {room, package, GROUND}

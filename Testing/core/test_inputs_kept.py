@@ -1,4 +1,4 @@
-"""What a run reads is never written over, whatever name or link it goes by."""
+"""Inputs of a run are never overwritten, under any name or link."""
 
 import os
 from collections.abc import Callable

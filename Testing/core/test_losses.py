@@ -1,4 +1,4 @@
-"""What a prediction is charged for, with answers one can check by eye."""
+"""Losses, with values one can check by hand."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Masks as people have them: rounded, grey, negative, huge, overlapping. A label map comes of it, or a cure that works is named."""
+"""Masks as found in practice: rounded, grey, negative, huge, overlapping. Each gives a label map or an error with a working cure."""
 
 import gzip
 import struct

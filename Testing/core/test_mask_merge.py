@@ -1,4 +1,4 @@
-"""What becomes of masks carried through a volume: the part at the seed, no doubles."""
+"""Post-processing of propagated masks: the part at the seed, no duplicates."""
 
 import itertools
 

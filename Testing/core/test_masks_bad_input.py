@@ -1,4 +1,4 @@
-"""What can go wrong with `mass masks`: scans nobody can use, weights, full disks, kills, two processes at once."""
+"""Failures of `mass masks`: unusable scans, weights, full disks, kills, two processes at once."""
 
 import errno
 import os

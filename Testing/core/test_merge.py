@@ -1,4 +1,4 @@
-"""Where probabilities of several working grids meet on the target's grid."""
+"""Probabilities of several working grids combined on the target's grid."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The network: what its shortcuts leave out changes nothing, and what the paper says of it holds."""
+"""The network: its shortcuts do not change the numbers, and it has the properties the paper states."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""NIfTI files whose headers say two things, nothing, or it in another version: where they end is known."""
+"""NIfTI headers that are contradictory, empty or of version 2, with known positions."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is told about a result: with its label and its share, and only where it matters."""
+"""Warnings about a result: with its label and its share, and only where it matters."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which references the benchmark of in-context segmentation draws."""
+"""Draws of references in the benchmark of in-context segmentation."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a structure lies in its scan, with known answers."""
+"""Positions of structures in their scan, with known answers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the network sees of a scan: the released script's steps exactly, and each mend with the defect it cures."""
+"""Preprocessing of scans: the released script's steps exactly, and each mend with the defect it cures."""
 
 import dataclasses
 from pathlib import Path

@@ -76,7 +76,7 @@ def test_objects_are_found_whole_from_any_seed() -> None:
 
 
 def test_an_object_ends_at_its_first_empty_slice() -> None:
-    """What lies beyond slice 7 could not be connected to the seed on slice 5; it is not even looked at."""
+    """The object beyond slice 7 cannot be connected to the seed on slice 5, so it is not visited."""
     labels = scene()
     tracker = Atlas(labels)
     assert np.flatnonzero(found(tracker, [seed(labels, 5, 3)])[0].any(axis=(1, 2))).tolist() == [5, 6]

@@ -1,4 +1,4 @@
-"""How good a result is likely to be: known answers with a network that labels what is as bright as its reference."""
+"""Estimated quality: known answers with a network that labels what is as bright as its reference."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mass_core.errors import Cancelled, GeometryError, InputError
-from mass_core.evaluation.evidence import Evidence, Inquiry
+from mass_core.evaluation.evidence import Evidence, QualityProbe
 from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged
 from mass_core.inference.segmenter import Segmenter
 from mass_core.progress import Steps
@@ -45,7 +45,7 @@ def moved(mask: np.ndarray, voxels: int) -> np.ndarray:
 
 
 def gathered(segmenter: Segmenter, task: Task, found: Volume, references: Any = (REFERENCE,)) -> dict[int, Evidence]:
-    return Inquiry(segmenter, task, TARGET, found).gather(references, Steps())
+    return QualityProbe(segmenter, task, TARGET, found).gather(references, Steps())
 
 
 # What is found out
@@ -188,7 +188,7 @@ def test_older_tasks_do_not_know_sizes(segmenter: Segmenter, task: Task) -> None
 
 def test_a_result_at_the_border_of_the_scan(segmenter: Segmenter, task: Task) -> None:
     box = ((0, 0, 0), (22, 32, 32))  # ends in the middle of a ball
-    cut = Inquiry(segmenter, task, TARGET.cropped(box), TRUTH.cropped(box)).gather([REFERENCE], Steps())
+    cut = QualityProbe(segmenter, task, TARGET.cropped(box), TRUTH.cropped(box)).gather([REFERENCE], Steps())
     assert cut[1].cut and not cut[2].cut
     assert "border of the scan" in judged(cut[1]).text()
 

@@ -44,7 +44,7 @@ def images() -> np.ndarray:
 
 
 def regions(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the package's CUDA extension would answer: number and size of the region that each pixel of [N,1,h,w] belongs to."""
+    """Stand-in for the package's CUDA extension: number and size of the region that each pixel of [N,1,h,w] belongs to."""
     numbers, areas = np.zeros(mask.shape, np.int32), np.zeros(mask.shape, np.int32)
     for index, (plane,) in enumerate(mask.numpy()):
         numbers[index, 0], _ = ndimage.label(plane, np.ones((3, 3)))

@@ -1,4 +1,4 @@
-"""Folders as people have them: every scan in them is found, what is none is named."""
+"""Folders as found in practice: every scan is found, other files are named."""
 
 from pathlib import Path
 

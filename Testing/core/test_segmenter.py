@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mass_core.colors import LabelStyle
 from mass_core.config import ModelConfig, Recipe, recipe
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model.compute import Compute
-from mass_core.volumes.appearance import Appearance
 from mass_core.volumes.preprocess import prepare
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -96,7 +96,7 @@ TARGET, TRUTH = balls({1: (22, 10, 16), 2: (8, 20, 10)})
 
 def test_balls_are_found(model: FakeModel) -> None:
     segmenter = Segmenter(model)
-    task = segmenter.encode([REFERENCE], appearance={1: Appearance(name="liver", color=(1.0, 0.0, 0.0))})
+    task = segmenter.encode([REFERENCE], appearance={1: LabelStyle(name="liver", color=(1.0, 0.0, 0.0))})
     assert [(label.value, label.name, label.kept) for label in task.labels] == [(1, "liver", 1.0), (2, "label 2", 1.0)]
     result = segmenter.segment(TARGET, task)
     assert result.labels.geometry == TARGET.geometry

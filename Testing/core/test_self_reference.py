@@ -17,7 +17,7 @@ from mass_core.volumes.volume import Geometry, Volume
 
 
 def places(geometry: Geometry) -> np.ndarray:
-    """Where every voxel lies, LPS mm [z,y,x,3]."""
+    """Position of every voxel, LPS mm [z,y,x,3]."""
     z, y, x = np.indices(geometry.shape_zyx)
     return np.stack([x, y, z, np.ones_like(x)], axis=-1) @ geometry.affine[:3].T
 

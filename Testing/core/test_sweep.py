@@ -1,4 +1,4 @@
-"""How the network goes over a prepared scan: batches, precision, what is kept."""
+"""Sliding-window inference: batches, precision, outputs."""
 
 from copy import deepcopy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files in, files out, and what is said about files that cannot be used."""
+"""Reading and writing of files, and messages about files that cannot be used."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Weights by name: where they are, and how they come here. The server is on this computer and misbehaves on request."""
+"""Weights by name: the store and downloads from a local server that fails on request."""
 
 import hashlib
 import json

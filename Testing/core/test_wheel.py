@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(*command: object, folder: Path) -> str:
-    """What a command says; nothing of the repository is on its path."""
+    """Output of a command, with nothing of the repository on its path."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     words = list(map(str, command))
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)

@@ -76,7 +76,7 @@ def test_corners_of_a_volume_keep_their_probability(floor: float, corner: float)
 
 
 def blended(maps_KDHW: torch.Tensor, window: int, *, least: float) -> tuple[np.ndarray, int]:
-    """What comes out when windows cut from known maps are blended, and the most memory held."""
+    """Blend of windows cut from known maps, and the most memory held."""
     count, *shape = maps_KDHW.shape
     blend = Blend((shape[1], shape[2]), blend_weights((window,) * 3, 1e-3), least=least)
     result = np.zeros(maps_KDHW.shape, np.float32)

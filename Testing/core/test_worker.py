@@ -1,4 +1,4 @@
-"""What the worker answers, keeps and refuses; a real process, `small` where the result matters."""
+"""Replies, caches and refusals of the worker; a real process, `small` where the result matters."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import DeviceError, GeometryError, InputError, MassError, OutputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
-from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.boxes import bounding_box
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
@@ -51,7 +52,7 @@ def test_the_result_is_that_of_the_library(worker: Recorder, tmp_path: Path) -> 
     reply = worker.ask("segment", files.segment(task=str(files.task)))
     model = load_model("small", "cpu")
     segmenter = Segmenter(model, model.recipe.changed(modality="ct"))
-    task = segmenter.encode([scan()], appearance={1: Appearance(name="ball", color=(1.0, 0.5, 0.0), terminology="T~1")})
+    task = segmenter.encode([scan()], appearance={1: LabelStyle(name="ball", color=(1.0, 0.5, 0.0), terminology="T~1")})
     expected = segmenter.segment(scan(1)[0], task)
     found = Volume.read(reply["result"]["output"])
     assert np.array_equal(found.array, expected.labels.array) and found.array.any()
@@ -99,7 +100,7 @@ def test_a_segmentation_file_tells_names_and_colours(worker: Recorder, files: Fi
     worker.ask("encode", files.encode(appearance={"1": {"name": "Kügelchen", "color": [1, 0.5, 0], "terminology": "T~1"}}))
     output = worker.ask("segment", files.segment("found.seg.nrrd", task=str(files.task)))["result"]["output"]
     found = read_appearance(output)
-    assert found[1] == Appearance(name="Kügelchen", color=(1.0, 0.5, 0.0), terminology="T~1")
+    assert found[1] == LabelStyle(name="Kügelchen", color=(1.0, 0.5, 0.0), terminology="T~1")
     assert found[2].name == "label 2" and found[2].color is not None and found[2].color != found[1].color
 
 
@@ -236,8 +237,8 @@ def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Fil
     [
         ("segment", {"target": "/no/such.nrrd"}, InputError, "no file /no/such.nrrd"),
         ("segment", {"references": [{"image": "/no/such.nrrd", "mask": "/no/mask.nrrd"}]}, InputError, "no file /no/such.nrrd"),
-        ("segment", {"task": "two.masstask"}, InputError, "must be said once"),
-        ("segment", {"references": []}, InputError, "must be said once"),
+        ("segment", {"task": "two.masstask"}, InputError, "must be given exactly once"),
+        ("segment", {"references": []}, InputError, "must be given exactly once"),
         ("segment", {"output": "/nowhere/out.txt"}, OutputError, "no ending"),
         ("segment", {"labels": [7]}, InputError, "Label 7"),
         ("segment", {"options": {"windw": 3}}, InputError, "windw is not known"),

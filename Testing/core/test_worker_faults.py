@@ -1,4 +1,4 @@
-"""How the worker stops, what it survives, and what it hears, byte by byte; a real process every time."""
+"""Ends, failures and malformed input of the worker, byte by byte; a real process every time."""
 
 import json
 import os

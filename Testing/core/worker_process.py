@@ -96,7 +96,7 @@ class Recorder:
         self.until(lambda: any(kind == f"{name}segment" and fraction > 0 for kind, fraction in self.events))
 
     def last(self, name: str = "") -> Any:
-        """What came with the last event of a call that ended."""
+        """The last event of a call that ended."""
         return next(value for kind, value in reversed(self.events) if kind in {f"{name}{last}" for last in protocol.LAST})
 
     @property
@@ -116,7 +116,7 @@ def patched(code: str) -> list[str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and that nobody asked about does not."""
+    """True if a process runs; a zombie does not."""
     psutil = pytest.importorskip("psutil")
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
@@ -125,7 +125,7 @@ def alive(pid: int) -> bool:
 
 
 class Talk:
-    """What a worker replied until its input ended."""
+    """Replies of a worker until its input ended."""
 
     def __init__(self, process: "subprocess.CompletedProcess[bytes]") -> None:
         self.returncode = process.returncode

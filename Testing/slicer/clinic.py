@@ -1,4 +1,4 @@
-"""The window, patients, and hands that click."""
+"""Helpers that click through the window with phantoms as patients."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from Testing.slicer.patients import LIVER
 
 
 class Clinic:
-    """The window, patients, and hands that click."""
+    """Helpers that click through the window with phantoms as patients."""
 
     def __init__(self, bench):
         import slicer

@@ -125,7 +125,7 @@ def study(host: Host, worker_client: Any) -> Iterator[Any]:
 
 @functools.cache
 def _why_no_slicer() -> str:
-    """Why slicer-core cannot be used; empty: it can."""
+    """The reason slicer-core cannot be used; empty: it can."""
     try:
         importlib.import_module("slicer_core")
     except ModuleNotFoundError:
@@ -137,7 +137,7 @@ def _why_no_slicer() -> str:
 
 @functools.cache
 def _why_no_qt() -> str:
-    """Why Qt cannot be used; empty: it can. Tried in a process of its own, which Qt ends where a library of the system is missing."""
+    """The reason Qt cannot be used; empty: it can. Tested in a child process, which Qt ends where a system library is missing."""
     program = "from PySide6 import QtUiTools, QtWidgets; QtWidgets.QApplication([])"
     environment = {"QT_QPA_PLATFORM": "offscreen"} | os.environ
     tried = subprocess.run(

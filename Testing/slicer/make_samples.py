@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mass_core import Volume
+from mass_core.colors import LabelStyle
 from mass_core.data.phantoms import LABELS, subject
-from mass_core.volumes.appearance import Appearance, write_labels
+from mass_core.volumes.appearance import write_labels
 
 PEOPLE = {"reference": 0, "target": 1}
 SHAPE_ZYX = (61, 70, 86)
@@ -31,7 +32,7 @@ def main(folder: Path) -> None:
         image, labels = subject(seed, "ct", shape_zyx=SHAPE_ZYX, spacing_zyx=SPACING_ZYX)
         Volume(np.rint(image.array).astype(np.int16), image.geometry).write(folder / f"phantom_{name}.nrrd")
         mask = Volume((labels.array == LIVER).astype(np.uint8), labels.geometry)
-        write_labels(mask, {1: Appearance(name="liver", color=COLOR, terminology=TERMINOLOGY)}, folder / f"phantom_{name}_liver.seg.nrrd")
+        write_labels(mask, {1: LabelStyle(name="liver", color=COLOR, terminology=TERMINOLOGY)}, folder / f"phantom_{name}_liver.seg.nrrd")
     for path in sorted(folder.iterdir()):
         sys.stdout.write(f'"{path.name}": "SHA256:{sha256(path.read_bytes()).hexdigest()}",  {path.stat().st_size} bytes\n')
 

@@ -72,7 +72,7 @@ def redraw(segmentation, volume, mask, segment_id):
 
 
 def mask_of(segmentation, segment_id, volume):
-    """What a segment shows on a volume under the same transform, bool [z,y,x]."""
+    """A segment on the grid of a volume under the same transform, bool [z,y,x]."""
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) > 0
 
 

@@ -94,7 +94,7 @@ class Nodes:
         return node
 
     def world(self, volume, ijk):
-        """Where a voxel lies in the world, RAS."""
+        """Position of a voxel in the world, RAS."""
         import vtk
 
         matrix, up = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
@@ -134,7 +134,7 @@ def block():
 
 
 def answer(path, tmp_path, labels):
-    """What the worker would write for the volume in a file."""
+    """Stand-in for the worker's result for the volume in a file."""
     sent = Volume.read(path)
     result = tmp_path / "result.nrrd"
     Volume(labels.astype(np.uint8), sent.geometry).write(result)

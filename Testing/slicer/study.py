@@ -1,4 +1,4 @@
-"""Runs without a window: people in Slicer's scene, and a way to segment them."""
+"""Helpers for runs without a window: phantoms in Slicer's scene, and functions to segment them."""
 
 from Testing.slicer import patients
 from Testing.slicer.patients import LIVER

@@ -1,4 +1,4 @@
-"""Helpers for tests of what says what to look for: a finetuned model of the bundled network, and a worker that is helped out."""
+"""Helpers for tests of tasks and models: a finetuned model of the bundled network, and a partly scripted worker."""
 
 from collections.abc import Callable
 from typing import Any

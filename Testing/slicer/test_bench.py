@@ -1,4 +1,4 @@
-"""The testbench with windows: a module as it ships, Qt with PythonQt's manners, widgets on the scene."""
+"""The testbench with windows: a module as shipped, Qt behaving as PythonQt, widgets bound to the scene."""
 
 import sys
 import threading

@@ -61,7 +61,7 @@ def test_columns_fit(full, tmp_path):
 
 
 def test_room_goes_to_tables_not_to_bands(full, tmp_path):
-    """Where a section is higher than it needs to be, and where the window is."""
+    """Extra height goes to tables, in a section and in the window."""
     ui, panel = full.ui, full.bench.panel("MASSSlicer")
     full.bench.picture(panel, tmp_path / "window.png", USUAL)
     before, height = ui.targetsTable.height, ui.targetsSection.height

@@ -57,7 +57,7 @@ def test_the_modules_of_mass_core_used_here_need_the_standard_library_only():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_file_is_safe_with_qt_5_and_6(file):
-    """What Qt 6 or Python 3.12 took away, and names of slicer.util that only slicer-core has in `slicer` itself."""
+    """No name that Qt 6 or Python 3.12 removed, nor one of slicer.util that only slicer-core has in `slicer` itself."""
     text = file.read_text(encoding="utf-8")
     gone = r"QRegExp\b|QTextCodec|QDesktopWidget|setMargin\(|\.margin\b|\bqt\.QTime\(|^import imp$|distutils|qt\.QThread|qt\.Signal"
     assert re.findall(gone, text, re.MULTILINE) == []
@@ -91,7 +91,7 @@ def test_a_process_that_does_not_start_is_noticed(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_names_that_slicer_gets_late_are_not_taken_for_granted(file):
-    """What is there only after a module was opened is asked for with getattr."""
+    """Names that exist only after a module was opened are read with getattr."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names = {name for name in used if re.fullmatch(r"slicer(\.modules)?\.[a-zA-Z]\w*", name) and not re.match(r"slicer\.(vtk|qMRML)", name)}
@@ -115,7 +115,7 @@ def test_a_file_is_short(file):
 
 
 def test_windows_need_no_english_only_words():
-    """What a user reads is given to the translator; names, formats and keys are not words."""
+    """Texts for users go through the translator; names, formats and keys are not words."""
     words = re.compile(r"[A-Za-z]{3,} [a-z]{2,}")
     shown = {"setText", "addAction", "addItem", "setToolTip", "setWindowTitle"}
     missing = []

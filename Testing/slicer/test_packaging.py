@@ -1,4 +1,4 @@
-"""What the extension's package holds: metadata of the CMake files, and an installation with stand-ins for Slicer's macros."""
+"""Contents of the extension's package: metadata of the CMake files, and an installation with stand-ins for Slicer's macros."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the user sees: results are drawn in the slice views and as a surface, by Slicer's own drawing."""
+"""Display of results in the slice views and as a surface, by Slicer's own drawing."""
 
 import numpy as np
 import pytest

@@ -14,7 +14,8 @@ RIGID = ("none", "shift", "turn", "mirror", "stretch")
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -57,7 +58,8 @@ def test_a_shear_keeps_voxel_sizes_and_the_nearest_turn(nodes, tmp_path):
 
 def test_segments_that_exist_are_not_touched(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume()
     existing = nodes.segmentation(volume, block())
@@ -76,7 +78,8 @@ def test_segments_that_exist_are_not_touched(nodes, tmp_path):
 
 def test_a_segmentation_under_another_transform_gets_the_result_in_the_same_place(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
     other = nodes.volume(GRIDS["thick slices"], TRANSFORMS["shift"])
@@ -88,7 +91,8 @@ def test_a_segmentation_under_another_transform_gets_the_result_in_the_same_plac
 
 def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume()
     hierarchy = nodes.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(nodes.scene)
@@ -115,7 +119,8 @@ def test_a_new_segmentation_lies_beside_its_volume(nodes, tmp_path):
 
 def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume()
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -130,7 +135,8 @@ def test_a_volume_that_was_moved_meanwhile_gets_nothing(nodes, tmp_path):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, transform):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume(GRIDS[grid], TRANSFORMS[transform])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -142,7 +148,8 @@ def test_a_part_of_the_result_returns_to_its_voxels(nodes, tmp_path, grid, trans
 
 def test_where_nothing_was_found_there_is_no_segment(nodes, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
-    from MASSSlicerLib.scene.exchange import LabelStyle
+
+    from mass_core.colors import LabelStyle
 
     volume = nodes.volume(GRIDS["oblique"])
     scene.write_volume(volume, tmp_path / "sent.nrrd")
@@ -195,16 +202,17 @@ def test_segments_are_saved_where_the_volume_file_lies(nodes, tmp_path, ending):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_slicer_reads_the_segmentation_files_the_worker_writes(nodes, tmp_path, grid):
-    from mass_core.volumes.appearance import Appearance, write_labels
+    from mass_core.colors import LabelStyle
+    from mass_core.volumes.appearance import write_labels
 
     volume = nodes.volume(GRIDS[grid])
     nodes.slicer.util.saveNode(volume, str(tmp_path / "own.nrrd"))
     labels = np.where(block(), 7, 0).astype(np.uint8)
     labels[6, 8, 10] = 3
     looks = {
-        3: Appearance(name="Leber é", color=(0.25, 0.5, 0.75), terminology="code~meaning"),
-        7: Appearance(name="x"),
-        9: Appearance(name="no"),
+        3: LabelStyle(name="Leber é", color=(0.25, 0.5, 0.75), terminology="code~meaning"),
+        7: LabelStyle(name="x"),
+        9: LabelStyle(name="no"),
     }
     write_labels(Volume(labels, Volume.read(tmp_path / "own.nrrd").geometry), looks, tmp_path / "found.seg.nrrd")
     loaded = nodes.slicer.util.loadSegmentation(str(tmp_path / "found.seg.nrrd"))

@@ -13,7 +13,7 @@ from Testing.slicer import patients
 
 @pytest.fixture
 def handled(clinic, monkeypatch):
-    """What Slicer's own process writes and reads for the worker: ("write" or "read", number of voxels, whether compressed)."""
+    """Files Slicer's own process writes and reads for the worker: ("write" or "read", number of voxels, whether compressed)."""
     from MASSSlicerLib.scene import node_files
 
     found, write, read = [], node_files.write, node_files.read

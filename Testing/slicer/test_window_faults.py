@@ -1,4 +1,4 @@
-"""What goes wrong while somebody works in the window: told, with nothing lost and nothing left behind."""
+"""Failures while the user works in the window: reported, with nothing lost and nothing left behind."""
 
 import os
 import signal

@@ -2,8 +2,7 @@
 
 import torch
 
-from training.augmentation.appearance import _blur, _contrast, _gamma, appearance
-from training.pretrain.config import AppearanceConfig
+from training.augmentation.appearance import AppearanceConfig, _blur, _contrast, _gamma, appearance
 
 NEVER, ALWAYS = AppearanceConfig(probability=0.0), AppearanceConfig(probability=1.0)
 

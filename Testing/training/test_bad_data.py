@@ -1,4 +1,4 @@
-"""Datasets a run cannot use, and those it can use though they look hopeless."""
+"""Datasets a run cannot use, and unusual ones it can."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The comparison with the released code, on a small tree in its place: what is asked of whom, and what is told."""
+"""The comparison with the released code, on a small stand-in for its tree: calls and printed results."""
 
 import json
 import textwrap

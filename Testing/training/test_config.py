@@ -6,7 +6,8 @@ from mass_core.errors import InputError
 from mass_core.schema import changed
 from training.pretrain import recipes
 from training.pretrain.config import OptimConfig
-from training.pretrain.schedule import ema_decay, learning_rate, pose_strength, window_at
+from training.pretrain.schedule import learning_rate, pose_strength, window_at
+from training.runs.state import ema_decay
 
 
 @pytest.mark.parametrize(

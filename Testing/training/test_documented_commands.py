@@ -55,7 +55,7 @@ SMALLER: dict[str, list[str]] = {
     "mass weights": [],
     "mass features": ["--weights", "tiny.safetensors", "--device", "cpu", "--overwrite"],
 }
-"""What stands behind a command here, by how it begins."""
+"""Options appended to a command here, by its beginning."""
 NOT_HERE = {
     "mass masks .* --method sam2": "needs SAM2: test_cli_sam2.py",
     ".*--(print-config|config (run.json|evaluation.yaml))": "test_option_files.py, test_run_options.py",

@@ -122,7 +122,7 @@ def with_labels(folder):
 
 
 def by_experts(episode):
-    """Whether the masks of an episode are the boxes: as many voxels as theirs at most, and full."""
+    """True if the masks of an episode are the boxes: as many voxels as theirs at most, and full."""
     boxes = [np.argwhere(episode.bits >> slot & 1) for slot in range(episode.slots)]
     return all(len(box) == np.prod(np.ptp(box, axis=0) + 1) for box in boxes if len(box))
 

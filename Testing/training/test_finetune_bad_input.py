@@ -1,4 +1,4 @@
-"""What finetuning cannot use, or only with a word about it; and what happens where memory, disk or patience end."""
+"""Input that finetuning refuses or warns of, and ends of memory, disk and patience."""
 
 import json
 import os
@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
 
+from mass_core.colors import LabelStyle
 from mass_core.data.dataset import Dataset
 from mass_core.evaluation.scoring import case_volumes
-from mass_core.volumes.appearance import Appearance, write_labels
+from mass_core.volumes.appearance import write_labels
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from training.finetune import command as finetune_command
@@ -58,7 +59,7 @@ def refused(tune, tmp_path):
 def segmentation(path: Path, names: dict[int, str], seed: int = 0) -> None:
     """A label map that says how its segments are called."""
     labels = scan(seed)[1]
-    write_labels(Volume(labels, GEOMETRY), {value: Appearance(name=name) for value, name in names.items()}, path)
+    write_labels(Volume(labels, GEOMETRY), {value: LabelStyle(name=name) for value, name in names.items()}, path)
 
 
 # Scans
@@ -128,7 +129,7 @@ def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):
 
 def test_what_is_not_there(refused, tmp_path):
     images, labels = write_files(tmp_path / "files", 1)
-    assert "must be said once" in refused()
+    assert "must be given exactly once" in refused()
     assert "nothing to learn from" in refused("--images", images)
     (tmp_path / "empty").mkdir()
     assert "has a label map in" in refused("--images", images, "--labels-dir", tmp_path / "empty")
@@ -159,7 +160,7 @@ def test_weights_that_cannot_be_finetuned(tune, refused, tmp_path):
 
 
 def test_crops_whose_gradients_would_be_wrong(refused, tmp_path):
-    """Two levels: crops of 4 voxels lead to features 2 voxels deep; see `training.start.check_depth`."""
+    """Two levels: crops of 4 voxels lead to features 2 voxels deep; see `training.runs.precision.check_depth`."""
     data = write_dataset(tmp_path / "data")
     assert "2 voxels deep" in refused("--data", data, settings=["window=4", "precision=bfloat16"])
 
@@ -168,25 +169,25 @@ def test_crops_whose_gradients_would_be_wrong(refused, tmp_path):
 
 
 def test_too_little_memory_makes_smaller_parts(tune, tmp_path, monkeypatch):
-    whole, sizes = finetune.charge, []
+    whole, sizes = finetune.compute_loss, []
 
-    def charge(config, network, crops, *rest, **more):
+    def compute_loss(config, network, crops, *rest, **more):
         sizes.append(len(crops))
         if len(crops) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
         return whole(config, network, crops, *rest, **more)
 
-    monkeypatch.setattr(finetune, "charge", charge)
+    monkeypatch.setattr(finetune, "compute_loss", compute_loss)
     code, _, warnings = tune("--data", write_dataset(tmp_path / "data"), settings=["batch_size=4"])
     assert code == 0 and sizes == [4, 2, 1, 1, 1, 1, 1, 1, 1, 1]
     assert [text for text in warnings if "4 parts" in text] and state_step(tmp_path / "run") == 2
 
 
 def test_too_little_memory_for_one_crop(refused, tmp_path, monkeypatch):
-    def charge(*_, **__):
+    def compute_loss(*_, **__):
         raise MemoryError("no memory left")
 
-    monkeypatch.setattr(finetune, "charge", charge)
+    monkeypatch.setattr(finetune, "compute_loss", compute_loss)
     data = write_dataset(tmp_path / "data", {"train": ("a",), "val": (), "test": ()})
     assert "memory does not suffice" in refused("--data", data)
 

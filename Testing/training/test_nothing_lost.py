@@ -1,4 +1,4 @@
-"""Whatever ends a run, it goes on from its last whole state: damaged files, full disks, signals, killed processes, other machines."""
+"""Every interrupted run resumes from its last whole state: damaged files, full disks, signals, killed processes, other machines."""
 
 import json
 import os

@@ -61,7 +61,7 @@ def encoder():
 
 
 def test_hidden_blocks_are_not_seen_and_alone_are_charged():
-    """What the encoder is shown is zero in whole blocks, three quarters of them; an image of zeros drawn as zeros costs nothing."""
+    """The encoder's input is zero in whole blocks, three quarters of them; predicting zeros for an image of zeros costs nothing."""
     learner, shown = Mae(encoder(), CHANNELS), []
     learner.encoder.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
     views = torch.rand(4, 2, 1, 16, 16, 16) + 1

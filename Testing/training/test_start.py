@@ -1,4 +1,4 @@
-"""How a run starts: what is recomputed gives the same gradients from less memory, views whose gradients would be wrong are refused."""
+"""Start of a run: recomputation gives the same gradients from less memory; views whose gradients would be wrong are refused."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_recomputing_activations_repeats_no_convolution():
 
 
 def convolutions(*settings):
-    """How many are computed for a prediction and its gradients, those of gradients not counted."""
+    """Number of convolutions computed for a prediction and its gradients, those of gradients not counted."""
     network = start(changed(CONFIG, settings), CPU, None).network
     images = torch.randn(2, 1, 1, 16, 16, 16)
     with Convolutions() as counted:

@@ -91,7 +91,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """What runs the command: its own module or, on another computer, that of all such commands."""
+    """The function that runs the command: its own module's or, on another computer, the one of all such commands."""
     if not vars(parsed).get("on"):
         return parsed.run
     from . import elsewhere

@@ -15,13 +15,13 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "adapt",
-        help="as encode, then fit the task to its references for some seconds",
+        help="encode references, then fit the task to them for some seconds (in-context tuning)",
         description="Only the embeddings of the task change, not the network. Needs MONAI: pip install 'mass-core[train]'.",
     )
     add_weights(parser)
     add_references(parser)
-    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to spend on fitting (default: %(default)g)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the windows looked at (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time limit of the fit (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random windows (default: %(default)s)")
     add_preparation(parser)
     add_output(parser)
     add_on(parser, "adapt")

@@ -1,4 +1,4 @@
-"""mass assess: how good a label map that is there is likely to be."""
+"""mass assess: estimate the quality of an existing label map without ground truth."""
 
 import argparse
 from pathlib import Path
@@ -15,14 +15,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "assess",
-        help="estimate how good a result is, the truth not being known",
+        help="estimate the quality of a label map without ground truth",
         description="References, a task, or weights that were finetuned to fixed classes say what the label map should show. "
         "With references the estimate is best.",
     )
     add_task(parser)
     parser.add_argument("--target", required=True, type=Path, metavar="IMAGE", help="the scan: a file or a DICOM folder")
-    parser.add_argument("--frame", type=int, metavar="N", help="which volume of a 4D target, from 0")
-    parser.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to judge, with the numbers of the mask")
+    parser.add_argument("--frame", type=int, metavar="N", help="volume of a 4D target, from 0")
+    parser.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the values of the mask")
     add_preparation(parser)
     add_decision(parser)
     add_on(parser, "assess")
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, judge and tell."""
+    """Read both images, estimate the quality, print it."""
     request = as_request(Assess, arguments)
     check_assess(request)
     from ..jobs.assess import assess_file

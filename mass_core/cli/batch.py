@@ -10,7 +10,7 @@ from ..failures import as_mass_error
 
 
 class Batch:
-    """The targets of a run: that one among several fails is told, and the others get their turn.
+    """The targets of a run: a failure of one among several is reported, and the others go on.
 
     Args:
         output: hears of failures.
@@ -23,7 +23,7 @@ class Batch:
 
     @contextmanager
     def target(self, path: Path) -> Iterator[None]:
-        """What is done with a target; the failure of a single target, and a defect of this program, is raised."""
+        """Context of the work on a target; the failure of an only target, and a defect of this program, is raised."""
         try:
             yield
         except (MassError, RuntimeError, MemoryError, OSError) as error:

@@ -1,4 +1,4 @@
-"""mass classify: a classifier and scans, to probabilities."""
+"""mass classify: class probabilities of scans by a classifier."""
 
 import argparse
 import csv
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier
 
 _NAMED = 6
-"""Classes a line names."""
+"""Classes named in a summary line."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("classify", help="probabilities of classes for whole scans")
+    parser = subparsers.add_parser("classify", help="classify whole scans")
     parser.add_argument("--weights", required=True, metavar="W", help="classifier that `python -m training.classify` wrote")
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
-    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="table with a line for each scan")
+    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="CSV table with a line for each scan")
     parser.add_argument("--overwrite", action="store_true", help="replace the table if it exists")
     parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) -> "Classification":
-    """Read, classify and tell."""
+    """Read a scan, classify it, print the result."""
     from ..inference.classifier import classify
     from ..volumes.volume import Volume
 
@@ -75,7 +75,7 @@ def _summary(target: Path, result: "Classification") -> str:
 
 
 def _write(path: Path, results: "dict[Path, Classification]") -> None:
-    """A line for each scan: what was predicted, then the probability of every class."""
+    """A CSV row for each scan: the predicted classes, then the probability of every class."""
     from ..files import write_bytes
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""mass dataset: take over datasets of the released code, and write ours for it, for nnU-Net or as the Decathlon has them."""
+"""mass dataset: import datasets of the released code, and export ours for it, for nnU-Net or in the form of the Decathlon."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("dataset", help="take over datasets of the released code, or write ours for it and others")
+    parser = subparsers.add_parser("dataset", help="import datasets of the released code, or export ours for it and others")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
     taken.add_argument("folder", type=Path, metavar="RELEASED")
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    """Take over every case, then write the dataset."""
+    """Import every case, then write the dataset."""
     from ..data import released_layout
     from ..data.dataset import Dataset, finished_case
 
@@ -85,7 +85,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write every case, then what tells about all of them."""
+    """Write every case, then the files that describe the dataset."""
     return _export_released(arguments) if arguments.format == "released" else _export_decathlon(arguments)
 
 

@@ -37,7 +37,7 @@ class Scan:
     """One phantom: the reference, or a subject with what was found in it."""
 
     name: str
-    """What its files begin with."""
+    """Prefix of its files."""
     title: str
     image: "Volume"
     truth: "Volume"
@@ -48,7 +48,7 @@ class Scan:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("demo", help="see it work on phantoms: no data, no network")
+    parser = subparsers.add_parser("demo", help="segment phantoms: needs no data and no network")
     parser.add_argument("--output", type=Path, default=Path("mass-demo"), metavar="DIR", help="folder for results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--weights", default="small", metavar="W", help="file, or name of bundled weights (default: %(default)s)")
@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Segment the phantoms, tell how well, write everything."""
+    """Segment the phantoms, print the Dice, write everything."""
     from ..inference.segmenter import Segmenter
     from ..weights.checkpoint import load_model
 
@@ -141,7 +141,7 @@ def _cells(row: Sequence[float]) -> str:
 
 
 def _closing(folder: Path, seconds: float) -> str:
-    """Where the results lie, and how to do the same with one's own scans."""
+    """The place of the results, and the command for one's own scans."""
     return (
         f"{seconds:.0f} s. The picture is {folder / 'demo.png'}; scans, masks and results lie beside it.\n"
         "The liver of the first subject once more, as you would do it with your own files:\n"

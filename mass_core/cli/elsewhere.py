@@ -86,7 +86,7 @@ def adapt(arguments: argparse.Namespace) -> int:
 
 
 def assess(arguments: argparse.Namespace) -> int:
-    """How good a label map that is there is likely to be."""
+    """Estimate the quality of an existing label map."""
     request = as_request(Assess, arguments)
     check_assess(request)
     with client(arguments) as there:
@@ -99,7 +99,7 @@ def assess(arguments: argparse.Namespace) -> int:
 
 
 def features(arguments: argparse.Namespace) -> int:
-    """What the network sees in a scan, as colours."""
+    """PCA colours of the network's features."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
     if len(jobs) > 1 or arguments.picture is not None:
         raise InputError(
@@ -125,7 +125,7 @@ def features(arguments: argparse.Namespace) -> int:
 
 
 def _ask(there: "LocalClient", arguments: argparse.Namespace, method: str, request: Load) -> dict[str, Any]:
-    """Ask for something, tell how far it is, wait for the reply."""
+    """Send a request, show its progress, wait for the reply."""
     return there.ask(method, asdict(request), progress=arguments.terminal.progress, timeout_s=_PATIENCE_S)
 
 
@@ -200,7 +200,7 @@ def _tell(arguments: argparse.Namespace, job: Job, result: dict[str, Any], reply
 
 
 def _run_values(arguments: argparse.Namespace, reply: Mapping[str, Any], began: float) -> dict[str, Any]:
-    """Where a run was, and how long it took."""
+    """Computer, device and duration of a run."""
     return {"seconds": round(time.monotonic() - began, 3), "device": reply["device"], "host": arguments.on}
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("encode", help="learn from references what to segment, for later")
+    parser = subparsers.add_parser("encode", help="encode references into a task file, for later use")
     add_weights(parser)
     add_references(parser)
     add_preparation(parser)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def tell(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
-    """What the task holds, and more about how it came about, for people and for programs."""
+    """Print what the task holds and how it was made, for people and for programs."""
     for warning in task.warnings:
         arguments.terminal.warn(warning)
     labels = [{"value": label.value, "name": label.name, "spacing_zyx": label.spacing_zyx, "kept": label.kept} for label in task.labels]

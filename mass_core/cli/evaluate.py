@@ -1,4 +1,4 @@
-"""mass evaluate: how well structures are found in scans whose labels are known."""
+"""mass evaluate: in-context segmentation of labelled scans, scored against their ground truth."""
 
 import argparse
 import json
@@ -34,28 +34,28 @@ def add_parser(subparsers: Any) -> None:
         help="Dice and distances on a prepared dataset with labels",
         description="References are drawn among the training scans, the same for all methods and structures. DIR receives scores.csv "
         "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
-        "worst results, and in models what was learned. The same command goes on where it was stopped. Of a dataset of several modalities, "
-        "--modality takes the scans of one.",
+        "worst results, and in models the tasks and networks. The same command resumes a stopped evaluation. Of a dataset of several "
+        "modalities, --modality takes the scans of one.",
     )
     add_weights(parser)
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="what mass prepare wrote, with --labels")
+    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="folder made by mass prepare --labels")
     parser.add_argument(
         "--methods",
         nargs="+",
         default=["in-context"],
         choices=_METHODS,
-        help="what to compare (default: in-context, the network alone; `default` is what mass segment does)",
+        help="methods to compare (default: in-context, the network alone; `default` is what mass segment does)",
     )
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="scans to judge (default: %(default)s)")
-    parser.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="references of a draw (default: 1)")
-    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="draws of references (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
+    parser.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="numbers of references (default: 1)")
+    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
     parser.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
-    parser.add_argument("--self-reference", action="store_true", help="only: each scan with itself, turned and changed, as its reference")
+    parser.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
     add_shard(parser, "of the scans in all draws, a block of neighbours")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Learn, segment, judge and write."""
+    """Encode the references, segment the scans, score them, write the results."""
     from ..data.opening import open_dataset
     from ..evaluation.results_folder import RESULTS, SETTINGS
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.self_reference:
         return self_reference.run(arguments, dataset, cases, labels)
     if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
-        arguments.terminal.warn("Finetuning stops by the scans of the split val: judged by them, it looks better than it is.")
+        arguments.terminal.warn("Finetuning uses the split val for early stopping, so scores on it are too optimistic.")
     check_no_input([arguments.output / name for name in (*RESULTS, SETTINGS)], [arguments.dataset, arguments.weights])
     with folders_ready([arguments.output / "scores.csv"]):
         bench = _Bench(arguments, dataset, labels)
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
-    """A dataset with the scans of the modality asked for; of scans whose modality nobody wrote down it is believed.
+    """A dataset restricted to the modality asked for; scans of unknown modality are taken to have it.
 
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
@@ -175,7 +175,7 @@ class _Bench:
         self.trials: Trials = Trials(conditions, arguments.output / "models", arguments.terminal.progress)
 
     def work(self, cases: Sequence[str]) -> None:
-        """Judge all scans of this process's share in all trials, those left out that were judged before."""
+        """Score all scans of this process's share in all trials, except those scored before."""
         from ..evaluation.scoring import judge, scan
         from ..progress import Steps
 
@@ -197,7 +197,7 @@ class _Bench:
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
-        """Whether all scans are judged in all trials, by this process and others; else says how many."""
+        """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
         self.folder.refresh()
         judged = sum(self.folder.has(job.trial, name) for job in self.jobs for name in cases)
         wanted = len(self.jobs) * len(cases)
@@ -268,7 +268,7 @@ def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[in
 
 
 def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "Dataset", labels: Sequence[int]) -> dict[str, Any]:
-    """What results depend on."""
+    """Settings the results depend on."""
     from ..config import to_dict
 
     settings = {

@@ -1,4 +1,4 @@
-"""mass features: what the network sees in scans, as colours."""
+"""mass features: PCA colours of the network's task-free features of scans."""
 
 import argparse
 import time
@@ -35,13 +35,13 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "features",
-        help="what the network sees in scans, as colours",
-        description="Three principal components of the decoder's output become red, green and blue. Scans of one call share their colours: "
-        "like tissue looks alike.",
+        help="show the features of the network as colours (PCA)",
+        description="Three principal components of the decoder's output become red, green and blue. Scans of one call share their "
+        "colours, so similar tissue looks alike.",
     )
     add_weights(parser)
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_features.nii.gz")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes, in grey and in colour")
@@ -54,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look at every target, in colours common to all."""
+    """Paint the features of every target, in colours common to all."""
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
     shard = shard_of(arguments)
     share = Share(shard, jobs, overwrite=arguments.overwrite)

@@ -1,4 +1,4 @@
-"""What `mass masks` tells about mask sets: a table of the scans, on request pictures and a comparison with label maps."""
+"""Report of `mass masks`: a table of the scans, on request pictures and a comparison with label maps."""
 
 import argparse
 import contextlib
@@ -24,12 +24,12 @@ _NAMED = 3
 
 def add_summary(group: Any) -> None:
     """--picture, --compare."""
-    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of mask sets made before")
+    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of existing mask sets")
     group.add_argument(
         "--compare",
         type=Path,
         metavar="DIR",
-        help="label maps named like the scans: how near masks come to their labels (the paper's Table 4a), also into labels.csv",
+        help="label maps named like the scans: Dice of masks and labels (the paper's Table 4a), also written to labels.csv",
     )
 
 
@@ -51,7 +51,7 @@ class Summary:
         self._scores: dict[str, list[LabelScore]] = {}
 
     def has(self, scan: Scan) -> bool:
-        """Whether the scan has its row."""
+        """True if the scan has a row."""
         return scan.name in self._rows
 
     def look(self, scan: Scan) -> None:
@@ -61,7 +61,7 @@ class Summary:
         self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
 
     def add(self, scan: Scan, masks: "MaskSet", status: str, notes: Sequence[str] = ()) -> None:
-        """Add a mask set, with what was told about it: draw it if there is no picture of it, compare it."""
+        """Add a mask set with its notes: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
         if self._picture and not self._is_drawn(scan):
             from ..pictures.mask_sheet import draw_sheet
@@ -71,14 +71,14 @@ class Summary:
             self._add_scores(scan, masks)
 
     def _is_drawn(self, scan: Scan) -> bool:
-        """Whether there is a picture that is not older than the masks: these may have been made anew since."""
+        """True if there is a picture no older than the masks, which may have been made anew since."""
         from ..masks.mask_set import SUFFIX
 
         picture = self._file(scan, ".png")
         return picture.exists() and picture.stat().st_mtime_ns >= self._file(scan, SUFFIX).stat().st_mtime_ns
 
     def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
-        """The same work; what fails gets its row too."""
+        """Wrap the work on a scan so that failures get a row, too."""
 
         def noted(scan: Scan) -> None:
             try:
@@ -109,7 +109,7 @@ class Summary:
                 yield
         except OutputError:
             raise
-        except BaseException:
+        except BaseException:  # a signal as well: the rows there are must not be lost
             self._add_unseen(scans)
             if any("masks" in row for row in self._rows.values()):
                 self._write()
@@ -171,7 +171,7 @@ class Summary:
         self._rows[scan.name] |= {"labels": len(scores), **dict(zip(_SCORES, averages(scores), strict=True))}
 
     def _add_unseen(self, scans: Sequence[Scan]) -> None:
-        """Rows of mask sets that are there, but were not looked at before the run was stopped; they stay without comparison."""
+        """Add rows of existing mask sets that a stopped run did not reach, without comparison."""
         from ..masks.mask_set import SUFFIX, MaskSet
 
         for scan in scans:
@@ -211,7 +211,7 @@ def named(names: Sequence[str]) -> str:
 
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:
-    """What the table tells of a mask set, from the set alone."""
+    """Row of a mask set, computed from the set alone."""
     from ..masks.statistics import sizes
 
     found = sizes(masks)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..masks.slicewise.sam2 import Sam2
 
 Make = Callable[[Scan], tuple["MaskSet", Sequence[str]]]
-"""Makes the masks of a scan, and tells what the user should know."""
+"""Makes the masks of a scan, with notes for the user."""
 
 _WHY_EMPTY = {
     "slic": "They may be smaller than the smallest mask: see --min-voxels and --body-crop.",
@@ -34,7 +34,7 @@ _WHY_EMPTY = {
 }
 """By method, the likely cause of no masks."""
 _PATIENCE_S = 1200.0
-"""2D masks of a scan that take longer are worth a word before they are begun."""
+"""Seconds for the 2D masks of a scan from which a warning is given before."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "masks",
         help="make class-agnostic masks of unlabelled scans",
-        description="Writes DIR/<case>.masks for each scan. A case is done when its file exists, so a stopped run goes on where it was.",
+        description="Writes DIR/<case>.masks for each scan. A case is done when its file exists, so a stopped run can be resumed.",
     )
     add_scans(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
@@ -50,10 +50,10 @@ def add_parser(subparsers: Any) -> None:
         "--method",
         choices=("slic", "sam2", "labels"),
         default="slic",
-        help="slic: supervoxels in 3D; sam2: SAM2 finds objects on slices and follows them, as in the paper; labels: those of --labels "
+        help="slic: 3D supervoxels; sam2: SAM2 on slices, propagated through the volume, as in the paper; labels: those of --labels "
         "(default: %(default)s)",
     )
-    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels join the masks")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels are added to the masks")
     add_same_grid(parser)
     parser.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     add_shard(parser)
     parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
     add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
-    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks of a scan (default: 1500)")
+    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks for each scan (default: 1500)")
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
     parser.set_defaults(run=run)
 
@@ -88,13 +88,13 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--crop-layers", type=int, default=2, metavar="N", help="0, 1, 2: 1, 5, 21 pictures a slice (default: %(default)s)")
     group.add_argument("--min-pixels", type=int, metavar="N", help="smallest 2D mask (default: the profile's)")
     group.add_argument("--small-regions", type=int, default=0, metavar="N", help="fill holes and remove specks of 2D masks, up to N pixels")
-    group.add_argument("--fill-holes", type=int, default=8, metavar="N", help="of objects followed, up to N pixels (default: %(default)s)")
+    group.add_argument("--fill-holes", type=int, default=8, metavar="N", help="of propagated objects, up to N (default: %(default)s)")
     group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
-    group.add_argument("--objects", type=int, default=64, metavar="N", help="followed together at most (default: %(default)s)")
-    group.add_argument("--skip-covered", action="store_true", help="do not follow again what an object followed before covers: faster")
+    group.add_argument("--objects", type=int, default=64, metavar="N", help="objects propagated at once (default: %(default)s)")
+    group.add_argument("--skip-covered", action="store_true", help="skip 2D masks that an earlier object covers: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
     group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
-    group.add_argument("--compile", action="store_true", help="compile SAM2 first: minutes once, then faster; needs CUDA and Triton")
+    group.add_argument("--compile", action="store_true", help="compile SAM2: minutes once, then faster; needs CUDA and Triton")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,7 +141,7 @@ def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, 
 
 
 def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
-    """Makes and writes the masks of a scan; what is missing for that is found now."""
+    """Return a function that makes and writes the masks of a scan; missing packages and weights are reported now."""
     make, settings = {"slic": _slic, "sam2": _sam2, "labels": _labels}[arguments.method](arguments)
     terminal = arguments.terminal
 
@@ -175,7 +175,7 @@ def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None
 
 
 def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tuple["MaskSet", Sequence[str]]:
-    """With the labels of the scan's label map, and what the user should be told about that."""
+    """Add the labels of the scan's label map to its masks; returns notes for the user as well."""
     from ..masks.from_labels import with_labels
     from ..volumes.label_maps import check_belongs
 
@@ -198,9 +198,9 @@ def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
 
 
 def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
-    """No masks but those of the label maps."""
+    """Masks from label maps only."""
     if arguments.labels is None and arguments.dataset_kind is None:
-        raise InputError("Nothing says where the label maps are.", "Add --labels DIR, or --dataset-kind KIND.")
+        raise InputError("The label maps are missing.", "Add --labels DIR, or --dataset-kind KIND.")
     return _as_stored(arguments, lambda part, modality, seed: ([], {})), {"min_voxels": arguments.min_voxels or 1}
 
 
@@ -274,7 +274,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """The network, and a word about the time it takes where that is long."""
+    """Load the network, and warn where it will take long."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
@@ -286,10 +286,10 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
 
 
 def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
-    """A word about the time the first scan takes, where that is long."""
+    """Warn where the first scan will take long."""
     if seconds * slices > _PATIENCE_S:
         terminal.warn(
             f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "
-            f"{seconds / 60:.1f} min. Following them through the volume comes on top. --crop-layers 0 and fewer --points-per-side are "
+            f"{seconds / 60:.1f} min. Propagating them through the volume comes on top. --crop-layers 0 and fewer --points-per-side are "
             "faster, --method slic needs no GPU."
         )

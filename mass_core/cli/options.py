@@ -21,7 +21,7 @@ DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """--weights, --ema, --device, --precision: which network, where."""
+    """--weights, --ema, --device, --precision: the network and where it computes."""
     parser.add_argument(
         "--weights", default="small", metavar="W", help="weights file, or the name of bundled weights (default: %(default)s)"
     )
@@ -33,7 +33,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_references(parser: argparse.ArgumentParser) -> None:
-    """--reference, --labels: what to learn."""
+    """--reference, --labels: the structures to segment."""
     parser.add_argument(
         "--reference",
         nargs=2,
@@ -43,7 +43,7 @@ def add_references(parser: argparse.ArgumentParser) -> None:
         help="a scan and the mask that says what to segment; repeat it for several, they are averaged",
     )
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
-    parser.add_argument("--reference-frame", type=int, metavar="N", help="which volume of 4D reference images and masks, from 0")
+    parser.add_argument("--reference-frame", type=int, metavar="N", help="volume of 4D reference images and masks, from 0")
     add_same_grid(parser)
     parser.add_argument("--threshold-mask", type=float, metavar="P", help="reference masks: values from P on are label 1, the rest is 0")
 
@@ -51,14 +51,14 @@ def add_references(parser: argparse.ArgumentParser) -> None:
 def add_same_grid(parser: argparse.ArgumentParser) -> None:
     """--same-grid: label maps that lost their header."""
     parser.add_argument(
-        "--same-grid", action="store_true", help="label maps belong to their image voxel for voxel, wherever their header says they lie"
+        "--same-grid", action="store_true", help="label maps match their image voxel for voxel; ignore the position in their header"
     )
 
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern references and targets alike."""
     group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
-    group.add_argument("--recipe", choices=("default", "released"), help="released: number for number as the released script")
+    group.add_argument("--recipe", choices=("default", "released"), help="released: the same numbers as the released script")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
     group.add_argument("--orientation", choices=("RAS", "none"))
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
@@ -71,17 +71,17 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_decision(parser: argparse.ArgumentParser) -> None:
-    """Options of the recipe that concern the way from windows to the label map."""
+    """Options of the recipe for the step from windows to the label map."""
     group = parser.add_argument_group("decision")
     group.add_argument(
         "--align",
         choices=("auto", "off", "only"),
-        help="auto: align references with the target and combine that with the network, where the weights say how; only: alignment alone",
+        help="auto: align references with the target and combine this with the network, if the weights support it; only: alignment alone",
     )
     group.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
     group.add_argument("--threshold", type=float, metavar="P", help="least probability of a label's voxel")
     group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all of one working spacing")
-    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="only the largest part of each label, or all its parts")
+    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="keep only the largest connected part of each label, or all")
 
 
 Kind = TypeVar("Kind", bound=Load)
@@ -105,7 +105,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
 
 
 def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
-    """A recipe with what the command line says in place of what is recorded.
+    """A recipe with its fields overridden by the command line.
 
     Args:
         arguments: of a parser with `add_preparation`, and perhaps `add_decision`.
@@ -124,7 +124,7 @@ def load(arguments: argparse.Namespace) -> "Model":
 
 
 def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
-    """A session that keeps no scans, for a command reads each once, and its one run."""
+    """A session without a scan cache, since a command reads each scan once, and its run."""
     from ..devices import choose_device
     from ..jobs.session import Run, Session
 

@@ -26,12 +26,12 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "prepare",
         help="make a training-ready dataset of scans and their masks",
-        description="Image, masks and labels of a case end on the same grid, normalised as for segmentation. A finished case is not made "
-        "again unless its files or the settings changed. The dataset holds the scans of this call.",
+        description="Image, masks and labels of a case are resampled to one grid, normalised as for segmentation. A finished case is "
+        "not made again unless its files or the settings changed. The dataset holds the scans of this call.",
     )
     add_scans(parser)
     parser.add_argument("--output", required=True, type=Path, metavar="DATASET")
-    parser.add_argument("--masks", type=Path, metavar="DIR", help="what mass masks wrote")
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="folder made by mass masks")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
     add_same_grid(parser)
     add_shard(parser)
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
     )
     parser.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
-    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="masks that keep fewer are dropped (default: %(default)s)")
+    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
     group.add_argument(
         "--split",
@@ -61,14 +61,14 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--patient",
         metavar="REGEX",
-        help="finds the patient in a case's name as its first group (default: the whole name, or what the kind of dataset says)",
+        help="regular expression whose first group is the patient in a case's name (default: the name, or by --dataset-kind)",
     )
     parser.set_defaults(run=run)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a run does with each scan."""
+    """Settings of a run, the same for every scan."""
 
     recipe: Recipe
     """Its spacing is None for the scan's own."""
@@ -182,7 +182,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
 
 
 def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
-    """Of a public dataset, which withholds labels of some scans, those with masks or labels; says aloud what is left out."""
+    """The scans of a public dataset that have masks or labels; warns of those left out."""
     if arguments.dataset_kind is None:
         return scans
     kept = [scan for scan in scans if plan.mask_file(scan) or scan.label_files(plan.labels)]
@@ -202,7 +202,7 @@ def _names_of_kind(scans: Sequence[Scan], labels: Path | None) -> dict[int, str]
 
 
 def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:
-    """The recipe with the spacing of the command line; None stands for the scan's own."""
+    """The recipe with the spacing of the command line; None means the scan's own."""
     if given is None:
         return recipe
     if list(given) == ["native"]:
@@ -255,7 +255,7 @@ def given_splits(path: Path | None, fold: int = 0) -> tuple[dict[str, tuple[str,
 
 
 def listed(scans: Sequence[Scan], splits: Mapping[str, Sequence[str]], arguments: argparse.Namespace) -> list[Scan]:
-    """The scans the splits name; says aloud what has no counterpart."""
+    """The scans the splits name; warns of names without a scan and scans without a split."""
     wanted = {name for members in splits.values() for name in members}
     found = [scan for scan in scans if scan.name in wanted]
     missing, extra = len(wanted) - len(found), len(scans) - len(found)

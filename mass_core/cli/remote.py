@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Keep what is said, try the connection, tell."""
+    """Store the settings given, test the connection, print the result."""
     from ..remote import hosts
     from ..remote.connection import connect
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    """The computers something is kept about."""
+    """List the known computers."""
     from ..remote import hosts
 
     for host in hosts.known().values():
@@ -69,7 +69,7 @@ def add_on(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def check_agreed(arguments: argparse.Namespace) -> None:
-    """See to it that the user agrees before the first scan leaves: by --agree, or asked at a terminal.
+    """Ensure that the user agrees before the first scan is sent: by --agree, or at a terminal.
 
     Raises:
         InputError: if not.

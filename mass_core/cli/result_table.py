@@ -1,4 +1,4 @@
-"""The table of mass segment: a line for each label of each target, with what was said about it."""
+"""CSV table of mass segment: a line for each label of each target, with its warnings."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ class ResultTable:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, values: dict[str, Any], task: "Task") -> None:
-        """The labels of a target, as mass segment tells them to programs."""
+        """Add the labels of a target, given as the JSON values of mass segment."""
         for label in values["labels"]:
             quality = label.get("quality", {})
             nothing = [] if label["ml"] else ["Nothing was found."]
@@ -42,7 +42,7 @@ class ResultTable:
         self._write()
 
     def add_failure(self, target: Path, error: MassError) -> None:
-        """A target without a result."""
+        """Add a target without a result."""
         self._rows.append({"target": str(target), "error": " ".join([error.message, error.cure]).strip()})
         self._write()
 

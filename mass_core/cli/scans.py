@@ -1,4 +1,4 @@
-"""What the commands that work through many scans have in common."""
+"""Options and the main loop of commands that process many scans."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run over scans went."""
+    """Outcome of a run over scans."""
 
     done: int
     present: int
@@ -61,7 +61,7 @@ def scan_recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
-    """The scans the command line names; what is odd about a public dataset is said aloud.
+    """The scans the command line names, with warnings about a public dataset.
 
     Raises:
         InputError: as `find_scans` and `find_cases`.
@@ -90,7 +90,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
 
 
 def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> list[Scan]:
-    """Of a public dataset, which knows each scan's modality, the scans of the one asked for; says aloud what is left out.
+    """The scans of one modality of a public dataset, with a warning about those left out.
 
     Raises:
         InputError: if there are none.
@@ -138,7 +138,7 @@ def work_through(
 
 
 def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
-    """Whether a scan is done; one that cannot be looked for fails in its turn."""
+    """True if a scan is done; one that cannot be checked counts as not done and fails in its turn."""
     try:
         return is_done(scan)
     except OSError:

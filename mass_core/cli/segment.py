@@ -28,12 +28,12 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "segment",
-        help="segment new scans after one reference mask or several",
-        description="What to segment is said by references, by a task, or by weights that were finetuned to fixed classes.",
+        help="segment new scans by one or several reference masks",
+        description="References, a task, or weights finetuned to fixed classes define what to segment.",
     )
     add_task(parser)
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
     parser.add_argument(
@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="compile the network first: minutes once, then faster for many scans; needs CUDA and Triton"
     )
-    parser.add_argument("--assess", action="store_true", help="also estimate how good the result is; takes longer")
+    parser.add_argument("--assess", action="store_true", help="also estimate the quality of the result; takes longer")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
     parser.add_argument(
         "--table", type=Path, metavar="FILE.csv", help="also write volumes and warnings, a line for each label of each target"
@@ -61,10 +61,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
-    """What says what to look for, and with which network."""
+    """Options for the task and the network."""
     add_weights(parser)
     add_references(parser)
-    parser.add_argument("--task", type=Path, metavar="FILE", help="what mass encode wrote, instead of references")
+    parser.add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
 
 
 def check_predictions(arguments: argparse.Namespace) -> None:
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(terminal: Output, job: Job, made: "Segmented", seconds: float) -> dict[str, Any]:
-    """Tell warnings and the result, to people and to programs; returns what programs are told."""
+    """Print warnings and the result; returns the result as JSON values."""
     found, task = made.found, made.tools.task
     for warning in found.warnings:
         terminal.warn(warning if warning in task.warnings else f"{job.target.name}: {warning}")

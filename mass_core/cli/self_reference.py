@@ -1,4 +1,4 @@
-"""mass evaluate --self-reference: every scan with itself, seen otherwise, as its reference."""
+"""mass evaluate --self-reference: segment every scan with an augmented copy of itself as the reference."""
 
 import argparse
 import csv
@@ -21,7 +21,7 @@ _FILE = "self_reference.csv"
 
 
 def run(arguments: argparse.Namespace, dataset: "Dataset", cases: Sequence[str], labels: Sequence[int]) -> int:
-    """Find every scan's structures again, write and tell."""
+    """Run the self-reference test on every scan, write and print the results."""
     from ..evaluation.scoring import segmenter_for
     from ..evaluation.self_reference import recognise
     from ..files import write_bytes

@@ -29,7 +29,7 @@ class Shard:
     number: int = 1
     count: int = 1
     asked: bool = False
-    """Whether shares were asked for at all."""
+    """True if shards were requested."""
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every N-th, from the I-th on: shares are disjoint, together complete, and of like size."""
@@ -103,7 +103,7 @@ def merge_tables(folder: Path, name: str, shard: Shard) -> Path | None:
 
 
 class Share:
-    """The targets of one process, and a table of what became of them. Where shares were asked for, results that exist are kept.
+    """The targets of one process, and a table of their outcomes. Where shares were asked for, results that exist are kept.
 
     Args:
         shard: which.
@@ -125,7 +125,7 @@ class Share:
 
     @contextmanager
     def noting(self, job: Job, *, begun: bool = False) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-        """Work on a target: its row tells how it ended; what is yielded takes its labels (`value`, `name`, `ml`).
+        """Context of the work on a target, which records the outcome; the yielded function takes its labels (`value`, `name`, `ml`).
 
         Args:
             job: the target.
@@ -158,7 +158,7 @@ class Share:
 
     @property
     def table(self) -> Path:
-        """Where the table of these targets is written."""
+        """Path of the table of these targets."""
         return self._folder / f"summary{self._shard.suffix}.csv"
 
     def _row(self, job: Job, **values: Any) -> dict[str, Any]:

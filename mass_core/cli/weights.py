@@ -1,4 +1,4 @@
-"""mass weights: what networks there are, and what a file holds."""
+"""mass weights: list, inspect, verify, convert, download and remove networks."""
 
 import argparse
 from collections.abc import Callable
@@ -184,7 +184,7 @@ def _add_reader(actions: Any, name: str, text: str, run: Callable[[argparse.Name
 
 
 def _of_segmenter(path: Path, ema: bool | None) -> dict[str, Any]:
-    """What weights for segmentation hold."""
+    """Contents of weights for segmentation."""
     from ..config import to_dict
     from ..weights.checkpoint import read_checkpoint
 
@@ -201,7 +201,7 @@ def _of_segmenter(path: Path, ema: bool | None) -> dict[str, Any]:
 
 
 def _of_classifier(path: Path) -> dict[str, Any]:
-    """What a classifier of whole scans holds."""
+    """Contents of a classifier of whole scans."""
     from ..config import to_dict
     from ..inference.classifier import load_classifier
 

@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Scans, their masks and labels, and who is in which split."""
+    """Scans with their masks, labels and splits."""
 
     folder: Path
     name: str
@@ -61,13 +61,13 @@ class Dataset:
     recipe: dict[str, Any] = field(default_factory=dict)
     """How the images were prepared: the fields of a `Recipe`."""
     seed: int | None = None
-    """Of the splits; None: chance had no part in them, or nobody wrote it down."""
+    """Of the splits; None: they were not drawn at random, or it is not known."""
 
     _cure: ClassVar[str] = _CURE
     _shape_source: ClassVar[str] = "dataset.json says"
 
     def __post_init__(self) -> None:
-        """Refuse splits that name strangers or share a patient."""
+        """Check that splits name known cases and share no patient."""
         check_splits(self.splits, {case.name: case.patient for case in self.cases})
 
     @classmethod
@@ -160,7 +160,7 @@ class Dataset:
 
 
 def case_folder(folder: Path, name: str) -> Path:
-    """Where the files of a case lie."""
+    """Folder of a case."""
     return folder / "cases" / name
 
 
@@ -172,7 +172,7 @@ def case_from(values: Mapping[str, Any]) -> Case:
 
 
 def finished_case(folder: Path, name: str, settings: str) -> Case | None:
-    """The record of a case that was made before in the same way; None: it has to be made."""
+    """The record of a case already prepared with the same settings; None: it has to be prepared."""
     path = case_folder(folder, name) / "case.json"
     if not path.exists():
         return None
@@ -206,7 +206,7 @@ def write_case(
 
 
 def check_splits(splits: Mapping[str, Iterable[str]], patients: Mapping[str, str]) -> None:
-    """Refuse a split that leaks: a patient, or a case, on two sides.
+    """Check that no patient is in two splits and that every case named exists.
 
     Args:
         splits: names of the cases in each split.
@@ -229,7 +229,7 @@ def check_splits(splits: Mapping[str, Iterable[str]], patients: Mapping[str, str
 
 
 def split_by_patient(patients: Mapping[str, str], shares: Sequence[float], seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """Deal patients into train, val and test.
+    """Split patients into train, val and test.
 
     A patient's place in line is a hash of its name, so the same patients are dealt alike wherever their scans come from.
 

@@ -1,4 +1,4 @@
-"""Names of label values as a `dataset.json` of the field tells them: value to name as MSD writes it, name to value as nnU-Net does."""
+"""Label names in a `dataset.json`: value to name as in MSD, or name to value as in nnU-Net."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def label_names(labels: Mapping[str, Any]) -> dict[int, str]:
 
 
 def names_beside(folder: Path) -> dict[int, str]:
-    """What a `dataset.json` in a folder of label maps, or in the folder above, calls their values; empty: there is none.
+    """Label names from the `dataset.json` in a folder of label maps, or in the folder above; empty: there is none.
 
     Raises:
         InputError: if there is one that cannot be understood.

@@ -68,7 +68,7 @@ def make_case(
 
 
 def _labels(labels: Volume, path: Path, image: Geometry, working: Geometry) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A label map on the prepared image's grid, uint8 or uint16, and what the user should be told about it."""
+    """A label map on the prepared image's grid, uint8 or uint16, and notes for the user."""
     labels = as_label_map(labels)
     notes = (*labels.notes, *check_belongs(image, labels, labels_are=f"label map {path}"))
     moved = resample(labels, working, "nearest").array

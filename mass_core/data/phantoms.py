@@ -1,4 +1,4 @@
-"""Torsos that never were: CT-like and MR-like subjects with known labels, for the demo and the tests.
+"""Synthetic CT- and MR-like torso phantoms with known labels, for the demo and the tests.
 
 Anatomy is a set of signed distances in patient millimetres (right, anterior, superior of the body's centre), so any grid can sample it.
 A seed is a person: the same seed in both modalities has the same anatomy. Sizes are round figures of adults; CT values are those of a

@@ -27,7 +27,7 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCase:
-    """One scan of a public dataset, and what the dataset tells about it."""
+    """One scan of a public dataset with its metadata."""
 
     kind: Kind
     name: str
@@ -42,7 +42,7 @@ class DatasetCase:
     """Of the whole dataset."""
 
     def read(self) -> Volume:
-        """The scan where it lies in the patient, its modality said.
+        """The scan with corrected geometry and its modality set.
 
         Raises:
             MassError: as `Volume.read`.
@@ -78,7 +78,7 @@ class DatasetCase:
         return [self.modality, self.frame, self.kind.direction, self._spacing_xyz, self.kind.straighten, numbers]
 
     def mended(self, path: Path, frame: int | None = None) -> Volume:
-        """A file of this scan, or one made of it, with what its dataset says wrongly put right."""
+        """Read a file of this scan, or one derived from it, with the known faults of its dataset corrected."""
         with _straightened() if self.kind.straighten else nullcontext():
             volume = Volume.read(path, frame)
         found = volume.geometry
@@ -92,7 +92,7 @@ class DatasetCase:
 
 @contextmanager
 def _straightened() -> Iterator[None]:
-    """ITK takes the nearest right angles instead of refusing a NIfTI file (it reads this variable as it opens one)."""
+    """Context in which ITK takes the nearest right angles instead of refusing a NIfTI file (it reads a variable as it opens one)."""
     before = os.environ.get("ITK_NIFTI_SFORM_PERMISSIVE")
     os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "ON"
     try:
@@ -104,7 +104,7 @@ def _straightened() -> Iterator[None]:
 
 
 def find_cases(folders: Sequence[Path], kind: Kind, *, fold: int = 0, derivative: str = "") -> tuple[list[DatasetCase], list[str]]:
-    """The cases of a dataset, and what the user should know about them.
+    """Find the cases of a dataset; returns them with notes for the user.
 
     Args:
         folders: the dataset's folder, or one above it; several if it lies in parts.
@@ -203,7 +203,7 @@ def _label_maps(files: Sequence[str], kind: Kind) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _About:
-    """What the files at a dataset's root tell."""
+    """Contents of the tables and descriptions at a dataset's root."""
 
     rows: Mapping[str, Mapping[str, str]]
     """Of its table, by patient."""
@@ -213,7 +213,7 @@ class _About:
     splits: Mapping[str, str]
     """Split of a case, of the fold that counts."""
     told: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def _about(folder: Path, root: str, files: Sequence[str], kind: Kind, fold: int) -> _About:
@@ -304,7 +304,7 @@ def _cases(folder: Path, image: re.Match[str], kind: Kind, about: _About, maps: 
 
 
 def _volumes(image: re.Match[str], kind: Kind, about: _About, row: Mapping[str, str]) -> list[tuple[str, int | None, Modality]]:
-    """What sets the volumes of an image file apart in names, their frames and modalities."""
+    """Name suffix, frame and modality of each volume of an image file."""
     several = len(about.channels) > 1
     if about.channels and "channel" in image.groupdict():
         channel = about.channels[int(image["channel"])]

@@ -1,4 +1,4 @@
-"""Public datasets as they come from their makers: where their files lie and what they mean. docs/datasets.md names the sources."""
+"""Layouts of public datasets as published: paths and meaning of their files. docs/datasets.md names the sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,9 +50,9 @@ class Kind:
     folds: str = ""
     """A JSON file at the root with a list of splits into train and val."""
     direction: tuple[float, ...] | None = None
-    """What the files should say of the axes (LPS, row by row)."""
+    """Correct direction of the axes (LPS, row by row)."""
     spacings: Mapping[str, Triple] = field(default_factory=dict)
-    """What they should say of the voxel size x, y, z in mm, by a regular expression of the case's name."""
+    """Correct voxel size x, y, z in mm, by a regular expression of the case's name."""
     straighten: bool = False
     """Axes a little off right angles become the nearest that are not."""
 

@@ -1,4 +1,4 @@
-"""Datasets as the released code lays them out, read as they are, taken over, and written.
+"""Datasets in the layout of the released code: reading, importing, exporting.
 
 Layout (docs/formats.md): in one folder `<case>_image.npy` (float32 [z,y,x], normalised), `<case>_gt.npy` (uint8) if there are labels, and
 `dataset.h5` with the masks of all cases. Nothing in it tells spacing, place, direction or modality: the spacing is taken to be 1.5 mm, the
@@ -46,7 +46,7 @@ class ReleasedDataset(Dataset):
 
 
 def is_released(folder: Path) -> bool:
-    """Whether a folder is laid out so, and not as one of our datasets."""
+    """True if a folder has this layout and is not one of our datasets."""
     return not (folder / "dataset.json").exists() and ((folder / MASKS).exists() or next(folder.glob(f"[!.]*{IMAGE}"), None) is not None)
 
 
@@ -119,7 +119,7 @@ def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = 
 
 
 def check_export(output: Path) -> None:
-    """Refuse to begin an export that could not end, or would replace something else.
+    """Check before an export that it can finish and replaces nothing else.
 
     Raises:
         InputError: if h5py is missing.
@@ -133,7 +133,7 @@ def check_export(output: Path) -> None:
 
 
 def is_exported(dataset: Dataset, name: str, output: Path) -> bool:
-    """Whether an earlier run wrote this case, and nothing changed since."""
+    """True if an earlier run wrote this case and nothing changed since."""
     files = [output / f"{name}{IMAGE}", *([output / f"{name}{LABELS}"] if dataset.case(name).labels else [])]
     if not all(path.exists() for path in files) or not (_part(output, name).exists() or name in _with_masks(output)):
         return False

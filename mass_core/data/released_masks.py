@@ -1,4 +1,4 @@
-"""The HDF5 file in which the released code keeps masks: `/<case>/auto_masks`, uint8 [N,z,y,x], LZF with byte shuffle.
+"""The HDF5 mask file of the released code: `/<case>/auto_masks`, uint8 [N,z,y,x], LZF with byte shuffle.
 
 Chunks are read one after the other, never by a list of indices: h5py answers a list of 13 masks many times more slowly than 13 questions
 (docs/masks.md, "Reading masks").
@@ -100,7 +100,7 @@ def chunks_of(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def library() -> Any:
-    """The package h5py, which nothing else needs.
+    """Import the package h5py.
 
     Raises:
         InputError: if it is not installed.

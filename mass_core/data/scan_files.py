@@ -1,4 +1,4 @@
-"""The scans that files and folders stand for, and the label maps named like them."""
+"""Scans among files and folders, and the label maps of the same names."""
 
 import os
 import re
@@ -25,7 +25,7 @@ class Scan:
     name: str
     path: Path
     case: "DatasetCase | None" = None
-    """What a kind of public dataset tells about it."""
+    """Its metadata in a public dataset."""
 
     def read(self) -> "Volume":
         """The scan, as `Volume.read` and with the faults of its dataset mended."""
@@ -50,7 +50,7 @@ class Scan:
 
 
 def find_scans(paths: Iterable[Path], left_out: list[Path] | None = None) -> list[Scan]:
-    """The scans that files and folders stand for.
+    """The scans among some files and folders.
 
     A folder stands for the image files and the DICOM series in it; if it has no image files, also for what its subfolders stand for.
 
@@ -101,7 +101,7 @@ def _scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
 
 
 def _is_slice(file: Path) -> bool:
-    """Whether a file is a DICOM slice by its beginning or, since that may be missing, by its name."""
+    """True if a file is a DICOM slice by its first bytes or, since those may be missing, by its name."""
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
     try:
@@ -112,7 +112,7 @@ def _is_slice(file: Path) -> bool:
 
 
 def _is_voxels_of(file: Path, images: Collection[Path]) -> bool:
-    """Whether a file holds the voxels of a header that is among the images."""
+    """True if a file holds the voxels of a header that is among the images."""
     if file.suffix.lower() not in (".raw", ".zraw", ".img", ".gz"):
         return False
     names = {file.stem.lower(), Path(file.stem).stem.lower()}
@@ -120,7 +120,7 @@ def _is_voxels_of(file: Path, images: Collection[Path]) -> bool:
 
 
 def layout_of(folder: Path) -> Literal["nnunet", "msd", "bids"] | None:
-    """The general layout a folder, or the one above it, seems to have; None: none of these.
+    """Guess the general layout of a folder or the one above it; None: none of these.
 
     nnU-Net has `imagesTr` with files called `<case>_0000`, the Decathlon `imagesTr` beside `dataset.json`, BIDS `sub-<label>/anat`.
     """

@@ -1,4 +1,4 @@
-"""What speaks for a result and against it, the truth not being known: the network is asked again, and sizes and places are compared.
+"""Evidence for the quality of a result without ground truth: repeated inference, and comparison of sizes and positions.
 
 The network is asked near the masks only: a window counts if it touches the mask or a rim of a quarter of a window around it.
 """
@@ -28,7 +28,7 @@ Reference = tuple[Volume, Volume]
 """An image with its label map."""
 
 MOST_REFERENCES = 3
-"""In so many references a label is looked for again: more cost time and tell hardly more."""
+"""References in which a label is segmented again: more cost time and add little."""
 _RIM = 0.25
 """Of a window, around a mask; outside it nothing is looked for."""
 
@@ -40,9 +40,9 @@ class Evidence:
     ml: float
     """Volume of the label in the result; 0: nothing was found, and nothing else is known."""
     cycle: float | None = None
-    """Learned from the result, the label is looked for in the scans of its references: mean Dice with the references' own masks."""
+    """Cycle consistency: mean Dice with the references' own masks when the result is the reference and their scans are the targets."""
     own: float | None = None
-    """Learned from the result, the label is looked for in the same scan: Dice with the result."""
+    """Dice with the result when the result is the reference and its own scan is the target."""
     scaled: float | None = None
     """Of a network that takes no references: Dice with what is found at the next coarser working spacing."""
     volume_ratio: float | None = None
@@ -52,15 +52,15 @@ class Evidence:
     offset: float | None = None
     """Distance from where the references show it, in mean extents of the label there; None also if the scans show different regions."""
     cut: bool = False
-    """Whether it reaches the border of the scan."""
+    """True if it reaches the border of the scan."""
     aligned: float | None = None
     """Trust of the alignment, 0 where the references could not be aligned with this part of the body."""
     network_dice: float | None = None
     """Estimated Dice of the network's mask beside the alignment (`Decision.network_dice`)."""
 
 
-class Inquiry:
-    """One result, and the questions put to the network about it.
+class QualityProbe:
+    """One result and the inferences that check it.
 
     Args:
         segmenter: that found it.
@@ -90,7 +90,7 @@ class Inquiry:
             )
 
     def gather(self, references: Sequence[Reference], steps: Steps) -> dict[int, Evidence]:
-        """What is known about every label of the task.
+        """Collect the evidence on every label of the task.
 
         Args:
             references: images with label maps the task was learned from; none: there is no cycle.
@@ -116,7 +116,7 @@ class Inquiry:
         return known
 
     def _plain(self, label: TaskLabel) -> Evidence:
-        """What a ruler tells."""
+        """Volume, extent and position of the label."""
         box = self._boxes.get(label.value)
         if box is None:
             return Evidence(ml=0.0)
@@ -133,7 +133,7 @@ class Inquiry:
         )
 
     def _questions(self, values: list[int], references: Sequence[Reference]) -> Iterator[tuple[str, Callable[[], dict[int, float]]]]:
-        """What to ask the network about some labels: the field it is for, and how to ask."""
+        """Inferences that check some labels: the field each one fills, and the function that runs it."""
         scan, labels, task = self._target, self._labels, self._task.only(values)
         if not self._segmenter.model.network.config.task_encoding:
             yield "scaled", partial(self._found_again, scan, labels, _scaled(task, LADDER))
@@ -161,7 +161,7 @@ class Inquiry:
 
 
 def _shown(references: Sequence[Reference], values: Sequence[int]) -> Iterator[tuple[Volume, Volume, list[int]]]:
-    """References with the labels to look for in each; none is looked for in more than a few."""
+    """References with the labels to segment in each; each label is segmented in a few at most."""
     seen = dict.fromkeys(values, 0)
     for image, mask in references:
         labels = on_grid(mask, image.geometry)

@@ -1,4 +1,4 @@
-"""How good a result is likely to be: an expected Dice with a plain flag and reasons, the truth not being known (docs/quality.md)."""
+"""Estimated quality of a segmentation without ground truth: expected Dice, a flag, and reasons (docs/quality.md)."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from ..inference.segmenter import Decision, Segmenter
 from ..progress import Report, Steps
 from ..tasks.task import Task
 from ..volumes.volume import Volume
-from .evidence import Evidence, Inquiry, Reference
+from .evidence import Evidence, QualityProbe, Reference
 
 GOOD, USABLE = 0.7, 0.5
 """Expected Dice from which a result is good, and below which it is unreliable."""
@@ -37,15 +37,15 @@ _SLIGHT = "Nothing is far off, but the network agrees less with itself than in g
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a result is worth; None: not known."""
+    """Estimated quality of one label; None: not known."""
 
     expected_dice: float | None
     """None: nothing was found."""
     flag: Literal["good", "check", "unreliable"]
     reasons: tuple[str, ...] = ()
-    """What speaks against the result, a sentence each."""
+    """Reasons to doubt the result, a sentence each."""
     cycle: float | None = None
-    """Mean Dice with the references' own masks when the label is learned from the result and looked for in their scans."""
+    """Cycle consistency: mean Dice with the references' own masks when the result is the reference and their scans are the targets."""
     agreement: float | None = None
     """Dice of the result with what is found after itself as the reference or, by fixed classes, at a coarser working spacing."""
     volume_ratio: float | None = None
@@ -74,7 +74,7 @@ def assess(
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> dict[int, Quality]:
-    """Judge a result.
+    """Estimate the quality of a result.
 
     Args:
         segmenter: with the weights and the recipe of the result.
@@ -93,8 +93,8 @@ def assess(
         MassError: if the label map holds labels, but none of the task's, or a scan or the memory does not serve.
         Cancelled: if `cancelled` said so.
     """
-    inquiry = Inquiry(segmenter, task, target, found, cancelled)
-    known = inquiry.gather(references or [], Steps(progress, cancelled))
+    probe = QualityProbe(segmenter, task, target, found, cancelled)
+    known = probe.gather(references or [], Steps(progress, cancelled))
     known = {value: with_decision(evidence, (decisions or {}).get(value)) for value, evidence in known.items()}
     return {label.value: judged(known[label.value], several=label.references > 1) for label in task.labels}
 
@@ -107,7 +107,7 @@ def with_decision(evidence: Evidence, decision: Decision | None) -> Evidence:
 
 
 def judged(evidence: Evidence, *, several: bool = False) -> Quality:
-    """The quality that follows from evidence; `several`: the references were more than one."""
+    """The quality computed from evidence; `several`: there was more than one reference."""
     if not evidence.ml:
         return Quality(expected_dice=None, flag="check", reasons=(_NOTHING,))
     expected = expected_dice(evidence)
@@ -131,19 +131,19 @@ def expected_dice(evidence: Evidence) -> float:
 
 
 def signs(evidence: Evidence) -> dict[str, float | None]:
-    """What the expected Dice is computed from; None: not known. Volume and place added nothing to it."""
+    """Inputs of the formula for the expected Dice; None: not known. Volume and position added nothing to it."""
     return {"cycle": evidence.cycle, "own": evidence.own, "scaled": evidence.scaled, "extent": _strangeness(evidence)}
 
 
 def _strangeness(evidence: Evidence) -> float | None:
-    """How far the extents are from those in the references, as a logarithm; what the scan cuts off may be as small as it is."""
+    """Absolute log ratio of the extents to those in the references; None: not known, or smaller because the scan cuts the label off."""
     if evidence.extent_ratio is None or (evidence.cut and evidence.extent_ratio < 1):
         return None
     return abs(math.log(evidence.extent_ratio))
 
 
 def _reasons(evidence: Evidence, references: str) -> Iterator[str]:
-    """What speaks against a result, in words."""
+    """Reasons to doubt a result, in words."""
     volume, extent = evidence.volume_ratio, evidence.extent_ratio
     if evidence.cycle is not None and evidence.cycle < _LOW["cycle"]:
         yield f"Shown this result, the network does not find the structure again in the {references} (Dice {evidence.cycle:.2f})."

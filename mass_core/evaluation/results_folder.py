@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, in a folder: the same command goes on where it stopped."""
+"""Results of an evaluation so far, in a folder: the same command resumes where it stopped."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class EvaluationFolder:
         write_bytes(folder / SETTINGS, json.dumps({**known, **wanted}, indent=1).encode())
 
     def has(self, trial: Trial, case: str) -> bool:
-        """Whether a scan was judged in a trial."""
+        """True if a scan was scored in a trial."""
         return (trial, case) in self._done
 
     def add(self, scores: Sequence[Score]) -> None:
@@ -60,7 +60,7 @@ class EvaluationFolder:
         write_bytes(self._table, as_csv(self._own, Score).encode())
 
     def refresh(self) -> None:
-        """Learn what all processes that share the work have written so far."""
+        """Read what all processes that share the work have written so far."""
         tables = [self._folder / "scores.csv", *sorted(self._folder.glob(_PARTS))]
         found = {(_trial(score), score.case, score.label): score for table in tables for score in self._read(table)}
         self.scores = list(found.values())

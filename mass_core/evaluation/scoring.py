@@ -1,4 +1,4 @@
-"""How well structures are found in a dataset's scans after a few of its scans as references: the paper's protocol (its 4.1).
+"""Evaluation of few-shot segmentation on a labelled dataset by the paper's protocol (its 4.1).
 
 All methods and structures have the same references: some training scans that together show every structure. A scan counts for a structure
 if it shows it; what is found of a structure in scans without it is reported apart, as is a structure of which nothing was found.
@@ -53,11 +53,11 @@ class Score(Trial):
     away: float | None = None
     """Distance of the centres of find and truth over the truth's length, its box's longest side; None: one of the two is not there."""
     warnings: str = ""
-    """What the run that found it had to say about it."""
+    """Warnings of the segmentation about it."""
 
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
-    """A case's normalised image, its modality said, and its label map.
+    """A case's normalised image with its modality, and its label map.
 
     Raises:
         InputError: if the case has no label map.
@@ -90,7 +90,7 @@ def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
 
 
 def shown_labels(dataset: Dataset, names: Sequence[str]) -> dict[str, frozenset[int]]:
-    """The structures each of some scans shows; those without a label map are left out. Every label map is looked through once."""
+    """The structures each scan shows; scans without a label map are left out. Every label map is read once."""
     maps = ((name, dataset.labels(name)) for name in names)
     return {name: _values(labels) for name, labels in maps if labels is not None}
 
@@ -135,7 +135,7 @@ def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots
 
 
 def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots: int) -> None:
-    """Refuse what no draw can satisfy."""
+    """Check that enough scans show each structure for the draws."""
     for label in labels:
         if not any(label in values for values in shown.values()):
             raise InputError(f"No training scan shows label {label}.", "Choose other --labels.")

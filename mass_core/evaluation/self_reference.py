@@ -1,4 +1,4 @@
-"""Whether a network knows a structure again in the very scan it was shown in, seen otherwise (the paper's section 7.3).
+"""Self-reference test: segment a scan with an augmented copy of itself as the reference (the paper's section 7.3).
 
 The reference is the scan itself, turned, moved and of another contrast, with its own label map. Where this works and another patient's scan
 as the reference does not, the network tells the structure from the rest; what it lacks is the likeness between patients.
@@ -36,7 +36,7 @@ class Recognition:
 
 
 def recognise(dataset: Dataset, segmenter: Segmenter, case: str, labels: Sequence[int], draws: int, seed: int) -> Iterator[Recognition]:
-    """How well the structures of a scan are found with itself, seen otherwise, as the reference.
+    """Dice of the structures of a scan with augmented copies of itself as the reference.
 
     Args:
         dataset: with labels.

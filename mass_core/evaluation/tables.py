@@ -13,7 +13,7 @@ from .scoring import METHODS, Score, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a table says about a structure."""
+    """Row of a table: one structure, method and number of references."""
 
     method: str
     shots: int
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """What a table says about a method: a cell of the paper's tables."""
+    """Cell of the paper's tables: one method and number of references, all structures."""
 
     method: str
     shots: int

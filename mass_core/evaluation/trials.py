@@ -1,4 +1,4 @@
-"""Makes ready what an evaluation judges: a task or a finetuned network for every method and draw of references, kept in a folder.
+"""Preparation of the trials of an evaluation: a task or a finetuned network for every method and draw of references, kept in a folder.
 
 What was made once is not made again: a trial's record is written last, so what has one is whole.
 """
@@ -47,7 +47,7 @@ Ready = Callable[[Volume], Found]
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What all trials of an evaluation have in common."""
+    """Settings common to all trials of an evaluation."""
 
     dataset: Dataset
     labels: tuple[int, ...]
@@ -69,14 +69,14 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """How a trial was made ready."""
+    """Record of how a trial was prepared."""
 
     scans: tuple[str, ...]
     seconds: float
 
 
 class Trials:
-    """Makes trials ready.
+    """Prepares trials.
 
     Args:
         conditions: what they have in common.
@@ -92,7 +92,7 @@ class Trials:
         self._segmenters = {method: plain.with_recipe(plain.recipe.changed(align=align)) for method, align in _ALIGN.items()}
 
     def ready(self, trial: Trial, scans: Sequence[str]) -> Ready:
-        """What segments in a trial, made of some training scans if it is not there yet.
+        """The function that segments scans in a trial, prepared from some training scans if it is not there yet.
 
         Raises:
             MassError: if the scans cannot be used, or training fails or is stopped.
@@ -109,7 +109,7 @@ class Trials:
         return self._made(trial, scans)
 
     def record(self, trial: Trial) -> Record | None:
-        """How a trial was made ready; None: it was not yet.
+        """The record of a trial; None: it was not prepared yet.
 
         Raises:
             InputError: if the record is damaged.
@@ -124,7 +124,7 @@ class Trials:
             raise InputError(f"{path} is damaged: {error}.", "Delete it, or begin anew with --overwrite.") from error
 
     def _made(self, trial: Trial, scans: Sequence[str]) -> Ready:
-        """What segments, of files kept or of the references themselves."""
+        """The segmenting function of a trial, from stored files or from the references themselves."""
         if trial.method == "copied":
             masks = [self._reference(name)[1] for name in scans]
             return lambda target: Found(copied(masks, self._conditions.labels, target.geometry))
@@ -186,7 +186,7 @@ class Trials:
 
 
 def _found(segmenter: Segmenter, target: Volume, task: Task) -> Found:
-    """What is found of a task in a scan."""
+    """Segment a scan by a task."""
     result = segmenter.segment(target, task)
     return Found(result.labels.array, {label.value: task.about(label.value, result.warnings) for label in task.labels})
 

@@ -58,7 +58,7 @@ class Adapted:
     """The same with the fitted tokens; never less."""
 
     def facts(self) -> dict[str, Any]:
-        """What to tell of it, as JSON values."""
+        """Facts about the fit, as JSON values."""
         dice = [round(value, 4) for value in (self.dice_before, self.dice_after)]
         return {"steps": self.steps, "seconds": round(self.seconds, 3), "dice": dice}
 
@@ -113,7 +113,7 @@ def adapt(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Fitted:
-    """What became of the labels of one working spacing."""
+    """Fitted tokens of the labels of one working spacing."""
 
     indices: Sequence[int]
     tokens: Tokens
@@ -125,7 +125,7 @@ class _Fitted:
 
 
 class _Clock:
-    """Tells how much of the time is spent, and reports it."""
+    """Measures and reports the elapsed share of the time limit."""
 
     def __init__(self, seconds: float, steps: Steps) -> None:
         self._began = time.monotonic()
@@ -144,7 +144,7 @@ class _Clock:
         return self
 
     def share(self, reserve: float = 0.0) -> float:
-        """How much of the part is spent, 1 when it is over; asks whether to stop.
+        """Elapsed share of the part, 1 when it is over; stops here if cancelled.
 
         Raises:
             Cancelled: if the user stopped the run.
@@ -192,7 +192,7 @@ class _Group:
         return found
 
     def fitted(self, views: Sequence[View], change: "Compose", clock: _Clock, rng: np.random.Generator) -> _Fitted:
-        """Fit until the clock's part is over; what does worse than the start where it was not trained is not kept."""
+        """Fit until the clock's part is over; tokens that do worse than the initial ones on held-out windows are discarded."""
         showing = [view for view in views if view.masks.any()]
         checks = [next(_feed(some, change, self.windows, rng)) for some in (showing, views)]
         began = clock.spent()

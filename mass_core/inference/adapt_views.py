@@ -1,4 +1,4 @@
-"""Windows of labelled scans, turned and changed at random: what a task is fitted to its references with."""
+"""Randomly augmented windows of labelled scans, on which a task is fitted to its references."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Batch:
 def windows(
     array: np.ndarray, masks: Mapping[int, PlacedMask], values: Sequence[int], window: Shape, rng: np.random.Generator
 ) -> list[View]:
-    """Windows of one scan, alternately on one of its structures and anywhere in it: where there is nothing, nothing shall be found.
+    """Windows of one scan, alternately on one of its structures and anywhere in it (negative examples).
 
     Args:
         array: the prepared scan, float32 [z,y,x].

@@ -1,4 +1,4 @@
-"""Overlapping windows become probabilities, in memory that depends on what is found, not on how many labels were asked for.
+"""Blending of overlapping windows, in memory that grows with what is found, not with the number of labels.
 
 Windows come ordered along z. Planes that no later window touches are finished, handed on and forgotten (`Blend`); of a finished voxel
 only the most probable labels are kept (`Best`). On a GPU both live there, and nothing in them waits for it but `noticed`.

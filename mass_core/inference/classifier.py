@@ -48,7 +48,7 @@ class ClassifierConfig:
     """Share of the pooled features left out in training."""
 
     def __post_init__(self) -> None:
-        """Refuse what no classifier can be built from."""
+        """Check that a classifier can be built."""
         if self.recipe.spacing_zyx is None:
             raise WeightsError("A classifier needs one working spacing, and its recipe has none.", "Give one in mm.")
         if any(n % self.model.stride for n in self.recipe.window_zyx):
@@ -148,7 +148,7 @@ class Classifier:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a classifier sees of a scan."""
+    """A scan as a classifier receives it."""
 
     array: np.ndarray
     """Normalised values, float32 [z,y,x], no larger than the input."""
@@ -159,7 +159,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """What was found in a scan."""
+    """Class probabilities of a scan."""
 
     probabilities: dict[str, float]
     """By class. Of a single-label classifier their sum is 1."""
@@ -167,7 +167,7 @@ class Classification:
     """The most probable class; of a multi-label classifier, those of at least 0.5."""
     modality: Modality
     warnings: tuple[str, ...] = field(default=())
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 def look(volume: Volume, recipe: Recipe) -> Seen:
@@ -203,7 +203,7 @@ def cells_of(box: Box, stride: int) -> Box:
 
 
 def as_input(array: np.ndarray, config: ClassifierConfig) -> tuple[np.ndarray, np.ndarray]:
-    """What the network takes: the padded input [D,H,W] and where its deepest map sees the scan [d,h,w]."""
+    """Input of the network: the padded scan [D,H,W], and the cells of the deepest map that see the scan [d,h,w]."""
     image, box = padded(array, config.recipe.window_zyx)
     inside = np.zeros(config.cells_zyx, dtype=bool)
     inside[cells_of(box, config.model.stride).slices()] = True

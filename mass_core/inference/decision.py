@@ -1,4 +1,4 @@
-"""Which label a voxel of the target gets: probabilities of one or several working grids meet on the target's own grid."""
+"""From probabilities on one or several working grids to one label map on the target's own grid."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ _SLAB = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What the network said about labels that share a working spacing."""
+    """Network output for the labels that share a working spacing."""
 
     best: Best
     numbers: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What the network sees in a scan when it is asked for nothing: the decoder's output as colours (the paper's section 7.2, figure 7).
+"""PCA colours of the decoder's task-free features (the paper's section 7.2, figure 7).
 
 The decoder mixes the tokens of a task into the features. Here they are zero, of one class: no reference, the same for every scan and for
 every kind of weights. Principal components of the features become red, green and blue, the first one red; scans that share a `Basis`
@@ -41,7 +41,7 @@ _TAIL = 1.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Basis:
-    """How features become colours."""
+    """Principal components that map features to colours."""
 
     weight_3C: np.ndarray
     """Principal axes, scaled so that most of the body gets values from 0 to 1, float32."""
@@ -80,7 +80,7 @@ class Basis:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """A scan ready to be looked at."""
+    """A preprocessed scan with its body mask."""
 
     prepared: Prepared
     body: np.ndarray
@@ -127,7 +127,7 @@ def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
 
 
 def view_spacing(scan: Geometry, recipe: Recipe) -> Triple:
-    """Working voxel size in mm at which a scan is looked at: the recipe's.
+    """Working voxel size in mm for a scan: the recipe's.
 
     Where the recipe chooses one for each structure: so that a window shows 96 mm, or all of a smaller scan, but no finer than the scan's
     mean voxel, and within the recipe's limits.

@@ -1,4 +1,4 @@
-"""The main job: references in, task; target and task in, label map on the target's own grid."""
+"""Segmentation: references to a task, then target and task to a label map on the target's own grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from ..alignment.fusion import reliability
 from ..alignment.locate import aligned_labels, locate
 from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..devices import check_compiler
 from ..errors import InputError
@@ -19,9 +20,8 @@ from ..failures import is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness
-from ..tasks.reference_encoder import Learner, content_key, preparation, unique
+from ..tasks.reference_encoder import ReferenceEncoder, content_key, preparation, unique
 from ..tasks.task import Task, TaskLabel
-from ..volumes.appearance import Appearance
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
 from ..volumes.label_maps import as_label_map
@@ -72,20 +72,20 @@ class Probabilities(Mapping[int, Volume]):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What decided about a label."""
+    """How a label was decided: by alignment, by the network, or by both."""
 
     by: Literal["alignment and network", "alignment", "network"]
     trust: float | None = None
     """Of the alignment, from 0 to 1; None: the references were not aligned, or not with this part of the body."""
     reason: str = ""
-    """Why the alignment was not trusted; empty where it was, or was not asked."""
+    """The reason the alignment was not trusted; empty where it was, or was not computed."""
     network_dice: float | None = None
     """Estimated Dice of what the network finds there; None where the alignment was not trusted, or decided alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Segmentation:
-    """What was found in a target."""
+    """Result of segmenting a target."""
 
     labels: Volume
     """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
@@ -100,13 +100,13 @@ class Segmentation:
     modality: Modality
     """The target was processed as."""
     warnings: tuple[str, ...]
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
     timings: dict[str, float]
     """Seconds by stage: prepare, segment, place."""
 
 
 class Segmenter:
-    """Segments targets after references, with one model and one recipe; keeps what it prepared and encoded lately.
+    """Segments targets by references, with one model and one recipe; caches what it prepared and encoded lately.
 
     Args:
         model: from `load_model`.
@@ -131,7 +131,7 @@ class Segmenter:
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
-        self._learner = Learner(model.network, self.recipe, model.fingerprint)
+        self._learner = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
         self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
         self._atlases: Recent[Atlas] = Recent(_ATLAS_BYTES)
         self.preparations = 0
@@ -139,11 +139,11 @@ class Segmenter:
 
     @property
     def encodings(self) -> int:
-        """How often a label of a reference was encoded because it was not at hand."""
+        """Number of encodings of a reference's label that were not in the cache."""
         return self._learner.encodings
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
-        """The same with another recipe. If both prepare scans alike, what was prepared and encoded is at hand there too."""
+        """A segmenter with another recipe; it shares the caches if both recipes prepare scans alike."""
         other = Segmenter(self.model, recipe, precision=self.precision, compile=self.compile)
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
@@ -156,13 +156,13 @@ class Segmenter:
         references: Sequence[tuple[Volume, Volume]],
         labels: Sequence[int] | None = None,
         *,
-        appearance: Mapping[int, Appearance] | None = None,
+        appearance: Mapping[int, LabelStyle] | None = None,
         spacings: Mapping[int, Triple] | None = None,
         progress: Report | None = None,
         cancelled: Callable[[], bool] | None = None,
         to_finetune: bool = False,
     ) -> Task:
-        """Learn from references what to segment.
+        """Encode references into a task.
 
         Args:
             references: images with their label maps; labels that occur in several are averaged.
@@ -269,7 +269,7 @@ class Segmenter:
         )
 
     def _located(self, target: Volume, task: Task, steps: Steps) -> tuple[dict[int, Prior], dict[int, Decision], tuple[str, ...]]:
-        """Where alignment puts the labels, what follows for each, and what to tell about it."""
+        """Align the references with the target: priors and decisions by label, and warnings."""
         values = [label.value for label in task.labels]
         if not self.recipe.aligns:
             return {}, {value: Decision(by="network") for value in values}, ()
@@ -302,7 +302,7 @@ class Segmenter:
         return kept
 
     def compute(self, labels: int) -> Compute:
-        """Where and how the network computes with so many labels at once."""
+        """Device, precision and batch size for so many labels at once."""
         chosen = choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
         # What is compiled is compiled for one number of windows, whatever memory there is next time.
         return self._compiled.setdefault(labels, replace(chosen, compile=True)) if self.compile else chosen
@@ -381,7 +381,7 @@ class _Run:
         return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
 
     def found(self, compute: Compute) -> list[tuple[Group, Swept]]:
-        """What the network says about every group of labels."""
+        """Network output for every group of labels."""
         segmenter, task = self._segmenter, self._task
         key = content_key(self._target)
         found = []
@@ -406,7 +406,7 @@ class _Run:
         return found
 
     def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
-        """The boxes to look at for some labels, in voxels of the prepared array: those asked for, or where alignment puts all of them."""
+        """The boxes to search for some labels, in voxels of the prepared array: those requested, or where alignment puts all of them."""
         near = self._near
         sought = [value for value in values if value not in self._absent]
         if near is None and all(value in self._priors for value in sought) and not self._maps:
@@ -419,7 +419,7 @@ class _Run:
 
 
 def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision:
-    """What decides about a label with this prior; `trusted`: the alignment of some label is, so this one's place is known as well."""
+    """How a label with this prior is decided; `trusted`: the alignment of some label is, so this one's position is known as well."""
     alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
     reason = OUTSIDE if prior is None else prior.reason
     if trusted and reason == OUTSIDE:
@@ -485,7 +485,7 @@ def _voxels(labels: np.ndarray, values: Sequence[int]) -> dict[int, int]:
 
 
 def _surplus(label: TaskLabel, share: float) -> str:
-    """What to tell about the parts of a label that were left out."""
+    """Message about the parts of a label that were left out."""
     parts = "1 part" if label.parts == 1 else f"{label.parts} parts"
     check = " Look at the result: that is more than a stray part." if share >= _MUCH else ""
     return f"{label.name}: {share:.0%} of what was found was left out, for its reference has {parts} only.{check}"

@@ -1,4 +1,4 @@
-"""The network goes over a prepared scan, window by window."""
+"""Sliding-window inference over a preprocessed scan."""
 
 import os
 from collections import deque
@@ -30,7 +30,7 @@ labels; of larger ones at least the three most probable labels of each voxel, th
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a sweep shall keep."""
+    """Outputs wanted of sliding-window inference."""
 
     exact: bool
     """Probabilities as float32 of every voxel, as the released script has them; else labels are noticed from 2 % of the threshold on."""
@@ -41,14 +41,14 @@ class Wanted:
 
     @classmethod
     def for_recipe(cls, recipe: Recipe, labels: int, voxels: int, *, maps: bool) -> "Wanted":
-        """What a recipe needs to decide label maps, and the probability maps if asked for."""
+        """The outputs a recipe needs to decide label maps, and probability maps if requested."""
         depth = min(labels, max(3, _STORE_BYTES // (_STORE_VOXEL * voxels))) if recipe.smooth_restore else 1
         return cls(exact=not recipe.smooth_restore, depth=depth, maps=maps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What the network found in a prepared scan."""
+    """Output of sliding-window inference."""
 
     best: Best
     maps: tuple[np.ndarray, ...] | None

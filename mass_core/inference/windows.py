@@ -1,4 +1,4 @@
-"""Where the windows of a volume lie and how much each of their voxels counts where windows overlap."""
+"""Positions of sliding windows and the weights that blend them."""
 
 import itertools
 

@@ -23,7 +23,7 @@ class Assessed:
     quality: dict[int, Quality]
     """By label of the task."""
     notes: tuple[str, ...]
-    """What the user should be told about where the label map lies, one sentence each."""
+    """Notes about the position of the label map, one sentence each."""
 
     def labels(self) -> list[dict[str, Any]]:
         """The labels with their quality as JSON values."""
@@ -31,7 +31,7 @@ class Assessed:
 
 
 def judge(tools: Tools, target: Volume, labels: Volume, run: Run, decisions: Mapping[int, Decision] | None = None) -> dict[int, Quality]:
-    """The quality of every label of a scan's label map; `decisions` of the segmentation it is from."""
+    """Estimate the quality of every label of a scan's label map; `decisions` of the segmentation it is from."""
     with run.stage("assess"):
         return assess(tools.segmenter, tools.task, target, labels, tools.references, decisions=decisions, **run.callbacks)
 

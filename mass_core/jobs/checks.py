@@ -1,4 +1,4 @@
-"""What is refused before anything is read or computed. Standard library only, so that the command refuses at once."""
+"""Checks of a request before anything is read or computed. Standard library only, so that a command fails at once."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ def inputs(request: Load) -> list[str]:
 
 
 def check_order(request: Order) -> None:
-    """Refuse to begin if nothing says what to segment, or two things do, or files of the references are missing.
+    """Check that exactly one of references, task or fixed classes defines what to segment, and that files exist.
 
     Raises:
         InputError: saying what can say it.
@@ -30,15 +30,15 @@ def check_order(request: Order) -> None:
 
 
 def ambiguous_order() -> InputError:
-    """The error for a request without anything that says what to segment, or with two things that do."""
+    """The error for a request that does not define what to segment exactly once."""
     return InputError(
-        "What to segment must be said once.",
+        "What to segment must be given exactly once.",
         "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
     )
 
 
 def check_references(request: Learn) -> None:
-    """Refuse to begin without references or one of their files.
+    """Check that there are references and that their files exist.
 
     Raises:
         InputError: if there are none, or naming the missing file.
@@ -49,7 +49,7 @@ def check_references(request: Learn) -> None:
 
 
 def check_files(paths: Iterable[str]) -> None:
-    """Refuse to begin without one of these files.
+    """Check that these files exist.
 
     Raises:
         InputError: naming it.
@@ -60,7 +60,7 @@ def check_files(paths: Iterable[str]) -> None:
 
 
 def check_assess(request: Assess) -> None:
-    """Refuse to begin if it is not clear what the label map should show, or a file is missing.
+    """Check that a request to assess defines what the label map should show, and that files exist.
 
     Raises:
         InputError: naming what is missing.

@@ -1,4 +1,4 @@
-"""References to a task file, fitted to them if that is asked for."""
+"""From references to a task file, adapted to them on request."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Encoded:
 
 
 def encode(request: Encode, session: Session, run: Run) -> Encoded:
-    """Learn from references what to segment, adapt the task if the request is to adapt, and write it.
+    """Encode references into a task, adapt it if the request says so, and write it.
 
     Args:
         request: references and the file to write.

@@ -1,4 +1,4 @@
-"""A target, and what says what to segment, to a label map with whatever else is wanted of it."""
+"""From a target and a task to a label map with the other outputs requested."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,7 +43,7 @@ class Segmented:
 
 
 def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]) -> Tools:
-    """What segments the targets of a request.
+    """Segmenter and task for the targets of a request.
 
     Args:
         request: of any of the targets.

@@ -42,7 +42,7 @@ class Service:
         }
 
     def answer(self, job: Job) -> dict[str, Any]:
-        """Do what a job asks for.
+        """Run a job.
 
         Returns:
             `result`, `timings`, `device` and `peak_memory` of the reply.

@@ -1,4 +1,4 @@
-"""What one use case hands to the next: the network, what was prepared and encoded, and scans read lately."""
+"""State shared by successive requests: the network, what was prepared and encoded, and recently read scans."""
 
 import gc
 import time
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Recipe
 from ..errors import Cancelled, InputError
 from ..inference.segmenter import Segmenter
 from ..tasks.task import Task
-from ..volumes.appearance import Appearance, read_appearance
+from ..volumes.appearance import read_appearance
 from ..volumes.mask_files import How, read_masks
 from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Volume
@@ -91,7 +92,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What segments the targets of a request."""
+    """Segmenter and task for the targets of a request."""
 
     segmenter: Segmenter
     task: Task
@@ -152,7 +153,7 @@ class Session:
             torch.cuda.empty_cache()
 
     def segmenter(self, request: Learn | Features, run: Run, base: Recipe | None = None) -> Segmenter:
-        """The segmenter of a request's recipe; it goes on with what the latest one keeps where that fits.
+        """The segmenter of a request's recipe; it takes over the caches of the latest one where they fit.
 
         Args:
             request: names weights, recipe, options and precision, and says whether to compile.
@@ -169,7 +170,7 @@ class Session:
         return kept
 
     def tools(self, request: Order, run: Run) -> Tools:
-        """What segments after a request's references, its task, or the fixed classes of its weights.
+        """Segmenter and task from a request's references, its task file, or the fixed classes of its weights.
 
         Raises:
             MassError: if references, task or weights cannot be used.
@@ -188,10 +189,10 @@ class Session:
         task.require(segmenter.model.fingerprint, segmenter.model.name)
         return Tools(segmenter=segmenter, task=task, references=references, mask_values={label.value: label.value for label in task.labels})
 
-    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, Appearance]]:
+    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, LabelStyle]]:
         """The references of a request, and the names and colours of their labels."""
         references: list[tuple[Volume, Volume]] = []
-        appearance: dict[int, Appearance] = {}
+        appearance: dict[int, LabelStyle] = {}
         with run.stage("read"):
             for number, reference in enumerate(request.references):
                 run.at("read", number / len(request.references))
@@ -199,7 +200,7 @@ class Session:
                 image = self.scans.read(Path(reference.image), reference.frame)
                 references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self.scans.read)]
                 appearance = {**read_appearance(mask), **appearance}
-        named = {_value(text): Appearance(name=x.name, color=x.color, terminology=x.terminology) for text, x in request.appearance.items()}
+        named = {_value(text): style for text, style in request.appearance.items()}
         return references, appearance | named
 
     def learn(
@@ -208,7 +209,7 @@ class Session:
         run: Run,
         segmenter: Segmenter,
         references: list[tuple[Volume, Volume]],
-        appearance: dict[int, Appearance],
+        appearance: dict[int, LabelStyle],
     ) -> Task:
         """The task of references."""
         before = segmenter.encodings

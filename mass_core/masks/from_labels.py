@@ -1,4 +1,4 @@
-"""Masks from label maps somebody made: an expert, or another program such as TotalSegmentator. They may join other masks of the scan."""
+"""Masks from label maps of an expert or another program such as TotalSegmentator. They may be added to other masks of the scan."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""From a scan as stored to its mask set: the way all methods share."""
+"""From a stored scan to its mask set: the steps common to all methods."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -91,7 +91,7 @@ def masks_as_stored(
 
 
 def _check_memory(volume: Volume, spacing_zyx: Triple) -> None:
-    """Refuse grids that the memory of the machine cannot hold, before the system ends the program for it."""
+    """Check that the grid fits into memory, before the system kills the program for it."""
     own, free = volume.geometry, free_memory()
     voxels = float(np.prod(own.shape_zyx) * np.prod(own.spacing_zyx) / np.prod(spacing_zyx))
     if free is not None and voxels * _BYTES > free:
@@ -104,7 +104,7 @@ def _check_memory(volume: Volume, spacing_zyx: Triple) -> None:
 
 
 def _place(grid: Geometry, modality: Modality, seed: int) -> dict[str, Any]:
-    """What every mask set tells about itself."""
+    """Metadata of every mask set."""
     return {"origin_xyz": list(grid.origin_xyz), "direction": list(grid.direction), "modality": modality, "seed": seed}
 
 

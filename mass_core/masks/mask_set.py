@@ -200,7 +200,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
 
 
 def _is_header(header: Any) -> bool:
-    """Whether all fields are there and of their kind."""
+    """True if all fields are there with values of the right kind."""
     return (
         isinstance(header, dict)
         and isinstance(header.get("meta"), dict)

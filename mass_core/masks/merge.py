@@ -1,4 +1,4 @@
-"""From what was carried through a volume to its masks: one connected part each, none tiny, none twice (paper 6.1, post-processing).
+"""Post-processing of propagated masks: one connected part each, no tiny ones, no duplicates (paper 6.1).
 
 A mask is a bounding box and the values inside it, as everywhere; the whole volume is never filled.
 """
@@ -84,7 +84,7 @@ def _count(bits: NDArray[np.uint8]) -> int:
 
 
 def distinct(masks: Iterable[Found], most_iou: float, seed: int = 0, keep: Literal["random", "larger"] = "random") -> list[int]:
-    """Which masks stay when of every two that overlap too much one goes.
+    """Indices of the masks left when one of every two that overlap too much is dropped.
 
     Masks are visited in an order drawn by chance, or from large to small, and stay unless one that stayed overlaps them too much.
 
@@ -110,13 +110,13 @@ def distinct(masks: Iterable[Found], most_iou: float, seed: int = 0, keep: Liter
 
 
 def uncovered(masks: list[Found], others: list[Found], most_iou: float) -> list[int]:
-    """Which masks none of some others overlaps too much: their numbers, ascending. None of either is empty."""
+    """Ascending indices of the masks that none of the others overlaps too much. No mask of either is empty."""
     table, rivals = _Table([*masks, *others]), np.arange(len(masks), len(masks) + len(others))
     return [number for number in range(len(masks)) if not table.overlaps(number, rivals, most_iou)]
 
 
 def cross_section(found: Found, axis: int, index: int) -> Found | None:
-    """What a mask shows on one slice of the volume, one voxel thick; None: nothing.
+    """Cross-section of a mask on one slice of the volume, one voxel thick; None: it is empty.
 
     Args:
         found: the mask.
@@ -145,7 +145,7 @@ class _Table:
         self.voxels = np.array([mask.voxels for mask in self.packed], np.int64)
 
     def overlaps(self, number: int, others: NDArray[np.int64], most_iou: float) -> bool:
-        """Whether a mask overlaps one of the others too much."""
+        """True if a mask overlaps one of the others too much."""
         rivals = _could_overlap(number, others, self.boxes, self.voxels, most_iou)
         return any(self.packed[number].iou(self.packed[rival]) > most_iou for rival in rivals)
 

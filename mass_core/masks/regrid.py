@@ -14,7 +14,7 @@ _TOLERANCE = 1e-3
 
 
 def grid_of(masks: MaskSet) -> Geometry:
-    """Where the voxels of a mask set lie.
+    """Geometry of a mask set's grid.
 
     Raises:
         GeometryError: if its `meta` does not say so.

@@ -1,4 +1,4 @@
-"""What a mask set holds, in numbers: how large its masks are, and how near they come to structures somebody drew.
+"""Statistics of a mask set: sizes of its masks, and their overlap with labelled structures.
 
 The second is Table 4a of the paper, "Learning from imperfect masks". Its legend, and how it is read here, for one label of one scan:
 
@@ -34,7 +34,7 @@ GOOD = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How many masks there are, and the `QUANTILES` of their sizes; none for an empty set."""
+    """Number of masks and the `QUANTILES` of their sizes; none for an empty set."""
 
     masks: int
     voxels: tuple[float, ...]
@@ -43,7 +43,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScore:
-    """How near the masks of a scan come to one label: see the top of this file."""
+    """Overlap of the masks of a scan with one label: see the top of this file."""
 
     label: int
     ml: float

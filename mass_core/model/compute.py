@@ -1,4 +1,4 @@
-"""Where, how exactly and in which portions the network computes, and what is done when memory does not suffice."""
+"""Device, precision and batch size of inference, and the retry when memory runs out."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +25,7 @@ _BLENDED_ON_CPU = "The GPU's memory did not suffice; windows were computed one a
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """Where and how the network computes."""
+    """Device, precision and batch size of inference."""
 
     device: torch.device
     dtype: torch.dtype
@@ -76,7 +76,7 @@ def choose_compute(device: torch.device, precision: str, network: MASS, recipe: 
 
 
 def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple[Found, tuple[str, ...]]:
-    """Run; if memory does not suffice, run once more with the least it can do with, and say so.
+    """Run; if memory runs out, run once more with the least memory and return a warning.
 
     Raises:
         DeviceError: if that does not suffice either.

@@ -1,4 +1,4 @@
-"""Decoder D (paper figure 2): image features, told by the task tokens what to look for, back to full resolution."""
+"""Decoder D (paper figure 2): image features, conditioned on the task tokens, back to full resolution."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a prediction is charged for, per mask: Dice plus cross-entropy (paper equation 3), and false structures by their size."""
+"""Per-mask loss: Dice plus binary cross-entropy (paper equation 3); false positives of absent structures count by their size."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
 
 
 def tversky_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """The released code's loss: Tversky whose weight of what is found too much is its share of all errors, plus cross-entropy.
+    """Loss of the released code: adaptive Tversky, whose weight of false positives is their share of all errors, plus cross-entropy.
 
     All masks count alike. One the target does not hold costs 1 whatever is found; only cross-entropy tells the network then.
 
@@ -73,7 +73,7 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
 
 @cache
 def _dice() -> "DiceLoss":
-    """MONAI's loss, loaded when it is first needed: segmenting goes without it."""
+    """MONAI's Dice loss, imported on first use since segmenting does not need it."""
     try:
         from monai.losses import DiceLoss
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ Tokens = tuple[Tensor, ...]
 
 
 class MASS(nn.Module):
-    """Segments in an image what masks show in a reference image.
+    """In-context segmentation network: segments in an image what masks show in a reference image.
 
     Letters: B batch, K classes, D H W voxels along z, y, x; images are normalised (see preprocess).
     """
@@ -37,7 +37,7 @@ class MASS(nn.Module):
             self.register_buffer(f"class_tokens{stage}", torch.randn(config.task_rows, config.queries + 1, c) * 0.02)
 
     def forward(self, image_B1DHW: Tensor, reference_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tensor:
-        """Logits [B,K,D,H,W] of what the masks show in the reference, found in the image."""
+        """Logits [B,K,D,H,W] in the image of what the masks show in the reference."""
         return self.segment(image_B1DHW, self.encode_reference(reference_B1DHW, masks_BKDHW))
 
     def encode_reference(self, image_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tokens:
@@ -84,7 +84,7 @@ class MASS(nn.Module):
         return network.to(next(self.parameters()).device).train(self.training)
 
     def check_takes_references(self) -> None:
-        """Refuse to encode references with a network of fixed classes.
+        """Check that the network takes references, which one of fixed classes does not.
 
         Raises:
             InputError: saying what to do instead.

@@ -1,4 +1,4 @@
-"""Residual blocks on a CPU without gradients: the same numbers in less time and memory.
+"""Slab-wise residual blocks on a CPU without gradients: the same numbers in less time and memory.
 
 Three observations replace the straightforward computation:
 
@@ -29,7 +29,7 @@ EPS = 1e-4
 
 
 def apply_to(x: Tensor) -> bool:
-    """Whether x is computed this way: on a CPU, in float32 or autocast to bfloat16, when nothing is differentiated or compiled."""
+    """True if x is computed in slabs: on a CPU, in float32 or autocast to bfloat16, without gradients or compilation."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -111,7 +111,7 @@ class BlockWeights(NamedTuple):
 
 
 def residual_block(block: BlockWeights, sources: Sequence[Source], *, inplace: bool) -> Tensor:
-    """What `ResidualBlock` computes for the concatenated sources, [1,C_out,D,H,W] with channels last.
+    """Output of a `ResidualBlock` for the concatenated sources, [1,C_out,D,H,W] with channels last.
 
     Args:
         block: its weights.

@@ -1,4 +1,4 @@
-"""How many masks there are of which size, as a picture."""
+"""Histogram of mask sizes as a picture."""
 
 import math
 

@@ -39,7 +39,7 @@ _NAMED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """What all planes of a picture have in common."""
+    """Settings common to all planes of a picture."""
 
     view: Box
     grey: tuple[float, float]
@@ -111,7 +111,7 @@ def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
 
 
 def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
-    """What is shown: the body with all labels, or for small structures their surroundings, four times their extent and at least 100 mm."""
+    """Part of the scan shown: the body with all labels, or for small structures four times their extent and at least 100 mm."""
     start, stop = _body(scan.array, dark)
     if not boxes:
         return Box(start, stop)

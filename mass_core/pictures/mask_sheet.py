@@ -42,7 +42,7 @@ _DISJOINT = 24
 _SHARED = 0.05
 """Share of a mask's voxels that others on the planes may have too."""
 _FILL, _EDGE = 0.4, 0.85
-"""How much of a mask's colour lies over the scan, inside and at its edge."""
+"""Opacity of a mask's colour, inside and at its edge."""
 _VIEWS = ("axial", "coronal", "sagittal")
 _TEXT: Ink = (205, 205, 205)
 
@@ -185,7 +185,7 @@ def _disjoint(masks: MaskSet) -> NDArray[np.int64]:
 
 
 def _reached(masks: MaskSet, axis: int, some: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-    """How many of some masks, or of all, reach each slice across an axis."""
+    """Number of masks, of some or of all, that reach each slice across an axis."""
     boxes = masks.boxes_zyx if some is None else masks.boxes_zyx[some]
     steps = np.zeros(masks.shape_zyx[axis] + 1)
     np.add.at(steps, boxes[:, axis], 1)
@@ -257,7 +257,7 @@ def _ink(number: int) -> Ink:
 
 
 def _about(masks: MaskSet) -> str:
-    """How the masks were made and on which grid."""
+    """Method, modality and grid of the masks."""
     edges: Triple = masks.spacing_zyx[::-1]
     grid = f"{' x '.join(map(str, masks.shape_zyx[::-1]))} voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm"
     known = (masks.meta.get("method"), str(masks.meta.get("modality") or "").upper(), grid)

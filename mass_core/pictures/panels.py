@@ -1,4 +1,4 @@
-"""What pictures of scans are made of: planes the right way up, grey scales, contours, orientation letters, a scale bar."""
+"""Elements of pictures of scans: planes the right way up, grey scales, contours, orientation letters, a scale bar."""
 
 import io
 import math
@@ -35,7 +35,7 @@ class Plane:
     axis: int
     """Of the array [z, y, x] that is looked along."""
     letters: tuple[str, str, str, str]
-    """What lies at the left, right, top and bottom edge."""
+    """Directions at the left, right, top and bottom edge."""
 
     def cut(self, array: np.ndarray, index: int) -> np.ndarray:
         """The slice as it is shown: superior or anterior on top, right or anterior on the left."""

@@ -1,4 +1,4 @@
-"""Whether another computer can be worked on, in a sentence."""
+"""Test of the connection to another computer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,11 @@ _PATIENCE_S = 180.0
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """What another computer offers."""
+    """Worker and devices of another computer."""
 
     host: str
     worker: dict[str, Any]
-    """What its worker says of itself: the result of `hello` (docs/formats.md)."""
+    """The worker's answer to `hello` (docs/formats.md)."""
 
     @classmethod
     def of(cls, host: str, worker: dict[str, Any]) -> "Connection":
@@ -39,7 +39,7 @@ class Connection:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether that is a GPU."""
+        """True if that is a GPU."""
         return bool(self.device["name"] != "cpu")
 
     def text(self) -> str:

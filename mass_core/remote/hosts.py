@@ -22,7 +22,7 @@ Environment = Mapping[str, str] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What is kept about a computer, by its ssh name."""
+    """Settings stored for a computer, by its ssh name."""
 
     name: str
     command: str = "mass"
@@ -31,7 +31,7 @@ class Host:
     """User, address and day for which the user agreed that files are sent; empty: not yet."""
 
     def may_receive(self, environment: Environment = None) -> bool:
-        """Whether the user agreed that files are sent to the computer that this name means today."""
+        """True if the user agreed to send files to the computer this name resolves to now."""
         return self.agreed.partition(" on ")[0] == address(self.name, environment)
 
 
@@ -105,7 +105,7 @@ def known() -> dict[str, Host]:
 
 
 def host(name: str) -> Host:
-    """What is kept about a computer.
+    """The settings stored for a computer.
 
     Raises:
         InputError: if the name cannot be used, or the file is damaged.
@@ -129,7 +129,7 @@ def start_by(name: str, command: str) -> Host:
 
 
 def question(name: str, environment: Environment = None) -> str:
-    """What the user agrees to."""
+    """The question the user agrees to."""
     return (
         f"Scans, masks and weights will be sent over ssh to {name} ({address(name, environment)}), "
         "kept there in a private temporary folder, and deleted when the run ends. "

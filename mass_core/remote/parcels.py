@@ -1,4 +1,4 @@
-"""What a request names on this computer, as it travels: files by their content, so that none is sent twice."""
+"""Files of a request in transfer, identified by their content so that none is sent twice."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ class Parcel:
 
     @classmethod
     def of(cls, path: Path, *, tree: bool = False) -> "Parcel":
-        """What is read where a path is named.
+        """The files read where a path is named.
 
         Args:
             path: of a file or a folder.
@@ -59,7 +59,7 @@ class Parcel:
         return sum(file.stat().st_size for file in self.files)
 
     def state(self) -> tuple[Any, ...]:
-        """What changes when the files do."""
+        """A value that changes when the files do."""
         states = [(str(file), file.stat()) for file in self.files]
         return tuple((name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states)
 
@@ -77,7 +77,7 @@ class Parcel:
         yield total.hexdigest()[:_DIGITS]
 
     def place(self, digest: str) -> str:
-        """Where the files are put on the other computer."""
+        """Path of the files on the other computer."""
         ending = self.path.name[len(stem(self.path)) :] if self.alone else ""
         return f"in/{digest}{ending if ending.isascii() else ''}"
 
@@ -87,7 +87,7 @@ class Parcel:
             yield file, place if self.alone else f"{place}/{self._inside(file)}"
 
     def named(self, place: str) -> str:
-        """What a request calls it there."""
+        """Name in a request on the other computer."""
         return place if self.alone or self.path.is_dir() else f"{place}/{self.path.name}"
 
     def _inside(self, file: Path) -> str:
@@ -111,11 +111,11 @@ class Result:
 
     @property
     def named(self) -> str:
-        """What a request calls it there."""
+        """Name in a request on the other computer."""
         return self.place + self.path.name[len(stem(self.path)) :]
 
     def here(self, there: str) -> Path:
-        """Where a file that was written there belongs."""
+        """Path here of a file written on the other computer."""
         if not there.startswith(self.place):
             raise InputError(f"The other computer sent {there}, which nobody asked for.", "Install the same version there as here.")
         return self.path.parent / Path(stem(self.path) + there[len(self.place) :]).name

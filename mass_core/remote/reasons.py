@@ -1,4 +1,4 @@
-"""What the end of an ssh means: a sentence, and what to do about it."""
+"""Error messages for an ssh process that ended: the cause and what to do."""
 
 import re
 
@@ -48,7 +48,7 @@ _LINE = (
 
 
 def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> MassError:
-    """Why a worker on another computer is no more.
+    """The error for a worker on another computer that has exited.
 
     Args:
         host: its name.

@@ -42,7 +42,7 @@ class _Order:
         self._told = 0.0
 
     def due(self, fraction: float) -> bool:
-        """Whether it is time to tell how far a transfer is."""
+        """True if it is time to report the progress of a transfer."""
         now = time.monotonic()
         if fraction < 1 and now - self._told < _PROGRESS_S:
             return False
@@ -93,7 +93,7 @@ class _Order:
             self.folder.cleanup()
 
     def here(self, value: Any, folder: str) -> Any:
-        """What the other computer tells, with the names files have here."""
+        """A message of the other computer with the names files have here."""
         if isinstance(value, dict):
             return {name: self.here(one, folder) for name, one in value.items()}
         if isinstance(value, list):
@@ -192,7 +192,7 @@ class Shipping:
     # To the other computer
 
     def outgoing(self) -> Iterator[bytes]:
-        """What is to be sent, as it comes up; a sign of life if that takes long."""
+        """Bytes to send, as they become available; a sign of life if that takes long."""
         while True:
             try:
                 waiting = self._queue.get(timeout=BEAT_S)
@@ -366,7 +366,7 @@ class Shipping:
         yield protocol.to_line(message)
 
     def _told(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
-        """What is told of a request: its results are put where they belong, failures of the other computer name it."""
+        """Handle a message about a request: results are put in place, failures name the other computer."""
         try:
             if message["event"] == "done":
                 order.deliver()

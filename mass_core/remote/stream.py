@@ -1,4 +1,4 @@
-"""What travels between this computer and another: the worker's lines, and between them frames that carry files piece by piece.
+"""Byte stream between two computers: the worker's lines, and between them frames that carry files piece by piece.
 
 A frame is a line of JSON behind a byte no other line begins with, followed by as many bytes as it says. What a login prints before
 the worker begins is a line like others, and does no harm.

@@ -1,4 +1,4 @@
-"""Where a structure lies in its scan: what decides between the structure and a lookalike elsewhere.
+"""Position of a structure in its scan, which decides between the structure and a lookalike elsewhere.
 
 The network sees windows, not the scan. Of several finds that look right, the one where the references show the structure is the likelier.
 """
@@ -44,12 +44,12 @@ class Place:
         return cls(mean_triple([p.centre_mm for p in places]), mean_triple([p.scan_mm for p in places]))
 
     def same_region(self, other: "Place") -> bool:
-        """Whether both scans are taken to show the same part of the body: only then the places can be compared."""
+        """True if both scans are taken to show the same part of the body: only then positions can be compared."""
         return all(min(a, b) >= _SAME_REGION * max(a, b) for a, b in zip(self.scan_mm, other.scan_mm, strict=True))
 
 
 def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
-    """How much a find at some voxel (z, y, x) of a scan counts: 1 where the references show the structure, falling off as a Gaussian.
+    """Weight of a part centred at a voxel (z, y, x) of a scan: 1 where the references show the structure, falling off as a Gaussian.
 
     Args:
         place: of the structure in its references; None: not known.
@@ -69,7 +69,7 @@ def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[
 
 
 def extent_mm(grid: Geometry) -> Triple:
-    """How far a grid reaches along the patient's left, posterior and superior, in mm."""
+    """Extent of a grid along the patient's left, posterior and superior, in mm."""
     low, high = (np.asarray(corner) for corner in grid.box_mm)
     return _triple(high - low)
 

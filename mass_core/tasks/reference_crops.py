@@ -1,4 +1,4 @@
-"""Reference crops: the windows from which the network learns what to segment."""
+"""Reference crops: the windows around labels that the network encodes."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class ReferenceCrop:
     covered: float
     """Share of the label's voxels inside all windows of this reference together."""
     geometry: Geometry
-    """Where the window lies."""
+    """Geometry of the window."""
     modality: Modality
     warnings: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""What the network learns from references: the tokens of each label, computed once for what did not change."""
+"""Encodes references into task tokens; cached by the content of image and label."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..cache import Recent
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
 from ..model import MASS
 from ..model.compute import Compute
 from ..progress import Steps
-from ..volumes.appearance import Appearance
 from ..volumes.boxes import label_boxes
 from ..volumes.components import count_parts
 from ..volumes.label_maps import as_label_map
@@ -83,7 +83,7 @@ class _Reference:
         return count_parts(self._mask(value))
 
     def place(self, value: int) -> Place:
-        """Where in the scan this label lies."""
+        """Position of this label in the scan."""
         start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
         return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
@@ -92,15 +92,15 @@ class _Reference:
         return float(np.count_nonzero(self._mask(value)) * np.prod(self.labels.geometry.spacing_xyz) / 1000)
 
     def extent_mm(self, value: int) -> Triple:
-        """How far this label reaches along left, posterior, superior."""
+        """Extent of this label along left, posterior, superior, in mm."""
         return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
 
     def _mask(self, value: int) -> np.ndarray:
         return self.labels.array[self.boxes[value].slices()] == value
 
 
-class Learner:
-    """Encodes references, and remembers what it encoded.
+class ReferenceEncoder:
+    """Encodes references and caches their tokens.
 
     Args:
         network: in evaluation mode.
@@ -121,7 +121,7 @@ class Learner:
         self,
         references: Sequence[tuple[Volume, Volume]],
         wanted: Sequence[int] | None,
-        appearance: Mapping[int, Appearance],
+        appearance: Mapping[int, LabelStyle],
         compute: Compute,
         steps: Steps,
         given: Mapping[int, Triple],
@@ -226,7 +226,7 @@ def content_key(volume: Volume) -> str:
 
 
 def preparation(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe on which it depends what the network sees of a scan."""
+    """The fields of a recipe that affect the preprocessing of a scan."""
     return {name: value for name, value in to_dict(recipe).items() if name not in _DECODING}
 
 
@@ -251,12 +251,12 @@ def _values(references: Sequence[_Reference], wanted: Sequence[int] | None) -> l
     return sorted(set(wanted))
 
 
-def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: Appearance | None) -> TaskLabel:
+def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: LabelStyle | None) -> TaskLabel:
     """One label of a task: the mean over the references that have it."""
     if not encoded:
         raise InputError(f"Of label {value} nothing is left at the working spacing.", "Choose a finer working spacing.")
     selves = [one.self_dice for one in encoded if one.self_dice is not None]
-    shown = appearance or Appearance(name=f"label {value}")
+    shown = appearance or LabelStyle(name=f"label {value}")
     return TaskLabel(
         value=value,
         name=shown.name,

@@ -1,4 +1,4 @@
-"""What to segment, learned from references: task embeddings with the names that go with them, and their file."""
+"""Tasks: embeddings of the structures to segment, with their names, and the task file."""
 
 import json
 import re
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..alignment.atlas import Atlas
 from ..alignment.stored import from_tensors, to_tensors
+from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
 from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
 from ..model import Tokens
-from ..volumes.appearance import Appearance
 from ..volumes.label_maps import MAX_LABEL
 from .location import Place
 
@@ -45,13 +45,13 @@ class TaskLabel:
     tokens: Tokens
     """Task tokens [queries+1,C] float32 on the CPU, deepest stage first: the mean over references."""
     references: int = 1
-    """How many references showed it."""
+    """Number of references that show it."""
     kept: float = 1.0
     """Share of the reference mask that lay inside the encoded crops, the mean over references."""
     parts: int = 1
     """Connected parts of the structure, the most any reference shows."""
     place: Place | None = None
-    """Where in their scans the references show it, the mean."""
+    """Mean position in the scans of the references."""
     ml: float | None = None
     """Volume in the references, the mean; None: not known, as in tasks of earlier versions."""
     extent_mm: Triple | None = None
@@ -72,11 +72,11 @@ class Task:
     weights: str
     """Name of the weights, for messages."""
     recipe: Recipe
-    """What the references were encoded with."""
+    """Recipe the references were encoded with."""
     modality: Modality | Literal["auto"]
     """Of the references; auto: not known."""
     warnings: tuple[str, ...] = ()
-    """What was found about the references while encoding."""
+    """Warnings about the references from encoding."""
     atlases: tuple[Atlas, ...] = ()
     """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is asked for."""
 
@@ -119,9 +119,9 @@ class Task:
         return tuple(text for text, found in named.items() if not found or found & names[value])
 
     @property
-    def looks(self) -> dict[int, Appearance]:
-        """How each label is called and shown."""
-        return {x.value: Appearance(name=x.name, color=x.color, terminology=x.terminology) for x in self.labels}
+    def looks(self) -> dict[int, LabelStyle]:
+        """Name and colour of each label."""
+        return {x.value: LabelStyle(x.name, x.color, x.terminology) for x in self.labels}
 
     def only(self, values: Sequence[int]) -> "Task":
         """The task with some of its labels.
@@ -235,7 +235,7 @@ class Task:
 
 
 def _atlases(tensors: dict[str, Tensor]) -> Iterator[Atlas]:
-    """What alignment needs, of a task file that holds it."""
+    """Data for alignment in a task file that holds it."""
     numbers = sorted({int(key[len(_ATLAS) :].split(".")[0]) for key in tensors if key.startswith(_ATLAS)})
     for number in numbers:
         start = f"{_ATLAS}{number}."

@@ -7,24 +7,13 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..colors import distinct
+from ..colors import LabelStyle, distinct
 from . import dicom_frames, nifti
 from .boxes import Box, label_boxes
 from .image_io import check_name
 from .volume import Volume
 
 _TERMINOLOGY = "TerminologyEntry:"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Appearance:
-    """How a label is called and shown."""
-
-    name: str
-    color: tuple[float, float, float] | None = None
-    """Red, green, blue from 0 to 1."""
-    terminology: str = ""
-    """Coded meaning, as 3D Slicer writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +25,11 @@ class Segment:
     value: int
     """Of its voxels."""
     layer: int
-    appearance: Appearance
+    appearance: LabelStyle
 
 
-def read_appearance(path: str | Path) -> dict[int, Appearance]:
-    """What a segmentation of 3D Slicer (.seg.nrrd), DICOM or TotalSegmentator says about its segments, by label value.
+def read_appearance(path: str | Path) -> dict[int, LabelStyle]:
+    """Names and colours by label value from a segmentation of 3D Slicer (.seg.nrrd), DICOM or TotalSegmentator.
 
     Nothing for other files.
 
@@ -51,8 +40,8 @@ def read_appearance(path: str | Path) -> dict[int, Appearance]:
     if path.is_file() and path.name.lower().endswith(".nrrd"):
         return appearance_of(header_fields(path))
     if named := nifti.label_names(path):
-        return {value: Appearance(name=name, color=color) for value, (name, color) in named.items()}
-    return {segment.number: Appearance(name=segment.name, color=_rgb(segment.lab)) for segment in dicom_frames.segments(path)}
+        return {value: LabelStyle(name=name, color=color) for value, (name, color) in named.items()}
+    return {segment.number: LabelStyle(name=segment.name, color=_rgb(segment.lab)) for segment in dicom_frames.segments(path)}
 
 
 def header_fields(path: Path) -> dict[str, str]:
@@ -66,7 +55,7 @@ def header_fields(path: Path) -> dict[str, str]:
     return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
-def appearance_of(fields: Mapping[str, str]) -> dict[int, Appearance]:
+def appearance_of(fields: Mapping[str, str]) -> dict[int, LabelStyle]:
     """Appearance by label value from the header fields of a .seg.nrrd."""
     return {segment.number: segment.appearance for segment in segments_of(fields)}
 
@@ -83,15 +72,15 @@ def segments_of(fields: Mapping[str, str]) -> list[Segment]:
         name = fields.get(f"{segment}Name", "").strip() or f"label {int(value)}"
         tags = fields.get(f"{segment}Tags", "").split("|")
         terminology = next((tag.removeprefix(_TERMINOLOGY) for tag in tags if tag.startswith(_TERMINOLOGY)), "")
-        look = Appearance(name=name, color=_color(fields.get(f"{segment}Color", "")), terminology=terminology)
+        look = LabelStyle(name=name, color=_color(fields.get(f"{segment}Color", "")), terminology=terminology)
         layer = fields.get(f"{segment}Layer", "0").strip()
         found.append(Segment(number=place, value=int(value), layer=int(layer) if layer.isdigit() else 0, appearance=look))
     distinct_values = len({segment.value for segment in found}) == len(found)
     return [replace(segment, number=segment.value) for segment in found] if distinct_values else found
 
 
-def write_labels(labels: Volume, looks: Mapping[int, Appearance], path: Path) -> None:
-    """Write a label map; a .seg.nrrd also says how its labels are called and shown.
+def write_labels(labels: Volume, looks: Mapping[int, LabelStyle], path: Path) -> None:
+    """Write a label map; a .seg.nrrd also holds names and colours of its labels.
 
     Raises:
         OutputError: when that is not possible; nothing is left behind then.
@@ -100,7 +89,7 @@ def write_labels(labels: Volume, looks: Mapping[int, Appearance], path: Path) ->
     labels.write(path, fields_of(looks, label_boxes(labels.array)) if named else {})
 
 
-def fields_of(looks: Mapping[int, Appearance], boxes: Mapping[int, Box]) -> dict[str, str]:
+def fields_of(looks: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict[str, str]:
     """Header fields that make a label map a segmentation of 3D Slicer; labels without a box, that is without voxels, are left out."""
     fields = {
         "Segmentation_SourceRepresentation": "Binary labelmap",

@@ -27,7 +27,7 @@ _SIGNS = {
     "FrameType": "MRImageFrameTypeSequence",
     "DimensionIndexValues": "FrameContentSequence",
 }
-"""What may tell volumes of one file apart, and the functional group it is in; the last one only without the place."""
+"""Attributes that may distinguish volumes of one file, and the functional group of each; the last one without its last index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def kind(path: Path) -> str:
-    """What a DICOM file holds.
+    """Kind of content of a DICOM file.
 
     Returns:
         `segmentation`, `contours`, `frames` of many that tell where each lies, `frames without place`, `no image` of reports and the like;
@@ -164,7 +164,7 @@ def _levels(path: Path, planes: Sequence[Plane], data: Any) -> tuple[np.ndarray,
 
 
 def _planes(path: Path, data: Any) -> list[Plane]:
-    """Where every frame lies."""
+    """Position of every frame."""
     planes = []
     for i in range(int(data.get("NumberOfFrames", 1) or 1)):
         position = _group(data, i, "PlanePositionSequence", "ImagePositionPatient")
@@ -242,7 +242,7 @@ def _placed(array: np.ndarray, first: Plane, step: np.ndarray) -> sitk.Image:
 
 @contextmanager
 def _read(path: Path, **options: Any) -> Iterator[Any]:
-    """A file as pydicom reads it; what it does not understand is said."""
+    """A file as read by pydicom, with errors for what it cannot read."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 

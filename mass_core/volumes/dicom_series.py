@@ -19,7 +19,7 @@ _SIGNS = {
     "0020|0012": "AcquisitionNumber",
     "0008|0008": "ImageType",
 }
-"""What may tell volumes of one series apart."""
+"""Attributes that may distinguish volumes of one series."""
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
 
 
 def refuse_contours(files: Sequence[Path]) -> None:
-    """Say what can be done with contours of radiotherapy, which are no voxels.
+    """Refuse radiotherapy contours, which are not voxels, and say what to do instead.
 
     Raises:
         InputError: if one of the files holds contours.
@@ -104,7 +104,7 @@ def _header(file: Path) -> dict[str, str]:
 
 
 def _plane(file: Path, header: dict[str, str]) -> Plane | None:
-    """Where a slice lies; None: its header does not say."""
+    """Position of a slice; None: its header does not say."""
     try:
         position, axes, spacing = (tuple(map(float, header[tag].split("\\"))) for tag in ("0020|0032", "0020|0037", "0028|0030"))
     except (KeyError, ValueError):
@@ -117,7 +117,7 @@ def _plane(file: Path, header: dict[str, str]) -> Plane | None:
 
 
 def _has_pixels(folder: Path, name: str) -> bool:
-    """Whether a series is one of images, not of contours, reports or presentation states."""
+    """True if a series holds images, not contours, reports or presentation states."""
     files = _files(folder, name)
     return bool(files) and (len(files) > 1 or dicom_frames.kind(files[0]) not in ("contours", "no image"))
 

@@ -1,4 +1,4 @@
-"""Whether the slices or frames of a DICOM series are one straight stack, and in which order; a message for each way they are not."""
+"""Sorting of the slices or frames of a DICOM series into a straight stack, with a message for each way they are not one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ class Plane:
     """One slice of a series or one frame of a file."""
 
     name: str
-    """What messages call it."""
+    """Name in messages."""
     position: tuple[float, ...]
     """Of its first voxel, LPS mm."""
     axes: tuple[float, ...]
@@ -141,7 +141,7 @@ def _volumes(where: str, what: str, planes: Sequence[Plane], order: Sequence[int
 
 
 def _several(where: str, what: str, planes: Sequence[Plane], volumes: Sequence[Sequence[int]]) -> str:
-    """What to say of several volumes: which signs tell them apart."""
+    """Message about several volumes: the attributes that distinguish them."""
     firsts = [planes[volume[0]].signs for volume in volumes]
     signs = [name for name in firsts[0] if len({repr(signs.get(name)) for signs in firsts}) > 1]
     told = "; ".join(f"{name} {', '.join(str(some.get(name)) for some in firsts[:_NAMED])}" for name in signs)

@@ -1,4 +1,4 @@
-"""Image files and DICOM folders, read and written through SimpleITK; every way they can be wrong has a message of its own."""
+"""Image files and DICOM folders, read and written through SimpleITK, with a specific message for each defect."""
 
 import gzip
 import os
@@ -35,7 +35,7 @@ _OVERLAP_CURE = "Its segments overlap: as the mask of a reference they may; else
 
 
 def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Read one volume: a scalar image of three dimensions, and what the user should be told about it.
+    """Read one volume: a scalar image of three dimensions, with notes for the user.
 
     Args:
         path: Image file, folder with one DICOM series, or one slice of a series.
@@ -55,7 +55,7 @@ def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[
 
 
 def several_values(path: Path) -> int:
-    """How many volumes, values a voxel or layers a file holds; 1 of a folder, and of files that cannot be read."""
+    """Number of volumes, values a voxel or layers in a file; 1 for a folder, and for files that cannot be read."""
     check_name(path)
     if not path.is_file():
         return 1
@@ -73,7 +73,7 @@ def several_values(path: Path) -> int:
 
 
 def check_name(path: Path) -> None:
-    """Refuse names that ITK cannot be told."""
+    """Check that ITK can take the name."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -114,7 +114,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether a NIfTI file ends too early; ITK neither notices it in reading (voxels become 0) nor in writing to a full disk."""
+    """True if a NIfTI file ends too early; ITK notices it neither in reading (voxels become 0) nor in writing to a full disk."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return False
     compressed = nifti.is_gzip(path)
@@ -203,7 +203,7 @@ def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
     if kind == "frames":
         return dicom_frames.read_frames(path, frame)
     if kind == "frames without place":
-        raise GeometryError(f"The frames of {path} do not tell where they lie.", "Export the original series.")
+        raise GeometryError(f"The frames of {path} have no position.", "Export the original series.")
     if kind == "no image":
         raise InputError(f"{path} is a DICOM file without an image.", "Give the series of slices, or a segmentation.")
     dicom_series.refuse_contours([path])
@@ -228,7 +228,7 @@ def _as_itk_reads_it(path: Path) -> Iterator[Path]:
 
 
 def _put(image: sitk.Image, matrix: np.ndarray) -> None:
-    """Say that an image lies where a 4x4 matrix from voxel index to LPS mm says, unless it does already."""
+    """Set the geometry of an image from a 4x4 matrix from voxel index to LPS mm, unless it matches already."""
     edges = np.linalg.norm(matrix[:3, :3], axis=0)
     known = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     reach = np.abs(known - matrix[:3, :3]) @ np.array(image.GetSize()) + np.abs(matrix[:3, 3] - image.GetOrigin())
@@ -275,7 +275,7 @@ def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame:
 
 
 def _unreadable(path: Path, error: RuntimeError) -> InputError | GeometryError:
-    """What a failure of SimpleITK means for the user."""
+    """The error for a failure of SimpleITK."""
     text = str(error)
     if "rthonormal" in text:
         return GeometryError(

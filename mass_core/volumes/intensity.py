@@ -1,4 +1,4 @@
-"""From stored voxel values to what the network sees: one modality per image, one clip, one z-score."""
+"""Intensity normalisation: one modality per image, one clip, one z-score."""
 
 import math
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
 
 
 def _hounsfield_note(volume: Volume, modality: Modality) -> str:
-    """What to say of a CT without a value below 0: water is 0 HU, air and fat are below."""
+    """Note about a CT without a value below 0: water is 0 HU, air and fat are below."""
     if modality != "ct" or volume.array.min() < 0:
         return ""
     return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."
@@ -109,4 +109,4 @@ def check_intensities(volume: Volume) -> None:
             "Replace them in the file, for instance by the lowest value of the image.",
         )
     if low == high:
-        raise InputError(f"Every voxel of the image is {low}, there is nothing to see.", "Check that the right file was given.")
+        raise InputError(f"Every voxel of the image is {low}, so there is nothing to segment.", "Check that the right file was given.")

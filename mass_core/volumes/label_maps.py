@@ -1,4 +1,4 @@
-"""Label maps: whether a volume is one, and whether it belongs to its image. What is refused is told with what can be done."""
+"""Checks of label maps: integer values, and the same place as their image. Each refusal says what to do."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -139,7 +139,7 @@ def _check_regions(array: np.ndarray, high: int) -> None:
 
 
 def _same_outline(one: Geometry, other: Geometry) -> bool:
-    """Whether two grids of the same shape fill the same box; they may be stored in another order."""
+    """True if two grids of the same shape fill the same box; they may be stored in another order."""
     distances = np.linalg.norm(one.corners_mm()[:, None] - other.corners_mm()[None], axis=2)
     within = _HALF * min(*one.spacing_xyz, *other.spacing_xyz)
     return bool(distances.min(axis=0).max() <= within and distances.min(axis=1).max() <= within)

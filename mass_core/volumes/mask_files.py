@@ -1,4 +1,4 @@
-"""Files that say which voxels belong to what: one label map, or several where segments overlap."""
+"""Mask files: one label map, or several where segments overlap."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ Read = Callable[[Path, int | None], Volume]
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """What to make of the mask of a reference."""
+    """Interpretation of the mask of a reference."""
 
     frame: int | None = None
-    """Which volume of a file of several; of other files it says nothing."""
+    """Index of the volume in a file of several; ignored for other files."""
     labels: Sequence[int] | None = None
     """Values that count; None: all."""
     same_grid: bool = False

@@ -1,4 +1,4 @@
-"""What NIfTI headers say that ITK's reader takes in silence: voxels that are no numbers, two different places, another version."""
+"""NIfTI headers, checked for what ITK's reader ignores: voxels that are not numbers, contradicting sform and qform, version 2."""
 
 import gzip
 import math
@@ -137,7 +137,7 @@ def header(path: Path) -> Header | None:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file is compressed, whatever its name."""
+    """True if a file is compressed, whatever its name."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
@@ -148,7 +148,7 @@ def opened(path: Path) -> gzip.GzipFile | BufferedReader:
 
 
 def place(path: Path) -> tuple[np.ndarray | None, str]:
-    """Where a NIfTI file lies: the 4x4 matrix from voxel index x, y, z to LPS mm, and what the user should be told (else empty).
+    """Geometry of a NIfTI file: the 4x4 matrix from voxel index x, y, z to LPS mm, and a note for the user (else empty).
 
     The sform counts if its code is above 0 and its axes are at right angles, else the qform. None: neither does.
     """
@@ -233,7 +233,7 @@ def write_as_version_1(path: Path, target: Path) -> None:
 
 
 def not_numbers(path: Path) -> tuple[int, tuple[int, ...]] | None:
-    """How many voxels are NaN or infinite, and the index x, y, z of the first; None: all are numbers, or this is no float NIfTI file.
+    """Number of NaN or infinite voxels, and the index x, y, z of the first; None: there are none, or this is no float NIfTI file.
 
     ITK's reader turns them into 0, which in a CT is water, without a word.
     """

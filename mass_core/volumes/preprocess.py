@@ -1,4 +1,4 @@
-"""From a scan to what the network sees, and from what it answers back onto the scan's own grid.
+"""Preprocessing of a scan for the network, and the way back onto the scan's own grid.
 
 Both ways go by physical position. `prepare` keeps a record of plain data; with it `restore_labels` and `restore_probabilities` lead back.
 """
@@ -38,7 +38,7 @@ class WorkingImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What was done to a scan, enough to lead a result back onto it."""
+    """Record of preprocessing, from which a result is mapped back onto the scan."""
 
     target: Geometry
     """The scan's own grid."""
@@ -49,12 +49,12 @@ class Record:
     modality: Modality
     intensity: Intensity
     warnings: tuple[str, ...] = ()
-    """What the user should be told, one sentence each."""
+    """Notes for the user, one sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What the network sees of a scan."""
+    """A preprocessed scan."""
 
     array: np.ndarray
     """Normalised values, float32 [z, y, x]."""

@@ -1,4 +1,4 @@
-"""Scans read lately: a file that did not change since is not read again."""
+"""Cache of scans: a file that has not changed is not read again."""
 
 from pathlib import Path
 

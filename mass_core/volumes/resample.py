@@ -1,4 +1,4 @@
-"""The one resampler: from one grid in the patient to another."""
+"""Resampling of volumes from one grid in the patient to another."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A volume is an array and the place it occupies in the patient.
+"""Volumes: an array and its geometry in the patient.
 
 Arrays are ordered z, y, x. World coordinates are LPS millimetres, as in DICOM and SimpleITK; SimpleITK's x, y, z order stays inside this
 file, image_io.py and resample.py.
@@ -22,7 +22,7 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where the voxels of an array lie: a grid in LPS millimetres."""
+    """Geometry of a voxel grid in LPS millimetres."""
 
     shape_zyx: Shape
     spacing_xyz: Triple = (1.0, 1.0, 1.0)
@@ -54,7 +54,7 @@ class Geometry:
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def point(self, index_xyz: Triple) -> Triple:
-        """Where a place given in voxels lies, in mm: to the last bit what SimpleITK says, which decides on voxels right at a border."""
+        """Physical position in mm of a point given in voxels, equal to the last bit to SimpleITK's, which decides on voxels at a border."""
         voxel = sitk.Image(1, 1, 1, sitk.sitkUInt8)
         voxel.SetSpacing(self.spacing_xyz)
         voxel.SetOrigin(self.origin_xyz)
@@ -64,15 +64,15 @@ class Geometry:
         return voxel.TransformContinuousIndexToPhysicalPoint(index_xyz)
 
     def matches(self, other: "Geometry", tolerance_mm: float = 1e-2) -> bool:
-        """Whether both have the same voxels: equal shape, every corner within the tolerance."""
+        """True if both have the same voxels: equal shape, every corner within the tolerance."""
         return self.shape_zyx == other.shape_zyx and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
 
     def overlaps(self, other: "Geometry") -> bool:
-        """Whether the two grids share space, each seen along the axes of the other."""
+        """True if the two grids share space, each seen along the axes of the other."""
         return self._reaches(other) and other._reaches(self)
 
     def shares_lattice(self, other: "Geometry", tolerance_mm: float = 1e-2) -> bool:
-        """Whether the voxels of `other` coincide with voxels of this grid where both exist (one may be a cut-out of the other)."""
+        """True if the voxels of `other` coincide with voxels of this grid where both exist (one may be a cut-out of the other)."""
         to_index = np.linalg.inv(self.affine) @ other.affine
         offset = to_index[:3, 3]
         drift = np.abs(to_index[:3, :3] - np.eye(3)) @ np.asarray(other.shape_zyx[::-1])
@@ -80,12 +80,12 @@ class Geometry:
         return bool(reach.max() <= tolerance_mm)
 
     def contains(self, other: "Geometry") -> bool:
-        """Whether `other` is a cut-out of this grid: all of its voxels are voxels of this one."""
+        """True if `other` is a cut-out of this grid: all of its voxels are voxels of this one."""
         start = np.round((np.linalg.inv(self.affine) @ other.affine)[:3, 3])
         return self.shares_lattice(other) and bool(np.all(start >= 0) and np.all(start + other.shape_zyx[::-1] <= self.shape_zyx[::-1]))
 
     def aligned(self, other: "Geometry") -> bool:
-        """Whether the voxel axes of both point the same ways."""
+        """True if the voxel axes of both point the same ways."""
         return bool(np.allclose(self.direction, other.direction, atol=1e-4))
 
     def cropped(self, box: tuple[Shape, Shape]) -> "Geometry":
@@ -116,15 +116,15 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Voxel values and where they lie."""
+    """An array of voxels with its geometry."""
 
     array: np.ndarray
     """Values [z, y, x]."""
     geometry: Geometry
     modality: Modality | None = None
-    """What the scanner wrote down (DICOM); None: not known."""
+    """Modality recorded by the scanner (DICOM); None: not known."""
     notes: tuple[str, ...] = ()
-    """What the user should be told about its file, one sentence each."""
+    """Notes about its file for the user, one sentence each."""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
@@ -185,7 +185,7 @@ class Volume:
         return image
 
     def on_grid_of(self, other: "Volume") -> "Volume":
-        """The same voxels, said to lie where those of another volume of the same shape do.
+        """The same voxels with the geometry of another volume of the same shape.
 
         Raises:
             GeometryError: if the shapes differ.

@@ -58,12 +58,12 @@ class Model:
     """SHA-256 over names and values of the tensors: the same network has the same one in every file format."""
     device: torch.device
     task: Task | None = None
-    """What a fixed-class network segments; None: references say it."""
+    """Classes of a fixed-class network; None: references define the task."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """What a weights file holds."""
+    """Contents of a weights file."""
 
     tensors: dict[str, Tensor]
     config: ModelConfig
@@ -216,7 +216,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _kind(value: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """What a tensor is stored as when numbers have a precision: indices stay what they are."""
+    """Stored type of a tensor for a given precision; integers keep theirs."""
     return dtype if value.is_floating_point() else value.dtype
 
 
@@ -244,7 +244,7 @@ def _read_ours(path: Path) -> Checkpoint:
 
 
 def _stored_task(header: dict[str, Any] | None, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Task | None:
-    """What a fixed-class network segments, its tokens taken from the rows of the class-token buffers."""
+    """Classes of a fixed-class network, with their tokens from the class-token buffers."""
     if header is None:
         if config.task_encoding:
             return None
@@ -299,7 +299,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
 
 
 def _numpy_numbers() -> list[Any]:
-    """What a NumPy number in a checkpoint (a best Dice, say) is made of; it can hold nothing but bytes."""
+    """Types that a NumPy number in a checkpoint (a best Dice, say) is made of; it can hold nothing but bytes."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)}
     return [np.dtype, *kinds, *((scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core"))]
@@ -327,7 +327,7 @@ def _require_known_variant(model: Any, path: Path) -> None:
 
 
 def _state(values: dict[str, Any], path: Path, ema: bool | None) -> tuple[str, dict[str, Any]]:
-    """The state dict asked for, and what it is called."""
+    """The requested state dict, and its name in the file."""
     averaged = next((key for key in _AVERAGED if isinstance(values.get(key), dict)), None)
     plain = next((key for key in _PLAIN if isinstance(values.get(key), dict)), None)
     if ema and averaged is None:

@@ -25,7 +25,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """What arrived."""
+    """Result of a download."""
 
     sha256: str
     size: int

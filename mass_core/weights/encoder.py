@@ -27,7 +27,7 @@ class PretrainedEncoder(nn.Module):
     dropout_op_kwargs: ClassVar[None] = None
     nonlin: ClassVar[type[nn.Module]] = nn.LeakyReLU
     nonlin_kwargs: ClassVar[dict[str, Any]] = {"inplace": True}
-    """What a decoder of nnU-Net makes its own blocks of: nnU-Net's defaults, not what the encoder is made of."""
+    """Settings from which a decoder of nnU-Net makes its own blocks: nnU-Net's defaults, not what the encoder is made of."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class PretrainedEncoder(nn.Module):
 
     @property
     def reduction(self) -> int:
-        """By what the deepest level divides the resolution of the image."""
+        """Factor between the resolution of the image and that of the deepest level."""
         return 1 << (len(self.output_channels) - 1)
 
     def forward(self, image_B1DHW: Tensor) -> list[Tensor]:

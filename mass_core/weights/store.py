@@ -1,4 +1,4 @@
-"""Where weights live: bundled with the package, or downloaded into the user's folder when somebody asks for them.
+"""Store of named weights: bundled with the package, or downloaded on request into the user's folder.
 
 Standard library only: the program can say what there is without loading PyTorch.
 """
@@ -38,7 +38,7 @@ class Remote:
     url: str
     licence: str
     use: Literal["segment", "masks"] = "segment"
-    """What they serve: our own network, or another one that makes masks."""
+    """Purpose of the weights: our own network, or another one that makes masks."""
     about: str
     sha256: str | None = None
     """None: not known beforehand; the server's own checksum is taken, and recorded."""
@@ -96,7 +96,7 @@ def home() -> Path:
 
 
 def folder() -> Path:
-    """Where downloads go, and files placed by hand."""
+    """Folder of downloads, and of files placed by hand."""
     return home() / "weights"
 
 
@@ -159,13 +159,13 @@ class WeightsClass:
 
 
 def classes(path: Path) -> tuple[WeightsClass, ...]:
-    """The classes of a `.safetensors` of ours; empty where references say what to segment.
+    """The fixed classes of a `.safetensors` of ours; empty where references define the task.
 
     Raises:
         WeightsError: if the file cannot be read.
     """
     with _refused(path):
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
         refuse_classifier(path, metadata)
         task = json.loads(metadata["mass"]).get("task") or {"labels": ()}
         found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
@@ -173,7 +173,7 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether a file is a classifier of whole scans.
+    """True if a file is a classifier of whole scans.
 
     Raises:
         WeightsError: if it ends in .safetensors and cannot be read.
@@ -181,17 +181,17 @@ def is_classifier(path: Path) -> bool:
     if path.suffix != ".safetensors":
         return False
     with _refused(path):
-        return CLASSIFIER in _metadata(path)
+        return CLASSIFIER in read_metadata(path)
 
 
 def header(path: Path) -> dict[str, Any]:
-    """What a `.safetensors` of ours, for segmentation or a classifier, says of itself.
+    """Metadata of a `.safetensors` of ours, for segmentation or a classifier.
 
     Raises:
         WeightsError: if it is another file.
     """
     with _refused(path):
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
         values: dict[str, Any] = json.loads(metadata[CLASSIFIER] if CLASSIFIER in metadata else metadata["mass"])
         return values
 
@@ -214,8 +214,12 @@ def record(path: Path, values: Mapping[str, Any]) -> None:
     write_bytes(_record_path(path), json.dumps(dict(values), indent=1).encode())
 
 
-def _metadata(path: Path) -> Mapping[str, str]:
-    """What a safetensors file says of itself."""
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Metadata of a safetensors file, read without the library.
+
+    Raises:
+        OSError, struct.error, ValueError, KeyError, TypeError: if it is no such file.
+    """
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _MOST_HEADER:
@@ -248,7 +252,7 @@ def refuse_classifier(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def may_have_classes(path: Path) -> bool:
-    """Whether weights may do without references; a `.pth` tells only when its tensors are read."""
+    """True if weights may do without references; of a `.pth` that is known only when its tensors are read."""
     return path.suffix != ".safetensors" or bool(classes(path))
 
 
@@ -282,7 +286,7 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
 
 
 def verify_checksum(path: Path) -> bool | None:
-    """Whether a downloaded file still is what was downloaded; None: nothing is recorded about it."""
+    """True if a downloaded file still has the checksum recorded for it; None: none is recorded."""
     from .download import sha256
 
     try:

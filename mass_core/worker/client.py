@@ -1,4 +1,4 @@
-"""The worker seen from outside: requests go in, callbacks tell how they fare, and a worker that dies is replaced.
+"""Client of the worker: sends requests, reports their outcome by callbacks, and replaces a worker that dies.
 
 Standard library only, no thread of its own: whoever owns a `Client` calls `tick` about ten times a second, and every callback comes from
 `tick` or from the transport, on that thread, never from within `request` or `cancel`.
@@ -25,7 +25,7 @@ _KEEPING_S = 150.0
 
 
 class WorkerDied(MassError):
-    """The worker ended in the middle of its work."""
+    """The worker process exited during a request."""
 
     def __init__(self, message: str, cure: str = "", details: str = "") -> None:
         super().__init__(message, cure)
@@ -61,7 +61,7 @@ class Transport(Protocol):
         """End it and all its children at once."""
 
     def running(self) -> bool:
-        """Whether it runs at this moment."""
+        """True if it is running."""
 
 
 def end_or_kill(transport: Transport, wait_s: float) -> None:
@@ -114,16 +114,16 @@ class Call:
 
     @property
     def keeps(self) -> bool:
-        """Whether what it has done counts when it is cancelled: then it ends as the worker says."""
+        """True if a cancelled request keeps its result so far: it then ends as the worker says."""
         return self.method in protocol.KEEPING
 
     def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
-        """Tell how far it is."""
+        """Report its progress."""
         if self._progress is not None and not self.stopping:
             self._progress(stage, fraction, eta_s, *([values] if values else []))
 
     def end(self, outcome: Reply | MassError | None) -> None:
-        """Tell how it ended: with a reply, an error, or (None) cancelled. What was cancelled ends so, unless it keeps what it has."""
+        """Report its outcome: a reply, an error, or (None) cancelled. A cancelled call ends as cancelled, unless it keeps its result."""
         if self.state != "waiting":
             return
         if (self.stopping and not self.keeps) or outcome is None:
@@ -196,7 +196,7 @@ class Client:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is under way."""
+        """True if a call is under way."""
         return bool(self._calls)
 
     def request(
@@ -209,7 +209,7 @@ class Client:
         failed: Callable[[MassError], None] | None = None,
         cancelled: Callable[[], None] | None = None,
     ) -> Call:
-        """Ask the worker for something; returns at once. Exactly one of done, failed and cancelled is called later.
+        """Send a request to the worker; returns at once. Exactly one of done, failed and cancelled is called later.
 
         Args:
             method: see docs/formats.md.
@@ -249,7 +249,7 @@ class Client:
             self._fail(list(self._calls.values()), error)
 
     def close(self, wait_s: float = 1.0) -> None:
-        """End the worker, politely at first. Calls under way end as cancelled, without a word to anybody.
+        """End the worker, by force if it does not end in time. Calls under way end as cancelled, without callbacks.
 
         Args:
             wait_s: how long it may take to end by itself; afterwards it is killed.
@@ -269,7 +269,7 @@ class Client:
         return self._number
 
     def _start(self) -> None:
-        """Start a worker and greet it. If that fails, the calls hear of it at the next tick."""
+        """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""
         hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
         self.worker = {}
         try:
@@ -287,7 +287,7 @@ class Client:
         life.transport.write(hello.line())
 
     def _replace(self) -> None:
-        """Kill the worker; what was cancelled ends, what else was under way is asked of a fresh one."""
+        """Kill the worker; cancelled calls end, other calls are sent to a new one."""
         self._kill()
         for call in [call for call in self._calls.values() if call.stopping]:
             self._end(call, None)
@@ -301,7 +301,7 @@ class Client:
             life.transport.kill()
 
     def _stop(self, call: Call) -> None:
-        """Ask the worker to stop a call, and see to it that the call ends."""
+        """Ask the worker to stop a call, and kill it if the call does not end in time."""
         if self._life is None or not self._life.ready:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
@@ -364,7 +364,7 @@ class Client:
             self._log(shown)
 
     def _ended(self, life: _Life, code: int) -> None:
-        """A worker is no more."""
+        """The worker process has exited."""
         if life is not self._life:
             return  # killed, or closed
         if not life.started:  # within `request`, which calls nobody
@@ -385,7 +385,7 @@ class Client:
             self._end(call, error)
 
     def _end(self, call: Call, outcome: Reply | MassError | None) -> None:
-        """A call is over; forgotten before it is told, so that the callback may ask for the next thing."""
+        """End a call; it is removed before its callback, which may make the next request."""
         if self._calls.pop(call.id, None) is not None:
             call.end(outcome)
 
@@ -400,7 +400,7 @@ def _how_far(message: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def _values(message: dict[str, Any]) -> dict[str, float] | None:
-    """Numbers a progress message tells; what is none is left out."""
+    """Numbers in a progress message; other values are left out."""
     values = message.get("values")
     found = values if isinstance(values, dict) else {}
     return {str(name): value for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} or None

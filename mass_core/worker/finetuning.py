@@ -1,4 +1,4 @@
-"""Finetuning for a program that must stay responsive: a process of its own trains, this one relays what it tells. Standard library only."""
+"""Finetuning in a child process, whose messages are relayed, so that the calling program stays responsive. Standard library only."""
 
 import json
 import os
@@ -30,10 +30,10 @@ _ENDING_S = 120.0
 
 
 class Progress(Protocol):
-    """Hears how far a run is: stage (prepare, encode, train, validate), done share of it, seconds left, and numbers."""
+    """Callback for the progress of a run: stage (prepare, encode, train, validate), done share of it, seconds left, and numbers."""
 
     def __call__(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> object:
-        """One piece of news."""
+        """Report progress."""
 
 
 def finetune(

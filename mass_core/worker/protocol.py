@@ -1,4 +1,4 @@
-"""What client and worker say to each other: one JSON object a line (docs/formats.md, Worker protocol).
+"""Messages between client and worker: one JSON object a line (docs/formats.md, Worker protocol).
 
 Standard library only; both ends use this file.
 """
@@ -23,7 +23,7 @@ LAST = ("done", "failed", "cancelled")
 
 
 class Defect(MassError):
-    """Something went wrong that is the program's own fault.
+    """A defect of the program.
 
     Args:
         message: what happened.
@@ -37,7 +37,7 @@ class Defect(MassError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the worker is asked to do."""
+    """A request to the worker."""
 
     id: int
     method: str
@@ -81,7 +81,7 @@ class Lines:
         return [line.rstrip(b"\r") for line in whole if line.strip()]
 
     def rest(self) -> bytes:
-        """What has come of a line whose end has not."""
+        """The beginning of a line whose end has not arrived."""
         return bytes(self._begun)
 
 
@@ -119,7 +119,7 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def error_of(reply: Mapping[str, Any]) -> MassError:
-    """The error a `failed` reply tells of."""
+    """The error in a `failed` reply."""
     name, message, cure = (str(reply.get(key) or "") for key in ("error", "message", "cure"))
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, MassError):

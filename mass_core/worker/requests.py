@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..colors import LabelStyle
 from ..config import Recipe, recipe
 from ..schema import values_of
 
@@ -16,7 +17,7 @@ class Reference:
     labels: list[int] | None = None
     """Values of the mask that count; null: all but 0."""
     frame: int | None = None
-    """Which volume of a 4D image, and of a 4D mask."""
+    """Index of the volume in a 4D image, and in a 4D mask."""
     same_grid: bool = False
     """The mask belongs to the image voxel for voxel, wherever its header says it lies."""
     threshold: float | None = None
@@ -24,17 +25,8 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a label is called and shown; goes before what the mask's file says."""
-
-    name: str
-    color: tuple[float, float, float] | None = None
-    terminology: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Load:
-    """Of `load`; encode, segment and features take the same."""
+    """Parameters of `load`; encode, segment and features take the same."""
 
     weights: str = "small"
     device: str = "auto"
@@ -47,7 +39,7 @@ class Load:
 
     @property
     def averaged(self) -> bool | None:
-        """Whether to take averaged weights; None: the reader's own preference."""
+        """True to take averaged weights; None: the default of the reader."""
         return False if self.ema is None and self.recipe == "released" else self.ema
 
     def changed(self, base: Recipe) -> Recipe:
@@ -61,19 +53,19 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Learn(Load):
-    """What encode, segment and assess take."""
+    """Common parameters of encode, segment and assess."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     references: list[Reference] = field(default_factory=list)
-    appearance: dict[str, Look] = field(default_factory=dict)
-    """By value of the mask."""
+    appearance: dict[str, LabelStyle] = field(default_factory=dict)
+    """By value of the mask; overrides what the mask's file says."""
     labels: list[int] | None = None
     """Values to learn or to segment; null: all there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(Learn):
-    """Of `encode`."""
+    """Parameters of `encode`."""
 
     output: str
     overwrite: bool = False
@@ -83,7 +75,7 @@ class Encode(Learn):
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Encode):
-    """Of `adapt`."""
+    """Parameters of `adapt`."""
 
     seconds: float = 30.0
     seed: int = 0
@@ -92,7 +84,7 @@ class Adapt(Encode):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the voxels of a result shall lie, in LPS mm."""
+    """Geometry given to a result, in LPS mm."""
 
     spacing_xyz: tuple[float, float, float]
     origin_xyz: tuple[float, float, float]
@@ -102,18 +94,18 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Order(Learn):
-    """What segment and assess take."""
+    """Common parameters of segment and assess."""
 
     target: str
     frame: int | None = None
-    """Which volume of a 4D target."""
+    """Index of the volume in a 4D target."""
     task: str | None = None
     """A task file, instead of references."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assess(Order):
-    """Of `assess`."""
+    """Parameters of `assess`."""
 
     result: str
     """A label map that is there."""
@@ -123,7 +115,7 @@ class Assess(Order):
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Order, Encode):
-    """Of `segment`."""
+    """Parameters of `segment`."""
 
     assess: bool = False
     """Also estimate how good every label of the result is."""
@@ -133,24 +125,24 @@ class Segment(Order, Encode):
     crop: bool = False
     """The output holds the box around what was found only."""
     grid: Grid | None = None
-    """The output's voxels are the target's, but are said to lie here."""
+    """Geometry of the output, whose voxels are the target's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features(Load):
-    """Of `features`."""
+    """Parameters of `features`."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     target: str
     frame: int | None = None
-    """Which volume of a 4D target."""
+    """Index of the volume in a 4D target."""
     output: str
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """Of `finetune`; `training.finetune` takes the same."""
+    """Parameters of `finetune`; `training.finetune` takes the same."""
 
     weights: str = "small"
     device: str = "auto"
@@ -162,18 +154,18 @@ class Finetune:
     """Folder of a dataset, instead of `cases`."""
     labels: list[int] | None = None
     """Values to learn; null: all that training scans show."""
-    appearance: dict[str, Look] = field(default_factory=dict)
-    """By value of the masks."""
+    appearance: dict[str, LabelStyle] = field(default_factory=dict)
+    """By value of the masks; overrides what their files say."""
     modality: Literal["auto", "ct", "mr", "pet"] = "auto"
     """Of `cases`."""
     train_cases: list[str] | None = None
     """Names of the training scans of the dataset that count; null: all."""
     shots: int | None = None
-    """So many training scans, drawn by chance; null: all."""
+    """So many training scans, drawn at random; null: all."""
     draw: int = 0
-    """Which draw, counted from 0; those that follow one another share as few scans as possible."""
+    """Number of the draw, from 0; successive draws share as few scans as possible."""
     scratch: bool = False
-    """Start from chance instead of from the weights, to compare with."""
+    """Start from random weights, as a baseline."""
     output: str | None = None
     """The weights file to write."""
     folder: str | None = None

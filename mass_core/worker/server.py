@@ -1,4 +1,4 @@
-"""The process that owns PyTorch: JSON lines in, JSON lines out, one request computed at a time, everything kept warm.
+"""The worker process, which owns PyTorch: JSON lines in and out, one request at a time, models and scans cached.
 
 A thread listens, so that a request can be cancelled while another is computed; all computing happens on the main thread. PyTorch is loaded
 when it is first needed: a worker whose PyTorch is broken can still say so.
@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 _PROGRESS_S = 0.1
 """Least time between two progress messages of a stage, but for its end."""
 _ENDING_S = 5.0
-"""How long running work may take to stop once standard input has ended."""
+"""Seconds running work may take to stop once standard input has ended."""
 
 
 def claim_standard_streams() -> tuple[int, int]:
@@ -42,7 +42,7 @@ def claim_standard_streams() -> tuple[int, int]:
 
 
 class Job:
-    """The request being computed: where its news go, and whether it was cancelled."""
+    """The request being computed: sends its progress and knows if it was cancelled."""
 
     def __init__(self, request: Request, send: Callable[[dict[str, Any]], None]) -> None:
         self.request = request
@@ -55,11 +55,11 @@ class Job:
         self._stop.set()
 
     def cancelled(self) -> bool:
-        """Whether it shall stop."""
+        """True if it shall stop."""
         return self._stop.is_set()
 
     def check(self) -> None:
-        """Stop here if asked to.
+        """Raise `Cancelled` if the request was cancelled.
 
         Raises:
             Cancelled: if so.
@@ -154,7 +154,7 @@ class Worker:
         return reply
 
     def _computed(self, job: Job) -> dict[str, Any]:
-        """The result of a request and what is told with it."""
+        """The result of a request, with timings, device and memory."""
         if job.request.method == "shutdown":
             return {"result": {}}
         if job.request.method == "unload":
@@ -166,7 +166,7 @@ class Worker:
         return self._service.answer(job)
 
     def _listen(self) -> None:
-        """Read requests until the input ends, then see to it that the process does."""
+        """Read requests until the input ends, then end the process."""
         lines = Lines()
         try:
             while data := os.read(self._requests, _CHUNK):
@@ -246,7 +246,7 @@ class Worker:
 
 
 def about() -> dict[str, Any]:
-    """What this worker is and what it can compute on. A PyTorch that cannot be loaded is told, too."""
+    """Version and devices of this worker; a PyTorch that cannot be loaded is reported, too."""
     found: dict[str, Any] = {
         "version": protocol.VERSION,
         "mass_version": __version__,

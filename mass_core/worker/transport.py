@@ -21,12 +21,12 @@ _LAST_WORDS_S = 1.0
 
 
 def worker_command(python: str = sys.executable) -> list[str]:
-    """What to run."""
+    """Command line of the worker."""
     return [python, "-m", "mass_core", "worker"]
 
 
 class PumpedTransport(Transport, Protocol):
-    """A transport that hands on what came when it is told to."""
+    """A transport whose callbacks run in `pump`."""
 
     @property
     def pid(self) -> int | None:
@@ -185,7 +185,7 @@ class LocalClient(Client):
         super().__init__(new, **options)
 
     def pump(self, timeout_s: float = 0.05) -> None:
-        """Let callbacks happen; waits up to `timeout_s` for the first."""
+        """Run pending callbacks; waits up to `timeout_s` for the first."""
         if self.transport is not None:
             self.transport.pump(timeout_s)
         self.tick()
@@ -198,7 +198,7 @@ class LocalClient(Client):
         progress: Callable[[str, float, float | None], None] | None = None,
         timeout_s: float = 3600.0,
     ) -> Reply:
-        """Ask the worker and wait for the answer.
+        """Send a request and wait for the reply.
 
         Returns:
             The reply: `result`, `timings`, `device`, `peak_memory`.

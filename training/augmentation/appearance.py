@@ -1,13 +1,34 @@
 """Appearance augmentation, batched on the device: every image of the batch draws its own coins and strengths (paper section 7.4)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..pretrain.config import AppearanceConfig
-
 _AXES = (2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceConfig:
+    """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
+
+    probability: float = 0.2
+    """Of each change."""
+    multiply: tuple[float, float] = (0.8, 1.3)
+    """Least and largest factor of the intensities."""
+    add: float = 0.15
+    """Standard deviation of a shift of all intensities, in those of the normalised image."""
+    gamma: tuple[float, float] = (0.8, 1.3)
+    """Least and largest exponent."""
+    contrast: tuple[float, float] = (0.8, 1.3)
+    """Least and largest factor of the differences from the mean."""
+    blur_voxels: tuple[float, float] = (0.7, 1.5)
+    """Least and largest standard deviation of the blur."""
+    noise: float = 0.04
+    """Standard deviation of the noise, in that of the normalised image."""
+
+
 WEAK = AppearanceConfig(multiply=(0.9, 1.1), add=0.1, gamma=(0.8, 1.2), contrast=(0.8, 1.2), blur_voxels=(0.8, 1.2), noise=0.02)
 """Of reference views in the released code."""
 

@@ -1,4 +1,4 @@
-"""Where a view looks: a window of voxels laid into a scan by one affine in millimetres, so nothing is distorted by the scan's grid."""
+"""Poses of views: a window of voxels placed in a scan by one affine in millimetres, independent of the scan's grid."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +14,7 @@ Vector = NDArray[np.float64]
 
 
 class Ranges(Protocol):
-    """How much a view is turned, scaled, sheared and bent: an `EpisodeConfig`, say."""
+    """Ranges of rotation, scale, shear and deformation of a view: an `EpisodeConfig`, say."""
 
     @property
     def affine_probability(self) -> float:
@@ -59,7 +59,7 @@ class Pose:
         return np.column_stack([linear, self.centre / spacing_zyx - linear @ middle])
 
     def holds(self, points_mm: Vector) -> NDArray[np.bool_]:
-        """Which of the points [N,3] lie inside the view."""
+        """True for points [N,3] inside the view."""
         offset = np.linalg.solve(self.linear, (points_mm - self.centre).T).T
         return (np.abs(offset) < self.window / 2).all(axis=1)
 

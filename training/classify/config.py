@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
+from ..runs.options import recipe_named
 from ..runs.tracking import Tracker
 
 
@@ -68,7 +69,7 @@ class ClassifyConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by, and numbers no run can have."""
+        """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
         if min(self.size_zyx) < 1:
@@ -112,6 +113,4 @@ def named(name: str) -> ClassifyConfig:
     Raises:
         InputError: if there is none.
     """
-    if name not in RECIPES:
-        raise InputError(f"There is no recipe {name!r} for classifiers.", f"Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    return recipe_named(name, RECIPES, "classification")

@@ -1,4 +1,4 @@
-"""What a classifier learns from: every scan is checked, then prepared once; inputs or features stay in the run folder.
+"""Inputs of classifier training: every scan is checked, then prepared once; inputs or features stay in the run folder.
 
 Files are named after all that decides on their content (file of the scan, preparation, encoder), so what a run finds there is right.
 """
@@ -37,7 +37,7 @@ from .table import Row, Table
 _FITTING = 95
 """Percentage of the training scans that shall fit into the input whole."""
 Sample = tuple[Tensor, Tensor, Tensor]
-"""What the network or the head takes, where it sees the scan, and the target."""
+"""Input of the network or the head, the cells that see the scan, and the target."""
 
 
 # Every scan, once ------------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def prepared(
 
 
 def _make(row: Row, files: Sequence[Path], network: ClassifierNetwork, settings: ClassifyConfig, config: ClassifierConfig) -> None:
-    """What is missing of a scan's files."""
+    """Make the missing files of a scan."""
     if all(file.exists() for file in files):
         return
     array = look(Volume.read(row.path), config.recipe).array

@@ -2,7 +2,7 @@
 
     python -m training.classify --weights small --labels labels.csv --images SCANS --output RUN --recipe small
     torchrun --nproc-per-node 2 -m training.classify ...     two processes, each computing half of every batch
-    python -m training.classify ... --full                   the encoder learns as well
+    python -m training.classify ... --full                   train the encoder as well
     python -m training.classify ... --resume                 go on where the run in --output stopped
 
 With a frozen encoder every scan's features are computed once; the head then learns in seconds. RUN receives config.json, log.jsonl, state/,
@@ -53,7 +53,7 @@ _WEIGHT_LIMITS = (0.1, 10.0)
 
 @dataclass
 class Learner(Resumable):
-    """What learns, and how far it is."""
+    """State of the training of a classifier."""
 
     STATES = {"network": "learning", "optimiser": "optimiser"}
     VALUES = ("best",)
@@ -73,7 +73,7 @@ class Learner(Resumable):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What stays the same from the first step to the last."""
+    """Everything constant over a run."""
 
     settings: ClassifyConfig
     made: ClassifierConfig
@@ -83,7 +83,7 @@ class Run:
     learning: Samples
     """Of the split train, changed from draw to draw."""
     model: Model
-    """Whose encoder it is."""
+    """Source of the encoder."""
     output: Path
     group: Group
 
@@ -144,7 +144,7 @@ def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table:
 
 
 def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float]) -> list[str]:
-    """What the user should know before anything is computed."""
+    """Warnings before anything is computed."""
     counts = ", ".join(f"{len(table.splits[split])} {split}" for split in SPLITS)
     told = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
     larger = sum(mm > max(spacing_zyx) * 1.01 for mm in fitting.values())
@@ -159,7 +159,7 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
 
 
 def learn(run: Run, learner: Learner, minutes: float) -> bool:
-    """All steps that are left, judged after every epoch; whether the end was reached."""
+    """Run the remaining steps, with validation after every epoch; returns true if the end was reached."""
     settings, group = run.settings, run.group
     steps = run.epoch * settings.epochs
     network = group.wrap(learner.learning)
@@ -212,7 +212,7 @@ def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Samp
     learner.optimiser.zero_grad(set_to_none=True)
     with autocast("float32" if settings.frozen else settings.precision, group.device):
         logits = network(seen, inside)
-    loss = charge(logits.float(), targets, weights, run.made)
+    loss = compute_loss(logits.float(), targets, weights, run.made)
     loss.backward()
     norm = clip_grad_norm_(learner.learning.parameters(), settings.clip_norm)
     if not norm.isfinite():
@@ -222,7 +222,7 @@ def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Samp
     return loss.detach()
 
 
-def charge(logits: Tensor, targets: Tensor, weights: Tensor, made: ClassifierConfig) -> Tensor:
+def compute_loss(logits: Tensor, targets: Tensor, weights: Tensor, made: ClassifierConfig) -> Tensor:
     """Mean loss of scans: cross-entropy, or for several labels binary cross-entropy.
 
     Args:
@@ -259,7 +259,7 @@ def validate(run: Run, learner: Learner, weights: Tensor) -> dict[str, Any]:
     logits = predict(learner.learning, run.samples["val"], run.group)
     targets = run.table.targets("val")
     values = scores(probabilities(logits, run.made), targets, run.made)
-    loss = charge(logits, targets, weights.cpu(), run.made)
+    loss = compute_loss(logits, targets, weights.cpu(), run.made)
     return {f"val_{name}": values[name] for name in ("auc", "accuracy", "balanced_accuracy", "f1")} | {"val_loss": float(loss)}
 
 
@@ -302,7 +302,7 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
 
 
 def judge(run: Run) -> None:
-    """Score the classifier as it was written: on val, and, the only time, on test; `metrics.json`."""
+    """Score the written classifier on val and, for the only time, on test, into `metrics.json`."""
     run.group.any(False)  # until the file is there
     best = load_classifier(run.output / "best.safetensors", str(run.group.device))
     network = best.network.head if run.settings.frozen else best.network
@@ -329,10 +329,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     parser.add_argument("--recipe", default="paper", help=f"named configuration ({', '.join(classify_config.RECIPES)})")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="only the head learns")
-    mode.add_argument("--full", dest="frozen", action="store_false", help="the encoder learns as well")
+    mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="train only the head")
+    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
     add_run(parser)
-    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
     try:
         args = parsed(parser, argv)
         changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]

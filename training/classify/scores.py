@@ -1,4 +1,4 @@
-"""How well classes are told apart: AUC first, as the paper reports; what cannot be computed is null, not 0."""
+"""Classification metrics, AUC first as in the paper; what cannot be computed is null, not 0."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +60,7 @@ def _f1(found: Tensor, truth: Tensor) -> float | None:
 
 
 def _share(found: Tensor, truth: Tensor) -> float | None:
-    """Share of the scans that are so which are found to be so."""
+    """Recall: share of the true scans that were found; None: there are none."""
     return int((found & truth).sum()) / int(truth.sum()) if truth.any() else None
 
 

@@ -1,4 +1,4 @@
-"""Labels of scans in a CSV file, read whole and checked whole before anything is computed: all its faults are told at once."""
+"""Labels of scans in a CSV file, checked completely before anything is computed; all faults are reported at once."""
 
 import csv
 import hashlib

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mass_core.colors import LabelStyle
 from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import Dataset, finished_case
 from mass_core.data.make_case import make_case
@@ -20,7 +21,7 @@ from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import stem
 from mass_core.progress import Report, Steps
 from mass_core.tasks.task import Task
-from mass_core.volumes.appearance import Appearance, read_appearance
+from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.mask_files import How, read_mask
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import Model
@@ -37,16 +38,16 @@ _CURE = "Give scans with label maps, as cases or as a dataset prepared with --la
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """Who trains, who judges, and what is learned."""
+    """Training scans, validation scans and classes."""
 
     dataset: Dataset
     planes: Planes
     """Of the training scans, classes that are not learned left out."""
     val: tuple[str, ...]
     labels: tuple[int, ...]
-    looks: Mapping[int, Appearance] = field(default_factory=dict)
+    looks: Mapping[int, LabelStyle] = field(default_factory=dict)
     told: tuple[str, ...] = ()
-    """What the user should know about the choice."""
+    """Notes for the user about the choice."""
 
 
 def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: Group, steps: Steps) -> Cohort:
@@ -57,15 +58,15 @@ def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, 
         Cancelled: if `steps` said so.
     """
     if bool(order.cases) == (order.dataset is not None):
-        raise InputError("Which scans to learn from must be said once.", "Give either cases or a dataset.")
+        raise InputError("The training scans must be given exactly once.", "Give either cases or a dataset.")
     looks = {} if order.dataset else _looks(order.cases)
     if order.dataset is None and group.leads:
         dataset = _prepared(order.cases, model.recipe.changed(modality=order.modality), folder, steps)
         _with_splits(dataset, looks, config.seed).write()
     group.wait()
     dataset = open_dataset(order.dataset or folder)
-    looks = {value: Appearance(name=name) for value, name in dataset.label_names.items()} | looks
-    looks |= {int(value): Appearance(name=x.name, color=x.color, terminology=x.terminology) for value, x in order.appearance.items()}
+    looks = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | looks
+    looks |= {int(value): style for value, style in order.appearance.items()}
     return _chosen(order, config, dataset, looks)
 
 
@@ -81,7 +82,7 @@ def recipe_of(model: Model, dataset: Dataset) -> Recipe:
 def encode(
     model: Model, cohort: Cohort, config: FinetuneConfig, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None
 ) -> Task:
-    """The start: what the weights make of the training scans, a mean over `config.references` of them for each class.
+    """Initial task: tokens of the training scans, for each class a mean over `config.references` of them.
 
     Raises:
         MassError: if a scan cannot be used.
@@ -98,13 +99,13 @@ def encode(
     return replace(task, recipe=recipe_of(model, cohort.dataset), warnings=())
 
 
-def _looks(cases: Sequence[Reference]) -> dict[int, Appearance]:
+def _looks(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
     """Names and colours the label maps give; all must mean the same by a number.
 
     Raises:
         InputError: if they do not.
     """
-    found: dict[int, tuple[Appearance, str]] = {}
+    found: dict[int, tuple[LabelStyle, str]] = {}
     for case in cases:
         for value, look in read_appearance(case.mask).items():
             if case.labels is not None and value not in case.labels:
@@ -118,8 +119,8 @@ def _looks(cases: Sequence[Reference]) -> dict[int, Appearance]:
     return {value: look for value, (look, _) in sorted(found.items())}
 
 
-def _check_names(looks: Mapping[int, Appearance], labels: Sequence[int]) -> None:
-    """Refuse classes that cannot be told apart by name."""
+def _check_names(looks: Mapping[int, LabelStyle], labels: Sequence[int]) -> None:
+    """Check that classes have different names."""
     names = [looks[value].name for value in labels if value in looks]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         values = ", ".join(str(value) for value in labels if value in looks and looks[value].name == twice[0])
@@ -147,7 +148,7 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
     return Dataset(folder=folder, name=folder.name, cases=tuple(done), splits={"train": tuple(names)}, recipe=to_dict(recipe))
 
 
-def _with_splits(dataset: Dataset, looks: Mapping[int, Appearance], seed: int) -> Dataset:
+def _with_splits(dataset: Dataset, looks: Mapping[int, LabelStyle], seed: int) -> Dataset:
     """Some scans kept apart to validate on, and the names of the classes."""
     shown = {case.name: set(voxels_by_plane(_labels(dataset, case.name))) for case in dataset.cases}
     train, val = hold_out(shown, seed)
@@ -156,7 +157,7 @@ def _with_splits(dataset: Dataset, looks: Mapping[int, Appearance], seed: int) -
 
 
 def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Who trains, and who judges: a fifth, at least one of two; never a scan that alone shows some structure.
+    """Split scans into training and validation: a fifth, at least one of two; never the only scan that shows a structure.
 
     Args:
         shown: by name, the values a scan shows.
@@ -170,7 +171,7 @@ def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...],
     return tuple(sorted(train)), tuple(sorted(val))
 
 
-def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, Appearance]) -> Cohort:
+def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle]) -> Cohort:
     """Training scans, validation scans and classes."""
     names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
     if order.train_cases is not None:

@@ -36,7 +36,7 @@ from .reporting import News
 from .run import Run
 
 _START = "start.masstask"
-"""What the classes look like to the weights before they are finetuned."""
+"""File of the initial task, before finetuning."""
 _MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
 """Files of a run."""
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[str, Any]:
-    """Do what an order asks for; returns what is told about it.
+    """Run an order; returns the result as JSON values.
 
     Raises:
         MassError: if its scans or weights cannot be used, or files cannot be written.
@@ -109,7 +109,7 @@ def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[
 
 
 def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[str, Any]:
-    """The weights that count, where they were asked for, and what is told about them.
+    """Write the final weights to the output; returns the result as JSON values.
 
     Raises:
         Cancelled: if there are none yet.
@@ -176,12 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="training.finetune", description="Finetune to fixed classes.")
     start = parser.add_argument_group("start")
     start.add_argument("--weights", default="small", metavar="W", help="weights file or name (default: %(default)s)")
-    start.add_argument("--scratch", action="store_true", help="start the same network from chance instead")
+    start.add_argument("--scratch", action="store_true", help="start the same network from random weights")
     scans = parser.add_argument_group("labelled scans, one of")
     scans.add_argument("--data", metavar="DATASET", help="folder of a dataset with labels")
     scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
     parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
-    parser.add_argument("--same-grid", action="store_true", help="label maps belong to their scans voxel for voxel, whatever they say")
+    parser.add_argument("--same-grid", action="store_true", help="label maps match their scans voxel for voxel")
     parser.add_argument(
         "--names",
         nargs="+",
@@ -190,22 +190,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
     parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
-    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn by chance")
-    parser.add_argument("--draw", type=int, default=0, metavar="D", help="which draw, from 0 (default: %(default)s)")
+    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn at random")
+    parser.add_argument("--draw", type=int, default=0, metavar="D", help="number of the draw, from 0 (default: %(default)s)")
     parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
     parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
     add_run(parser, " with the fields of the worker's finetune, see docs/formats.md")
     parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, the best weights kept")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time and keep the best weights")
     parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
     add_on(parser, "finetune")
-    parser.add_argument("--bound-to-input", action="store_true", help="stop, the best weights kept, when standard input ends")
+    parser.add_argument("--bound-to-input", action="store_true", help="stop and keep the best weights when standard input ends")
     return parser
 
 
 def _order(arguments: argparse.Namespace) -> Finetune:
-    """What the command line asks for.
+    """The order the command line describes.
 
     Raises:
         InputError: if it does not say what is needed, or says it twice.
@@ -220,7 +220,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     if arguments.output is not None:
         values["folder"] = str(arguments.output)
     if not values.get("folder"):
-        raise InputError("Nothing says where the run goes.", "Add --output RUN.")
+        raise InputError("The folder of the run is missing.", "Add --output RUN.")
     return read(Finetune, values)
 
 
@@ -234,7 +234,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _names(arguments: argparse.Namespace) -> dict[int, str]:
-    """What the values of label maps in a folder are called, as far as something tells.
+    """Names of the values of label maps in a folder, as far as known.
 
     Raises:
         InputError: if names are given for a dataset, which has its own, or in another form.

@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Literal
 
 from mass_core.schema import check_choices, check_counts
 
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
-    """How crops are laid into the labelled scans."""
+    """Sampling of crops from the labelled scans."""
 
     foreground_share: float = 0.67
     """Share of the crops centred near a voxel of a class, all classes alike; the others lie anywhere in the scan."""
@@ -33,7 +33,7 @@ class CropConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """How the weights move, and what a prediction is charged."""
+    """Optimiser, schedule and loss."""
 
     learning_rate: float = 1e-4
     """Of the network."""
@@ -57,7 +57,7 @@ class TuneConfig:
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by."""
+        """Validate enumerated fields."""
         check_choices(self, "optim.")
 
 
@@ -120,7 +120,7 @@ class FinetuneConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by, and numbers no run can have."""
+        """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
         check_counts(self, "log_every", "save_every", "keep_states")
@@ -131,12 +131,12 @@ class FinetuneConfig:
         return self.epochs * self.steps_per_epoch
 
     def validates(self, step: int) -> bool:
-        """Whether this step is one to validate after: the end of some epochs, before the first, and the last."""
+        """True if this step is followed by validation: before the first epoch, after some epochs, and after the last."""
         epoch, rest = divmod(step, self.steps_per_epoch)
         return rest == 0 and (epoch % self.validate_every == 0 or epoch == self.epochs)
 
     def gave_up(self, step: int, best_epoch: int) -> bool:
-        """Whether nothing has got better for so long that the run stops before its end."""
+        """Early stopping: true if the validation Dice has not improved for `patience` validations."""
         waited = step // self.steps_per_epoch - best_epoch
         return bool(self.patience) and waited >= self.patience * self.validate_every and step < self.steps
 

@@ -34,7 +34,7 @@ class Crop:
     affine: NDArray[np.float32]
     """[1,3,4], from voxel of the crop to voxel of `image`."""
     group: int
-    """Which classes the step trains: an index into `Crops.groups`."""
+    """Classes the step trains: an index into `Crops.groups`."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Crops(torch.utils.data.Dataset[Crop]):
 
 
 def voxels_by_plane(labels: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]:
-    """How many voxels of each value above 0 every plane [z] of a label map holds; the map is read plane by plane."""
+    """Voxels of each value above 0 in every plane [z] of a label map, which is read plane by plane."""
     found: dict[int, NDArray[np.int64]] = {}
     for z, plane in enumerate(labels):
         counts = np.bincount(plane.reshape(-1))

@@ -35,7 +35,7 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
     """
     assert order.folder is not None
     if arguments.resume:
-        raise InputError("A run on another computer leaves nothing there to go on from.", "Leave out --resume, or --on.")
+        raise InputError("A run on another computer cannot be resumed: it leaves nothing there.", "Leave out --resume, or --on.")
     target = Path(order.output or Path(order.folder) / _BEST)
     check_free([target], overwrite=order.overwrite, inputs=inputs(order))
     arguments.terminal = output

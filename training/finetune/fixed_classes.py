@@ -4,17 +4,16 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from mass_core.model import MASS
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model
 
-from ..runs.state import Resumable
+from ..runs.state import Averaged
 from .config import FinetuneConfig
 
 
@@ -57,17 +56,12 @@ class FixedClasses(nn.Module):
 
 
 @dataclass
-class Tuning(Resumable):
-    """Network, its moving average, optimiser, and how far the run is."""
+class Tuning(Averaged[FixedClasses]):
+    """State of finetuning."""
 
     STATES = {"network": "network", "average": "average", "optimiser": "optimiser"}
     VALUES = ("bad_steps", "scores", "best_epoch", "judged")
     MISFIT = ("another network or other classes", "the weights, scans and classes")
-    network: FixedClasses
-    average: FixedClasses
-    optimiser: Optimizer
-    step: int = 0
-    bad_steps: int = 0
     scores: dict[str, float] = field(default_factory=dict)
     """Of the best validation so far: `val_dice`, and `dice_<value>` of each class it could judge; empty: there was none."""
     best_epoch: int = 0
@@ -75,16 +69,15 @@ class Tuning(Resumable):
     """The step of the latest validation."""
     parts: int = 1
     """In which a process computes its share of a batch; not saved, memory may be another one tomorrow."""
-    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self.network.tokens[0].device
 
 
 def start(model: Model, task: Task, config: FinetuneConfig, *, scratch: bool) -> Tuning:
-    """The weights' own encoder and decoder and the tokens of a task; from scratch both come from chance.
+    """Initial state: encoder and decoder of the weights and the tokens of a task, or random ones.
 
     Args:
         model: with task encoding.

@@ -15,21 +15,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from mass_core.errors import Cancelled, MassError
+from mass_core.errors import Cancelled
 from mass_core.failures import is_out_of_memory, out_of_memory
 from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance
 from ..augmentation.views import cut
-from ..pretrain.schedule import ema_decay
-from ..pretrain.start import check_depth
 from ..runs.logbook import Logbook
-from ..runs.precision import autocast
+from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
 from ..runs.sources import identity
-from ..runs.state import update_average
 from ..runs.tracking import boards
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
@@ -39,7 +35,7 @@ from .validation import Judge
 
 
 def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
-    """Train to the end, until nothing gets better, or until `run.news` says to stop; returns the state, and why it stopped early."""
+    """Train to the end, until early stopping, or until `run.news` says to stop; returns the state, and the reason of an early end."""
     config, group, news = run.config, run.group, run.news
     check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)
@@ -126,14 +122,16 @@ def _gradients(run: Run, state: Tuning, network: Callable[..., Tensor], crops: C
         part = share[first : first + size]
         seed = ((run.config.seed * 1_000_003 + state.step) * run.group.size + run.group.rank) * len(share) + number
         with run.group.alone(network, last=first + size >= len(share)):
-            loss, dice = charge(run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed)
+            loss, dice = compute_loss(
+                run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed
+            )
             (loss * len(part) / len(share)).backward()
         shown.append(torch.stack([loss.detach(), dice]) * len(part) / len(share))
     loss, dice = torch.stack(shown).sum(0)
     return {"loss": loss, "dice": dice}
 
 
-def charge(
+def compute_loss(
     config: FinetuneConfig,
     network: Callable[..., Tensor],
     crops: Sequence[Crop],
@@ -153,26 +151,13 @@ def charge(
         logits = network(images, classes.rows)
     if config.optim.loss == "tversky":
         return tversky_loss(logits, masks)
-    # What is found of a class the crop does not show is charged by its size beside the usual one.
+    # False positives of a class the crop does not show count by their size relative to the usual one.
     usual = torch.tensor(classes.voxels, device=device).clamp(1, window**3 / 2).expand(len(images), -1)
     return mask_loss(logits, masks, usual, config.optim.balance_power)
 
 
 def _apply(config: FinetuneConfig, state: Tuning) -> Tensor:
-    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
-
-    Raises:
-        MassError: if there were too many such steps.
-    """
-    norm = clip_grad_norm_(state.network.weights, config.optim.clip_norm)
-    if norm.isfinite():
-        for group, rate in zip(state.optimiser.param_groups, rates(state.step, config), strict=True):
-            group["lr"] = rate
-        state.optimiser.step()
-        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
-    else:
-        state.bad_steps += 1
-        if state.bad_steps > config.optim.most_bad_steps:
-            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
-    state.step += 1
-    return norm.detach()
+    """Apply the gradients of a step at its learning rates (`Averaged.advance`)."""
+    for group, rate in zip(state.optimiser.param_groups, rates(state.step, config), strict=True):
+        group["lr"] = rate
+    return state.advance(state.network.weights, config.optim)

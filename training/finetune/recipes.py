@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from mass_core.errors import InputError
-
-from ..pretrain.config import AppearanceConfig
+from ..augmentation.appearance import AppearanceConfig
+from ..runs.options import recipe_named
 from .config import CropConfig, FinetuneConfig, TuneConfig
 
 
@@ -51,7 +50,7 @@ def small() -> FinetuneConfig:
 
 
 def smoke() -> FinetuneConfig:
-    """A minute's proof, on any machine, that everything connects."""
+    """Smoke test of a minute, on any machine."""
     return FinetuneConfig(name="smoke", epochs=2, steps_per_epoch=3, batch_size=2, validate_cases=2, log_every=1, save_every=1)
 
 
@@ -66,7 +65,4 @@ def named(name: str | None, parameters: int) -> FinetuneConfig:
     Raises:
         InputError: if there is none.
     """
-    name = name or ("small" if parameters < _SMALL else "paper")
-    if name not in RECIPES:
-        raise InputError(f"There is no finetuning recipe {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    return recipe_named(name or ("small" if parameters < _SMALL else "paper"), RECIPES, "finetuning")

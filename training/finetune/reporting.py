@@ -1,4 +1,4 @@
-"""What a finetuning run tells while it goes on, and what may stop it: a signal, the end of its time, the end of its input."""
+"""Progress reports of a finetuning run, and what may stop it: a signal, its time limit, the end of its input."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ from ..runs.stopping import Signals
 from .config import FinetuneConfig
 
 _ENDING_S = 120.0
-"""How long a run may take to write what it has once its input has ended."""
+"""Seconds a run may take to write its result once its input has ended."""
 
 
 class News:
-    """Where a run's news go.
+    """Destination of a run's messages, and the check for a stop.
 
     Args:
         output: a person at a terminal, or a program.
@@ -38,20 +38,20 @@ class News:
             threading.Thread(target=self._listen, daemon=True).start()
 
     def cancelled(self) -> bool:
-        """Whether somebody stopped the run."""
+        """True if the user stopped the run."""
         return self._signals.asked or self._ended.is_set()
 
     def stopping(self) -> bool:
-        """Whether the run shall stop, for whatever reason."""
+        """True if the run shall stop, for any reason."""
         return self.cancelled() or time.monotonic() > self._until
 
     @property
     def reason(self) -> str:
-        """Why it shall stop."""
+        """The reason to stop."""
         return "cancelled" if self.cancelled() else "budget"
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
-        """How far a stage is."""
+        """Report the progress of a stage."""
         if not self._quiet:
             self._output.progress(stage, fraction, eta_s, values)
 
@@ -63,7 +63,7 @@ class News:
                 self._output.warn(text)
 
     def trained(self, step: int, config: FinetuneConfig, means: Mapping[str, float]) -> None:
-        """A step is over; means are what the log tells, if it does."""
+        """Report a finished step, with the means for the log if it is due."""
         now = time.monotonic()
         began, first = self._began = self._began or (now, step)
         left = (now - began) / (step - first) * (config.steps - step) if step > first else None
@@ -71,7 +71,7 @@ class News:
         self.progress("train", step / config.steps, left and min(left, max(0.0, self._until - now)), values)
 
     def validated(self, step: int, config: FinetuneConfig, scores: Mapping[str, float], names: Mapping[int, str]) -> None:
-        """A validation is over."""
+        """Report a finished validation."""
         epoch = step // config.steps_per_epoch
         self.progress("validate", 1.0, 0.0, {"epoch": epoch, "step": step, **scores})
         each = ", ".join(f"{name} {scores[f'dice_{value}']:.3f}" for value, name in names.items() if f"dice_{value}" in scores)

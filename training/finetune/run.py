@@ -1,4 +1,4 @@
-"""What a finetuning run works with, and the weights it leaves."""
+"""Everything a finetuning run works with, and the weights it writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ from .reporting import News
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run works with."""
+    """Everything constant over a run."""
 
     config: FinetuneConfig
     model: Model
-    """What is finetuned."""
+    """Weights to finetune."""
     task: Task
     """The classes, encoded with it."""
     cohort: Cohort
@@ -31,7 +31,7 @@ class Run:
     group: Group
     news: News
     scratch: bool = False
-    """Start from chance."""
+    """Start from random weights."""
 
     @property
     def window(self) -> int:

@@ -1,4 +1,4 @@
-"""Validation of a finetuned network: on the labelled scans of the split `val`, by the segmenter users have."""
+"""Validation of a finetuned network on the labelled scans of the split `val`, with the same segmenter as in use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from .fixed_classes import FixedClasses
 
 
 class Judge:
-    """Segments the validation scans with a network as it is at the moment.
+    """Segments the validation scans with the current network.
 
     Args:
         model: whose preprocessing counts.

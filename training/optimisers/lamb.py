@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step in every tensor is as long as the tensor itself tells (You et al. 2020, https://arxiv.org/abs/1904.00962).
+"""LAMB: Adam with layer-wise adaptive step lengths (You et al. 2020, https://arxiv.org/abs/1904.00962).
 
 As the released code has it: no bias correction, weight decay within the step, and a norm of the weights that counts as 10 at most.
 All tensors are updated together, without asking the device for a number in between.

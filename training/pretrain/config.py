@@ -7,6 +7,7 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 from mass_core.schema import check_choices, check_counts
 
+from ..augmentation.appearance import AppearanceConfig
 from ..runs.precision import Precision
 from ..runs.tracking import Tracker
 from .recompute import Recompute
@@ -14,7 +15,7 @@ from .recompute import Recompute
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """How a task is drawn from a scan: masks, working spacing and the poses of the two views."""
+    """Sampling of tasks from scans: masks, working spacing and the poses of the two views."""
 
     task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
     """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users ask for few."""
@@ -66,28 +67,8 @@ class EpisodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AppearanceConfig:
-    """Intensity changes, each drawn per view (paper section 7.4: medium strength, probability 0.2)."""
-
-    probability: float = 0.2
-    """Of each change."""
-    multiply: tuple[float, float] = (0.8, 1.3)
-    """Least and largest factor of the intensities."""
-    add: float = 0.15
-    """Standard deviation of a shift of all intensities, in those of the normalised image."""
-    gamma: tuple[float, float] = (0.8, 1.3)
-    """Least and largest exponent."""
-    contrast: tuple[float, float] = (0.8, 1.3)
-    """Least and largest factor of the differences from the mean."""
-    blur_voxels: tuple[float, float] = (0.7, 1.5)
-    """Least and largest standard deviation of the blur."""
-    noise: float = 0.04
-    """Standard deviation of the noise, in that of the normalised image."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How the weights move, and what a prediction is charged."""
+    """Optimiser, schedule and loss."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"
     """Of all weights, or of those Muon does not take."""
@@ -117,7 +98,7 @@ class OptimConfig:
     """Steps with non-finite gradients are skipped; the run stops after this many."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by."""
+        """Validate enumerated fields."""
         check_choices(self, "optim.")
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
@@ -163,7 +144,7 @@ class RunConfig:
     tracker: Tracker = "none"
     """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     recompute: Recompute = "nothing"
-    """What is computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
+    """Computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
     """Compile the network with PyTorch first."""
     channels_last: bool = True
@@ -181,7 +162,7 @@ class RunConfig:
     """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
-        """Refuse names nothing is known by, and numbers no run can have."""
+        """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
 

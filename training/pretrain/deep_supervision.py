@@ -1,4 +1,4 @@
-"""Supervision inside the decoder: after every fusion, the features of a mask's voxels shall resemble the mask's summary token.
+"""Deep supervision of the decoder: after every fusion, features of a mask's voxels should resemble the mask's summary token.
 
 The prediction reaches the task tokens only through the whole decoder and the classifier, and a young network first spends hundreds of
 steps answering every mask of an image alike. The product of normalised features and summaries is a short way to tell masks apart from
@@ -27,7 +27,7 @@ class FusionWatch:
             fusion.register_forward_hook(lambda module, inputs, output: self._caught.append(output))
 
     def take(self) -> list[tuple[Tensor, Tensor]]:
-        """What was caught since the last time, deepest fusion first."""
+        """Return what was caught since the last call, deepest fusion first."""
         caught, self._caught = self._caught, []
         return caught
 

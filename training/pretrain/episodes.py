@@ -113,7 +113,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What is looked up about a scan again and again."""
+    """Cached facts about a scan."""
 
     image: NDArray[np.floating]
     masks: MaskSet
@@ -132,16 +132,16 @@ class _Scan:
 
     @cached_property
     def thickness_mm(self) -> Vector:
-        """[N] what masks are across, were they rods as long as their box."""
+        """[N] thickness of masks, as if they were rods as long as their box."""
         return np.sqrt(self.volumes_mm3 / self.extents_mm.max(axis=1))
 
     def point_mm(self, mask: int, rng: np.random.Generator) -> Vector:
-        """[3] a voxel of a mask by chance."""
+        """[3] a random voxel of a mask."""
         inside = np.argwhere(self.masks.mask(mask))
         return (inside[rng.integers(len(inside))] + self.masks.boxes_zyx[mask, :3]) * self.spacing
 
     def shows(self, mask: int, pose: Pose) -> bool:
-        """Whether a view holds some of a mask, by a sample of its voxels."""
+        """True if a view holds some of a mask, by a sample of its voxels."""
         inside = np.argwhere(self.masks.mask(mask))
         inside = inside[:: max(1, len(inside) // 500)]
         return bool(pose.holds((inside + self.masks.boxes_zyx[mask, :3]) * self.spacing).any())

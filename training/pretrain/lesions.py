@@ -1,4 +1,4 @@
-"""Artificial lesions: blobs of one look at any place of a scan, so that what a structure looks like counts where its place says nothing."""
+"""Artificial lesions: blobs of one appearance anywhere in a scan, which can be told only by appearance, not by position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _LARGEST = 0.15
 
 @dataclass(frozen=True)
 class Kind:
-    """Look of a kind of lesion."""
+    """Appearance of a kind of lesion."""
 
     change: float
     """Added to the intensity, in standard deviations of the scan."""

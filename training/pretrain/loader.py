@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 def episodes_of(config: RunConfig, sources: Sequence[Source]) -> Episodes:
-    """All tasks of a run.
+    """The episodes of a run.
 
     Raises:
         InputError: if training scans have nothing to learn from.
@@ -43,14 +43,14 @@ def episodes_of(config: RunConfig, sources: Sequence[Source]) -> Episodes:
 
 
 def _without_masks(source: Source, usable: int) -> list[str]:
-    """Scans of the split train without masks, of a dataset of whose scans so many can be used."""
+    """Training scans without masks, in a dataset of which `usable` scans can be used."""
     dataset, names = source.dataset, source.dataset.splits["train"]
     bare = [name for name in names if not len(dataset.masks(name))] if usable < len(names) else []
     return [f"{name} of {dataset.name}" for name in bare]
 
 
 def batches(config: RunConfig, episodes: Episodes, start: int, group: Group) -> Iterator[list[Batch]]:
-    """What this process computes in each step from `start` on, in `config.accumulate` parts, on its device."""
+    """Batches of this process in each step from `start` on, in `config.accumulate` parts, on its device."""
     loader: DataLoader[Episode] = DataLoader(
         episodes,
         batch_sampler=_Steps(range(start, config.steps), config.batch_size, group, config.accumulate),

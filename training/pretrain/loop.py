@@ -7,8 +7,8 @@
     python -m training.pretrain ... --minutes 10        stop, saved, after that time
     python -m training.pretrain ... --print-config > run.json       all of it in a file, for --config run.json
 
-Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and charges the
-network for the masks it predicts in the target view. RUN receives config.json, log.jsonl, state/,
+Each step draws tasks (a scan, some of its masks, two views), encodes the reference view's masks into task embeddings and computes the
+loss of the masks the network predicts in the target view. RUN receives config.json, log.jsonl, state/,
 last.safetensors, best.safetensors (by validation) and curves.png.
 """
 
@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import clip_grad_norm_
 
 from mass_core.errors import MassError
 from mass_core.model.losses import mask_loss, tversky_loss
@@ -38,7 +37,7 @@ from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
 from ..runs.sources import Source, open_sources
-from ..runs.state import State, update_average
+from ..runs.state import State
 from ..runs.stopping import Signals, tell_saved
 from ..runs.tracking import boards
 from . import recipes
@@ -46,7 +45,7 @@ from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
 from .episodes import Batch
 from .loader import batches, episodes_of
-from .schedule import ema_decay, first_beta, learning_rate, window_at
+from .schedule import first_beta, learning_rate, window_at
 from .start import start
 from .validation import labelled, validate
 
@@ -118,13 +117,13 @@ def step(
     for number, batch in enumerate(parts):
         seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
         with group.alone(network, last=number == len(parts) - 1), _attention(batch.image.device):  # what is recomputed needs it, too
-            loss, values = charge(config, state.step, network, watch, batch, seed)
+            loss, values = compute_loss(config, state.step, network, watch, batch, seed)
             state.scaler.scale(loss / len(parts)).backward()
         shown.append(values)
     return {"norm": advance(config, state)} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
 
 
-def charge(
+def compute_loss(
     config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch in step `at`, and values for the log."""
@@ -166,27 +165,11 @@ def _attention(device: torch.device) -> AbstractContextManager[object]:
 
 
 def advance(config: RunConfig, state: State) -> Tensor:
-    """Move the weights by their gradients, or count a step that would have ruined them; returns the gradients' norm.
-
-    Raises:
-        MassError: if there were too many such steps.
-    """
-    state.scaler.unscale_(state.optimiser)
-    norm = clip_grad_norm_(state.network.parameters(), config.optim.clip_norm)
-    if norm.isfinite():
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, config.steps, config.optim)
-            group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
-        state.scaler.step(state.optimiser)
-        update_average(state.average, state.network, ema_decay(state.step, config.optim.ema_decay))
-    else:
-        state.bad_steps += 1
-        # Above 1, the scale of float16 is still looking for its place: it halves with every such step, and the next may be a good one.
-        if state.bad_steps > config.optim.most_bad_steps and state.scaler.get_scale() <= 1:
-            raise MassError(f"{state.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
-    state.scaler.update()
-    state.step += 1
-    return norm.detach()
+    """Apply the gradients of a step at its learning rate (`Averaged.advance`)."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(state.step, config.steps, config.optim)
+        group["betas"] = (first_beta(state.step, config.steps, config.optim, group["betas"][0]), group["betas"][1])
+    return state.advance(state.network.parameters(), config.optim)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="run folder")
     add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
-    parser.add_argument("--minutes", type=float, default=0, help="stop, saved, after this time")
+    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
     try:
         args = parsed(parser, argv)
         config = changed(recipes.named(args.recipe), recipe_changes(args))

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mass_core.config import ModelConfig, Recipe
-from mass_core.errors import InputError
 
-from .config import AppearanceConfig, EpisodeConfig, OptimConfig, RunConfig
+from ..augmentation.appearance import AppearanceConfig
+from ..runs.options import recipe_named
+from .config import EpisodeConfig, OptimConfig, RunConfig
 
 
 def small() -> RunConfig:
@@ -50,7 +51,7 @@ def small() -> RunConfig:
 
 
 def smoke() -> RunConfig:
-    """A few minutes' proof, on any machine, that everything connects."""
+    """Smoke test of a few minutes, on any machine."""
     return RunConfig(
         name="smoke",
         steps=20,
@@ -101,6 +102,4 @@ def named(name: str) -> RunConfig:
     Raises:
         InputError: if there is none.
     """
-    if name not in RECIPES:
-        raise InputError(f"There is no training recipe {name!r}.", f"Choose one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]()
+    return recipe_named(name, RECIPES, "training")

@@ -1,4 +1,4 @@
-"""Networks that keep less for their gradients and compute it again when they are due. Nothing else about them changes."""
+"""Activation recomputation: networks keep less for the backward pass and compute it again then. Results do not change."""
 
 from collections.abc import Sequence
 from functools import partial

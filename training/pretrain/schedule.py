@@ -32,13 +32,8 @@ def _cycle(step: int, steps: int, first: float, top: float, last: float) -> floa
     return end + (start - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
 
 
-def ema_decay(step: int, decay: float) -> float:
-    """Decay of the averaged weights: short memory at first, so that the random start is soon forgotten."""
-    return min(decay, (1 + step) / (10 + step))
-
-
 def pose_strength(step: int, warmup: int) -> float:
-    """How far the two views may draw apart, 0.15 at the start to 1."""
+    """Largest difference of the poses of the two views, from 0.15 at the start to 1."""
     return min(1.0, 0.15 + 0.85 * step / max(1, warmup))
 
 

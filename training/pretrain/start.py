@@ -1,20 +1,18 @@
-"""How a run starts: the network, its average and its optimiser."""
+"""Initial state of a run: the network, its average and its optimiser."""
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from mass_core.config import ModelConfig
 from mass_core.errors import InputError
 from mass_core.model import build_model
 from mass_core.weights.checkpoint import load_model
 
 from ..optimisers.lamb import Lamb
 from ..optimisers.muon import Muon
-from ..runs.precision import scaler
+from ..runs.precision import check_depth, scaler
 from ..runs.state import State
 from .config import OptimConfig, RunConfig
 from .recompute import keep_less
@@ -39,23 +37,6 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
     average = copy.deepcopy(network).requires_grad_(False).eval()
     keep_less(network, config.recompute)
     return State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, device))
-
-
-def check_depth(windows: Iterable[int], model: ModelConfig, precision: str, device: torch.device) -> None:
-    """Refuse features two slices deep in bfloat16 on CPUs: there PyTorch 2.13 (oneDNN 3.12) leaves parts of the gradients of a
-    convolution's weights as it found them in memory. Deeper or thinner ones, other axes and other formats are right.
-
-    Raises:
-        InputError: if one of the windows, edges in voxels, leads to some.
-    """
-    if device.type != "cpu" or precision != "bfloat16":
-        return
-    for window in windows:
-        if 2 in (window >> level for level in range(len(model.channels))):
-            raise InputError(
-                f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
-                f"Set precision=float32, or choose views of at least {3 * model.stride} voxels.",
-            )
 
 
 def optimiser_of(network: nn.Module, optim: OptimConfig) -> Optimizer:

@@ -1,4 +1,4 @@
-"""In-context validation: the averaged network, run by the same segmenter users have, on labelled scans it was not trained on.
+"""In-context validation of the averaged network on labelled scans it was not trained on, with the same segmenter as in use.
 
 References are training scans, targets those of the split `val`; the split `test` is never read.
 """
@@ -23,7 +23,7 @@ from .config import RunConfig
 
 @dataclass(frozen=True)
 class Labelled:
-    """What one dataset is judged by."""
+    """Validation scans of one dataset with their references."""
 
     dataset: Dataset
     cases: tuple[str, ...]
@@ -32,7 +32,7 @@ class Labelled:
 
 
 def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
-    """The datasets that can be judged, and what the user should be told about them and about the others."""
+    """The datasets with labelled validation scans, and notes for the user."""
     sets, told = [], []
     for dataset in (source.dataset for source in sources):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]

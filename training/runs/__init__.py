@@ -1,1 +1,1 @@
-"""What all training runs share: processes, state, folder, log."""
+"""Parts common to all training runs: processes, state, folder, log."""

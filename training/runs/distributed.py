@@ -58,7 +58,7 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the run's files."""
+        """True if this process writes the run's files."""
         return self.rank == 0
 
     def share(self, batch_size: int, parts: int = 1) -> int:
@@ -86,7 +86,7 @@ class Group:
         return network.no_sync() if silent else nullcontext()  # type: ignore[attr-defined]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in some process; all must ask together."""
+        """True if the flag is set in any process; all processes must call this together."""
         if self.size == 1:
             return flag
         votes = torch.tensor(float(flag), device=self.device)
@@ -94,7 +94,7 @@ class Group:
         return bool(votes > 0)
 
     def gather(self, mine: list[Any]) -> list[Any]:
-        """What all processes have, in the order of their ranks; all must give theirs together."""
+        """The values of all processes, in the order of their ranks; all must call this together."""
         if self.size == 1:
             return mine
         every: list[list[Any]] = [[] for _ in range(self.size)]

@@ -1,4 +1,4 @@
-"""What a run leaves to read: `log.jsonl`, one line per report, and a progress bar."""
+"""Log of a run: `log.jsonl`, one line per report, and a progress bar."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class Logbook:
 
 
 def _minutes(path: Path, step: int) -> float:
-    """What a log tells of the time a run took up to a step."""
+    """Minutes a run took up to a step, read from its log."""
     if not step or not path.exists():
         return 0.0
     told = read_log(path).get("minutes", {})

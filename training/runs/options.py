@@ -2,11 +2,30 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
+from mass_core.errors import InputError
 from mass_core.option_files import add_config, as_file, with_file
+
+Config = TypeVar("Config")
+
+
+def recipe_named(name: str, recipes: Mapping[str, Callable[[], Config]], kind: str) -> Config:
+    """The configuration of a named recipe.
+
+    Args:
+        name: of the recipe.
+        recipes: functions that make the configurations, by name.
+        kind: of recipe, for the message.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in recipes:
+        raise InputError(f"There is no {kind} recipe {name!r}.", f"Choose one of: {', '.join(recipes)}.")
+    return recipes[name]()
 
 
 def add_run(parser: argparse.ArgumentParser, form: str = "") -> None:
@@ -25,7 +44,7 @@ def add_run(parser: argparse.ArgumentParser, form: str = "") -> None:
         const="last",
         default="",
         choices=("last", "auto"),
-        help="go on from the last state in --output; auto: start if there is none",
+        help="resume from the last state in --output; auto: start if there is none",
     )
     add_config(parser, form)
 

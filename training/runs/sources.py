@@ -1,4 +1,4 @@
-"""The datasets a run learns from, and how often it draws from each."""
+"""Datasets of a run and their sampling weights."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def open_sources(words: Sequence[str]) -> tuple[Source, ...]:
 
 
 def weights(sources: Sequence[Source]) -> tuple[float, ...]:
-    """How often each dataset is drawn from; empty: by number of scans."""
+    """Sampling weights of the datasets; empty: by number of scans."""
     return tuple(source.weight for source in sources if source.weight is not None)
 
 

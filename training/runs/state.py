@@ -1,4 +1,4 @@
-"""Training state: everything a run needs to go on exactly where it stopped, in a few files of which the newest counts.
+"""Training state: everything a run needs to resume exactly where it stopped, in a few files of which the newest counts.
 
 Random draws are functions of the seed and the step (`training.pretrain.step`, `training.data.episodes`), PyTorch's own generators
 included; the step restores them all, in every process.
@@ -7,19 +7,20 @@ included; the step restores them all, in every process.
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from mass_core.config import differences
-from mass_core.errors import InputError, OutputError
+from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_by
 from mass_core.model import MASS
 
@@ -27,6 +28,7 @@ from .distributed import Group
 
 FORMAT = 1
 _SHORT = "Free some space, then go on with --resume."
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Settings(Protocol):
@@ -43,8 +45,24 @@ class Settings(Protocol):
         """Plain JSON values."""
 
 
+class OptimSettings(Protocol):
+    """Settings of a step of the optimiser, of whatever kind of run."""
+
+    @property
+    def clip_norm(self) -> float:
+        """Largest norm of the gradients."""
+
+    @property
+    def ema_decay(self) -> float:
+        """Decay of the averaged weights."""
+
+    @property
+    def most_bad_steps(self) -> int:
+        """Steps with non-finite gradients after which the run stops."""
+
+
 class Resumable:
-    """What goes on where a run stopped. Has `step`, the number of steps done, and `origin`, what the run was started with beside its
+    """State of a run that can be resumed. Has `step`, the number of steps done, and `origin`, what the run was started with beside its
     recipe: another one is refused."""
 
     STATES: ClassVar[Mapping[str, str]]
@@ -52,7 +70,7 @@ class Resumable:
     VALUES: ClassVar[tuple[str, ...]]
     """Attributes saved as they are."""
     MISFIT: ClassVar[tuple[str, str]] = ("other code", "the code")
-    """What a file that does not fit is of, and what to resume with."""
+    """For messages: the source of a file that does not fit, and what to resume with."""
     step: int
     origin: dict[str, Any]
 
@@ -88,21 +106,52 @@ class Resumable:
 
 
 @dataclass
-class State(Resumable):
+class Averaged(Resumable, Generic[Network]):
     """Network, its moving average, optimiser and the number of steps done."""
 
-    STATES = {"network": "network", "average": "average", "optimiser": "optimiser", "scaler": "scaler"}
-    VALUES = ("bad_steps", "best")
-    network: MASS
-    average: MASS
+    network: Network
+    average: Network
     optimiser: Optimizer
     step: int = 0
     bad_steps: int = 0
-    best: float = float("-inf")
-    """Highest `val_dice` so far."""
+    """Steps skipped because their gradients were not finite."""
     scaler: GradScaler = field(default_factory=partial(GradScaler, enabled=False))
     """Of the losses, for float16."""
     origin: dict[str, Any] = field(default_factory=dict)
+
+    def advance(self, clipped: Iterable[Tensor], optim: OptimSettings) -> Tensor:
+        """Apply the gradients, or count the step as bad and skip it where they are not finite; returns the norm of the gradients.
+
+        Args:
+            clipped: parameters whose gradients are shortened to `clip_norm` together.
+            optim: settings of the run.
+
+        Raises:
+            MassError: if there were too many bad steps.
+        """
+        self.scaler.unscale_(self.optimiser)
+        norm = clip_grad_norm_(clipped, optim.clip_norm)
+        if norm.isfinite():
+            self.scaler.step(self.optimiser)
+            update_average(self.average, self.network, ema_decay(self.step, optim.ema_decay))
+        else:
+            self.bad_steps += 1
+            # Above 1, the scale of float16 is still looking for its place: it halves with every such step, and the next may be a good one.
+            if self.bad_steps > optim.most_bad_steps and self.scaler.get_scale() <= 1:
+                raise MassError(f"{self.bad_steps} steps had gradients that are not finite.", "Lower optim.learning_rate or use float32.")
+        self.scaler.update()
+        self.step += 1
+        return norm.detach()
+
+
+@dataclass
+class State(Averaged[MASS]):
+    """State of pretraining."""
+
+    STATES = {"network": "network", "average": "average", "optimiser": "optimiser", "scaler": "scaler"}
+    VALUES = ("bad_steps", "best")
+    best: float = float("-inf")
+    """Highest `val_dice` so far."""
 
 
 def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: Group) -> None:
@@ -182,6 +231,11 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
             f"{path} has format version {values.get('format')}, this program reads {FORMAT}.", "Resume with the code it was made with."
         )
     return values
+
+
+def ema_decay(step: int, decay: float) -> float:
+    """Decay of the averaged weights: short memory at first, so that the random start is soon forgotten."""
+    return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Signals:
 
 
 def tell_saved(step: int, steps: int) -> None:
-    """Tell, on standard error, that a run ended before its last step, and how it goes on."""
+    """Print on standard error that a run stopped before its last step, and how to resume it."""
     if step < steps:
         sys.stderr.write(f"Saved at step {step} of {steps}; the same command with --resume goes on from there.\n")
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from mass_core.errors import WeightsError
-from mass_core.weights.store import home
+from mass_core.weights.store import home, read_metadata
 
 from . import named_files
 
 ENDING = ".masstask"
-_LONGEST_HEADER = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,7 @@ def read(path: Path) -> SavedTask:
         WeightsError: if it is no task.
     """
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _LONGEST_HEADER:
-                raise ValueError("no header")
-            header = json.loads(json.loads(file.read(length))["__metadata__"]["mass-task"])
+        header = json.loads(read_metadata(path)["mass-task"])
         return SavedTask(_name(path), path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise WeightsError(f"{path} is not a task file, or is damaged.", "Choose a .masstask file written by MASS.") from error

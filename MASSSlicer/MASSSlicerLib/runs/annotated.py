@@ -9,11 +9,11 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import InputError
 from mass_core.outputs import stem
 
 from ..scene import exchange as scene
-from ..scene.exchange import LabelStyle
 from .order import Reference
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import InputError
 
 from ..scene import exchange as scene
-from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from .order import Reference
 

@@ -14,6 +14,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import HostError, InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
 from mass_core.outputs import serious
@@ -23,7 +24,6 @@ from mass_core.worker.protocol import error_of, failure
 
 from ..scene import dicom, grids, sequences
 from ..scene import exchange as scene
-from ..scene.exchange import LabelStyle
 from ..scene.exports import Exports
 from . import cases as c
 from .cases import Case
@@ -127,7 +127,7 @@ class Run:
         self.active = True
         try:
             self._encode() if self._references and self.task_file is None else self._next()
-        except BaseException:
+        except BaseException:  # whatever it is, the run did not begin; it is raised again
             self.active = False
             raise
 

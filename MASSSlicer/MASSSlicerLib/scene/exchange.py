@@ -10,35 +10,17 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from mass_core.colors import distinct
+from mass_core.colors import LabelStyle, distinct
 from mass_core.errors import GeometryError, InputError, OutputError
 from mass_core.outputs import all_or_none
 
 from . import grids, node_files, segments
-
-
-@dataclass(frozen=True)
-class LabelStyle:
-    """Name, colour and coded meaning of a segment."""
-
-    name: str
-    color: tuple[float, float, float] | None = None
-    """Red, green, blue from 0 to 1."""
-    terminology: str = ""
-    """Coded meaning, as Slicer serialises it."""
-
-    @classmethod
-    def of(cls, label: Mapping[str, Any], name: str = "") -> LabelStyle:
-        """The style of a label the worker describes; `name` is for one without."""
-        color = label.get("color")
-        return cls(label.get("name") or name, None if color is None else tuple(color), label.get("terminology") or "")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Settings:
         self._values: dict[str, Any] = {}
 
     def value(self, key: str, default: Any = None) -> Any:
-        """What was set."""
+        """The stored value."""
         return self._values.get(key, default)
 
     def setValue(self, key: str, value: Any) -> None:
@@ -106,7 +106,7 @@ class Settings:
         self._values[key] = value
 
     def contains(self, key: str) -> bool:
-        """Whether there is one."""
+        """True if there is one."""
         return key in self._values
 
     def remove(self, key: str) -> None:
@@ -149,7 +149,7 @@ class Application(Signals):
         return slicer.mrmlScene
 
     def moduleManager(self) -> ModuleManager:
-        """Which modules there are."""
+        """Stand-in for the module manager."""
         return self._module_manager
 
     def coreIOManager(self) -> NodeFiles:
@@ -170,7 +170,7 @@ class Application(Signals):
         return []
 
     def testingEnabled(self) -> bool:
-        """Whether Slicer was started with --testing."""
+        """True if Slicer was started with --testing."""
         return self.testing
 
     def processEvents(self) -> None:
@@ -187,7 +187,7 @@ class Application(Signals):
         self._paused = max(0, self._paused - 1)
 
     def isRenderPaused(self) -> bool:
-        """Whether views are frozen."""
+        """True if views are frozen."""
         return self._paused > 0
 
     def translate(self, context: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A Slicer with windows: the host, PySide6 in PythonQt's manners, and the module's panel."""
+"""Slicer with windows: the host, PySide6 behaving as PythonQt, and the module's panel."""
 
 from __future__ import annotations
 

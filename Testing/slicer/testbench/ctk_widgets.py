@@ -75,7 +75,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self.contentsCollapsed.emit(not open_)
 
     def childEvent(self, event: Any) -> None:
-        """What is put into a folded section is hidden."""
+        """Hide what is put into a folded section."""
         super().childEvent(event)
         if event.added() and isinstance(event.child(), QtWidgets.QWidget) and not self.isChecked():
             event.child().hide()

@@ -1,4 +1,4 @@
-"""What a module would show to the user: written down, and answered by the test."""
+"""Dialogs a module would show to the user: recorded, and answered by the test."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Dialogs:
         return found(text if subject is None else subject) if callable(found) else found
 
     def unused(self) -> dict[str, int]:
-        """How many answers of each kind were not asked for."""
+        """Number of unused answers of each kind."""
         return {kind: len(answers) for kind, answers in self._answers.items() if answers}
 
     def util_functions(self, util: Any) -> dict[str, Callable]:

@@ -208,6 +208,6 @@ def _forget_modules() -> None:
 
 
 def observers(thing: vtk.vtkObject) -> int:
-    """How many observers an object has: for tests that nothing is left behind."""
+    """Number of observers of an object, for tests that nothing is left behind."""
     printed = str(thing)
     return printed.count("vtkObserver (")

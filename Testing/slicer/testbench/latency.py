@@ -1,4 +1,4 @@
-"""How long the event loop was held up: what a user feels as stutter."""
+"""Longest block of the event loop, which a user feels as stutter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Latency:
 
     @property
     def watched(self) -> bool:
-        """Whether the hold-up that is on was seen."""
+        """True if the current block was noticed."""
         return bool(self._stacks)
 
     def turn(self) -> None:

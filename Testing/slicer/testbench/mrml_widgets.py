@@ -162,7 +162,7 @@ class qMRMLNodeComboBox(SceneWidget, QtWidgets.QWidget):
         self._fill()
 
     def nodeCount(self) -> int:
-        """How many nodes are listed."""
+        """Number of nodes listed."""
         return len(self._nodes())
 
     def nodeFromIndex(self, index: int) -> Any:
@@ -331,7 +331,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         layout.addWidget(self._table)
 
     def segmentationNode(self) -> Any:
-        """What is shown."""
+        """The segmentation shown."""
         return self._segmentation
 
     def setSegmentationNode(self, node: Any) -> None:

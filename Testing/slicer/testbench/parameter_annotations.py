@@ -1,4 +1,4 @@
-"""What may be written beside the type of a parameter: validators, defaults, and how its widget behaves."""
+"""Annotations of the type of a parameter: validators, defaults, and options of its widget."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ class SingleStep:
 
 
 def annotations(hint: Any) -> dict[type, Any]:
-    """What is written beside a type, by its class; the first of each."""
+    """Annotations of a type, by their class; the first of each."""
     notes = typing.get_args(typing.Annotated[hint, None])[1:-1]
     return {type(note): note for note in reversed(notes)}

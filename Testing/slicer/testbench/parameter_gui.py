@@ -1,4 +1,4 @@
-"""How widgets and parameters are bound; which widget goes with which type is Slicer's choice, and the type must match exactly."""
+"""Bindings of widgets and parameters; Slicer chooses which widget goes with which type, and the type must match exactly."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _enum(widget: Any, kind: Any, notes: dict[type, Any]) -> _Binding:
 
 
 def _combo(widget: Any, items: list[tuple[str, Any]]) -> _Binding:
-    """What the box held before is replaced."""
+    """Replace the items of the box."""
     widget.clear()
     for text, _ in items:
         widget.addItem(text)

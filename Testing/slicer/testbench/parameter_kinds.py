@@ -1,4 +1,4 @@
-"""How parameters of each type are kept in a node: under Slicer's names and in its words, so a scene saved by one is read by the other."""
+"""Storage of parameters of each type in a node: under Slicer's names and in its words, so a scene saved by one is read by the other."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class ObservedList(MutableSequence):
 
 
 def kind_of(hint: Any) -> Any:
-    """How a type is stored."""
+    """Storage of a type."""
     if typing.get_origin(hint) is list or hint is list:
         arguments = typing.get_args(hint)
         if len(arguments) != 1:

@@ -89,7 +89,7 @@ class _Slot:
 
 
 class _Wrapper:
-    """What the decorator adds to a class of parameters."""
+    """Members the decorator adds to a class of parameters."""
 
     allParameters: dict[str, _Field]
     parameterNode: Any
@@ -192,7 +192,7 @@ def parameterNodeWrapper(classtype: type | None = None) -> Any:
 
 
 def isParameterNodeWrapper(thing: Any) -> bool:
-    """Whether a class or object was made by the decorator."""
+    """True if a class or object was made by the decorator."""
     return hasattr(thing, "allParameters")
 
 

@@ -1,4 +1,4 @@
-"""PySide6 with PythonQt's manners.
+"""PySide6 adapted to behave as PythonQt.
 
 Changed for the whole process, once, by `install`:
 

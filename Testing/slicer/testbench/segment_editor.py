@@ -62,7 +62,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.updateWidgetFromMRML()
 
     def segmentationNode(self) -> Any:
-        """What is edited."""
+        """The segmentation edited."""
         return self._node.GetSegmentationNode() if self._node is not None else None
 
     def setSegmentationNode(self, node: Any) -> None:
@@ -75,7 +75,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             self.updateWidgetFromMRML()
 
     def sourceVolumeNode(self) -> Any:
-        """What it is drawn on."""
+        """The volume drawn on."""
         return self._node.GetSourceVolumeNode() if self._node is not None else None
 
     def setSourceVolumeNode(self, node: Any) -> None:

@@ -13,7 +13,7 @@ from .pythonqt import building
 
 
 class QUiLoader(QtUiTools.QUiLoader):
-    """What Designer's file names but the testbench lacks is an error, never a silent gap."""
+    """Loader of Designer's files; a widget the testbench lacks is an error, never a silent gap."""
 
     widgets: ClassVar[dict[str, type]] = {}
     """Classes that are not Qt's, by name."""

@@ -150,7 +150,7 @@ def save(picture: np.ndarray, path: Path) -> Path:
 
 @functools.cache
 def why_not() -> str:
-    """Why nothing can be drawn here; empty: it can. Tried in a process of its own, for a missing driver may end it."""
+    """The reason nothing can be drawn here; empty: it can. Tested in a child process, which a missing driver may end."""
     program = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(1); print(w.SupportsOpenGL())"
     tried = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     if tried.returncode == 0 and tried.stdout.strip() == "1":

@@ -1,4 +1,4 @@
-"""How much is computed at once."""
+"""Batch size that adapts to memory."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from ...failures import is_out_of_memory
 
 @dataclass
 class Batch:
-    """A batch size that remembers when memory did not suffice."""
+    """A batch size that is halved when memory runs out."""
 
     size: int
 
@@ -18,7 +18,7 @@ class Batch:
             raise InputError(f"The batch size is {self.size}.", "Choose 1 or more.")
 
     def halve(self, error: BaseException) -> None:
-        """Go on with half the size after a failure for want of memory; other failures, and those of a batch of one, are raised again."""
+        """Halve the size after running out of memory; other errors, and those of a batch of one, are raised again."""
         if self.size == 1 or not is_out_of_memory(error):
             raise error
         self.size //= 2

@@ -1,4 +1,4 @@
-"""Three views of a grey scan, because networks trained on photographs want three channels: what one hides, another shows.
+"""Three intensity windows of a grey scan as the three channels that networks trained on photographs expect.
 
 CT is seen through three windows of Hounsfield units, MR and PET through three ranges of quantiles (paper, supplement 6.1).
 """
@@ -18,7 +18,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What the mask pipeline does with one kind of scan. Defaults are the paper's; where it is silent, the released code's."""
+    """Settings of the mask pipeline for one kind of scan. Defaults are the paper's; where it is silent, the released code's."""
 
     modality: Modality
     """Of the scans it is meant for."""
@@ -43,7 +43,7 @@ class Profile:
     duplicate_iou: float = 0.9
     """Of two 3D masks that overlap more than this one goes."""
     keep: Literal["random", "larger"] = "random"
-    """Which of the two stays."""
+    """The one of the two that is kept."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -95,7 +95,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def _released(modality: Modality, channels: tuple[Range, Range, Range], pixels: int, voxels: int, **more: object) -> Profile:
-    """What the released code does: every 30 mm, duplicates above 0.95, the larger one stays."""
+    """Profile of the released code: every 30 mm, duplicates above 0.95, the larger one stays."""
     unit: Literal["intensity", "percent"] = "percent" if modality == "mr" else "intensity"
     common = {"interval_mm": 30.0, "min_slices": 10, "duplicate_iou": 0.95, "keep": "larger", "unit": unit, **more}
     return Profile(modality=modality, channels=channels, min_pixels=pixels, min_voxels=voxels, **common)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A scan's slices as a network sees them."""
+"""A scan's slices as network input."""
 
 from collections.abc import Callable
 from typing import Any

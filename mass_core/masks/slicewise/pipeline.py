@@ -30,18 +30,18 @@ _QUICK_S = 0.01
 
 
 class Network(Promptable, Protocol):
-    """What the pipeline asks of a network."""
+    """Interface of a network used by the pipeline."""
 
     def tracker(self, frames: Frames) -> Tracker:
         """Follows objects through slices whose features `look` computed."""
 
     def slices_in_memory(self) -> int | None:
-        """How many slices' features to keep; None: all."""
+        """Number of slices whose features are kept; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceConfig:
-    """How the pipeline works; what it looks for is in the profile."""
+    """Settings of the pipeline; thresholds on masks are in the profile."""
 
     grid: GridConfig = field(default_factory=GridConfig)
     all_axes: bool = False
@@ -170,7 +170,7 @@ def _foretell(
 
 @dataclass
 class _Journey:
-    """The way of 2D masks through the volume, across one axis."""
+    """Propagation of 2D masks through the volume, across one axis."""
 
     frames: Frames
     axis: int
@@ -199,7 +199,7 @@ class _Journey:
         return sorted(found, key=lambda mask: mask.slice)
 
     def carried(self, starts: list[Start]) -> list[SliceMask]:
-        """What becomes of 2D masks in the volume, in their order; parts that are too small are dropped."""
+        """Propagate 2D masks through the volume, in their order; 3D masks that are too small are dropped."""
         carried: dict[int, SliceMask] = {}
         seeds = [Seed(place, mask.mask) for place, mask in starts]
         for number, found in propagate(self.tracker, seeds, len(self.frames), self.batch):
@@ -212,7 +212,7 @@ class _Journey:
         return [carried[number] for number in sorted(carried)]
 
     def worth_it(self, starts: list[Start], known: list[SliceMask]) -> list[Start]:
-        """Those 2D masks of a slice that no known object covers there already."""
+        """The 2D masks of a slice that no known object covers already."""
         if not starts or not known:
             return starts
         here = starts[0][0]

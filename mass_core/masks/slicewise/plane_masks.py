@@ -1,4 +1,4 @@
-"""2D masks of one slice without anyone pointing at anything: a network that answers points is asked everywhere.
+"""Automatic 2D masks of one slice: a promptable network is prompted with a grid of points.
 
 A grid of points covers the slice and, for fine detail, overlapping crops of it. The network answers each point with a few masks and how far
 it trusts them. Trusted, stable ones are kept, near doubles dropped, and of the rest as many as allowed, spread over all sizes.
@@ -26,7 +26,7 @@ _SURE = 10.0
 
 
 class Promptable(Protocol):
-    """What a promptable network for pictures offers."""
+    """Interface of a promptable network for pictures."""
 
     def look(self, image: Bytes) -> Any:
         """Features of a picture [h,w,3]; only `propose` needs to understand them."""
@@ -45,7 +45,7 @@ class Promptable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """How thoroughly a slice is asked. Defaults: the paper's 32 points a side, the released code's where the paper is silent."""
+    """Settings of the point grid and its filters. Defaults: the paper's 32 points a side, else the released code's."""
 
     points_per_side: int = 32
     """Of the slice, and of each crop."""
@@ -56,7 +56,7 @@ class GridConfig:
     crop_overlap: float = 1.0
     """Of n crops a side, neighbours share this many nths of the side (1.0 is what the released code calls a ratio of 0.5)."""
     stability_offset: float = 1.0
-    """How far the threshold on logits is moved to see whether a mask is stable."""
+    """Shift of the threshold on logits that measures the stability of a mask."""
     small_regions: int = 0
     """Holes and specks of at most this many pixels of the network's masks are filled and removed before anything is judged."""
     box_iou: float = 0.5
@@ -81,7 +81,7 @@ class GridConfig:
 
 
 class PlaneMask(NamedTuple):
-    """A 2D mask and what the network thinks of it."""
+    """A 2D mask with the network's scores."""
 
     mask: Bools
     """[h,w] of the slice."""
@@ -99,7 +99,7 @@ class Crop(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Masks that answered the points of one crop."""
+    """Masks from the points of one crop."""
 
     logits: Tensor
     """[M,a,b] of the crop."""
@@ -154,7 +154,7 @@ class PlaneMasker:
         return spread_over_sizes([found[index] for index in distinct], self._profile.max_per_slice)
 
     def _answers(self, features: Any, crop: Crop, shape: tuple[int, int]) -> "_Seen":
-        """Trusted, stable masks that the points of a crop bring and its edge does not cut."""
+        """Masks from the points of a crop that have high scores and are not cut by its edge."""
         points, done, parts = point_grid(self._config.points_per_side), 0, []
         while done < len(points):
             asked = points[done : done + self._batch.size]
@@ -230,7 +230,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def box_nms(boxes: Tensor, scores: Tensor, most_iou: float) -> Tensor:
-    """Which boxes stay when each is dropped that overlaps one of a higher score too much.
+    """Non-maximum suppression: indices of the boxes left when each that overlaps one of a higher score too much is dropped.
 
     Args:
         boxes: [M,4] top, left, bottom, right.
@@ -261,7 +261,7 @@ def _box_iou(boxes: Tensor) -> Tensor:
 
 
 def spread_over_sizes(masks: list[PlaneMask], most: int) -> list[PlaneMask]:
-    """At most some masks, so that all sizes are among them: classes of doubling area take turns, each gives its most trusted first."""
+    """At most some masks, spread over all sizes: classes of doubling area take turns, each with its highest scores first."""
     classes: dict[int, list[PlaneMask]] = {}
     for mask in masks:
         classes.setdefault(int(mask.mask.sum()).bit_length(), []).append(mask)
@@ -271,7 +271,7 @@ def spread_over_sizes(masks: list[PlaneMask], most: int) -> list[PlaneMask]:
 
 
 def cut_off(boxes: Tensor, crop: Crop, shape: tuple[int, int], edge_share: float) -> Tensor:
-    """Which boxes [M,4] come near an edge of their crop that is not near the edge of the slice too."""
+    """True for boxes [M,4] near an edge of their crop that is not near the edge of the slice too."""
     sides = boxes.new_tensor([crop.bottom - crop.top, crop.right - crop.left] * 2)
     near_crop = (boxes - boxes.new_tensor(crop)).abs() <= edge_share * sides
     near_slice = (boxes - boxes.new_tensor([0, 0, *shape])).abs() <= edge_share * sides

@@ -1,4 +1,4 @@
-"""From a mask on one slice to an object in the volume: a tracker carries it from slice to slice, both ways.
+"""Propagation of a mask on one slice through the volume: a tracker follows it from slice to slice, both ways.
 
 All objects of all seed slices go in lock step: counted from its seed, each is at the same step, so one pass of the network serves many. An
 object is done in a direction at the first slice where nothing of it is left: what follows could not be connected to the seed. The two
@@ -18,7 +18,7 @@ from .batch import Batch
 
 
 class Tracker(Protocol):
-    """What a network that follows objects from slice to slice offers. Memories are its own affair, but stay bounded."""
+    """Interface of a network that tracks objects from slice to slice. Memories are opaque, but bounded in size."""
 
     def start(self, slices: Sequence[int], masks: Bools) -> list[Any]:
         """Memories of objects that are known on one slice each.
@@ -59,7 +59,7 @@ class _Patch(NamedTuple):
 
 @dataclass
 class _Trail:
-    """An object on its way in one direction."""
+    """An object propagated in one direction."""
 
     seed: Seed
     direction: int
@@ -116,7 +116,7 @@ def _follow(tracker: Tracker, seeds: Sequence[Seed], count: int) -> list[tuple[_
 
 
 def _advance(trail: _Trail, count: int) -> bool:
-    """Move on to the next slice; false, and the memory given up, where the trail ends."""
+    """Move on to the next slice; false where the trail ends, whose memory is then freed."""
     trail.at += trail.direction
     goes_on = not trail.ended and 0 <= trail.at < count
     if not goes_on:

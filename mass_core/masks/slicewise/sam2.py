@@ -1,4 +1,4 @@
-"""SAM2 (Ravi et al. 2024) as the network that answers points and follows objects.
+"""SAM2 (Ravi et al. 2024) as promptable network and tracker.
 
 Only the network of the package `sam2` is used (`SAM2Base`), not its predictors: neither torchvision nor JPEG files are needed, and objects
 of all seed slices go through it together. In float32 the masks are those of the package's own video predictor, but for rounding.
@@ -42,13 +42,13 @@ _AGAIN = "Get it again: mass weights download sam2.1_hiera_large."
 
 
 class Features(NamedTuple):
-    """What the image encoder makes of a picture: maps [1,C,a,b] from fine to coarse."""
+    """Output of the image encoder for a picture: maps [1,C,a,b] from fine to coarse."""
 
     maps: tuple[Tensor, ...]
 
 
 class _Glance(NamedTuple):
-    """What is remembered of an object on one slice."""
+    """Memory of an object on one slice."""
 
     map: Tensor | None
     """[1,C,a,b]; None: too long ago for the network to look at."""
@@ -57,7 +57,7 @@ class _Glance(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """What is remembered of an object."""
+    """Memory of an object."""
 
     seed: _Glance
     recent: tuple[_Glance, ...]
@@ -96,7 +96,7 @@ class Sam2:
         return Features(tuple(seen["backbone_fpn"]))
 
     def picture(self, image: Bytes) -> Tensor:
-        """What the network looks at: a picture [h,w,3] stretched to its square and standardised, [1,3,size,size]."""
+        """Input of the network: a picture [h,w,3] stretched to a square and standardised, [1,3,size,size]."""
         size = self.network.image_size
         picture = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
         picture = functional.interpolate(picture, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -252,7 +252,7 @@ class Sam2Tracker:
         return _Memory(memory.seed, kept, memory.steps + 1)
 
     def _output(self, glances: Sequence[_Glance]) -> dict[str, Any]:
-        """What the network expects to have put out on an earlier frame."""
+        """Stored output of earlier frames in the form the network expects."""
         assert self._map_place is not None
         maps = [glance.map for glance in glances if glance.map is not None]
         return {

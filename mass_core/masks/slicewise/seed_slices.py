@@ -1,4 +1,4 @@
-"""Where 2D masks start: along which axes, on which slices."""
+"""Choice of the axes and slices on which 2D masks are made."""
 
 import math
 from collections.abc import Sequence

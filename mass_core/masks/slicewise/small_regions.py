@@ -34,7 +34,7 @@ def without_small_regions(logits: Tensor, holes: int, specks: int, sure: float) 
 
 
 def small_regions(mask: Bools, most: int) -> Bools:
-    """Those connected regions of a mask [h,w] that have at most some pixels."""
+    """The connected regions of a mask [h,w] that have at most some pixels."""
     if not most:
         return np.zeros_like(mask)
     numbers, _ = ndimage.label(mask, _NEIGHBOURS)

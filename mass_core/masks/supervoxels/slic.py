@@ -1,4 +1,4 @@
-"""Class-agnostic 3D masks from supervoxels: an image is cut into small cells, and trees of merging cells offer objects of every size.
+"""Class-agnostic 3D masks from SLIC supervoxels, merged hierarchically into objects of every size.
 
 Cells (SLIC, Achanta et al. 2012) are merged by similarity (`merge_tree`). Several trees, from "intensity alone" to "compact blobs",
 are grown on the same cells: the first find bones, airways and vessels, the last glands and nuclei that hardly differ from what surrounds
@@ -26,7 +26,7 @@ _AIR_SPREAD = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class SlicConfig:
-    """How masks are made from supervoxels. The numbers were chosen by the best Dice the masks reach on organs nobody showed them."""
+    """Settings of the supervoxel method. They were chosen by the best Dice the masks reach on organs of labelled scans."""
 
     masks: int = 1500
     """At most this many masks a scan."""
@@ -46,7 +46,7 @@ class SlicConfig:
     """One tree each: weights of texture, in standard deviations against those of intensity, and of distance, in standard deviations per
     hundredth of the body's size."""
     preference: float = 2.0
-    """How strongly objects that stand out from their surroundings are preferred; 0 chooses among them at random."""
+    """Preference for objects that stand out from their surroundings; 0 chooses at random."""
     bins: int = 12
     """Size classes, equal steps of the logarithm of volume, that share the masks evenly."""
 
@@ -225,7 +225,7 @@ def _candidates(trees: list[Tree], sizes: Floats, config: SlicConfig, generator:
 
 
 def _is_new(leaves: Ints, sizes: Floats, members: Bools, volumes: Floats, most: float) -> bool:
-    """Whether no mask taken so far (columns of `members`) overlaps these leaves by more than `most`, intersection over union."""
+    """True if no mask chosen so far (columns of `members`) overlaps these leaves by more than `most`, intersection over union."""
     if not members.shape[1]:
         return True
     common = sizes[leaves].astype(np.float32) @ members[leaves].astype(np.float32)
