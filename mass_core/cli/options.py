@@ -8,10 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..colors import LabelStyle
 from ..config import Recipe
 from ..console import Output
 from ..errors import InputError
-from ..worker.requests import Load, Look, Reference
+from ..worker.requests import Load, Reference
 
 if TYPE_CHECKING:
     from ..jobs.session import Run, Session
@@ -131,15 +132,15 @@ def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
     return Session(scan_bytes=0), Run(choose_device(request.device), terminal.progress, stages=False)
 
 
-def _names_of_datasets(masks: Iterable[Path]) -> dict[str, Look]:
+def _names_of_datasets(masks: Iterable[Path]) -> dict[str, LabelStyle]:
     """What the dataset.json of nnU-Net or the Decathlon calls the values of masks that lie in its labelsTr or labelsTs."""
     folders = {mask.parent for mask in masks if mask.parent.name in ("labelsTr", "labelsTs")}
-    names: dict[str, Look] = {}
+    names: dict[str, LabelStyle] = {}
     for folder in sorted(folders):
         from ..data.label_names import names_beside
 
         with suppress(InputError):  # names are a courtesy; masks do without
-            names |= {str(value): Look(name=name) for value, name in names_beside(folder).items()}
+            names |= {str(value): LabelStyle(name=name) for value, name in names_beside(folder).items()}
     return names
 
 
