@@ -37,8 +37,13 @@ from .one_shot import Collection
 Row = dict[str, Any]
 Pairs = list[tuple[Volume, Volume]]
 Array = NDArray[Any]
-SIGNS = ("cycle", "own", "scaled")
-KNOWLEDGE = {"references": ("scaled",), "a task": ("scaled", "cycle"), "fixed classes": ("cycle", "own")}
+SIGNS = ("cycle", "own", "scaled", "aligned")
+KNOWLEDGE = {
+    "references, aligned": ("scaled",),
+    "references": ("scaled", "aligned"),
+    "a task": ("scaled", "aligned", "cycle"),
+    "fixed classes": ("aligned", "cycle", "own"),
+}
 """Available inputs, and the signs unknown in each case."""
 _LEAST = 16
 """Voxels along each side a cut-off scan must keep."""
@@ -162,7 +167,7 @@ def _logistic(values: Array, truth: Array, weights: Array, names: Sequence[str])
         total = x[0] + values @ x[1:]
         return float(np.sum(weights * (np.logaddexp(0, total) - truth * total)) / len(truth) + _RIDGE * np.sum(x[1:] ** 2))
 
-    signs = [(0, None) if name in ("cycle", "own", "scaled") else (None, 0) for name in names]
+    signs = [(0, None) if name in ("cycle", "own", "scaled", "aligned") else (None, 0) for name in names]
     return optimize.minimize(loss, np.zeros(1 + len(names)), method="L-BFGS-B", bounds=[(None, None), *signs]).x
 
 

@@ -176,7 +176,7 @@ def test_voxels_that_are_no_numbers(case: Case, refused: Refused, name: str, val
 @pytest.mark.parametrize("name", ["reference", "target"])
 def test_constant_image(case: Case, refused: Refused, name: str) -> None:
     Volume(np.full(SHAPE, 7, np.int16), case.image.geometry).write(case.path(f"{name}.nii.gz"))
-    assert "nothing to see" in refused()
+    assert "nothing to segment" in refused()
 
 
 def test_window_the_network_cannot_take(refused: Refused) -> None:

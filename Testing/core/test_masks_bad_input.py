@@ -91,7 +91,7 @@ def test_image_without_voxels(folder: Path, method: tuple, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(0, "nothing to see"), (-1000, "nothing to see"), (np.nan, "not numbers"), (np.inf, "not numbers")]
+    ("value", "words"), [(0, "nothing to segment"), (-1000, "nothing to segment"), (np.nan, "not numbers"), (np.inf, "not numbers")]
 )
 def test_scans_of_one_value_or_of_none(folder: Path, method: tuple, value: float, words: str, capsys: pytest.CaptureFixture) -> None:
     array = scene()

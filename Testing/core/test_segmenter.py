@@ -66,6 +66,7 @@ class FakeModel:
     fingerprint: str = "a" * 64
     name: str = "nearness"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 @pytest.fixture

@@ -324,7 +324,7 @@ def test_one_class_in_val_is_said_and_the_loss_decides(weights, images, rows, tm
 @pytest.mark.parametrize(
     "given, match",
     [
-        (["--recipe", "huge"], "no recipe 'huge'"),
+        (["--recipe", "huge"], "no classification recipe 'huge'"),
         (["--set", "schedule=linear"], "one of: constant, cosine"),
         (["--set", "epochs=0"], "epochs is 0"),
         (["--set", "size_zyx=32,32"], "3 whole numbers"),

@@ -100,7 +100,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
     given["recipe"] = arguments.recipe or "default"
     given["options"] = _recipe_options(arguments)
     given["references"] = [_reference(arguments, *pair) for pair in given.get("reference") or []]
-    given["appearance"] = _names_of_datasets(mask for _, mask in arguments.reference or [])
+    given["appearance"] = _names_of_datasets(mask for _, mask in given.get("reference") or [])
     given["probabilities"] = given.get("save_probabilities", False)
     return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given and field.name not in more}, **more)
 

@@ -55,8 +55,6 @@ class Evidence:
     """True if it reaches the border of the scan."""
     aligned: float | None = None
     """Trust of the alignment, 0 where the references could not be aligned with this part of the body."""
-    network_dice: float | None = None
-    """Estimated Dice of the network's mask beside the alignment (`Decision.network_dice`)."""
 
 
 class QualityProbe:

@@ -14,14 +14,16 @@ from .evidence import Evidence, QualityProbe, Reference
 GOOD, USABLE = 0.7, 0.5
 """Expected Dice from which a result is good, and below which it is unreliable."""
 _FORMULAS: tuple[dict[str, float], ...] = (
-    {"": -2.72, "cycle": 2.34, "own": 2.26, "extent": -0.40},
-    {"": -2.60, "own": 3.55, "extent": -0.71},
-    {"": -1.72, "scaled": 2.00, "extent": -0.88},
+    {"": -4.46, "cycle": 1.99, "own": 2.88, "extent": -0.74, "aligned": 1.89},
+    {"": -3.61, "cycle": 2.30, "own": 3.70, "extent": -1.58},
+    {"": -2.48, "own": 4.48, "extent": -1.73},
+    {"": -1.63, "scaled": 3.67, "extent": -2.47},
 )
-"""Of the logarithm of expected Dice / (1 - expected Dice), with the sum under the empty name: with references, a task alone, fixed classes.
-Fitted by Testing/benchmarks/quality.py to 187 results of the weights `8af04022daff` on validation patients (131 hippocampus MR, 56 of
-head-and-neck CT, both sets counted alike; 49 of structures that are not there)."""
-_TYPICAL = {"cycle": 0.332, "own": 0.622, "scaled": 0.783, "extent": 0.457}
+"""Of the logarithm of expected Dice / (1 - expected Dice), with the sum under the empty name: with references and the trust of their
+alignment, with references, a task alone, fixed classes. Fitted by Testing/benchmarks/quality.py to 218 results with the weights
+`20a01313426b` and alignment on validation patients (134 hippocampus MR, 84 of head-and-neck CT without larynx and oesophagus, both sets
+counted alike; 48 of structures that are not there)."""
+_TYPICAL = {"cycle": 0.696, "own": 0.77, "scaled": 0.785, "extent": 0.45, "aligned": 0.73}
 """Means over the same results, for what is not known."""
 _STRANGE = 2.0
 """Ratio of volumes, or of extents, from which it is told."""
@@ -103,7 +105,7 @@ def with_decision(evidence: Evidence, decision: Decision | None) -> Evidence:
     """Evidence with what alignment said when the label was decided."""
     if decision is None or (decision.trust is None and not decision.reason):
         return evidence
-    return replace(evidence, aligned=decision.trust or 0.0, network_dice=decision.network_dice)
+    return replace(evidence, aligned=decision.trust or 0.0)
 
 
 def judged(evidence: Evidence, *, several: bool = False) -> Quality:
@@ -124,15 +126,27 @@ def judged(evidence: Evidence, *, several: bool = False) -> Quality:
 
 def expected_dice(evidence: Evidence) -> float:
     """The Dice to be expected of a label that was found, from 0 to 1."""
-    known = {name: _TYPICAL[name] if value is None else value for name, value in signs(evidence).items()}
-    formula = _FORMULAS[0] if evidence.cycle is not None else _FORMULAS[1] if evidence.own is not None else _FORMULAS[2]
-    total = formula[""] + sum(weight * known[name] for name, weight in formula.items() if name)
+    known = signs(evidence)
+    formula = next((some for some in _FORMULAS[:2] if all(known[name] is not None for name in some.keys() - {"", "extent", "own"})), None)
+    formula = formula or (_FORMULAS[2] if evidence.own is not None else _FORMULAS[3])
+    total = formula[""] + sum(weight * _known(known, name) for name, weight in formula.items() if name)
     return 1 / (1 + math.exp(-total))
 
 
 def signs(evidence: Evidence) -> dict[str, float | None]:
     """Inputs of the formula for the expected Dice; None: not known. Volume and position added nothing to it."""
-    return {"cycle": evidence.cycle, "own": evidence.own, "scaled": evidence.scaled, "extent": _strangeness(evidence)}
+    return {
+        "cycle": evidence.cycle,
+        "own": evidence.own,
+        "scaled": evidence.scaled,
+        "extent": _strangeness(evidence),
+        "aligned": evidence.aligned,
+    }
+
+
+def _known(signs: Mapping[str, float | None], name: str) -> float:
+    value = signs[name]
+    return _TYPICAL[name] if value is None else value
 
 
 def _strangeness(evidence: Evidence) -> float | None:

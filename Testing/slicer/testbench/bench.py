@@ -9,6 +9,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,12 @@ class Bench(Host):
         return panel.self()
 
     def reload(self, name: str) -> Any:
-        """A developer presses Reload; returns the module's new widget object."""
+        """A developer presses Reload; returns the module's new widget object.
+
+        The library is imported anew; other tests hold the classes of the old one, which comes back when the bench is closed.
+        """
+        before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "mass_core"}
+        self._undo.append(partial(_bring_back, before))
         self._panels[name].self().onReload()
         self.process_events()
         return self._panels[name].self()
@@ -214,3 +220,10 @@ def _qt_application(folder: Path) -> QtWidgets.QApplication:
     application.setQuitOnLastWindowClosed(False)
     screenshot.use_readable_look(application)
     return application
+
+
+def _bring_back(modules: dict[str, types.ModuleType]) -> None:
+    """Put the library's modules back that were loaded before."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mass_core"]:
+        del sys.modules[name]
+    sys.modules.update(modules)
