@@ -11,6 +11,7 @@ from mass_core.alignment.atlas import REACH_MM, make_atlas
 from mass_core.alignment.discrete import robust_affine, search_both_ways
 from mass_core.alignment.features import CHANNELS, mind
 from mass_core.alignment.fields import composed, made_inverse, resized, sample, smoothed, voxel_grid
+from mass_core.alignment.fusion import NetworkEvidence, reliability
 from mass_core.alignment.locate import aligned_labels, locate
 from mass_core.alignment.prior import LEAST_TRUST, combined, evidence, trust
 from mass_core.alignment.refine import refined
@@ -261,3 +262,11 @@ def test_it_stops_when_asked(other, atlas):
 def test_a_reference_without_the_label_is_refused(reference):
     with pytest.raises(InputError, match="none of the labels"):
         make_atlas(*reference, [99], RECIPE, CPU)
+
+
+def test_the_network_is_estimated_by_its_agreement_with_the_alignment_above_all() -> None:
+    """A network sure of another place counts for little; one that agrees, for much."""
+    elsewhere, agreeing = (reliability(NetworkEvidence(self_dice=0.75, sureness=0.9, agreement=one)) for one in (0.0, 0.8))
+    assert elsewhere < 0.25 < 0.75 < agreeing < 1
+    unsure = reliability(NetworkEvidence(self_dice=0.75, sureness=0.1, agreement=0.8))
+    assert elsewhere < unsure < agreeing

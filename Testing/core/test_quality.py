@@ -9,8 +9,8 @@ import pytest
 
 from mass_core.errors import Cancelled, GeometryError, InputError
 from mass_core.evaluation.evidence import Evidence, QualityProbe
-from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged
-from mass_core.inference.segmenter import Segmenter
+from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged, with_decision
+from mass_core.inference.segmenter import Decision, Segmenter
 from mass_core.progress import Steps
 from mass_core.tasks.location import Place
 from mass_core.tasks.task import Task
@@ -206,6 +206,16 @@ def test_the_better_the_signs_the_higher_the_dice() -> None:
     awful = judged(Evidence(ml=1.0, cycle=0.0, own=0.1, scaled=0.0, volume_ratio=8.0, extent_ratio=3.0, offset=2.0, cut=True))
     assert awful.flag == "unreliable" and awful.expected_dice is not None and awful.expected_dice < 0.2
     assert len(awful.reasons) == 7
+
+
+def test_a_trusted_alignment_raises_the_expected_dice() -> None:
+    """Where nothing was aligned, or the result is from elsewhere, the formula without alignment counts."""
+    trusted, doubted, refused = (
+        with_decision(RIGHT, Decision(by=by, trust=trust, reason=reason))  # type: ignore[arg-type]
+        for by, trust, reason in (("alignment and network", 0.98, ""), ("network", 0.1, "why"), ("network", None, "mirrored"))
+    )
+    assert expected_dice(trusted) > expected_dice(doubted) > expected_dice(refused)
+    assert with_decision(RIGHT, Decision(by="network")) == with_decision(RIGHT, None) == RIGHT
 
 
 @pytest.mark.parametrize(("cycle", "own", "told"), [(0.04, 0.52, True), (0.04, 0.7, False), (0.5, 0.52, False), (None, 0.1, False)])
