@@ -44,7 +44,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 class Library:
-    """What `huggingface_hub` does for us, with a folder for the Hub."""
+    """The part of `huggingface_hub` in use, with a folder for the Hub."""
 
     class errors:  # noqa: N801 - a module there
         class HfHubHTTPError(Exception):

@@ -23,23 +23,10 @@ from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
 from mass_core.worker import protocol
 from mass_core.worker.transport import LocalClient
-from Testing.core.ssh_server import HERE, Server, running
+from Testing.core.ssh_server import HERE, Server
 from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
 
 PATIENCE_S = 600.0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def user(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user who agreed to send scans to the server."""
-    monkeypatch.setenv("MASS_HOME", str(tmp_path / "home"))
-    server.befriend(monkeypatch)
 
 
 def recorder(name: str = HERE, **options: Any) -> Recorder:

@@ -1,8 +1,6 @@
 """`mass ... --on HOST`, `mass remote` and finetuning with `--on`, over a real ssh server on this computer (ssh_server.py)."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,21 +9,8 @@ from mass_core import __version__
 from mass_core.cli import main
 from mass_core.remote import hosts
 from mass_core.volumes.volume import Volume
-from Testing.core.ssh_server import HERE, Server, running
+from Testing.core.ssh_server import HERE, Server
 from Testing.core.worker_process import Files, alike, scan
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def user(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user who agreed to send scans to the server."""
-    monkeypatch.setenv("MASS_HOME", str(tmp_path / "home"))
-    server.befriend(monkeypatch)
 
 
 def mass(*words: object) -> int:
