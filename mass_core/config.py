@@ -100,7 +100,7 @@ class Recipe:
     """auto: the references are aligned with the target, which says where to look and what to expect there, if `fusion` says how to combine
     that with the network. only: the aligned masks are the result. off: the network alone decides."""
     fusion: tuple[float, float, float, float, float] | None = None
-    """How alignment and network add up, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
+    """Weights of alignment and network, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
 
     normalise_before_crop: bool = True
     """Mend 9: reference intensities are those of the whole body region, as in training, not of a crop padded with raw zeros."""
@@ -160,7 +160,7 @@ RELEASED_SWITCHES: dict[str, Any] = {
     "antialias": False,
     "mask_coverage": False,
 }
-"""What the released script does; everything else in a recipe is common ground."""
+"""Settings that follow the released script; everything else in a recipe is common ground."""
 
 
 def recipe(name: str, base: Recipe | None = None) -> Recipe:

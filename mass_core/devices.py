@@ -117,7 +117,7 @@ def not_compiled(what: str, error: RuntimeError) -> DeviceError:
 
 
 def has_bfloat16(device: "torch.device") -> bool:
-    """Whether a CUDA device computes in bfloat16: NVIDIA's from Ampere on. Older ones only emulate it, slower than float32."""
+    """True if a CUDA device computes in bfloat16: NVIDIA's from Ampere on. Older ones only emulate it, slower than float32."""
     import torch
 
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)

@@ -103,7 +103,7 @@ def _yaml(text: str, path: Path) -> Any:
 
 
 def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """What can stand in a file, by name."""
+    """Options that a file may hold, by name."""
     return {_name(action): action for action in parser._actions if action.dest not in _OWN}
 
 
@@ -170,5 +170,5 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: paths."""
+    """JSON value of what JSON has no form for: paths."""
     return str(value)

@@ -103,7 +103,7 @@ def plan(
 
 
 def nnunet_ending(targets: Sequence[Path]) -> str:
-    """How nnU-Net would call predictions of these targets at the end: as they end themselves.
+    """File ending nnU-Net expects of predictions of these targets: their own.
 
     Raises:
         InputError: if they end differently.

@@ -77,7 +77,7 @@ def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to do about an unknown name: the nearest one if one is near, and all there are."""
+    """Advice on an unknown name: the nearest one if one is near, and all there are."""
     names = list(known)
     near = get_close_matches(name.replace("-", "_"), names, n=1)
     return " ".join([*(f"Did you mean {one}?" for one in near), f"Known are {', '.join(names)}."])

@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class NetworkSample:
-    """What the network said of one structure near its aligned place."""
+    """Evidence and probabilities of the network for one structure near its aligned place."""
 
     facts: NetworkEvidence
     dice: float

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def well(record: Record) -> bool:
-    """Whether a section ran and found nothing wrong, or could not run here."""
+    """True if a section ran and found nothing wrong, or could not run here."""
     return "skipped" in record or ("numbers" in record and not record["wrong"])
 
 

@@ -1,4 +1,4 @@
-"""What `Testing.benchmarks.gpu` measures: each section is a function of the scale that returns numbers, named with their units.
+"""Sections of `Testing.benchmarks.gpu`: each is a function of the scale that returns numbers, named with their units.
 
 Endings of names: _s and _ms time, _gb memory (10^9 bytes), _share from 0 to 1, _per_s, _dice, _difference.
 """
@@ -47,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Where is measured, and how large everything is."""
+    """Device and sizes of a measurement."""
 
     device: torch.device
     released: Path | None = None

@@ -109,7 +109,7 @@ class S3d(Reconstruction):
             stem.remove()
 
     def _at(self, x: Tensor) -> Tensor:
-        """Which places of a level [N,C,d,h,w] are visible, [N,1,d,h,w]."""
+        """Mask [N,1,d,h,w] of the visible places of a level [N,C,d,h,w]."""
         step = self.visible.shape[2] // x.shape[2]
         return self.visible[:, :, ::step, ::step, ::step].to(x.dtype)
 

@@ -34,7 +34,7 @@ class Office:
         self.ui.hostCommandEdit.editingFinished.emit()
 
     def tested(self):
-        """What the window says of the connection."""
+        """The window's sentence on the connection."""
         self.ui.testHostButton.click()
         assert self.ui.testHostButton.text == "Stop"
         self.clinic.bench.wait_until(lambda: self.ui.testHostButton.text == "Test connection")

@@ -73,7 +73,7 @@ def aligned_scan(volume: Volume, grid: Geometry, limits: tuple[float, float], de
 
 
 def inside(geometry: Geometry, grid: Geometry, device: torch.device) -> Tensor:
-    """Which voxel centres [D,H,W] of a grid lie within the voxels of another one."""
+    """Mask [D,H,W] of the voxel centres of a grid that lie within the voxels of another one."""
     to_index = np.linalg.inv(geometry.affine) @ grid.affine
     result = torch.ones(grid.shape_zyx, dtype=torch.bool, device=device)
     axes = [torch.arange(n, device=device, dtype=torch.float64) for n in grid.shape_zyx]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _COMMON = 8
-"""Where a run is shared by several processes: of all its targets so many, the first, make the colours, the same in every share."""
+"""Number of targets, the first of all, that make the colours where several processes share a run; the same in every share."""
 
 
 def add_parser(subparsers: Any) -> None:

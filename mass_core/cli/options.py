@@ -133,7 +133,7 @@ def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
 
 
 def _names_of_datasets(masks: Iterable[Path]) -> dict[str, LabelStyle]:
-    """What the dataset.json of nnU-Net or the Decathlon calls the values of masks that lie in its labelsTr or labelsTs."""
+    """Names of the values of masks in labelsTr or labelsTs, from the dataset.json of nnU-Net or the Decathlon."""
     folders = {mask.parent for mask in masks if mask.parent.name in ("labelsTr", "labelsTs")}
     names: dict[str, LabelStyle] = {}
     for folder in sorted(folders):

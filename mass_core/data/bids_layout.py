@@ -53,7 +53,7 @@ def label_maps(images: Sequence[re.Match[str]], files: Sequence[str], wanted: st
 
 
 def label_names(folder: Path, files: Sequence[str], maps: Sequence[str]) -> dict[int, str]:
-    """What the tables beside label maps, or in folders above them, call their values; empty: there are none.
+    """Names of label values, from the tables beside the label maps or in folders above them; empty if there are none.
 
     Args:
         folder: of the dataset.

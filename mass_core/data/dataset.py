@@ -59,7 +59,7 @@ class Dataset:
     label_names: dict[int, str] = field(default_factory=dict)
     """Names of the values in label maps."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """How the images were prepared: the fields of a `Recipe`."""
+    """Preparation of the images: the fields of a `Recipe`."""
     seed: int | None = None
     """Of the splits; None: they were not drawn at random, or it is not known."""
 

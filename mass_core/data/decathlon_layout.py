@@ -23,7 +23,7 @@ from .dataset import Case, Dataset, read_json, write_json
 Form = Literal["nnunet", "msd"]
 ENDING = ".nii.gz"
 _CHANNEL: dict[Form, str] = {"nnunet": "_0000", "msd": ""}
-"""What follows the case in the name of its image."""
+"""Suffix of the case in the name of its image."""
 _MADE_BY = "mass segment"
 _FOLDS = 'It looks like [{"train": ["case1", "case2"], "val": ["case3"]}, …].'
 _STATE = ".mass-export"
@@ -59,7 +59,7 @@ def read_fold(path: Path, number: int) -> dict[str, tuple[str, ...]]:
 
 
 def is_folds(path: Path) -> bool:
-    """Whether a file is a list, as nnU-Net's `splits_final.json` is."""
+    """True if a file is a list, as nnU-Net's `splits_final.json` is."""
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(100).lstrip().startswith("[")
@@ -90,7 +90,7 @@ def check_export(output: Path) -> None:
 
 
 def is_exported(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int], form: Form) -> bool:
-    """Whether an earlier run wrote this case, and nothing changed since."""
+    """True if an earlier run wrote this case and nothing changed since."""
     image, labels = _files(dataset, name, output, form)
     try:
         known = read_json(_record(output, name), "")
@@ -193,7 +193,7 @@ def _of_decathlon(dataset: Dataset, names: Mapping[int, str], learned: Sequence[
 
 
 def _files(dataset: Dataset, name: str, output: Path, form: Form) -> tuple[Path, Path]:
-    """Where image and label map of a case go; one in no split is a test."""
+    """Paths of a case's image and label map; a case in no split is a test case."""
     part = next((_PARTS[split] for split, members in dataset.splits.items() if name in members), "Ts")
     return output / f"images{part}" / f"{name}{_CHANNEL[form]}{ENDING}", output / f"labels{part}" / f"{name}{ENDING}"
 
@@ -210,7 +210,7 @@ def _renumbered(labels: NDArray[np.integer], numbers: Mapping[int, int]) -> NDAr
 
 
 def _settings(dataset: Dataset, name: str, numbers: Mapping[int, int], form: Form) -> dict[str, Any]:
-    """What the files of a case depend on, as JSON values."""
+    """Settings the files of a case depend on, as JSON values."""
     case = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(dataset.case(name)).items()}
     return {"case": case, "numbers": {str(value): number for value, number in numbers.items()}, "form": form}
 

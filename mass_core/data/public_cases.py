@@ -22,7 +22,7 @@ from .label_names import label_names
 from .public_layouts import Kind
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._+-]+")
-"""What a file's name should not hold on any system."""
+"""Characters a file's name should not hold on any system."""
 
 
 @dataclass(frozen=True, kw_only=True)

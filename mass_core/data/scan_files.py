@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .public_cases import DatasetCase
 
 _CHANNEL = re.compile(r"_\d{4}$")
-"""What nnU-Net adds to the name of an image."""
+"""Suffix nnU-Net adds to the name of an image."""
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,10 @@ def judged(evidence: Evidence, *, several: bool = False) -> Quality:
 def expected_dice(evidence: Evidence) -> float:
     """The Dice to be expected of a label that was found, from 0 to 1."""
     known = signs(evidence)
-    formula = next((some for some in _FORMULAS[:2] if all(known[name] is not None for name in some.keys() - {"", "extent", "own"})), None)
-    formula = formula or (_FORMULAS[2] if evidence.own is not None else _FORMULAS[3])
+    if evidence.cycle is not None:
+        formula = _FORMULAS[1 if evidence.aligned is None else 0]
+    else:
+        formula = _FORMULAS[3 if evidence.own is None else 2]
     total = formula[""] + sum(weight * _known(known, name) for name, weight in formula.items() if name)
     return 1 / (1 + math.exp(-total))
 

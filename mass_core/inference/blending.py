@@ -68,7 +68,7 @@ class Blend:
         self._total[:, y : y + height, x : x + width] += self._weights
 
     def noticed(self, probabilities_NKDHW: Tensor) -> Callable[[], Sequence[Spans]]:
-        """Where the labels of some windows are, once the function returned is called: until then a GPU need not have computed them."""
+        """A function that returns the boxes of the labels in some windows: until it is called a GPU need not have computed them."""
         count, labels, _, height, width = probabilities_NKDHW.shape
         if self._least <= 0:
             everywhere = [(label, slice(0, height), slice(0, width)) for label in range(labels)]
@@ -107,7 +107,7 @@ class Blend:
         self._plane = plane
 
     def _goes_on(self, patch: _Patch, done: int) -> bool:
-        """Whether a patch may hold something behind its first planes; only a CPU looks, for a GPU would have to be waited for."""
+        """True if a patch may hold something behind its first planes; only a CPU looks, for a GPU would have to be waited for."""
         return patch.filled > done and (self._device.type != "cpu" or bool(patch.sums[done:].any()))
 
     def _grown(self, label: int, rows: slice, columns: slice) -> _Patch:
@@ -140,7 +140,7 @@ class Best:
         self._labels = torch.zeros((depth, *shape_zyx), dtype=torch.int16, device=device)
         self._values = torch.zeros((depth, *shape_zyx), dtype=torch.float32 if exact else torch.float16, device=device)
         self.boxes: dict[int, Box] = {}
-        """Where each label was put."""
+        """Box into which each label was put."""
 
     @property
     def shape(self) -> Shape:

@@ -40,7 +40,7 @@ class ClassifierConfig:
     model: ModelConfig
     """Network whose encoder it has."""
     recipe: Recipe
-    """How scans are prepared; its spacing is that of the input, its window the size of the input."""
+    """Preparation of scans; its spacing is that of the input, its window the size of the input."""
     classes: tuple[str, ...]
     multi_label: bool = False
     """True: every class is there or not, on its own. False: exactly one is."""

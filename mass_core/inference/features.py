@@ -32,7 +32,7 @@ from .sliding_window import blended, padded_to, put, stacked
 from .windows import blend_weights, padded_shape, positions
 
 _VIEW_MM = 96.0
-"""What a window shows of a scan, for weights that choose their working spacing from a reference: organs fill a part of it."""
+"""Extent of a window, for weights that choose their working spacing from a reference: organs fill a part of it."""
 _WINDOWS, _VOXELS = 24, 2048
 """Windows of a scan from which components are computed, and voxels of the body in each: up to 49152 feature vectors."""
 _TAIL = 1.0

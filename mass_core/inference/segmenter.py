@@ -72,7 +72,7 @@ class Probabilities(Mapping[int, Volume]):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """How a label was decided: by alignment, by the network, or by both."""
+    """The decision about a label: by alignment, by the network, or by both."""
 
     by: Literal["alignment and network", "alignment", "network"]
     trust: float | None = None
@@ -135,7 +135,7 @@ class Segmenter:
         self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
         self._atlases: Recent[Atlas] = Recent(_ATLAS_BYTES)
         self.preparations = 0
-        """How often a target was prepared because it was not at hand."""
+        """Number of targets prepared because they were not at hand."""
 
     @property
     def encodings(self) -> int:
@@ -419,7 +419,7 @@ class _Run:
 
 
 def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision:
-    """How a label with this prior is decided; `trusted`: the alignment of some label is, so this one's position is known as well."""
+    """The decision about a label with this prior; `trusted`: the alignment of some label is, so this one's position is known as well."""
     alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
     reason = OUTSIDE if prior is None else prior.reason
     if trusted and reason == OUTSIDE:

@@ -149,7 +149,7 @@ class _Portion:
     finished: int | None
     """The planes before this one are finished after these windows; None: none are."""
     found: Sequence[Tensor] | Tensor = ()
-    """What the network says of those seen, [K,D,H,W] each."""
+    """Probabilities of those seen, [K,D,H,W] each."""
     spans: Callable[[], Sequence[Spans]] = tuple
 
 

@@ -54,13 +54,13 @@ class Run:
     ) -> None:
         self.device = device
         self.callbacks: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
-        """What functions of the library take to report and to stop."""
+        """Arguments of the library's functions for reports and stopping."""
         self.log = log or (lambda text: None)
         self._begins = progress if stages else (lambda stage, fraction, eta_s: None)
         self.seconds: dict[str, float] = {}
         """Wall time of every stage so far."""
         self.reused: dict[str, bool | int] = {"model": False, "labels": 0}
-        """What was at hand from earlier requests."""
+        """Parts kept from earlier requests."""
 
     def at(self, stage: str, done: float) -> None:
         """Report how much of a stage is done, and stop here if asked to.

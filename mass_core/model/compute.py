@@ -33,7 +33,7 @@ class Compute:
     batch: int = 1
     """Windows in one pass."""
     blend_device: torch.device = torch.device("cpu")
-    """Where windows are summed."""
+    """Device on which windows are summed."""
     compile: bool = False
     """Passes of the network are compiled, for `batch` windows each."""
 

@@ -256,7 +256,7 @@ class MonaiNetwork(nn.Module):
         self.places = tuple(name for name, _ in found.values())
         self.channels = tuple(channels for _, channels in found.values())
         self.begins_whole = 0 in found
-        """Whether the finest level has the image's resolution."""
+        """True if the finest level has the image's resolution."""
         _keep_only(self.network, ran)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -281,7 +281,7 @@ class MonaiNetwork(nn.Module):
 
 @dataclass
 class _Probe:
-    """What the modules of a network do with an image, by their names, in the order in which they end."""
+    """Outputs of a network's modules for an image, by their names, in the order in which they end."""
 
     begun: list[str] = field(default_factory=list)
     ended: list[tuple[str, Tensor, int]] = field(default_factory=list)

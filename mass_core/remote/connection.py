@@ -22,7 +22,7 @@ class Connection:
 
     @classmethod
     def of(cls, host: str, worker: dict[str, Any]) -> "Connection":
-        """What a worker there says of itself.
+        """Greeting of a worker there.
 
         Raises:
             HostError: if it cannot compute.

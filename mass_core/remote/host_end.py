@@ -23,7 +23,7 @@ from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces
 _CHUNK = 1 << 16
 _PREFIX = "mass-remote"
 _ENDING_S = 7.0
-"""How long the worker may take to end by itself."""
+"""Time the worker may take to end by itself."""
 _BEST = "best.safetensors"
 """In the folder of a finetuning run: the best weights so far."""
 _REST = 10
@@ -96,7 +96,7 @@ class _HostEnd:
         self._keeping: dict[Any, str] = {}
         """Requests that keep what they have, and the name of what they make."""
         self._known, self._quiet_until = 0, 0.0
-        """When the latest best weights that were sent were written, and when others may be."""
+        """Times at which the latest best weights sent were written, and at which others may be sent."""
         self._writing = threading.Lock()
         self._parts, self._lines = Parts(), protocol.Lines()
         self._code: int | None = None
@@ -230,7 +230,7 @@ class _HostEnd:
         return True
 
     def _told(self, text: str) -> None:
-        """What the worker writes on standard error."""
+        """Lines the worker writes on standard error."""
         sys.stderr.write(text)
         sys.stderr.flush()
 

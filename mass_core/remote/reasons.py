@@ -7,7 +7,7 @@ from ..errors import DeviceError, HostError, MassError
 ENOUGH = 2
 """Scans in a row for which another computer could not be reached; the rest would fail of the same."""
 _EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
-"""What ssh says last where the other end was gone first; the lines before tell why."""
+"""Last words of ssh where the other end was gone first; the lines before give the reason."""
 _SSH_FAILED = 255
 """Exit code of ssh where it, not the program it ran, failed."""
 

@@ -35,7 +35,7 @@ class _Order:
         """Of its files on the other computer."""
         self.sent = self.stopped = self.arriving = False
         self.folder: tempfile.TemporaryDirectory[str] | None = None
-        """Where its results wait until they are all there."""
+        """Folder in which its results wait until they are all there."""
         self.inbox: Inbox | None = None
         self.received, self.began = 0, time.monotonic()
         """Bytes of the result that is arriving, and since when."""
@@ -79,7 +79,7 @@ class _Order:
             os.replace(path, target)
 
     def keep(self) -> None:
-        """What has come whole of a request that keeps what it has gets its name, though nobody hears of its end."""
+        """Name the files that came whole of a request that keeps its results, though nobody hears of its end."""
         if self.inbox is not None and self.method in protocol.KEEPING:
             self.inbox.close()
             with suppress(MassError, OSError):
@@ -142,7 +142,7 @@ class Shipping:
         self._agreed = False
         self._folder = ""
         self.answered = False
-        """Whether the other end is one of ours."""
+        """True if the other end is one of ours."""
         self.bytes_sent = 0
         """Of all that went out."""
 

@@ -13,7 +13,7 @@ from .reasons import why
 from .shipping import Shipping
 
 _CONNECT_S = 15
-"""How long the other computer may take to answer."""
+"""Time the other computer may take to answer."""
 _OPTIONS = {
     "BatchMode": "yes",
     "ServerAliveInterval": "15",
@@ -70,7 +70,7 @@ class SshTransport:
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._words = protocol.Lines()
         self.reason: MassError | None = None
-        """Why the worker is no more; None: it runs, or was ended from here."""
+        """Reason the worker ended; None: it runs, or was ended from here."""
         self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(environment), tell=self._tell)
 
     @property

@@ -17,7 +17,7 @@ VERSION = 1
 PIECE = 1 << 18
 """Bytes of a file in a frame at most."""
 BEAT_S = 15.0
-"""How long this computer may be silent; then it says that it is there."""
+"""Time this computer may be silent; then it says that it is there."""
 SILENCE_S = 75.0
 """After so long a silence the other computer takes the line for broken, and ends."""
 

@@ -115,7 +115,7 @@ class ReferenceEncoder:
         self._encoded: Recent[Encoded] = Recent(_KEPT_BYTES)
         self._spacings: Recent[Triple] = Recent(1 << 20)
         self.encodings = 0
-        """How often a label of a reference was encoded."""
+        """Number of labels of references encoded so far."""
 
     def learn(
         self,

@@ -41,7 +41,7 @@ class Segment:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins like a DICOM file."""
+    """True if a file begins like a DICOM file."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

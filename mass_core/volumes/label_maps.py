@@ -12,7 +12,7 @@ from .volume import Geometry, Volume
 MAX_LABEL = 65535
 """Highest label value: label maps are written as uint16."""
 _ROUNDING = 0.01
-"""How far a value may be off a whole number and still be one: scaled integers come back as 1.0000153."""
+"""Tolerance within which a value counts as a whole number: scaled integers come back as 1.0000153."""
 _GREYS = 64
 """So many values are looked at: each of so many labels would have a region of its own."""
 _TOGETHER = 0.5

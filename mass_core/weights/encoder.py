@@ -41,7 +41,7 @@ class PretrainedEncoder(nn.Module):
         """By what each level divides the resolution of the one before."""
         self.kernel_sizes: tuple[tuple[int, int, int], ...] = ((3, 3, 3),) * levels
         self.recipe: Recipe = model.recipe
-        """How scans were prepared for the pretraining: orientation, voxel size, clip."""
+        """Preparation of scans for the pretraining: orientation, voxel size, clip."""
         self.licence: str = model.licence
         """Of the weights."""
 

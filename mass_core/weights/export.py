@@ -124,7 +124,7 @@ def _write_onnx(program: ExportedProgram, place: Path, part: Part, about: str) -
 
 
 def _about(model: Model, part: Part) -> dict[str, Any]:
-    """What a file tells of its network."""
+    """Metadata of an exported network."""
     labels = [] if model.task is None or part == "encoder" else model.task.labels
     return {
         "part": part,

@@ -110,7 +110,7 @@ def _repository(text: str) -> str | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """What config.json tells: the header of the weights, and the checksum of the file."""
+    """Content of config.json: the header of the weights, and the checksum of the file."""
     header = store.header(path)
     kind = "classifier" if store.is_classifier(path) else "segmentation"
     return {"library_name": "mass-core", "kind": kind, "file": TENSORS, "sha256": sha256(path), **header}
@@ -198,6 +198,6 @@ def _told(hub: Any, where: str) -> Iterator[None]:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What newer versions of the library let through where there is no network; those of older ones are OSErrors."""
+    """Errors that newer versions of the library let through where there is no network; those of older ones are OSErrors."""
     loaded = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
     return tuple(module.HTTPError for module in loaded)

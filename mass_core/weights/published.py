@@ -71,7 +71,7 @@ PUBLISHED: dict[str, Published] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a checkpoint names its tensors, and what its encoder was made for."""
+    """Tensor names of a checkpoint, and the images its encoder was made for."""
 
     entry: str | None
     """Of the checkpoint that holds the tensors; None: the checkpoint is those."""
@@ -105,7 +105,7 @@ def _recipe(edge_mm: float, window: int, ct_clip_hu: tuple[float, float] = Recip
 
 _SUPREM_RECIPE = _recipe(1.5, 96, (-175.0, 250.0))
 _HEADS = ("organ_embedding", "precls_conv.", "GAP.", "controller.", "text_to_vision.")
-"""What SuPreM's networks have besides their backbone."""
+"""Parts of SuPreM's networks besides their backbone."""
 _I3 = "encode_image.i3_resnet."
 
 LAYOUTS: dict[str, Layout] = {

@@ -21,7 +21,7 @@ Reply = dict[str, Any]
 TAIL = 20
 """Last lines of a worker's standard error that are told when it dies."""
 _KEEPING_S = 150.0
-"""How long a cancelled request that keeps what it has may take to write it."""
+"""Time a cancelled request that keeps its results may take to write them."""
 
 
 class WorkerDied(MassError):
@@ -90,9 +90,9 @@ class Call:
         self.request = request
         self.state: State = "waiting"
         self.stopping = False
-        """Whether it was cancelled and waits for the worker to say so."""
+        """True if it was cancelled and waits for the worker to confirm."""
         self.deadline: float | None = None
-        """When a worker that has not stopped by itself is killed."""
+        """Time at which a worker that has not stopped by itself is killed."""
         self._progress, self._done, self._failed, self._cancelled = progress, done, failed, cancelled
         self._stop = stop
 
@@ -103,7 +103,7 @@ class Call:
 
     @property
     def method(self) -> str:
-        """What was asked for."""
+        """The request."""
         return self.request.method
 
     def cancel(self) -> None:
@@ -148,9 +148,9 @@ class _Life:
         self.hello = hello
         self.started = False
         self.ready = False
-        """Whether it greeted back with our version; requests are held until then."""
+        """True once it greeted back with our version; requests are held until then."""
         self.until = until
-        """When it must have greeted back."""
+        """Time by which it must have greeted back."""
         self.lines, self.words = Lines(), Lines()
         self.tail: deque[str] = deque(maxlen=TAIL)
 
@@ -187,11 +187,11 @@ class Client:
         self._number = 0
         self._later: list[Callable[[], None]] = []
         self.worker: dict[str, Any] = {}
-        """What the latest worker said of itself: the result of `hello`; empty until it has."""
+        """Result of the latest worker's `hello`; empty before it."""
 
     @property
     def ready(self) -> bool:
-        """Whether a worker is there that has greeted back."""
+        """True if a worker is there that has greeted back."""
         return self._life is not None and self._life.ready
 
     @property

@@ -26,7 +26,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NAME = "finetuning process"
 _POLL_S = 0.1
 _ENDING_S = 120.0
-"""How long a stopped run may take to write what it has."""
+"""Time a stopped run may take to write its results."""
 
 
 class Progress(Protocol):

@@ -17,7 +17,7 @@ from .client import Client, Reply, Transport
 
 _CHUNK = 1 << 16
 _LAST_WORDS_S = 1.0
-"""How long the end of a process waits for what is left in its pipes; a child of it may hold them open."""
+"""Time the end of a process waits for the rest in its pipes; a child of it may hold them open."""
 
 
 def worker_command(python: str = sys.executable) -> list[str]:

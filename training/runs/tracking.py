@@ -1,4 +1,4 @@
-"""Where else the log of a run goes: TensorBoard, Weights & Biases, MLflow. Numbers and settings only, never a scan or the name of one."""
+"""Further places for the log of a run: TensorBoard, Weights & Biases, MLflow. Numbers and settings only, no scan and no name of one."""
 
 import json
 from collections.abc import Mapping
@@ -98,7 +98,7 @@ def _library(name: str, title: str, tracker: Tracker) -> Any:
 
 
 def _known(folder: Path, start: int, tracker: Tracker) -> str | None:
-    """What the tracker calls a run that goes on; None: it is new there."""
+    """The tracker's name of a run that goes on; None: it is new there."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8")) if start else {}
     except (OSError, ValueError):

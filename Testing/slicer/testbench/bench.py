@@ -41,7 +41,7 @@ class BenchApplication(Application):
         QtWidgets.QApplication.processEvents()
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
-        """What a launcher found; there is none here that changed it."""
+        """Environment before a launcher changed it; there is none here."""
         return QtCore.QProcessEnvironment.systemEnvironment()
 
     def topLevelWidgets(self) -> list[QtWidgets.QWidget]:
@@ -59,7 +59,7 @@ class Bench(Host):
     def __init__(self, folder: Path) -> None:
         pythonqt.install()
         self.qt_messages: list[str] = []
-        """What Qt complained about."""
+        """Messages of Qt."""
         QtCore.qInstallMessageHandler(lambda kind, context, text: self._on_qt_message(text))
         self.qt = _qt_application(folder)
         self._panels: dict[str, Any] = {}

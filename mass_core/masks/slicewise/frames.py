@@ -22,7 +22,7 @@ class Frames:
             raise InputError(f"Slices have the shape {images.shape}.", "Give pictures [n,h,w,3].")
         self.images = images
         self.computed = 0
-        """How often features were computed."""
+        """Number of times features were computed."""
         self._look = look
         self._kept: Recent[Any] = Recent(len(images) if most is None else max(most, 1))
 

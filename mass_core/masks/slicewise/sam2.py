@@ -33,7 +33,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
 """Letter of the configuration by first width and number of blocks of the image encoder."""
 _AS_PREDICTORS = ("++model.binarize_mask_from_pts_for_mem_enc=true",)
-"""What the package's video predictor changes in the configuration it ships."""
+"""Changes the package's video predictor makes to the configuration it ships."""
 _FILL_HOLES = 8
 """Pixels of the network's masks, a quarter of its picture wide: what the package fills if its CUDA extension is there."""
 _BARELY = 0.1
