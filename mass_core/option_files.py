@@ -77,7 +77,7 @@ def as_file(parser: argparse.ArgumentParser, arguments: argparse.Namespace, **in
         elif value is not None and value != "":
             values[name] = value
     given = {name: value for name, value in {**values, **instead}.items() if value is not None}
-    return json.dumps(given, indent=1, default=_plain)
+    return json.dumps(given, indent=1, default=str)
 
 
 def settings(values: Mapping[str, Any], section: str = "") -> list[str]:
@@ -166,9 +166,4 @@ def _text(value: Any) -> str:
         return ",".join(map(_text, value))
     if isinstance(value, bool) or value is None:
         return str(value).lower()
-    return str(value)
-
-
-def _plain(value: Any) -> Any:
-    """JSON value of what JSON has no form for: paths."""
     return str(value)
