@@ -70,7 +70,7 @@ def section_gpu(arguments: argparse.Namespace) -> list[Row]:
 
 
 def section_volume(arguments: argparse.Namespace) -> list[Row]:
-    """One command from files to file: load, encode a reference, sweep over a whole scan, write."""
+    """One command from files to file: load, encode a reference, segment a whole scan, write."""
     size, rows = arguments.size or 200, []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

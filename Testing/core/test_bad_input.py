@@ -325,7 +325,7 @@ def test_out_of_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("mass_core.inference.segmenter.sweep", full)
+    monkeypatch.setattr("mass_core.inference.segmenter.sliding_window_inference", full)
     message = refused()
     assert "memory does not suffice: CUDA out of memory" in message and "device cpu" in message
 

@@ -18,9 +18,10 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.data import phantoms
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.inference import features
+from mass_core.inference.blending import blend_weights
 from mass_core.inference.features import Basis, Painting, look, paint, sample, view, view_spacing
 from mass_core.inference.segmenter import Segmenter
-from mass_core.inference.windows import blend_weights, positions
+from mass_core.inference.sliding_window import positions
 from mass_core.model.compute import Compute
 from mass_core.pictures.colour_volume import render
 from mass_core.progress import Steps

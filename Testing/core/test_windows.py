@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.inference.blending import Best, Blend
-from mass_core.inference.windows import blend_weights, padded_shape, positions, starts
+from mass_core.inference.blending import TopLabels, WindowBlender, blend_weights
+from mass_core.inference.sliding_window import padded_shape, positions, starts
 from mass_core.volumes.boxes import Box
 
 
@@ -68,7 +68,7 @@ def test_weights_are_a_gaussian_of_an_eighth_of_the_window() -> None:
 @pytest.mark.parametrize(("floor", "corner"), [(0.0, 0.0055), (1e-3, 1.0)])
 def test_corners_of_a_volume_keep_their_probability(floor: float, corner: float) -> None:
     """Mend 12: without a floor a corner's weight of 5e-11 is divided by 1e-8 at least, so it loses what the network said."""
-    blend = Blend((128, 128), blend_weights((128, 128, 128), floor))
+    blend = WindowBlender((128, 128), blend_weights((128, 128, 128), floor))
     blend.add((0, 0, 0), torch.ones(1, 128, 128, 128))
     [(_, _, values)] = blend.finish(128)
     assert values[64, 64, 64] == pytest.approx(1)
@@ -78,13 +78,13 @@ def test_corners_of_a_volume_keep_their_probability(floor: float, corner: float)
 def blended(maps_KDHW: torch.Tensor, window: int, *, least: float) -> tuple[np.ndarray, int]:
     """Blend of windows cut from known maps, and the most memory held."""
     count, *shape = maps_KDHW.shape
-    blend = Blend((shape[1], shape[2]), blend_weights((window,) * 3, 1e-3), least=least)
+    blend = WindowBlender((shape[1], shape[2]), blend_weights((window,) * 3, 1e-3), least=least)
     result = np.zeros(maps_KDHW.shape, np.float32)
     most = 0
     todo = positions((shape[0], shape[1], shape[2]), (window,) * 3, 0.5)
     for number, (z, y, x) in enumerate(todo):
         blend.add((z, y, x), maps_KDHW[:, z : z + window, y : y + window, x : x + window])
-        most = max(most, blend.bytes_held)
+        most = max(most, sum(patch.sums.nbytes for patch in blend._patches.values()) + blend._total.nbytes)
         if number + 1 == len(todo) or todo[number + 1][0] != z:
             next_plane = todo[number + 1][0] if number + 1 < len(todo) else shape[0]
             for label, ((z0, y0, x0), (z1, y1, x1)), values in blend.finish(next_plane):
@@ -100,7 +100,7 @@ def test_windows_that_agree_blend_to_what_they_say() -> None:
 
 def test_windows_that_disagree_are_weighted() -> None:
     weights = torch.tensor([3.0, 1.0])[None, None]
-    blend = Blend((1, 3), weights)
+    blend = WindowBlender((1, 3), weights)
     blend.add((0, 0, 0), torch.tensor([1.0, 1.0])[None, None, None])
     blend.add((0, 0, 1), torch.tensor([0.0, 0.5])[None, None, None])
     [(label, box, values)] = blend.finish(1)
@@ -109,7 +109,7 @@ def test_windows_that_disagree_are_weighted() -> None:
 
 
 def test_windows_out_of_order_are_refused() -> None:
-    blend = Blend((4, 4), torch.ones(2, 4, 4))
+    blend = WindowBlender((4, 4), torch.ones(2, 4, 4))
     with pytest.raises(ValueError, match="ordered along z"):
         blend.add((1, 0, 0), torch.ones(1, 2, 4, 4))
 
@@ -137,7 +137,7 @@ BOX = Box((0, 0, 0), (1, 1, 4))
 
 
 def test_best_keeps_the_most_probable_labels() -> None:
-    best = Best((1, 1, 4), 2, exact=True)
+    best = TopLabels((1, 1, 4), 2, exact=True)
     best.put(0, BOX, np.array([[[0.9, 0.2, 0.5, 0.0]]], np.float32))
     best.put(1, BOX, np.array([[[0.8, 0.7, 0.5, 0.0]]], np.float32))
     best.put(2, BOX, np.array([[[0.1, 0.6, 0.4, 0.0]]], np.float32))
@@ -150,7 +150,7 @@ def test_best_keeps_the_most_probable_labels() -> None:
 def test_best_keeps_what_sorting_would(depth: int) -> None:
     """Labels in boxes that overlap here and there, some entered in two portions of planes."""
     rng, shape = np.random.default_rng(depth), (6, 7, 8)
-    maps, best = np.zeros((9, *shape), np.float32), Best(shape, depth, exact=True)
+    maps, best = np.zeros((9, *shape), np.float32), TopLabels(shape, depth, exact=True)
     for first, last in ((0, 3), (3, 6)):
         for label in range(9):
             low = rng.integers(0, (3, 5, 6))
@@ -168,13 +168,13 @@ def test_best_keeps_what_sorting_would(depth: int) -> None:
 
 
 def test_threshold_is_inclusive() -> None:
-    best = Best((1, 1, 4), 1, exact=True)
+    best = TopLabels((1, 1, 4), 1, exact=True)
     best.put(0, BOX, np.array([[[0.5, 0.4999, 0.6, 1.0]]], np.float32))
     assert best.decide([1], 0.5).tolist() == [[[1, 0, 1, 1]]]
 
 
 def test_padding_is_cut_off() -> None:
-    best = Best((1, 1, 3), 1, exact=True)
+    best = TopLabels((1, 1, 3), 1, exact=True)
     best.put(0, BOX, np.full((1, 1, 4), 0.75, np.float32))
     best.put(0, Box((1, 0, 0), (2, 1, 3)), np.full((1, 1, 3), 0.75, np.float32))
     assert best.boxes == {0: ((0, 0, 0), (1, 1, 3))}

@@ -1,7 +1,7 @@
 """Blending of overlapping windows, in memory that grows with what is found, not with the number of labels.
 
-Windows come ordered along z. Planes that no later window touches are finished, handed on and forgotten (`Blend`); of a finished voxel
-only the most probable labels are kept (`Best`). On a GPU both live there, and nothing in them waits for it but `noticed`.
+Windows come ordered along z. Planes that no later window touches are finished, handed on and forgotten (`WindowBlender`); of a finished
+voxel only the most probable labels are kept (`TopLabels`). On a GPU both live there, and nothing in them waits for it but `noticed`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,21 @@ from ..volumes.boxes import Box
 
 Spans = Sequence[tuple[int, slice, slice]]
 """Labels of a window with the rows and columns of their boxes."""
+
+
+def blend_weights(window_zyx: Shape, floor: float) -> Tensor:
+    """Weights [D,H,W] of a window's voxels: a Gaussian of sigma = window / 8 along each axis (as in the released script), at most 1.
+
+    Args:
+        window_zyx: window in voxels.
+        floor: least weight. With 0 the corners fall to 5e-11, where a volume's own corners lose probability.
+    """
+    axes = []
+    for size in window_zyx:
+        distance = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        axes.append(torch.exp(-0.5 * (distance / (size / 8)) ** 2))
+    weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
+    return (weights / weights.max()).clamp_min(floor)
 
 
 @dataclass
@@ -33,7 +48,7 @@ class _Patch:
         return Box((start, self.rows.start, self.columns.start), (stop, self.rows.stop, self.columns.stop))
 
 
-class Blend:
+class WindowBlender:
     """Weighted sums of window probabilities over the planes that are not finished yet.
 
     A label is summed in the box around the voxels where some window gave it more than `least`; what it got outside is dropped, which
@@ -53,11 +68,6 @@ class Blend:
         self._patches: dict[int, _Patch] = {}
         self._total = torch.zeros(len(weights), *plane_yx, device=device)
         self._plane = 0
-
-    @property
-    def bytes_held(self) -> int:
-        """Memory of the sums at this moment."""
-        return sum(p.sums.nbytes for p in self._patches.values()) + self._total.nbytes
 
     def add_empty(self, start: Shape) -> None:
         """Add a window that begins at `start` and holds no label; its z must be the plane the blend stands at."""
@@ -126,7 +136,7 @@ class Blend:
         return new
 
 
-class Best:
+class TopLabels:
     """The most probable labels of every voxel; memory does not grow with the number of labels beyond `depth`.
 
     Args:
@@ -170,7 +180,7 @@ class Best:
                 break
         self.boxes[label] = self.boxes[label].enclosing(box) if label in self.boxes else box
 
-    def on_host(self) -> "Best":
+    def on_host(self) -> "TopLabels":
         """The same, read from now on: in main memory, for devices have less."""
         self._labels, self._values = self._labels.cpu(), self._values.cpu()
         return self

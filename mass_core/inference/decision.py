@@ -15,24 +15,24 @@ from ..volumes.components import largest_parts
 from ..volumes.preprocess import Record, restore_labels
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
-from .blending import Best
+from .blending import TopLabels
 
 _SLAB = 32
 """Planes of the target decided at a time; memory beyond the label map is some float32 slabs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class WorkingResult:
     """Network output for the labels that share a working spacing."""
 
-    best: Best
+    best: TopLabels
     numbers: tuple[int, ...]
     """The number in the label map of each label of `best`, ascending."""
     record: Record
     absent: frozenset[int] = frozenset()
     """Numbers of labels that are not in the target, whatever the network says."""
 
-    def without(self, absent: frozenset[int]) -> "Group":
+    def without(self, absent: frozenset[int]) -> "WorkingResult":
         """The same with these labels absent."""
         return replace(self, absent=absent)
 
@@ -43,7 +43,7 @@ def kind_of(numbers: Sequence[int]) -> np.dtype:
 
 
 def interpolated(
-    groups: Sequence[Group], threshold: float, step: Callable[[int, int], None], priors: Mapping[int, Prior] | None = None
+    groups: Sequence[WorkingResult], threshold: float, step: Callable[[int, int], None], priors: Mapping[int, Prior] | None = None
 ) -> np.ndarray:
     """Label map [z,y,x] on the target's grid: probabilities are interpolated, the highest one that reaches the threshold wins.
 
@@ -71,7 +71,7 @@ def interpolated(
     return labels
 
 
-def nearest(groups: Sequence[Group], threshold: float, *, keep_largest: bool) -> np.ndarray:
+def nearest(groups: Sequence[WorkingResult], threshold: float, *, keep_largest: bool) -> np.ndarray:
     """Label map [z,y,x] on the target's grid: decided on the working grid, then carried over by nearest neighbour.
 
     Args:
@@ -132,7 +132,7 @@ def _from(start_zyx: Shape, closeness: Callable[[Triple], float], centre_zyx: Tr
     return closeness((z, y, x))
 
 
-def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[tuple[int, Box, np.ndarray]]:
+def _seen_in(slab: Box, group: WorkingResult, priors: Mapping[int, Prior]) -> Iterator[tuple[int, Box, np.ndarray]]:
     """(number, box of the target inside the slab, probabilities float32 in it) of the labels a slab may hold."""
     for label, number in enumerate(group.numbers):
         prior, here = priors.get(number), group.best.boxes.get(label)
@@ -148,7 +148,7 @@ def _seen_in(slab: Box, group: Group, priors: Mapping[int, Prior]) -> Iterator[t
                 yield number, box, _probability(group, label, box)
 
 
-def network_evidence(group: Group, prior: Prior, number: int, self_dice: float, threshold: float) -> NetworkEvidence:
+def network_evidence(group: WorkingResult, prior: Prior, number: int, self_dice: float, threshold: float) -> NetworkEvidence:
     """Evidence of how well the network finds a structure where alignment puts it.
 
     Args:
@@ -171,13 +171,13 @@ def network_evidence(group: Group, prior: Prior, number: int, self_dice: float, 
     return NetworkEvidence(self_dice, float(surest.mean()), overlap)
 
 
-def _source(group: Group, label: int, box: Box) -> Box | None:
+def _source(group: WorkingResult, label: int, box: Box) -> Box | None:
     """The working voxels a label's probabilities in a box of the target are interpolated from; None: it was seen in none of them."""
     here = group.best.boxes.get(label)
     return None if here is None else mapped(box, group.record.target, group.record.working).common(here.grown((1, 1, 1)))
 
 
-def _probability(group: Group, label: int, box: Box) -> np.ndarray:
+def _probability(group: WorkingResult, label: int, box: Box) -> np.ndarray:
     """A label's probabilities float32 in a box of the target."""
     source = _source(group, label, box)
     if source is None:
@@ -186,7 +186,7 @@ def _probability(group: Group, label: int, box: Box) -> np.ndarray:
     return resample(values, group.record.target.cropped(box), "linear").array
 
 
-def _with_rim(best: Best, label: int, box: Box) -> np.ndarray:
+def _with_rim(best: TopLabels, label: int, box: Box) -> np.ndarray:
     """A label's probabilities in a box that may reach one voxel beyond where it was seen: there they end, or the border voxel goes on."""
     inside = box.common(best.boxes[label])
     if inside is None:

@@ -26,10 +26,9 @@ from ..volumes.image_io import write_image
 from ..volumes.preprocess import Prepared, Record, restore_probabilities
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
-from .blending import Blend
+from .blending import WindowBlender, blend_weights
 from .segmenter import Segmenter
-from .sliding_window import blended, padded_to, put, stacked
-from .windows import blend_weights, padded_shape, positions
+from .sliding_window import blended, padded_shape, padded_to, positions, put, stacked
 
 _VIEW_MM = 96.0
 """Extent of a window, for weights that choose their working spacing from a reference: organs fill a part of it."""
@@ -204,7 +203,7 @@ def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, 
     """Colours uint8 [3, z, y, x] of a prepared scan."""
     recipe, network = segmenter.recipe, segmenter.model.network
     volume = _padded(array_zyx, recipe)
-    blend = Blend(
+    blend = WindowBlender(
         (volume.shape[1], volume.shape[2]), blend_weights(recipe.window_zyx, recipe.blend_floor), device=compute.blend_device
     )  # least 0: every value is kept, those below 0 too
     result = np.zeros((3, *array_zyx.shape), np.uint8)

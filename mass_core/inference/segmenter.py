@@ -28,8 +28,8 @@ from ..volumes.label_maps import as_label_map
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Geometry, Volume
 from ..weights.other_encoders import refuse_unlearned
-from .decision import Group, interpolated, keep_largest_parts, kind_of, mapped, nearest, network_evidence
-from .sliding_window import Swept, Wanted, split_passes, sweep
+from .decision import WorkingResult, interpolated, keep_largest_parts, kind_of, mapped, nearest, network_evidence
+from .sliding_window import WindowOptions, WindowResult, sliding_window_inference, split_passes
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Model
@@ -323,7 +323,7 @@ class Segmenter:
                 )
 
     def _decided(
-        self, groups: Sequence[Group], task: Task, steps: Steps, priors: Mapping[int, Prior]
+        self, groups: Sequence[WorkingResult], task: Task, steps: Steps, priors: Mapping[int, Prior]
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         """The label map on the target's grid, and what to tell about it."""
         steps.at("place", 0, 1)
@@ -351,7 +351,7 @@ class Segmenter:
 
 
 class _Run:
-    """One target and one task: every group of labels with a working spacing of its own gets its sweep."""
+    """One target and one task: every group of labels with a working spacing of its own is gone over."""
 
     def __init__(
         self,
@@ -380,7 +380,7 @@ class _Run:
         values = [[self._task.labels[i].value for i in indices] for indices in self._task.groups().values()]
         return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
 
-    def found(self, compute: Compute) -> list[tuple[Group, Swept]]:
+    def found(self, compute: Compute) -> list[tuple[WorkingResult, WindowResult]]:
         """Network output for every group of labels."""
         segmenter, task = self._segmenter, self._task
         key = content_key(self._target)
@@ -392,17 +392,17 @@ class _Run:
             self._steps.at("prepare", number, len(groups))
             prepared = segmenter.prepared(self._target, key, spacing)
             values = tuple(task.labels[i].value for i in indices)
-            swept = sweep(
+            result = sliding_window_inference(
                 segmenter.model.network,
                 prepared.array,
                 split_passes(task.tokens(indices), segmenter.recipe.classes_per_pass),
                 segmenter.recipe,
                 compute=compute,
-                wanted=Wanted.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
+                options=WindowOptions.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
                 step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
                 near=self._near_on(prepared.record, values),
             )
-            found.append((Group(best=swept.best, numbers=values, record=prepared.record), swept))
+            found.append((WorkingResult(best=result.best, numbers=values, record=prepared.record), result))
         return found
 
     def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
@@ -430,7 +430,7 @@ def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision
     return Decision(by="alignment and network" if both else alone, trust=round(prior.trust, 3), reason=reason)
 
 
-def _weighed(groups: Sequence[Group], priors: Mapping[int, Prior], task: Task, threshold: float) -> dict[int, Prior]:
+def _weighed(groups: Sequence[WorkingResult], priors: Mapping[int, Prior], task: Task, threshold: float) -> dict[int, Prior]:
     """The priors with how reliable the network is for each."""
     owners = {number: group for group in groups for number in group.numbers}
     selves = {label.value: 1.0 if label.self_dice is None else label.self_dice for label in task.labels}
@@ -464,9 +464,9 @@ def _aligned_only(
     )
 
 
-def _maps(found: Sequence[tuple[Group, Swept]]) -> Probabilities:
+def _maps(found: Sequence[tuple[WorkingResult, WindowResult]]) -> Probabilities:
     return Probabilities(
-        {value: (values, group.record) for group, swept in found for value, values in zip(group.numbers, swept.maps or (), strict=True)}
+        {value: (values, group.record) for group, result in found for value, values in zip(group.numbers, result.maps or (), strict=True)}
     )
 
 

@@ -1,11 +1,11 @@
 """Sliding-window inference over a preprocessed scan."""
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box
 from ..weights.store import home
-from .blending import Best, Blend, Spans
-from .windows import blend_weights, padded_shape, positions
+from .blending import Spans, TopLabels, WindowBlender, blend_weights
 
 _STORE_BYTES = 1 << 30
 _STORE_VOXEL = 4
@@ -28,8 +27,34 @@ _STORE_VOXEL = 4
 labels; of larger ones at least the three most probable labels of each voxel, the next is hardly ever the voxel's label."""
 
 
+def starts(size: int, window: int, overlap: float) -> list[int]:
+    """First voxels of the windows along one axis: they cover it, none is there twice, the last ends with the axis.
+
+    Args:
+        size: voxels of the axis; an axis shorter than the window has one window.
+        window: voxels of the window.
+        overlap: share of the window that neighbours have in common, 0 <= overlap < 1.
+    """
+    if size <= window:
+        return [0]
+    step = max(1, round(window * (1 - overlap)))
+    return [*range(0, size - window, step), size - window]
+
+
+def positions(shape_zyx: Shape, window_zyx: Shape, overlap: float) -> list[Shape]:
+    """First voxels (z,y,x) of all windows, ordered along z, then y, then x."""
+    z, y, x = (starts(size, window, overlap) for size, window in zip(shape_zyx, window_zyx, strict=True))
+    return list(itertools.product(z, y, x))
+
+
+def padded_shape(shape_zyx: Shape, window_zyx: Shape) -> Shape:
+    """The shape after padding at the end of every axis that is shorter than the window."""
+    z, y, x = (max(size, window) for size, window in zip(shape_zyx, window_zyx, strict=True))
+    return z, y, x
+
+
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WindowOptions:
     """Outputs wanted of sliding-window inference."""
 
     exact: bool
@@ -40,32 +65,32 @@ class Wanted:
     """Every label's probabilities as a whole volume; memory then grows with the number of labels."""
 
     @classmethod
-    def for_recipe(cls, recipe: Recipe, labels: int, voxels: int, *, maps: bool) -> "Wanted":
+    def for_recipe(cls, recipe: Recipe, labels: int, voxels: int, *, maps: bool) -> "WindowOptions":
         """The outputs a recipe needs to decide label maps, and probability maps if requested."""
         depth = min(labels, max(3, _STORE_BYTES // (_STORE_VOXEL * voxels))) if recipe.smooth_restore else 1
         return cls(exact=not recipe.smooth_restore, depth=depth, maps=maps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swept:
+class WindowResult:
     """Output of sliding-window inference."""
 
-    best: Best
+    best: TopLabels
     maps: tuple[np.ndarray, ...] | None
     """Probabilities float32 [z,y,x] of every label, if they were wanted."""
 
 
-def sweep(
+def sliding_window_inference(
     network: MASS,
     array_zyx: np.ndarray,
     passes: Sequence[Tokens],
     recipe: Recipe,
     *,
     compute: Compute,
-    wanted: Wanted,
+    options: WindowOptions,
     step: Callable[[int, int], None],
     near: Sequence[Box] | None = None,
-) -> Swept:
+) -> WindowResult:
     """Probabilities of all labels in a prepared scan.
 
     Args:
@@ -74,18 +99,18 @@ def sweep(
         passes: tokens [1,K,queries+1,C] of the labels decoded together; labels are numbered through all passes.
         recipe: window, overlap and blend floor.
         compute: where and how.
-        wanted: what to keep.
+        options: what to keep.
         step: called with the windows done and their number, between passes of the network.
         near: boxes of the array; windows that touch none of them are taken to hold nothing. None: all windows count.
     """
     shape = _shape(array_zyx)
     padded = padded_to(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
     weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
-    least = 0.0 if wanted.exact or wanted.maps else 0.02 * recipe.threshold
-    blend = Blend((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
+    least = 0.0 if options.exact or options.maps else 0.02 * recipe.threshold
+    blend = WindowBlender((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
     labels = sum(tokens[0].shape[1] for tokens in passes)
-    best = Best(shape, wanted.depth, exact=wanted.exact, device=compute.blend_device)
-    maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if wanted.maps else None
+    best = TopLabels(shape, options.depth, exact=options.exact, device=compute.blend_device)
+    maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if options.maps else None
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
     there = padded.to(compute.blend_device)  # once, for windows overlap
 
@@ -96,13 +121,13 @@ def sweep(
         best.put(label, box, values)
         if maps is not None:
             put(maps[label], box, values.cpu().numpy())
-    return Swept(best=best.on_host(), maps=maps)
+    return WindowResult(best=best.on_host(), maps=maps)
 
 
 def blended(
     padded: Tensor,
     recipe: Recipe,
-    blend: Blend,
+    blend: WindowBlender,
     look: Callable[[Sequence[Shape]], Tensor],
     *,
     compute: Compute,
@@ -155,7 +180,7 @@ class _Portion:
 
 def _portions(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequence[Box] | None, size: int) -> Iterator[_Portion]:
     """All windows in their order, at most `size` to compute at a time and all of one row."""
-    rows = [list(row) for _, row in groupby(windows, key=lambda start: start[0])]
+    rows = [list(row) for _, row in itertools.groupby(windows, key=lambda start: start[0])]
     ends = [row[0][0] for row in rows[1:]] + [volume.shape[0]]
     for row, end in zip(rows, ends, strict=True):
         empty, seen = _sorted_out(volume, row, recipe, near)
@@ -164,7 +189,7 @@ def _portions(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequen
             yield _Portion(empty=[] if number else empty, seen=part, finished=end if number == len(parts) - 1 else None)
 
 
-def _blend(portion: _Portion, blend: Blend) -> Iterator[tuple[int, Box, Tensor]]:
+def _blend(portion: _Portion, blend: WindowBlender) -> Iterator[tuple[int, Box, Tensor]]:
     """Add the windows of a portion, and hand out what is finished then."""
     for start in portion.empty:
         blend.add_empty(start)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mass_core.config import Recipe
-from mass_core.inference.blending import Best
-from mass_core.inference.decision import Group, interpolated, keep_largest_parts, nearest
+from mass_core.inference.blending import TopLabels
+from mass_core.inference.decision import WorkingResult, interpolated, keep_largest_parts, nearest
 from mass_core.volumes.boxes import Box
 from mass_core.volumes.preprocess import prepare
 from mass_core.volumes.volume import Geometry, Volume
@@ -18,7 +18,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
-def ball_in_coarse_voxels(numbers: Sequence[int]) -> tuple[Group, np.ndarray]:
+def ball_in_coarse_voxels(numbers: Sequence[int]) -> tuple[WorkingResult, np.ndarray]:
     """A ball of 24 mm as probabilities on a 4 mm grid, and the truth on the target's 1 mm grid."""
     grid = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"))
     truth = ((grid - 16) ** 2).sum(0) <= 12**2
@@ -28,9 +28,9 @@ def ball_in_coarse_voxels(numbers: Sequence[int]) -> tuple[Group, np.ndarray]:
     z, y, x = np.meshgrid(*[np.arange(n) for n in working.shape_zyx], indexing="ij")
     places = np.stack([x, y, z], -1) @ working.affine[:3, :3].T + working.affine[:3, 3]
     distance = np.linalg.norm(places - 16, axis=-1)
-    best = Best(working.shape_zyx, 1, exact=False)
+    best = TopLabels(working.shape_zyx, 1, exact=False)
     best.put(0, Box((0, 0, 0), working.shape_zyx), 1 / (1 + np.exp((distance - 12) / 2)).astype(np.float32))
-    return Group(best=best, numbers=tuple(numbers), record=record), truth
+    return WorkingResult(best=best, numbers=tuple(numbers), record=record), truth
 
 
 def test_probabilities_are_interpolated_not_labels() -> None:
@@ -53,7 +53,7 @@ def test_slabs_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("smooth", [True, False])
 def test_more_probable_group_wins(smooth: bool) -> None:
     sure, _ = ball_in_coarse_voxels([1])
-    unsure = replace(sure, best=Best(sure.best.shape, 1, exact=False), numbers=(2,))
+    unsure = replace(sure, best=TopLabels(sure.best.shape, 1, exact=False), numbers=(2,))
     unsure.best.put(0, Box((0, 0, 0), sure.best.shape), np.full(sure.best.shape, 0.6, np.float32))
     groups = [sure, unsure]
     labels = interpolated(groups, 0.5, lambda done, total: None) if smooth else nearest(groups, 0.5, keep_largest=False)

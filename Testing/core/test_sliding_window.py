@@ -10,7 +10,7 @@ import torch
 from mass_core.config import Recipe, recipe
 from mass_core.errors import DeviceError
 from mass_core.inference import blending, sliding_window
-from mass_core.inference.sliding_window import Wanted, split_passes, sweep
+from mass_core.inference.sliding_window import WindowOptions, sliding_window_inference, split_passes
 from mass_core.model.compute import Compute, choose_compute
 
 
@@ -21,9 +21,11 @@ def test_batches_do_not_change_the_result(tiny_network: Any) -> None:
     results = []
     for batch in (1, 3):
         compute = Compute(device=torch.device("cpu"), dtype=torch.float32, batch=batch)
-        wanted = Wanted.for_recipe(settings, 2, array.size, maps=True)
-        swept = sweep(tiny_network, array, split_passes(tokens, 0), settings, compute=compute, wanted=wanted, step=lambda *_: None)
-        results.append(swept.maps)
+        options = WindowOptions.for_recipe(settings, 2, array.size, maps=True)
+        result = sliding_window_inference(
+            tiny_network, array, split_passes(tokens, 0), settings, compute=compute, options=options, step=lambda *_: None
+        )
+        results.append(result.maps)
     assert results[0] is not None and results[1] is not None
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)
 
@@ -34,13 +36,15 @@ def test_blending_behind_the_network_changes_nothing(tiny_network: Any, monkeypa
     array[:, :, 24:] = array[36:] = 0
     settings = Recipe(window_zyx=(32, 32, 32), overlap=0.25, skip_uniform=True)
     compute = Compute(device=torch.device("cpu"), dtype=torch.float32, batch=2)
-    wanted = Wanted(exact=False, depth=2, maps=True)
+    options = WindowOptions(exact=False, depth=2, maps=True)
     found = []
     for ahead in (0, 1, 3):
         monkeypatch.setattr(Compute, "ahead", ahead)
         passes, steps = split_passes(tiny_network.class_tokens([0, 1]), 0), []
-        swept = sweep(tiny_network, array, passes, settings, compute=compute, wanted=wanted, step=lambda *s, to=steps: to.append(s))
-        found.append([*swept.maps, swept.best.decide([1, 2], 0.5), swept.best.most_probable(), np.array(steps)])
+        result = sliding_window_inference(
+            tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *s, to=steps: to.append(s)
+        )
+        found.append([*result.maps, result.best.decide([1, 2], 0.5), result.best.most_probable(), np.array(steps)])
     for later in found[1:]:
         for one, other in zip(found[0], later, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -48,7 +52,7 @@ def test_blending_behind_the_network_changes_nothing(tiny_network: Any, monkeypa
 
 
 def test_a_device_is_never_waited_for_between_windows(tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device that holds no data, where reading a number is an error, the sweep runs to its end. What must be read, the boxes labels
+    """On a device that holds no data, where reading a number is an error, inference runs to its end. What must be read, the boxes labels
     are seen in, is read only when the network has its next windows."""
     events: list[str] = []
 
@@ -60,27 +64,29 @@ def test_a_device_is_never_waited_for_between_windows(tiny_network: Any, monkeyp
     encode = network.encode_image
     monkeypatch.setattr(network, "encode_image", lambda batch: (events.append("look"), encode(batch))[1])
     monkeypatch.setattr(blending, "on_its_way", on_its_way)
-    monkeypatch.setattr(blending.Best, "on_host", lambda best: best)
+    monkeypatch.setattr(blending.TopLabels, "on_host", lambda best: best)
     monkeypatch.setattr(Compute, "ahead", 1)
     array = np.random.default_rng(0).normal(size=(48, 32, 48)).astype(np.float32)
-    swept = sweep(
+    result = sliding_window_inference(
         network,
         array,
         split_passes(network.class_tokens([0, 1]), 0),
         Recipe(window_zyx=(32, 32, 32)),
         compute=Compute(device=meta, dtype=torch.float32, batch=1, blend_device=meta),
-        wanted=Wanted(exact=False, depth=2, maps=False),
+        options=WindowOptions(exact=False, depth=2, maps=False),
         step=lambda *_: None,
     )
-    assert swept.best.boxes == {label: ((0, 0, 0), array.shape) for label in (0, 1)}
+    assert result.best.boxes == {label: ((0, 0, 0), array.shape) for label in (0, 1)}
     assert events == ["look", *["look", "read"] * 3, "read"]
 
 
 def swept_maps(network: Any, settings: Recipe, compute: Compute) -> list[np.ndarray]:
     """Probabilities of two labels in noise of three rows of windows, the last portion of each a single one."""
     array = np.random.default_rng(0).normal(size=(48, 32, 48)).astype(np.float32)
-    passes, wanted = split_passes(network.class_tokens([0, 1]), 1), Wanted(exact=True, depth=1, maps=True)
-    return list(sweep(network, array, passes, settings, compute=compute, wanted=wanted, step=lambda *_: None).maps or ())
+    passes, options = split_passes(network.class_tokens([0, 1]), 1), WindowOptions(exact=True, depth=1, maps=True)
+    return list(
+        sliding_window_inference(network, array, passes, settings, compute=compute, options=options, step=lambda *_: None).maps or ()
+    )
 
 
 def test_compiled_passes_are_all_of_one_shape(tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +138,11 @@ def test_windows_of_air_are_not_computed(tiny_network: Any, monkeypatch: pytest.
     for skip in (False, True):
         settings = Recipe(window_zyx=(32, 32, 32), overlap=0.25, skip_uniform=skip)
         compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
-        wanted = Wanted(exact=False, depth=1, maps=True)
+        options = WindowOptions(exact=False, depth=1, maps=True)
         passes = split_passes(tiny_network.class_tokens([0]), 0)
-        found[skip] = sweep(tiny_network, array, passes, settings, compute=compute, wanted=wanted, step=lambda *_: None).maps[0]
+        found[skip] = sliding_window_inference(
+            tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *_: None
+        ).maps[0]
     assert len(seen) == 3 + 2
     np.testing.assert_array_equal(found[True][:, :, :48], found[False][:, :, :48])
     assert found[False][:, :, 56:].any() and not found[True][:, :, 56:].any()
@@ -142,9 +150,9 @@ def test_windows_of_air_are_not_computed(tiny_network: Any, monkeypatch: pytest.
 
 def test_large_volumes_keep_the_three_most_probable_labels_small_ones_all() -> None:
     """Mend 51: 104 labels of a scan of 81 million voxels take 1 GB, not 34."""
-    large, small = (Wanted.for_recipe(Recipe(), 104, voxels, maps=False) for voxels in (4 * 300 * 250 * 270, 100**3))
+    large, small = (WindowOptions.for_recipe(Recipe(), 104, voxels, maps=False) for voxels in (4 * 300 * 250 * 270, 100**3))
     assert (large.depth, small.depth) == (3, 104)
-    assert Wanted.for_recipe(recipe("released"), 104, 100**3, maps=False).depth == 1
+    assert WindowOptions.for_recipe(recipe("released"), 104, 100**3, maps=False).depth == 1
 
 
 def test_cpu_computes_in_float32_unless_asked(tiny_network: Any) -> None:
@@ -174,10 +182,12 @@ def test_gpu_takes_as_many_windows_as_fit(tiny_network: Any, monkeypatch: pytest
 
 def test_half_precision_is_close_and_runs_on_the_cpu(tiny_network: Any) -> None:
     array = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
-    settings, wanted = Recipe(window_zyx=(32, 32, 32)), Wanted(exact=True, depth=1, maps=True)
+    settings, options = Recipe(window_zyx=(32, 32, 32)), WindowOptions(exact=True, depth=1, maps=True)
     maps = []
     for precision in ("float32", "bfloat16"):
         compute = choose_compute(torch.device("cpu"), precision, tiny_network, settings, 1)
         passes = split_passes(tiny_network.class_tokens([0]), 0)
-        maps.append(sweep(tiny_network, array, passes, settings, compute=compute, wanted=wanted, step=lambda *_: None).maps)
+        maps.append(
+            sliding_window_inference(tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *_: None).maps
+        )
     assert 0 < np.abs(maps[0][0] - maps[1][0]).max() < 0.2
