@@ -40,7 +40,7 @@ class Output(Protocol):
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """Report the done share of a stage from 0 to 1, the seconds left if known, and numbers such as losses."""
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line about the progress of the run."""
 
     def warn(self, text: str) -> None:
@@ -70,7 +70,7 @@ class JsonLines:
         more = {"values": dict(values)} if values else {}
         self._line("progress", stage=stage, fraction=round(fraction, 4), eta_s=None if eta_s is None else round(eta_s, 2), **more)
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """See `Output`."""
         self._line("log", message=text)
 
@@ -131,7 +131,7 @@ class Terminal:
             self._stages[stage] = self._bar.add_task(stage, total=1.0, eta="")
         self._bar.update(self._stages[stage], completed=fraction, eta=eta, visible=True)
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """See `Output`."""
         self._clear()
         print(text, file=sys.stderr, flush=True)

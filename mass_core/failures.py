@@ -16,8 +16,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True if Python, PyTorch, NumPy or ITK ran out of memory."""
     # Compared by name and text: PyTorch is not loaded for this, and it reports a full CPU or Apple GPU as a plain RuntimeError.
     text = str(error).lower()
-    told = any(words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory"))
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and told)
+    known = any(
+        words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate memory")
+    )
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and known)
 
 
 def as_mass_error(error: BaseException) -> MassError | None:

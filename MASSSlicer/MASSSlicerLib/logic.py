@@ -28,7 +28,7 @@ from .parameters import MASSSlicerParameterNode
 from .processes.engine import Engine
 from .runs.cases import Case
 from .runs.features import FeaturesRun
-from .runs.finetuning import Finetuning, News, Order, Outcome
+from .runs.finetuning import FinetuneProgress, Finetuning, Order, Outcome
 from .runs.order import Destination, Progress, Reference, Settings
 from .runs.segmentation import Run
 from .scene import exchange as scene
@@ -188,20 +188,24 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             self._run.cancel()
 
     def finetune(
-        self, order: Order, *, told: Callable[[News], None] = lambda news: None, finished: Callable[[Outcome], None] = lambda outcome: None
+        self,
+        order: Order,
+        *,
+        progressed: Callable[[FinetuneProgress], None] = lambda progress: None,
+        finished: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Finetuning:
         """Train a model on annotated scans; returns at once and reports through the callbacks.
 
         Args:
             order: which scans, which structures, how long.
-            told: called with `News`.
+            progressed: called with `FinetuneProgress`.
             finished: called once, with an `Outcome`.
 
         Raises:
             MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = Finetuning(self.engine.client, order, host=self.host, log=self._note, told=told, finished=finished)
+        run = Finetuning(self.engine.client, order, host=self.host, log=self._note, progressed=progressed, finished=finished)
         run.start()
         self.finetuning = run
         return run

@@ -32,7 +32,7 @@ from training.pretrain.episodes import Batch, collate
 from training.pretrain.loop import augmented_views
 from training.pretrain.schedule import window_at
 from training.pretrain.start import start
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 
 from .released_tree import peak, second
 from .training import opened
@@ -95,7 +95,7 @@ def samples_of(config: RunConfig, data: Path) -> tuple[Found, Batch]:
 
 def step_of(config: RunConfig) -> Callable[[Any], object]:
     """The step of `training.pretrain`, which cuts and changes its views itself."""
-    group = Group(0, 1, torch.device("cpu"))
+    group = ProcessGroup(0, 1, torch.device("cpu"))
     state = start(config, group.device, None)
     watch = FusionWatch(state.network.decoder.fusions)
     return lambda batch: pretrain.step(config, state, state.network, watch, batch, group)

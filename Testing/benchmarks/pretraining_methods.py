@@ -35,7 +35,7 @@ from training.pretrain.loader import batches, episodes_of
 from training.pretrain.loop import advance, augmented_views, train
 from training.pretrain.schedule import window_at
 from training.pretrain.start import optimiser_of, start
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.logbook import Logbook
 from training.runs.precision import autocast, scaler
 from training.runs.run_folder import enter, publish
@@ -58,7 +58,7 @@ def configured(method: str, steps: int, settings: Sequence[str]) -> RunConfig:
 
 def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path) -> None:
     """Run to the end, or on from the last state, and write the weights."""
-    group, folder = Group(0, 1, torch.device("cpu")), output.with_suffix(".run")
+    group, folder = ProcessGroup(0, 1, torch.device("cpu")), output.with_suffix(".run")
     if method == "mass":
         train(config, sources, folder, group, resume="auto", minutes=0)
         shutil.copyfile(folder / "last.safetensors", output)
@@ -72,7 +72,11 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
 
 
 def learn(
-    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, sources: Sequence[Source], folder: Path, group: Group
+    learner: Callable[[nn.Module, Sequence[int]], nn.Module],
+    config: RunConfig,
+    sources: Sequence[Source],
+    folder: Path,
+    group: ProcessGroup,
 ) -> State:
     """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
     episodes = episodes_of(config, sources)

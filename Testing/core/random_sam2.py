@@ -8,7 +8,7 @@ import torch
 from sam2 import sam2_video_predictor
 from sam2.build_sam import build_sam2_video_predictor
 
-from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.batch_size import Batch
 from mass_core.masks.slicewise.frames import Frames
 from mass_core.masks.slicewise.propagate import Seed, propagate
 from mass_core.masks.slicewise.sam2 import Sam2, Sam2Tracker, build

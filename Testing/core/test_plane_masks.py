@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mass_core.errors import InputError
-from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.batch_size import BatchSize
 from mass_core.masks.slicewise.channels import Profile, one_range
 from mass_core.masks.slicewise.plane_masks import (
     Crop,
@@ -220,11 +220,11 @@ def test_want_of_memory_halves_the_batch_for_good() -> None:
 
 def test_other_failures_are_not_taken_for_want_of_memory() -> None:
     with pytest.raises(ZeroDivisionError):
-        Batch(8).halve(ZeroDivisionError())
+        BatchSize(8).halve(ZeroDivisionError())
     with pytest.raises(MemoryError):
-        Batch(1).halve(MemoryError())
+        BatchSize(1).halve(MemoryError())
     with pytest.raises(InputError, match="batch size is 0"):
-        Batch(0)
+        BatchSize(0)
 
 
 @pytest.mark.parametrize("wrong", [{"points_per_side": 0}, {"crop_layers": -1}, {"small_regions": -1}, {"box_iou": 0}, {"crop_overlap": 2}])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mass_core.errors import InputError
-from mass_core.masks.slicewise.batch import Batch
+from mass_core.masks.slicewise.batch_size import BatchSize
 from mass_core.masks.slicewise.frames import Frames
 from mass_core.masks.slicewise.propagate import Seed, propagate
 
@@ -58,7 +58,7 @@ def seed(labels: np.ndarray, index: int, value: int) -> Seed:
 def found(tracker: Atlas, seeds: list[Seed], batch: int = 100) -> dict[int, np.ndarray]:
     """The objects on the whole grid, by number of their seed."""
     result = {}
-    for number, ((start, stop), mask) in propagate(tracker, seeds, COUNT, Batch(batch)):
+    for number, ((start, stop), mask) in propagate(tracker, seeds, COUNT, BatchSize(batch)):
         assert mask.shape == tuple(np.subtract(stop, start)) and all(
             mask.any(axis=tuple({0, 1, 2} - {axis}))[[0, -1]].all() for axis in range(3)
         )
@@ -114,7 +114,7 @@ def test_batches_bound_the_state_and_do_not_change_the_result(batch: int, starts
 def test_want_of_memory_halves_the_batch_and_goes_on() -> None:
     labels = scene()
     seeds = [seed(labels, index, 2) for index in range(10)]
-    tracker, batch = Atlas(labels, most=5), Batch(8)
+    tracker, batch = Atlas(labels, most=5), BatchSize(8)
     objects = dict(propagate(tracker, seeds, COUNT, batch))
     assert sorted(objects) == list(range(10)) and batch.size == 2
     assert tracker.starts == [8, 4, 2, 2, 2, 2, 2], "two batches that were too large, then five that fit"
@@ -124,7 +124,7 @@ def test_want_of_memory_halves_the_batch_and_goes_on() -> None:
 def test_a_batch_of_one_that_is_too_large_is_told() -> None:
     labels = scene()
     with pytest.raises(RuntimeError, match="out of memory"):
-        list(propagate(Atlas(labels, most=0), [seed(labels, 0, 2)], COUNT, Batch(4)))
+        list(propagate(Atlas(labels, most=0), [seed(labels, 0, 2)], COUNT, BatchSize(4)))
 
 
 def test_other_failures_stop_the_run() -> None:
@@ -134,14 +134,14 @@ def test_other_failures_stop_the_run() -> None:
 
     labels = scene()
     with pytest.raises(RuntimeError, match="shapes"):
-        list(propagate(Broken(labels), [seed(labels, 0, 2)], COUNT, Batch(4)))
+        list(propagate(Broken(labels), [seed(labels, 0, 2)], COUNT, BatchSize(4)))
 
 
 def test_a_volume_of_one_slice_and_no_seeds() -> None:
     labels = np.ones((1, 4, 4), np.uint8)
     tracker = Atlas(labels)
-    assert [box for _, (box, _) in propagate(tracker, [seed(labels, 0, 1)], 1, Batch(4))] == [((0, 0, 0), (1, 4, 4))]
-    assert tracker.steps == [] and list(propagate(tracker, [], 1, Batch(4))) == []
+    assert [box for _, (box, _) in propagate(tracker, [seed(labels, 0, 1)], 1, BatchSize(4))] == [((0, 0, 0), (1, 4, 4))]
+    assert tracker.steps == [] and list(propagate(tracker, [], 1, BatchSize(4))) == []
 
 
 def test_each_slice_is_encoded_once() -> None:

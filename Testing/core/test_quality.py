@@ -12,7 +12,7 @@ from mass_core.evaluation.evidence import Evidence, QualityProbe
 from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged, with_decision
 from mass_core.inference.segmenter import Decision, Segmenter
 from mass_core.progress import Steps
-from mass_core.tasks.location import Place
+from mass_core.tasks.location import Location
 from mass_core.tasks.task import Task
 from mass_core.volumes.boxes import label_boxes
 from mass_core.volumes.label_maps import on_grid
@@ -175,7 +175,7 @@ def test_sizes_and_places_that_differ_are_told(segmenter: Segmenter, task: Task)
     (lying,) = {x.offset for x in (gathered(segmenter, task, TRUTH)[1],)}
     low, high = (np.argwhere(m.array == 1).mean(axis=0) for m in (REFERENCE[1], TRUTH))
     assert lying == pytest.approx(np.linalg.norm(high - low) * 2 / 18)
-    elsewhere = replace(task, labels=tuple(replace(x, place=Place((0.0,) * 3, (900.0,) * 3)) for x in task.labels))
+    elsewhere = replace(task, labels=tuple(replace(x, place=Location((0.0,) * 3, (900.0,) * 3)) for x in task.labels))
     assert gathered(segmenter, elsewhere, TRUTH)[1].offset is None, "another region of the body"
 
 
@@ -243,7 +243,7 @@ def test_what_is_not_known_is_done_without(unknown: tuple[str, ...]) -> None:
 
 
 def test_values_for_programs() -> None:
-    told = Quality(expected_dice=0.123456, flag="unreliable", reasons=("Why.",), cycle=0.5).told()
+    told = Quality(expected_dice=0.123456, flag="unreliable", reasons=("Why.",), cycle=0.5).to_json()
     assert told["expected_dice"] == 0.1235 and told["agreement"] is None and told["reasons"] == ("Why.",)
     assert set(told) >= {"expected_dice", "flag", "reasons", "cycle", "agreement", "volume_ratio", "extent_ratio"}
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from mass_core.config import Recipe
 from mass_core.errors import InputError, OutputError, WeightsError
-from mass_core.tasks.location import Place
+from mass_core.tasks.location import Location
 from mass_core.tasks.task import FORMAT, Task, TaskLabel
 
 CHANNELS = (512, 256, 128)
@@ -26,7 +26,7 @@ def task() -> Task:
     liver = label(1, name="liver", color=(0.5, 0.25, 1.0), terminology="SCT^10200004^Liver", references=3, kept=0.75)
     liver = replace(liver, ml=1500.0, extent_mm=(200.0, 150.0, 160.0))
     return Task(
-        labels=(liver, label(2, 3.0, place=Place((1.0, -2.0, 3.5), (300.0, 200.0, 400.0))), label(300)),
+        labels=(liver, label(2, 3.0, place=Location((1.0, -2.0, 3.5), (300.0, 200.0, 400.0))), label(300)),
         fingerprint="f" * 64,
         weights="small",
         recipe=Recipe(spacing_zyx=None, overlap=0.25),

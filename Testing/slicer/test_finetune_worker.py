@@ -27,8 +27,8 @@ def begin(clinic):
 def test_the_whole_way(clinic):
     """Annotate, train, segment; Slicer stays usable meanwhile: it gets its turn after each scan that is written."""
     told, turns = [], set()
-    news = clinic.window.finetune._on_news
-    clinic.window.finetune._on_news = lambda one: (told.append(one), news(one))
+    on_progress = clinic.window.finetune._on_progress
+    clinic.window.finetune._on_progress = lambda one: (told.append(one), on_progress(one))
     begin(clinic)
     clinic.bench.wait_until(lambda: turns.add(len(told)) or not clinic.widget.logic.busy)
     assert {1, 2} <= turns, "both scans were written in one go"

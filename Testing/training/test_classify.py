@@ -27,11 +27,11 @@ from training.classify.config import ClassifyConfig
 from training.classify.inputs import Draws, input_recipe
 from training.classify.scores import scores
 from training.classify.table import read_table
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ALONE = Group(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 TINY = ["size_zyx=16,16,16", "log_every=1"]
 
 
@@ -222,7 +222,7 @@ def test_every_scan_is_drawn_equally_often():
     assert [len(batch) for batch in steps] == [4, 4, 4]
     drawn = [scan for batch in steps for scan, _ in batch]
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6)) and drawn[:6] != drawn[6:]
-    halves = [list(Draws(6, settings, range(3), Group(rank, 2, ALONE.device))) for rank in (0, 1)]
+    halves = [list(Draws(6, settings, range(3), ProcessGroup(rank, 2, ALONE.device))) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == steps
     assert list(Draws(6, settings, range(1, 3), ALONE)) == steps[1:]
 

@@ -12,7 +12,7 @@ from mass_core.tasks.task import Task, TaskLabel
 from training.augmentation.views import cut
 from training.finetune.config import CropConfig, FinetuneConfig
 from training.finetune.crops import Crops, collate, steps_of, voxels_by_plane
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 
 from .balls import SHAPE, SPACING, write_dataset
 
@@ -109,9 +109,9 @@ def test_a_step_trains_one_working_spacing(dataset):
 def test_a_number_is_the_same_crop_for_everybody(dataset):
     """Whoever computes it, in whatever number of processes; and from another start of the run."""
     made = crops(dataset, SPACING, SPACING, crops=CropConfig(), steps_per_epoch=3)
-    alone = list(steps_of(made, 0, Group(0, 1, torch.device("cpu"))))
-    halves = [list(steps_of(made, 0, Group(rank, 2, torch.device("cpu")))) for rank in range(2)]
-    later = list(steps_of(made, 5, Group(0, 1, torch.device("cpu"))))
+    alone = list(steps_of(made, 0, ProcessGroup(0, 1, torch.device("cpu"))))
+    halves = [list(steps_of(made, 0, ProcessGroup(rank, 2, torch.device("cpu")))) for rank in range(2)]
+    later = list(steps_of(made, 5, ProcessGroup(0, 1, torch.device("cpu"))))
     assert len(alone) == 12 and len(later) == 7
     for whole, first, second in zip(alone, *halves, strict=True):
         for one, other in zip(whole, [*first, *second], strict=True):

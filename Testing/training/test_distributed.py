@@ -17,7 +17,7 @@ from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.loader import _Steps
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -74,35 +74,35 @@ def test_two_nodes_share_a_run_and_go_on(blob_dataset, tmp_path):
 
 
 def test_every_sample_of_a_step_is_computed_once():
-    whole = list(_Steps(range(3, 5), 4, Group(0, 1, CPU)))
-    halves = [list(_Steps(range(3, 5), 4, Group(rank, 2, CPU))) for rank in (0, 1)]
+    whole = list(_Steps(range(3, 5), 4, ProcessGroup(0, 1, CPU)))
+    halves = [list(_Steps(range(3, 5), 4, ProcessGroup(rank, 2, CPU))) for rank in (0, 1)]
     assert whole == [[12, 13, 14, 15], [16, 17, 18, 19]]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
 
 
 def test_a_batch_that_cannot_be_divided_is_refused():
-    assert Group(0, 2, CPU).share(8) == 4
+    assert ProcessGroup(0, 2, CPU).share(8) == 4
     with pytest.raises(InputError, match="3 processes"):
-        Group(0, 3, CPU).share(8)
+        ProcessGroup(0, 3, CPU).share(8)
 
 
 def test_one_process_needs_no_others(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    group = Group.join("cpu")
+    group = ProcessGroup.join("cpu")
     network = torch.nn.Linear(1, 1)
     assert group.leads and group.wrap(network) is network and group.any(True) and not group.any(False)
     group.leave()
 
 
 def test_recipe_small_can_be_shared_by_two():
-    assert Group(0, 2, CPU).share(changed(recipes.small(), []).batch_size) == 4
+    assert ProcessGroup(0, 2, CPU).share(changed(recipes.small(), []).batch_size) == 4
 
 
 def test_parts_of_a_step_are_the_shares_of_processes():
-    parts = list(_Steps(range(3, 4), 8, Group(1, 2, CPU), 2))
+    parts = list(_Steps(range(3, 4), 8, ProcessGroup(1, 2, CPU), 2))
     assert parts == [[28, 29], [30, 31]]
     with pytest.raises(InputError, match="2 processes in 3 parts each"):
-        Group(0, 2, CPU).share(8, 3)
+        ProcessGroup(0, 2, CPU).share(8, 3)
 
 
 def test_two_parts_give_the_gradients_of_two_processes(of_two, words, tmp_path):

@@ -24,7 +24,7 @@ from training.finetune import loop as finetune
 from training.finetune import recipes as finetune_recipes
 from training.finetune.cases import hold_out
 from training.finetune.fixed_classes import rates
-from training.finetune.reporting import News
+from training.finetune.reporting import FinetuneProgress
 from training.finetune.validation import Judge
 from training.run_log import read_log
 from training.runs.state import saved
@@ -65,7 +65,7 @@ def state_of(output):
 def stop_after(monkeypatch, steps):
     """The run is told to stop after so many steps."""
     told = []
-    monkeypatch.setattr(News, "stopping", lambda self: told.append(0) or len(told) == steps)
+    monkeypatch.setattr(FinetuneProgress, "stopping", lambda self: told.append(0) or len(told) == steps)
 
 
 def test_weights_segment_without_a_reference(tune, weights, tmp_path):

@@ -17,7 +17,7 @@ from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from training.finetune import command as finetune_command
 from training.finetune import loop as finetune
-from training.finetune.reporting import News
+from training.finetune.reporting import FinetuneProgress
 
 from .balls import SHAPE, SPACING, scan, write_dataset, write_files, write_weights
 
@@ -206,7 +206,7 @@ def test_parts_add_up_to_the_whole(tune, tmp_path):
 def test_a_stop_before_the_first_validation_leaves_nothing(tune, tmp_path, monkeypatch):
     data = write_dataset(tmp_path / "data")
     with monkeypatch.context() as patch:
-        patch.setattr(News, "cancelled", lambda self: (tmp_path / "run/start.masstask").exists())
+        patch.setattr(FinetuneProgress, "cancelled", lambda self: (tmp_path / "run/start.masstask").exists())
         code, last, _ = tune("--data", data)
     assert (code, last) == (130, {"event": "cancelled"})
     assert not (tmp_path / "run/best.safetensors").exists()
@@ -215,7 +215,7 @@ def test_a_stop_before_the_first_validation_leaves_nothing(tune, tmp_path, monke
 
 def test_a_stop_in_the_first_epoch_keeps_what_was_validated(tune, tmp_path, monkeypatch):
     log = tmp_path / "run/log.jsonl"
-    monkeypatch.setattr(News, "cancelled", lambda self: log.exists() and "loss" in log.read_text())
+    monkeypatch.setattr(FinetuneProgress, "cancelled", lambda self: log.exists() and "loss" in log.read_text())
     code, result, _ = tune("--data", write_dataset(tmp_path / "data"), settings=["steps_per_epoch=9"])
     assert code == 0 and (result["stopped"], result["epochs"], result["best_epoch"]) == ("cancelled", 0, 0)
     assert state_step(tmp_path / "run") == 1

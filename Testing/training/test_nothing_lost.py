@@ -16,7 +16,7 @@ import torch
 from mass_core.errors import InputError
 from Testing.waiting import PATIENCE_S, wait_until
 from training.pretrain import loop as pretrain
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -271,4 +271,4 @@ def test_restarts_that_could_not_meet_are_refused(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
-        Group.join("cpu")
+        ProcessGroup.join("cpu")

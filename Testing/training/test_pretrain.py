@@ -11,7 +11,7 @@ from mass_core import load_model
 from mass_core.schema import changed
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.sources import open_sources
 from training.runs.state import saved
 
@@ -37,7 +37,12 @@ def test_twenty_steps_are_ten_and_ten_more(blob_dataset, tmp_path, optimiser, mo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain.time, "monotonic", lambda: float(next(clock)))  # two looks a step
         pretrain.train(
-            config, open_sources([str(blob_dataset)]), tmp_path / "parts", Group(0, 1, torch.device("cpu")), resume="", minutes=20 / 60
+            config,
+            open_sources([str(blob_dataset)]),
+            tmp_path / "parts",
+            ProcessGroup(0, 1, torch.device("cpu")),
+            resume="",
+            minutes=20 / 60,
         )
     assert state_of(tmp_path / "parts")["step"] == 10
     assert run(blob_dataset, tmp_path / "parts", "steps=20", optimiser, resume=True) == 0

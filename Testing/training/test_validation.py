@@ -18,7 +18,7 @@ from training.pretrain import recipes
 from training.pretrain.start import start
 from training.pretrain.validation import labelled, validate
 from training.run_log import read_log
-from training.runs.distributed import Group
+from training.runs.distributed import ProcessGroup
 from training.runs.sources import open_sources
 
 from .conftest import SHAPE, SPACING, blobs
@@ -93,8 +93,8 @@ def test_processes_share_the_scans(labelled_dataset, monkeypatch):
     state = start(config, CPU, None)
     sets, _ = labelled(config, open_sources([str(labelled_dataset)]))
     gathered = []
-    monkeypatch.setattr(Group, "gather", lambda self, mine: gathered.append(mine) or mine)
-    for group in (Group(0, 1, CPU), Group(0, 2, CPU), Group(1, 2, CPU)):
+    monkeypatch.setattr(ProcessGroup, "gather", lambda self, mine: gathered.append(mine) or mine)
+    for group in (ProcessGroup(0, 1, CPU), ProcessGroup(0, 2, CPU), ProcessGroup(1, 2, CPU)):
         validate(config, sets, state, group)
     whole, first, second = gathered
     assert {score.case for score in first} == {"c"} and {score.case for score in second} == {"d"}

@@ -31,7 +31,7 @@ COMMANDS = (
     "remote",
 )
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
-`terminal` is the `Output` to tell things to, and returns an exit code."""
+`terminal` is the `Output` for messages, and returns an exit code."""
 
 LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "features", "classify")
 """Those with options from a file."""

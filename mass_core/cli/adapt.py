@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import InputError
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
-from .encode import add_output, tell
+from .encode import add_output, report
 from .options import add_preparation, add_references, add_weights, as_request, begin
 from .remote import add_on
 
@@ -42,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     assert fitted is not None
     dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"
     more = f"; {fitted.steps} steps in {fitted.seconds:.1f} s, {dice}"
-    tell(arguments, made.task, more, {**fitted.facts(), "seed": arguments.seed})
+    report(arguments, made.task, more, {**fitted.facts(), "seed": arguments.seed})
     return 0

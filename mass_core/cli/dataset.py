@@ -80,7 +80,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             splits=_splits(splits, cases),
             label_names=names,
         ).write()
-    outcome.tell(arguments.terminal, output)
+    outcome.report(arguments.terminal, output)
     return outcome.exit_code
 
 
@@ -109,7 +109,7 @@ def _export_decathlon(arguments: argparse.Namespace) -> int:
     with folders_ready([output / "dataset.json"]):
         outcome = work_through(scans, is_done, export, "export", arguments.terminal)
         decathlon_layout.describe(dataset, output, numbers, frozenset(scan.name for scan in scans if is_done(scan)), form)
-    outcome.tell(arguments.terminal, output)
+    outcome.report(arguments.terminal, output)
     return outcome.exit_code
 
 
@@ -137,7 +137,7 @@ def _export_released(arguments: argparse.Namespace) -> int:
             scans, is_done, lambda scan: released_layout.export_case(dataset, scan.name, output), "export", arguments.terminal
         )
         released_layout.join_masks(output, [scan.name for scan in scans if is_done(scan)])
-    outcome.tell(arguments.terminal, output)
+    outcome.report(arguments.terminal, output)
     return outcome.exit_code
 
 

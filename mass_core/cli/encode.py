@@ -42,11 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     task_file(request)
     from ..jobs.encode import encode
 
-    tell(arguments, encode(request, *begin(request, arguments.terminal)).task, "", {})
+    report(arguments, encode(request, *begin(request, arguments.terminal)).task, "", {})
     return 0
 
 
-def tell(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
+def report(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
     """Print what the task holds and how it was made, for people and for programs."""
     for warning in task.warnings:
         arguments.terminal.warn(warning)

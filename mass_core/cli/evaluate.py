@@ -204,7 +204,7 @@ class _Bench:
         if judged == wanted:
             self.folder.write_whole()
         else:
-            self._arguments.terminal.tell(f"{judged} of {wanted} results are there; the last shard to end writes the tables.")
+            self._arguments.terminal.log(f"{judged} of {wanted} results are there; the last shard to end writes the tables.")
         return judged == wanted
 
     def draw_worst(self) -> None:

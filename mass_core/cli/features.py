@@ -109,7 +109,7 @@ class _Targets:
         return sample(self._segmenter, self._seen(job.target)[1], self._steps())
 
     def paint(self, job: Job, basis: "Basis") -> None:
-        """Paint a target, write and tell."""
+        """Paint a target, write it and report."""
         from ..inference.features import paint
 
         began = time.monotonic()
@@ -123,9 +123,9 @@ class _Targets:
                 draw(place[job.picture], scan, painting.rgb, modality=painting.modality)
         for warning in painting.warnings:
             self._arguments.terminal.warn(warning)
-        self._tell(job, painting, time.monotonic() - began)
+        self._report(job, painting, time.monotonic() - began)
 
-    def _tell(self, job: Job, painting: "Painting", seconds: float) -> None:
+    def _report(self, job: Job, painting: "Painting", seconds: float) -> None:
         shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), painting.explained, strict=True))
         self._arguments.terminal.result(
             f"{job.output}: {shares} of what the features tell apart ({seconds:.1f} s)",

@@ -123,7 +123,7 @@ class Summary:
         """Scans in which no mask was found."""
         return [name for name, row in sorted(self._rows.items()) if row.get("masks") == 0]
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Averages of the tables."""
         rows = [row for row in self._rows.values() if "masks" in row]
         if len(rows) > 1:
@@ -132,9 +132,9 @@ class Summary:
             text = f"{mean:.0f} masks a scan, {min(counts)} to {max(counts)}"
             self._terminal.result(text, table="scans", scans=len(rows), mean=mean, least=min(counts), most=max(counts))
         if self._compare is not None:
-            self._tell_scores(rows)
+            self._report_scores(rows)
 
-    def _tell_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _report_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         missing = [row["case"] for row in rows if row["case"] not in self._scores and row["status"] != "failed"]
         if missing:
             self._terminal.warn(f"There is no label map in {self._compare} of {named(missing)}.")
@@ -142,12 +142,12 @@ class Summary:
         for score in (score for scores in self._scores.values() for score in scores):
             by_label.setdefault(score.label, []).append(score)
         for label, scores in sorted(by_label.items()):
-            self._tell_means(f"label {label}", [vars(score) for score in scores], table="label", label=label)
+            self._report_means(f"label {label}", [vars(score) for score in scores], table="label", label=label)
         compared = [row for row in rows if row["case"] in self._scores]
         if compared:
-            self._tell_means("all labels", compared, table="labels")
+            self._report_means("all labels", compared, table="labels")
 
-    def _tell_means(self, name: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
+    def _report_means(self, name: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
         from ..masks.statistics import mean_known
 
         means = {column: mean_known([row[column] for row in rows]) for column in _SCORES}

@@ -119,10 +119,10 @@ def run(arguments: argparse.Namespace) -> int:
         if not all(map(is_done, scans)):  # no network is loaded for nothing
             made = work_through(scans, is_done, summary.noting(_worker(arguments, summary)), "masks", arguments.terminal)
             looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
-    summary.tell()
+    summary.report()
     failed = made.failed + sum(part.failed for part in looked)
     outcome = Outcome(done=made.done, present=sum(part.done for part in looked), failed=failed)
-    outcome.tell(arguments.terminal, arguments.output)
+    outcome.report(arguments.terminal, arguments.output)
     if summary.empty:
         cause = _WHY_EMPTY[arguments.method]
         arguments.terminal.warn(f"No masks were found in {named(summary.empty)}. {cause} --overwrite makes masks anew.")
@@ -247,10 +247,10 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    told: list[float] = []
+    warned: list[float] = []
 
     def forewarn(seconds: float, slices: int) -> None:
-        told.append(seconds)
+        warned.append(seconds)
         _forewarn(seconds, slices, arguments.terminal)
 
     def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, list[Any]]]:
@@ -263,7 +263,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             config=config,
             seed=seed,
             steps=Steps(arguments.terminal.progress),
-            forewarn=None if told else forewarn,
+            forewarn=None if warned else forewarn,
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
         return (mask.found for mask in masks), {name: [getattr(mask, name) for mask in masks] for name in columns}

@@ -91,8 +91,8 @@ class _Plan:
         """Fingerprint of the files and settings a case is made from."""
         files = [scan.path, *filter(None, [self.mask_file(scan)]), *scan.label_files(self.labels)]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        told = [*(scan.case.fingerprint if scan.case else []), *(["same grid"] if self.same_grid else [])]
-        text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name], *told])
+        more = [*(scan.case.fingerprint if scan.case else []), *(["same grid"] if self.same_grid else [])]
+        text = json.dumps([to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name], *more])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -117,11 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = work_through(own, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
         dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
     if shard.count > 1 and len(dataset.cases) < len(scans):
-        arguments.terminal.tell(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
+        arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
-        told = " and ".join(empty)
-        arguments.terminal.warn(f"No scan is in the split {told}: see --shares and --split. Validation takes val, evaluation takes test.")
-    outcome.tell(arguments.terminal, plan.folder)
+        splits_without = " and ".join(empty)
+        arguments.terminal.warn(
+            f"No scan is in the split {splits_without}: see --shares and --split. Validation takes val, evaluation takes test."
+        )
+    outcome.report(arguments.terminal, plan.folder)
     return outcome.exit_code
 
 

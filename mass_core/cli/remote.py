@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.agree:
         hosts.agree(arguments.host)
     agreed = hosts.host(arguments.host).may_receive()
-    told = "Scans may be sent there." if agreed else f"Scans may not be sent there yet: mass remote {arguments.host} --agree"
-    arguments.terminal.result(f"{found.text()} {told}", host=found.host, agreed=agreed, worker=found.worker)
+    state = "Scans may be sent there." if agreed else f"Scans may not be sent there yet: mass remote {arguments.host} --agree"
+    arguments.terminal.result(f"{found.text()} {state}", host=found.host, agreed=agreed, worker=found.worker)
     return 0
 
 
@@ -51,12 +51,12 @@ def _list(arguments: argparse.Namespace) -> int:
     from ..remote import hosts
 
     for host in hosts.known().values():
-        told = f"scans may go to {host.agreed}" if host.agreed else "scans may not be sent there"
+        state = f"scans may go to {host.agreed}" if host.agreed else "scans may not be sent there"
         arguments.terminal.result(
-            f"{host.name}: {told}; started by {host.command}", host=host.name, agreed=host.agreed, command=host.command
+            f"{host.name}: {state}; started by {host.command}", host=host.name, agreed=host.agreed, command=host.command
         )
     if not hosts.known():
-        arguments.terminal.tell("No other computer has been tried yet: mass remote HOST")
+        arguments.terminal.log("No other computer has been tried yet: mass remote HOST")
     return 0
 
 
@@ -83,7 +83,7 @@ def check_agreed(arguments: argparse.Namespace) -> None:
         return
     if arguments.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise not_agreed(arguments.on)
-    arguments.terminal.tell(hosts.question(arguments.on))
+    arguments.terminal.log(hosts.question(arguments.on))
     if input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
         raise not_agreed(arguments.on)
     hosts.agree(arguments.on)

@@ -32,7 +32,7 @@ class Outcome:
         """3 if some failed."""
         return 3 if self.failed else 0
 
-    def tell(self, terminal: Output, output: Path) -> None:
+    def report(self, terminal: Output, output: Path) -> None:
         """Say it in one line."""
         parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
@@ -71,8 +71,8 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
     if arguments.dataset_kind is None:
         for folder in arguments.images:
             if kind := layout_of(folder):
-                told = f"looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind} finds its label maps and splits."
-                arguments.terminal.warn(f"{folder} {told}")
+                advice = f"looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind} finds its label maps and splits."
+                arguments.terminal.warn(f"{folder} {advice}")
         left_out: list[Path] = []
         scans = find_scans(arguments.images, left_out)
         if left_out:

@@ -123,14 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
                 began = time.monotonic()
                 made = segment(request, session, run, tools, job)
                 note(made.labels("value", "name"))
-                table.add(_tell(arguments.terminal, job, made, time.monotonic() - began), tools.task)
+                table.add(_report(arguments.terminal, job, made, time.monotonic() - began), tools.task)
             if job.target in batch.failures:
                 table.add_failure(job.target, batch.failures[job.target])
         share.close(arguments.terminal)
         return batch.exit_status
 
 
-def _tell(terminal: Output, job: Job, made: "Segmented", seconds: float) -> dict[str, Any]:
+def _report(terminal: Output, job: Job, made: "Segmented", seconds: float) -> dict[str, Any]:
     """Print warnings and the result; returns the result as JSON values."""
     found, task = made.found, made.tools.task
     for warning in found.warnings:

@@ -40,7 +40,7 @@ def make_case(
         min_voxels: masks that keep fewer on the prepared grid are dropped.
 
     Returns:
-        What the user should be told, one sentence each.
+        Notes for the user, one sentence each.
 
     Raises:
         MassError: if scan or labels cannot be used, or files cannot be written.

@@ -117,14 +117,14 @@ def find_cases(folders: Sequence[Path], kind: Kind, *, fold: int = 0, derivative
     """
     cases: list[DatasetCase] = []
     alone: list[str] = []
-    told: list[str] = []
+    notes: list[str] = []
     for folder in folders:
         files = _files(folder)
         images = _images(folder, files, kind)
         maps = bids_layout.label_maps(images, files, derivative) if kind.derivatives else _label_maps(files, kind)
         for root in dict.fromkeys(image["root"] for image in images):
             about = _about(folder, root, files, kind, fold)
-            told += about.told
+            notes += about.notes
             _check_channels([image for image in images if image["root"] == root], kind, about)
             cases += [case for image in images if image["root"] == root for case in _cases(folder, image, kind, about, maps)]
         alone += sorted(set(maps) - {_label_place(image, kind) for image in images})
@@ -132,7 +132,7 @@ def find_cases(folders: Sequence[Path], kind: Kind, *, fold: int = 0, derivative
             names = bids_layout.label_names(folder, files, [file for found in maps.values() for file in found])
             cases = [replace(case, label_names=names) for case in cases]
     warnings = [f"{len(alone)} label maps of {kind.title} have no image and are left out, such as {alone[0]}."] if alone else []
-    return _with_names(cases, kind), [*told, *warnings]
+    return _with_names(cases, kind), [*notes, *warnings]
 
 
 def official_splits(
@@ -212,7 +212,7 @@ class _About:
     label_names: Mapping[int, str]
     splits: Mapping[str, str]
     """Split of a case, of the fold that counts."""
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """Notes for the user."""
 
 
@@ -238,10 +238,10 @@ def _about(folder: Path, root: str, files: Sequence[str], kind: Kind, fold: int)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{folder / root / kind.description} lacks labels or modality: {error}.", cure) from error
     regions = [name for name, value in values["labels"].items() if isinstance(value, list) and len(value) > 1]
-    told = f"{', '.join(regions)} are regions of several values; each value is taken as a structure, called like its smallest region."
+    note = f"{', '.join(regions)} are regions of several values; each value is taken as a structure, called like its smallest region."
     sides = read_fold(folder / root / kind.folds, fold) if kind.folds and f"{root}{kind.folds}" in beside else {}
     splits = {name: split for split, members in sides.items() for name in members}
-    return _About(rows=rows, channels=channels, label_names=names, splits=splits, told=(told,) * bool(regions))
+    return _About(rows=rows, channels=channels, label_names=names, splits=splits, notes=(note,) * bool(regions))
 
 
 def _check_channels(images: Sequence[re.Match[str]], kind: Kind, about: _About) -> None:

@@ -16,7 +16,7 @@ from ..config import Recipe, Triple
 from ..errors import InputError, listing
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
-from ..tasks.location import Place, extent_mm
+from ..tasks.location import Location, extent_mm
 from ..tasks.reference_crops import LADDER
 from ..tasks.task import Task, TaskLabel
 from ..volumes.boxes import Box, label_boxes
@@ -92,7 +92,7 @@ class QualityProbe:
 
         Args:
             references: images with label maps the task was learned from; none: there is no cycle.
-            steps: told how far this is, as stage `assess`.
+            steps: counts the questions, as stage `assess`.
 
         Raises:
             MassError: if a reference cannot be used, or memory does not suffice.
@@ -126,7 +126,7 @@ class QualityProbe:
             ml=ml,
             volume_ratio=ml / label.ml if label.ml else None,
             extent_ratio=_strangest(extent_mm(grid.cropped(box)), label.extent_mm),
-            offset=_offset(Place.of(centre.tolist(), grid, grid), label),
+            offset=_offset(Location.of(centre.tolist(), grid, grid), label),
             cut=any(low == 0 or high == n for low, high, n in zip(*box, grid.shape_zyx, strict=True)),
         )
 
@@ -194,7 +194,7 @@ def _strangest(extents_mm: Triple, expected_mm: Triple | None) -> float | None:
     return max((a / b for a, b in zip(extents_mm, expected_mm, strict=True)), key=lambda ratio: abs(math.log(ratio)))
 
 
-def _offset(place: Place, label: TaskLabel) -> float | None:
+def _offset(place: Location, label: TaskLabel) -> float | None:
     """Distance from the expected place, in extents of the label."""
     if label.place is None or label.extent_mm is None or not place.same_region(label.place):
         return None

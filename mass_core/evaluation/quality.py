@@ -26,11 +26,11 @@ counted alike; 48 of structures that are not there)."""
 _TYPICAL = {"cycle": 0.696, "own": 0.77, "scaled": 0.785, "extent": 0.45, "aligned": 0.73}
 """Means over the same results, for what is not known."""
 _STRANGE = 2.0
-"""Ratio of volumes, or of extents, from which it is told."""
+"""Ratio of volumes, or of extents, from which it is reported."""
 _FAR = 0.75
-"""Extents away from the expected place from which it is told."""
+"""Extents away from the expected place from which it is reported."""
 _LOW = {"cycle": 0.4, "own": 0.6, "scaled": 0.6}
-"""Dice below which it is told."""
+"""Dice below which it is reported."""
 _NOTHING = "Nothing was found: the scan may not show the structure, or the network missed it."
 _ABSENT = "The scan may not show the structure at all."
 """Told where the network, shown the result, finds something else both in its own scan and in those of the references."""
@@ -60,7 +60,7 @@ class Quality:
         expected = "" if self.expected_dice is None else f", expected Dice {self.expected_dice:.2f}"
         return " ".join([f"{self.flag}{expected}.", *self.reasons])
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON values, rounded."""
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(self).items()}
 

@@ -157,8 +157,8 @@ def judge(
         found: label map on the same grid.
         warnings: sentences about a structure, by label.
     """
-    told = {label: " ".join(sentences) for label, sentences in (warnings or {}).items()}
-    return [replace(_score(trial, case, label, truth, found), warnings=told.get(label, "")) for label in labels]
+    texts = {label: " ".join(sentences) for label, sentences in (warnings or {}).items()}
+    return [replace(_score(trial, case, label, truth, found), warnings=texts.get(label, "")) for label in labels]
 
 
 def _score(trial: Trial, case: str, label: int, truth: Volume, found: NDArray[Any]) -> Score:

@@ -114,7 +114,7 @@ def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
     Args:
         segmenter: gives network, recipe and precision.
         scan: as stored.
-        steps: told of the stages prepare, sample, features and place.
+        steps: counts the steps of the stages prepare, sample, features and place.
 
     Raises:
         InputError: if the scan cannot be used.

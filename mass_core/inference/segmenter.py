@@ -11,7 +11,7 @@ from ..alignment.atlas import Atlas, make_atlas, modality_of
 from ..alignment.fusion import reliability
 from ..alignment.locate import aligned_labels, locate
 from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
-from ..cache import Recent
+from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..devices import check_compiler
@@ -49,7 +49,7 @@ _MIRRORED_NOTE = (
     "left out. Check the scan's orientation, left and right included, before you use the result."
 )
 _SURPLUS, _MUCH = 0.01, 0.4
-"""Shares of a label that are told, and warned of, if they lie in more parts than the references have."""
+"""Shares of a label that are reported, and warned of, if they lie in more parts than the references have."""
 _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 """Fields of a recipe in which references and targets must not differ."""
 
@@ -132,8 +132,8 @@ class Segmenter:
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
         self._learner = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
-        self._prepared: Recent[Prepared] = Recent(_PREPARED_BYTES)
-        self._atlases: Recent[Atlas] = Recent(_ATLAS_BYTES)
+        self._prepared: LruCache[Prepared] = LruCache(_PREPARED_BYTES)
+        self._atlases: LruCache[Atlas] = LruCache(_ATLAS_BYTES)
         self.preparations = 0
         """Number of targets prepared because they were not at hand."""
 
@@ -325,7 +325,7 @@ class Segmenter:
     def _decided(
         self, groups: Sequence[WorkingResult], task: Task, steps: Steps, priors: Mapping[int, Prior]
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The label map on the target's grid, and what to tell about it."""
+        """The label map on the target's grid, with notes."""
         steps.at("place", 0, 1)
         one = self.recipe.parts == "largest"
         if not self.recipe.smooth_restore:

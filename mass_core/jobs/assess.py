@@ -27,7 +27,7 @@ class Assessed:
 
     def labels(self) -> list[dict[str, Any]]:
         """The labels with their quality as JSON values."""
-        return [{"value": x.value, "name": x.name, "quality": self.quality[x.value].told()} for x in self.tools.task.labels]
+        return [{"value": x.value, "name": x.name, "quality": self.quality[x.value].to_json()} for x in self.tools.task.labels]
 
 
 def judge(tools: Tools, target: Volume, labels: Volume, run: Run, decisions: Mapping[int, Decision] | None = None) -> dict[int, Quality]:

@@ -36,7 +36,7 @@ class Segmented:
                 **{name: getattr(label, name) for name in facts},
                 "ml": found.volumes_ml[label.value],
                 "decision": asdict(found.decisions[label.value]),
-                **({"quality": self.quality[label.value].told()} if self.quality else {}),
+                **({"quality": self.quality[label.value].to_json()} if self.quality else {}),
             }
             for label in self.tools.task.labels
         ]

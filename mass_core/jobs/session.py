@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..cache import Recent
+from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Recipe
 from ..errors import Cancelled, InputError
@@ -123,14 +123,14 @@ class Session:
     def __init__(self, scan_bytes: int = _SCAN_BYTES) -> None:
         self._scan_bytes = scan_bytes
         self.scans = Scans(scan_bytes)
-        self._tasks: Recent[Task] = Recent(_TASK_BYTES)
+        self._tasks: LruCache[Task] = LruCache(_TASK_BYTES)
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
 
     def forget(self) -> None:
         """Forget everything and give its memory back."""
-        self.scans, self._tasks = Scans(self._scan_bytes), Recent(_TASK_BYTES)
+        self.scans, self._tasks = Scans(self._scan_bytes), LruCache(_TASK_BYTES)
         self._forget_model()
 
     def model(self, request: Load, run: Run) -> Model:

@@ -249,8 +249,8 @@ class MonaiNetwork(nn.Module):
         try:
             found, ran = _Probe.of(self.network).levels()
         except (RuntimeError, ValueError, AssertionError, NotImplementedError) as error:
-            told = f"{arguments[0]} does not take an image of one channel and any size: {error}."
-            raise InputError(told, "Choose another network, or other arguments.") from error
+            reason = f"{arguments[0]} does not take an image of one channel and any size: {error}."
+            raise InputError(reason, "Choose another network, or other arguments.") from error
         if len(found) < 2:
             raise InputError(f"{arguments[0]} does not halve its image step by step.", "Choose a network with levels, a U-Net, say.")
         self.places = tuple(name for name, _ in found.values())
@@ -361,8 +361,8 @@ def monai_network(arguments: Sequence[str]) -> nn.Module:
         with torch.device("cpu"):  # some read numbers while they are built, which a tensor without storage has not
             built: nn.Module = network(**{key: _value(text) for key, _, text in parted})
     except (TypeError, ValueError, KeyError, NotImplementedError) as error:
-        told = f"{name} cannot be built with {' '.join(given) or 'no arguments'}: {error}."
-        raise InputError(told, "Name each argument as MONAI's documentation does.") from error
+        reason = f"{name} cannot be built with {' '.join(given) or 'no arguments'}: {error}."
+        raise InputError(reason, "Name each argument as MONAI's documentation does.") from error
     return built
 
 

@@ -17,7 +17,7 @@ _SAME_REGION = 0.7
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A place in a scan."""
 
     centre_mm: Triple
@@ -26,7 +26,7 @@ class Place:
     """Extent of the scan along the same axes."""
 
     @classmethod
-    def of(cls, centre_zyx: Sequence[float], grid: Geometry, scan: Geometry) -> "Place":
+    def of(cls, centre_zyx: Sequence[float], grid: Geometry, scan: Geometry) -> "Location":
         """The place of a point.
 
         Args:
@@ -39,16 +39,16 @@ class Place:
         return cls(_triple(point - (low + high) / 2), extent_mm(scan))
 
     @classmethod
-    def mean(cls, places: Sequence["Place"]) -> "Place":
+    def mean(cls, places: Sequence["Location"]) -> "Location":
         """The middle of several."""
         return cls(mean_triple([p.centre_mm for p in places]), mean_triple([p.scan_mm for p in places]))
 
-    def same_region(self, other: "Place") -> bool:
+    def same_region(self, other: "Location") -> bool:
         """True if both scans are taken to show the same part of the body: only then positions can be compared."""
         return all(min(a, b) >= _SAME_REGION * max(a, b) for a, b in zip(self.scan_mm, other.scan_mm, strict=True))
 
 
-def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
+def closeness(place: Location | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
     """Weight of a part centred at a voxel (z, y, x) of a scan: 1 where the references show the structure, falling off as a Gaussian.
 
     Args:
@@ -58,11 +58,11 @@ def closeness(place: Place | None, scan: Geometry, sigma_mm: float) -> Callable[
     """
     if place is None or not sigma_mm:
         return lambda centre_zyx: 1.0
-    if not Place.of((0.0, 0.0, 0.0), scan, scan).same_region(place):
+    if not Location.of((0.0, 0.0, 0.0), scan, scan).same_region(place):
         return lambda centre_zyx: 1.0
 
     def counts(centre_zyx: Triple) -> float:
-        distance = math.dist(Place.of(centre_zyx, scan, scan).centre_mm, place.centre_mm)
+        distance = math.dist(Location.of(centre_zyx, scan, scan).centre_mm, place.centre_mm)
         return math.exp(-((distance / sigma_mm) ** 2) / 2)
 
     return counts

@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..cache import Recent
+from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..errors import InputError
@@ -22,7 +22,7 @@ from ..volumes.boxes import label_boxes
 from ..volumes.components import count_parts
 from ..volumes.label_maps import as_label_map
 from ..volumes.volume import Volume
-from .location import Place, extent_mm, mean_triple
+from .location import Location, extent_mm, mean_triple
 from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing
 from .task import TaskLabel, Tokens
 
@@ -43,7 +43,7 @@ class Encoded:
     """Share of the label's voxels the encoded crops showed."""
     parts: int
     """Connected parts of the label."""
-    place: Place
+    place: Location
     """Of the label in its scan."""
     ml: float
     """Volume of the label."""
@@ -82,10 +82,10 @@ class _Reference:
         """Connected parts of this label."""
         return count_parts(self._mask(value))
 
-    def place(self, value: int) -> Place:
+    def place(self, value: int) -> Location:
         """Position of this label in the scan."""
         start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
-        return Place.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
+        return Location.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
 
     def ml(self, value: int) -> float:
         """Volume of this label."""
@@ -112,8 +112,8 @@ class ReferenceEncoder:
         self._network = network
         self._recipe = recipe
         self._key = f"{fingerprint}{json.dumps(preparation(recipe), sort_keys=True)}{recipe.aligns}"
-        self._encoded: Recent[Encoded] = Recent(_KEPT_BYTES)
-        self._spacings: Recent[Triple] = Recent(1 << 20)
+        self._encoded: LruCache[Encoded] = LruCache(_KEPT_BYTES)
+        self._spacings: LruCache[Triple] = LruCache(1 << 20)
         self.encodings = 0
         """Number of labels of references encoded so far."""
 
@@ -133,7 +133,7 @@ class ReferenceEncoder:
             wanted: label values; None: all that occur.
             appearance: names and colours by value, where known.
             compute: where and how.
-            steps: told of every encoded label.
+            steps: counts the encoded labels.
             given: working spacings by value, of labels whose references do not choose it.
 
         Raises:
@@ -267,7 +267,7 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: L
         references=len(encoded),
         kept=sum(one.covered for one in encoded) / len(encoded),
         parts=max(one.parts for one in encoded),
-        place=Place.mean([one.place for one in encoded]),
+        place=Location.mean([one.place for one in encoded]),
         ml=sum(one.ml for one in encoded) / len(encoded),
         extent_mm=mean_triple([one.extent_mm for one in encoded]),
         self_dice=sum(selves) / len(selves) if selves else None,

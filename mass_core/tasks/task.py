@@ -21,7 +21,7 @@ from ..errors import InputError, OutputError, WeightsError, listing
 from ..files import write_bytes
 from ..model import Tokens
 from ..volumes.label_maps import MAX_LABEL
-from .location import Place
+from .location import Location
 
 FORMAT = "mass-task"
 VERSION = 1
@@ -50,7 +50,7 @@ class TaskLabel:
     """Share of the reference mask that lay inside the encoded crops, the mean over references."""
     parts: int = 1
     """Connected parts of the structure, the most any reference shows."""
-    place: Place | None = None
+    place: Location | None = None
     """Mean position in the scans of the references."""
     ml: float | None = None
     """Volume in the references, the mean; None: not known, as in tasks of earlier versions."""
@@ -242,7 +242,7 @@ def _atlases(tensors: dict[str, Tensor]) -> Iterator[Atlas]:
         yield from_tensors({key[len(start) :]: values for key, values in tensors.items() if key.startswith(start)})
 
 
-def _plain(place: Place | None) -> dict[str, Any] | None:
+def _plain(place: Location | None) -> dict[str, Any] | None:
     """As JSON values."""
     return None if place is None else asdict(place)
 
@@ -256,5 +256,5 @@ def _label(values: dict[str, Any], tokens: Tokens) -> TaskLabel:
     """One label of the header, with its tokens."""
     plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     place = plain.pop("place", None)  # tasks of earlier versions do not tell
-    plain["place"] = None if place is None else Place(tuple(place["centre_mm"]), tuple(place["scan_mm"]))
+    plain["place"] = None if place is None else Location(tuple(place["centre_mm"]), tuple(place["scan_mm"]))
     return TaskLabel(**plain, tokens=tokens)

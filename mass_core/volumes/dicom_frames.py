@@ -153,8 +153,8 @@ def _levels(path: Path, planes: Sequence[Plane], data: Any) -> tuple[np.ndarray,
     positions = np.array([plane.position for plane in planes])
     heights = (positions - positions[0]) @ normal
     steps = np.diff(np.unique(np.round(heights, 3)))
-    told = _group(data, 0, "PixelMeasuresSequence", "SpacingBetweenSlices") or _group(data, 0, "PixelMeasuresSequence", "SliceThickness")
-    edge = float(steps.min()) if steps.size else float(told or 1.0)
+    stated = _group(data, 0, "PixelMeasuresSequence", "SpacingBetweenSlices") or _group(data, 0, "PixelMeasuresSequence", "SliceThickness")
+    edge = float(steps.min()) if steps.size else float(stated or 1.0)
     levels = (heights - heights.min()) / edge
     aside = np.linalg.norm(positions - positions[0] - np.outer(heights, normal), axis=1).max()
     turned = max(np.abs(np.subtract(plane.axes, planes[0].axes)).max() for plane in planes)

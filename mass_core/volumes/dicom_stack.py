@@ -78,9 +78,9 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
 def _of_stacks(where: str, what: str, planes: Sequence[Plane], stacks: Sequence[str | None], frame: int | None) -> list[int]:
     """The planes of one of several stacks, which may lie in different directions."""
     if frame is None or not 0 <= frame < len(stacks):
-        told = ", ".join(map(str, stacks[:_NAMED]))
+        details = ", ".join(map(str, stacks[:_NAMED]))
         cure = f"Choose one with frame 0 to {len(stacks) - 1}."
-        raise InputError(f"{_begin(where)} holds {len(stacks)} stacks of {what}s ({told}).", cure)
+        raise InputError(f"{_begin(where)} holds {len(stacks)} stacks of {what}s ({details}).", cure)
     own = [i for i, plane in enumerate(planes) if plane.signs.get(STACK) == stacks[frame]]
     alone = [replace(planes[i], signs={**planes[i].signs, STACK: None}) for i in own]
     return [own[i] for i in stacked(where, what, alone, None)]
@@ -100,9 +100,9 @@ def _check_alike(where: str, what: str, planes: Sequence[Plane]) -> None:
         odd = np.flatnonzero(apart > (tolerance * usual.min() if name == "pixel spacing" else tolerance))
         if odd.size:
             shown = " x ".join(f"{v:.4g}" for v in values[odd[0]]), " x ".join(f"{v:.4g}" for v in usual)
-            told = f" ({shown[0]} {unit}, the others {shown[1]} {unit})" if unit else ""
+            details = f" ({shown[0]} {unit}, the others {shown[1]} {unit})" if unit else ""
             raise GeometryError(
-                f"{odd.size} of the {len(planes)} {what}s of {where} differ in {name} from the others{told}: {_named(planes, odd)}.",
+                f"{odd.size} of the {len(planes)} {what}s of {where} differ in {name} from the others{details}: {_named(planes, odd)}.",
                 "Take them out: they may be a scout, a report, or belong to another stack.",
             )
 
@@ -144,8 +144,8 @@ def _several(where: str, what: str, planes: Sequence[Plane], volumes: Sequence[S
     """Message about several volumes: the attributes that distinguish them."""
     firsts = [planes[volume[0]].signs for volume in volumes]
     signs = [name for name in firsts[0] if len({repr(signs.get(name)) for signs in firsts}) > 1]
-    told = "; ".join(f"{name} {', '.join(str(some.get(name)) for some in firsts[:_NAMED])}" for name in signs)
-    return f"{_begin(where)} has several {what}s at one place: it holds more than one volume, {len(volumes)} of them ({told})."
+    details = "; ".join(f"{name} {', '.join(str(some.get(name)) for some in firsts[:_NAMED])}" for name in signs)
+    return f"{_begin(where)} has several {what}s at one place: it holds more than one volume, {len(volumes)} of them ({details})."
 
 
 def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:

@@ -76,7 +76,7 @@ def check_belongs(image: Geometry, labels: Volume, *, image_is: str = "image", l
         labels_are: what they call the label map.
 
     Returns:
-        What the user should be told, one sentence each.
+        Notes for the user, one sentence each.
 
     Raises:
         GeometryError: if its header was lost, or nothing of it lies on the image.

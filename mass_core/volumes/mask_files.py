@@ -108,5 +108,5 @@ def _renumbered(layer: Volume, segments: Sequence[Segment]) -> Volume:
     array = np.zeros(layer.array.shape, np.uint16)
     for segment in segments:
         array[layer.array == segment.value] = segment.number
-    told = ", ".join(f"{segment.number} {segment.appearance.name}" for segment in segments)
-    return replace(layer, array=array, notes=(*layer.notes, f"Segments of different layers share a value and were numbered: {told}."))
+    numbers = ", ".join(f"{segment.number} {segment.appearance.name}" for segment in segments)
+    return replace(layer, array=array, notes=(*layer.notes, f"Segments of different layers share a value and were numbered: {numbers}."))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..cache import Recent
+from ..cache import LruCache
 from .volume import Volume
 
 _SELF_CONTAINED = (".nii", ".nii.gz", ".nrrd", ".mha")
@@ -17,7 +17,7 @@ class Scans:
     """
 
     def __init__(self, limit_bytes: int = 1 << 30) -> None:
-        self._kept: Recent[Volume] = Recent(limit_bytes)
+        self._kept: LruCache[Volume] = LruCache(limit_bytes)
 
     def read(self, path: Path, frame: int | None = None) -> Volume:
         """A scan, from memory if its file is as it was.

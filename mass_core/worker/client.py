@@ -19,7 +19,7 @@ State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
 
 TAIL = 20
-"""Last lines of a worker's standard error that are told when it dies."""
+"""Last lines of a worker's standard error that are reported when it dies."""
 _KEEPING_S = 150.0
 """Time a cancelled request that keeps its results may take to write them."""
 
@@ -220,7 +220,7 @@ class Client:
             cancelled: called when the call was cancelled and nothing more of it comes.
         """
         request = Request(id=self._next_number(), method=method, params=params or {})
-        request.line()  # values that JSON does not know are the caller's mistake and told at once
+        request.line()  # values that JSON does not know are the caller's mistake and raised at once
         call = Call(request, progress=progress, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
         self._calls[call.id] = call
         if self._life is None:
@@ -276,7 +276,7 @@ class Client:
             life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
             life.transport.start(
                 lambda data: self._received(life, data),
-                lambda text: self._told(life, text),
+                lambda text: self._on_errors(life, text),
                 lambda code: self._ended(life, code),
             )
         except MassError as error:
@@ -340,11 +340,11 @@ class Client:
     def _greeted(self, life: _Life, message: dict[str, Any]) -> None:
         """The answer to the greeting: the requests that waited for it go out, or the worker is sent away."""
         result = message.get("result")
-        told: dict[str, Any] = result if isinstance(result, dict) else {}
-        theirs = told.get("version")
+        greeting: dict[str, Any] = result if isinstance(result, dict) else {}
+        theirs = greeting.get("version")
         if message["event"] == "done" and theirs == protocol.VERSION:
             life.ready = True
-            self.worker = told
+            self.worker = greeting
             self._started(self._replaced)
             self._replaced = False
             for call in list(self._calls.values()):
@@ -356,7 +356,7 @@ class Client:
         error = protocol.error_of(message) if refused else protocol.other_version(theirs, protocol.VERSION)
         self._fail(list(self._calls.values()), error)
 
-    def _told(self, life: _Life, text: str) -> None:
+    def _on_errors(self, life: _Life, text: str) -> None:
         """Text of a worker's standard error."""
         for line in life.words.feed(text.encode("utf-8", "surrogatepass")):
             shown = line.decode("utf-8", "replace")

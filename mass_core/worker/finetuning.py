@@ -109,7 +109,7 @@ class _Child:
             own_group=False,  # what kills this process and its children kills it too
             name=_NAME,
         )
-        self._transport.start(self._received, self._told, self._ended)
+        self._transport.start(self._received, self._on_errors, self._ended)
 
     def outcome(self, progress: Progress, cancelled: Callable[[], bool]) -> dict[str, Any]:
         """Relay what it tells until it is over.
@@ -154,7 +154,7 @@ class _Child:
             except InputError as error:
                 self._log(f"Not understood: {error.message}")
 
-    def _told(self, text: str) -> None:
+    def _on_errors(self, text: str) -> None:
         for line in self._words.feed(text.encode("utf-8", "surrogatepass")):
             self._tail.append(line.decode("utf-8", "replace"))
             self._log(self._tail[-1])

@@ -48,7 +48,7 @@ class Job:
         self.request = request
         self._send = send
         self._stop = threading.Event()
-        self._told: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
 
     def cancel(self) -> None:
         """Ask it to stop."""
@@ -70,9 +70,9 @@ class Job:
     def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
         """Tell how far a stage is; some of what comes too often is left out, but never values."""
         now = time.monotonic()
-        if fraction < 1 and not values and now - self._told.get(stage, -_PROGRESS_S) < _PROGRESS_S:
+        if fraction < 1 and not values and now - self._reported.get(stage, -_PROGRESS_S) < _PROGRESS_S:
             return
-        self._told[stage] = now
+        self._reported[stage] = now
         left = None if eta_s is None else round(eta_s, 2)
         message = {"id": self.request.id, "event": "progress", "stage": stage, "fraction": round(fraction, 4), "eta_s": left}
         self._send({**message, "values": dict(values)} if values else message)
@@ -136,7 +136,7 @@ class Worker:
             return self._running
 
     def _answer(self, job: Job) -> dict[str, Any]:
-        """Compute, and tell how it ended."""
+        """Compute, and reply how it ended."""
         try:
             job.check()
             reply = {"id": job.request.id, "event": "done", **self._computed(job)}
@@ -144,7 +144,7 @@ class Worker:
             return reply
         except Cancelled:
             return {"id": job.request.id, "event": "cancelled"}
-        except Exception as error:  # noqa: BLE001 - the outermost place: whatever happens is told, and the worker lives on
+        except Exception as error:  # noqa: BLE001 - the outermost place: whatever happens is reported, and the worker lives on
             reply = {"id": job.request.id, "event": "failed", **protocol.failure(error)}
             full = is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
             if "details" in reply:

@@ -99,7 +99,7 @@ class SubprocessTransport:
             self._process.stdin.write(data)
             self._process.stdin.flush()
         except OSError:
-            pass  # it has ended, which is told in its turn
+            pass  # it has ended, which is reported in its turn
 
     def close_input(self) -> None:
         """See `client.Transport`."""

@@ -30,7 +30,7 @@ from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import fingerprint
 
 from ..augmentation.appearance import appearance
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from .config import ClassifyConfig
 from .table import Row, Table
 
@@ -43,7 +43,7 @@ Sample = tuple[Tensor, Tensor, Tensor]
 # Every scan, once ------------------------------------------------------------------------------------------------------------
 
 
-def survey(table: Table, recipe: Recipe, output: Path, group: Group) -> dict[str, float]:
+def survey(table: Table, recipe: Recipe, output: Path, group: ProcessGroup) -> dict[str, float]:
     """Read every scan, before anything is computed from one.
 
     Args:
@@ -118,7 +118,7 @@ def input_recipe(config: ClassifyConfig, recipe: Recipe, fitting: Sequence[float
 
 
 def prepared(
-    table: Table, network: ClassifierNetwork, settings: ClassifyConfig, config: ClassifierConfig, output: Path, group: Group
+    table: Table, network: ClassifierNetwork, settings: ClassifyConfig, config: ClassifierConfig, output: Path, group: ProcessGroup
 ) -> dict[str, list[Path]]:
     """Files of every scan, by its name: features (`.npy` [C,d,h,w]) if the encoder is frozen, else the input before padding ([z,y,x]).
 
@@ -220,7 +220,7 @@ class Draws(Sampler[list[tuple[int, int]]]):
     Every batch is full; where scans and batches do not come out even, a batch begins the next order.
     """
 
-    def __init__(self, scans: int, settings: ClassifyConfig, steps: range, group: Group) -> None:
+    def __init__(self, scans: int, settings: ClassifyConfig, steps: range, group: ProcessGroup) -> None:
         self.scans, self.settings, self.steps = scans, settings, steps
         share = group.share(settings.batch_size)
         self.places = range(group.rank * share, (group.rank + 1) * share)

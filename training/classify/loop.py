@@ -33,7 +33,7 @@ from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, 
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import Model, load_model
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
@@ -85,7 +85,7 @@ class Run:
     model: Model
     """Source of the encoder."""
     output: Path
-    group: Group
+    group: ProcessGroup
 
     @property
     def epoch(self) -> int:
@@ -93,7 +93,9 @@ class Run:
         return math.ceil(len(self.table.splits["train"]) / self.settings.batch_size)
 
 
-def train(settings: ClassifyConfig, table: Table, weights: str, output: Path, group: Group, *, resume: str, minutes: float) -> Learner:
+def train(
+    settings: ClassifyConfig, table: Table, weights: str, output: Path, group: ProcessGroup, *, resume: str, minutes: float
+) -> Learner:
     """Run the recipe from its start or from the last state, until its end or a signal."""
     check_enter(output, resume)
     model = load_model(weights, str(group.device))
@@ -127,7 +129,7 @@ def train(settings: ClassifyConfig, table: Table, weights: str, output: Path, gr
     return learner
 
 
-def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table: Table, group: Group) -> Learner:
+def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table: Table, group: ProcessGroup) -> Learner:
     """The encoder of the weights, or a random one, a random head, and their optimiser."""
     torch.manual_seed(settings.seed)
     network = ClassifierNetwork(made)
@@ -146,16 +148,16 @@ def start(settings: ClassifyConfig, made: ClassifierConfig, model: Model, table:
 def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float]) -> list[str]:
     """Warnings before anything is computed."""
     counts = ", ".join(f"{len(table.splits[split])} {split}" for split in SPLITS)
-    told = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
+    lines = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
     larger = sum(mm > max(spacing_zyx) * 1.01 for mm in fitting.values())
     if larger:
-        told.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle counts.")
+        lines.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle counts.")
     for split in ("val", "test"):
         if table.splits[split] and (silent := table.silent(split)):
-            told.append(f"All scans of the split {split}, or none, have {', '.join(silent)}: there is no AUC for that.")
+            lines.append(f"All scans of the split {split}, or none, have {', '.join(silent)}: there is no AUC for that.")
     if len(table.silent("val")) == len(table.classes):
-        told.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
-    return told
+        lines.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
+    return lines
 
 
 def learn(run: Run, learner: Learner, minutes: float) -> bool:
@@ -264,7 +266,7 @@ def validate(run: Run, learner: Learner, weights: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, samples: Samples, group: Group) -> Tensor:
+def predict(network: nn.Module, samples: Samples, group: ProcessGroup) -> Tensor:
     """Logits [scans, classes] of a split, in evaluation mode; processes share the scans, all get everything."""
     before = network.training
     network.eval()
@@ -341,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{printed(parser, args, config)}\n")
             return 0
         table = read_table(args.labels, args.images)
-        group = Group.join(args.device)
+        group = ProcessGroup.join(args.device)
         train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
         group.leave()
     except (MassError, RuntimeError, MemoryError, OSError) as error:

@@ -27,7 +27,7 @@ from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import Model
 from mass_core.worker.requests import Finetune, Reference
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from .config import FinetuneConfig
 from .crops import voxels_by_plane
 
@@ -46,11 +46,11 @@ class Cohort:
     val: tuple[str, ...]
     labels: tuple[int, ...]
     looks: Mapping[int, LabelStyle] = field(default_factory=dict)
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """Notes for the user about the choice."""
 
 
-def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: Group, steps: Steps) -> Cohort:
+def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: ProcessGroup, steps: Steps) -> Cohort:
     """The scans an order names, those that come as files prepared into `folder`.
 
     Raises:
@@ -193,8 +193,8 @@ def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Ma
     _check_names(looks, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
     val = tuple(name for name in val if set(voxels_by_plane(_labels(dataset, name))) & set(labels))
-    told = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
-    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, told=told)
+    notes = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
+    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=notes)
 
 
 def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:

@@ -22,7 +22,7 @@ from mass_core.weights.checkpoint import Model, load_model
 from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.options import add_run, recipe_changes
 from ..runs.run_folder import check_enter
 from ..runs.stopping import Signals
@@ -32,7 +32,7 @@ from .cases import encode, gather
 from .config import FinetuneConfig
 from .fixed_classes import Tuning
 from .loop import finetune
-from .reporting import News
+from .reporting import FinetuneProgress
 from .run import Run
 
 _START = "start.masstask"
@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             output.result(_summary(result, resumable=False), **result)
             return 0
         with Signals() as signals:
-            group = Group.join(order.device)
-            news = News(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-            result = run(order, group, news, resume=arguments.resume)
+            group = ProcessGroup.join(order.device)
+            report = FinetuneProgress(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+            result = run(order, group, report, resume=arguments.resume)
             group.leave()
         if group.leads:
             output.result(_summary(result), **result)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.close()
 
 
-def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[str, Any]:
+def run(order: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resume: str = "") -> dict[str, Any]:
     """Run an order; returns the result as JSON values.
 
     Raises:
@@ -92,18 +92,18 @@ def run(order: Finetune, group: Group, news: News, *, resume: str = "") -> dict[
         model = load_model(order.weights, str(group.device))
         model.network.check_takes_references()
         config = _config(order, model)
-        cohort = gather(order, model, config, folder / "data", group, Steps(news.progress, news.cancelled))
-        for text in cohort.told:
-            news.warn(text)
+        cohort = gather(order, model, config, folder / "data", group, Steps(report.progress, report.cancelled))
+        for text in cohort.notes:
+            report.warn(text)
         start = folder / _START
         if resume and start.exists():
             task = Task.load(start)
             task.require(model.fingerprint, model.name)
         else:
-            task = encode(model, cohort, config, progress=news.progress, cancelled=news.cancelled)
+            task = encode(model, cohort, config, progress=report.progress, cancelled=report.cancelled)
             if group.leads:
                 task.save(start, overwrite=True)
-        whole = Run(config=config, model=model, task=task, cohort=cohort, output=folder, group=group, news=news, scratch=order.scratch)
+        whole = Run(config=config, model=model, task=task, cohort=cohort, output=folder, group=group, report=report, scratch=order.scratch)
         state, stopped = finetune(whole, resume)
         return _result(whole, state, stopped, output)
 
@@ -123,7 +123,7 @@ def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[
         if output is not None:
             _copy(kept, output)
     if state.scores and state.best_epoch == 0 and epochs:
-        run.news.warn("No epoch was better than the start: the weights are those before finetuning, with fixed classes.")
+        run.report.warn("No epoch was better than the start: the weights are those before finetuning, with fixed classes.")
     labels = [
         {"value": label.value, "name": label.name, "color": label.color, "dice": state.scores.get(f"dice_{label.value}")}
         for label in run.task.labels
@@ -135,7 +135,7 @@ def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[
         "best_epoch": state.best_epoch if state.scores else epochs,
         "epochs": epochs,
         "stopped": stopped,
-        "warnings": run.news.warnings,
+        "warnings": run.report.warnings,
     }
 
 

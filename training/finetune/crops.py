@@ -18,7 +18,7 @@ from mass_core.tasks.task import Task
 
 from ..augmentation.poses import Pose, Vector, random_linear, seen_part
 from ..pretrain.episodes import Batch
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.stopping import ignore_interrupt
 from .config import FinetuneConfig
 
@@ -149,7 +149,7 @@ def collate(crops: Sequence[Crop]) -> Batch:
     return Batch.of([[(crop.image, crop.numbers)] for crop in crops], [crop.affine for crop in crops], 1)
 
 
-def steps_of(crops: Crops, start: int, group: Group) -> Iterator[list[Crop]]:
+def steps_of(crops: Crops, start: int, group: ProcessGroup) -> Iterator[list[Crop]]:
     """The crops this process computes in each step from `start` on: its share of the batch."""
     config = crops.config
     share = group.share(config.batch_size)

@@ -27,7 +27,7 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
         output: hears how far it is.
 
     Returns:
-        What is told about the run (docs/formats.md).
+        The outcome of the run (docs/formats.md).
 
     Raises:
         MassError: if it cannot be done.

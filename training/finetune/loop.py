@@ -35,8 +35,8 @@ from .validation import Judge
 
 
 def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
-    """Train to the end, until early stopping, or until `run.news` says to stop; returns the state, and the reason of an early end."""
-    config, group, news = run.config, run.group, run.news
+    """Train to the end, until early stopping, or until `run.report` says to stop; returns the state, and the reason of an early end."""
+    config, group, report = run.config, run.group, run.report
     check_depth([run.window], run.model.config, config.precision, group.device)
     state = start(run.model, run.task, config, scratch=run.scratch)
     state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
@@ -64,17 +64,17 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
                 values = step(run, state, network, crops, share)
                 rate = state.optimiser.param_groups[0]["lr"]
                 means = log.add(state.step, **values, rate=rate, samples_per_s=config.batch_size / (time.monotonic() - began))
-                news.trained(state.step, config, means)
+                report.trained(state.step, config, means)
                 if judge and config.validates(state.step):
                     _judge(run, state, judge, log)
                     stopped = "early" * config.gave_up(state.step, state.best_epoch)
-                if stopped or group.any(news.stopping()):
-                    stopped = stopped or news.reason * (state.step < config.steps)
+                if stopped or group.any(report.stopping()):
+                    stopped = stopped or report.reason * (state.step < config.steps)
                     break
                 if state.step % (config.save_every * config.steps_per_epoch) == 0 and group.leads:
                     state.save(run.output / "state", config, group)
         except Cancelled:
-            stopped = news.reason
+            stopped = report.reason
     if group.leads:
         state.save(run.output / "state", config, group)
     run.publish("last.safetensors", state)
@@ -84,10 +84,10 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
 def _judge(run: Run, state: Tuning, judge: Judge, log: Logbook) -> None:
     """Validate the averaged network; keep it if it is the best so far."""
     # Processes must leave a validation together.
-    scores = judge.scores(run.news.progress, run.news.cancelled if run.group.size == 1 else lambda: False)
+    scores = judge.scores(run.report.progress, run.report.cancelled if run.group.size == 1 else lambda: False)
     state.judged = state.step
     log.note(state.step, **scores)
-    run.news.validated(state.step, run.config, scores, {label.value: label.name for label in run.task.labels})
+    run.report.validated(state.step, run.config, scores, {label.value: label.name for label in run.task.labels})
     if not state.scores or scores["val_dice"] > state.scores["val_dice"]:
         state.scores, state.best_epoch = scores, state.step // run.config.steps_per_epoch
         run.publish("best.safetensors", state)
@@ -109,7 +109,7 @@ def step(run: Run, state: Tuning, network: Callable[..., Tensor], crops: Crops, 
             if state.parts >= len(share) or run.group.size > 1:  # several processes would no longer be at the same place
                 raise out_of_memory(error) from error
         state.parts = min(2 * state.parts, len(share))
-        run.news.warn(f"The memory does not suffice for {len(share)} crops at once; each step is computed in {state.parts} parts.")
+        run.report.warn(f"The memory does not suffice for {len(share)} crops at once; each step is computed in {state.parts} parts.")
         if state.device.type == "cuda":
             torch.cuda.empty_cache()
 

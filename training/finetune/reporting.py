@@ -15,7 +15,7 @@ _ENDING_S = 120.0
 """Seconds a run may take to write its result once its input has ended."""
 
 
-class News:
+class FinetuneProgress:
     """Destination of a run's messages, and the check for a stop.
 
     Args:
@@ -76,7 +76,7 @@ class News:
         self.progress("validate", 1.0, 0.0, {"epoch": epoch, "step": step, **scores})
         each = ", ".join(f"{name} {scores[f'dice_{value}']:.3f}" for value, name in names.items() if f"dice_{value}" in scores)
         if not self._quiet:
-            self._output.tell(f"epoch {epoch}: Dice {scores['val_dice']:.3f} ({each})")
+            self._output.log(f"epoch {epoch}: Dice {scores['val_dice']:.3f} ({each})")
 
     def _listen(self) -> None:
         """Read standard input to its end."""

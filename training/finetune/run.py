@@ -8,12 +8,12 @@ import torch
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, save_weights
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.run_folder import commit
 from .cases import Cohort
 from .config import FinetuneConfig
 from .fixed_classes import Tuning
-from .reporting import News
+from .reporting import FinetuneProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ class Run:
     cohort: Cohort
     output: Path
     """The run's folder."""
-    group: Group
-    news: News
+    group: ProcessGroup
+    report: FinetuneProgress
     scratch: bool = False
     """Start from random weights."""
 

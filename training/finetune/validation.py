@@ -13,7 +13,7 @@ from mass_core.progress import Report
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from .fixed_classes import FixedClasses
 
 
@@ -37,7 +37,7 @@ class Judge:
         task: Task,
         dataset: Dataset,
         cases: Sequence[str],
-        group: Group,
+        group: ProcessGroup,
         *,
         precision: str = "auto",
     ) -> None:

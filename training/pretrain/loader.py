@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mass_core.errors import InputError
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.sources import Source, weights
 from ..runs.stopping import ignore_interrupt
 from .config import RunConfig
@@ -49,7 +49,7 @@ def _without_masks(source: Source, usable: int) -> list[str]:
     return [f"{name} of {dataset.name}" for name in bare]
 
 
-def batches(config: RunConfig, episodes: Episodes, start: int, group: Group) -> Iterator[list[Batch]]:
+def batches(config: RunConfig, episodes: Episodes, start: int, group: ProcessGroup) -> Iterator[list[Batch]]:
     """Batches of this process in each step from `start` on, in `config.accumulate` parts, on its device."""
     loader: DataLoader[Episode] = DataLoader(
         episodes,
@@ -72,7 +72,7 @@ class _Steps(Sampler[list[int]]):
     """Episode numbers of each part of each step, in order: shuffling is the episodes' own business. Whoever computes a number, it is the
     same episode, so the number of processes and parts changes nothing about what a step sees."""
 
-    def __init__(self, steps: range, batch_size: int, group: Group, parts: int = 1) -> None:
+    def __init__(self, steps: range, batch_size: int, group: ProcessGroup, parts: int = 1) -> None:
         self.steps, self.batch_size = steps, batch_size
         share = group.share(batch_size, parts)
         self.mine = [range(first, first + share) for first in range(group.rank * parts * share, (group.rank + 1) * parts * share, share)]

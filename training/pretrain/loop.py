@@ -31,7 +31,7 @@ from mass_core.schema import changed
 from ..augmentation.appearance import WEAK, appearance
 from ..augmentation.views import cut_views
 from ..curves import draw
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
@@ -51,7 +51,7 @@ from .validation import labelled, validate
 
 
 def train(
-    config: RunConfig, sources: Sequence[Source], output: Path, group: Group, *, resume: str, minutes: float, init: str | None = None
+    config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
     """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
     check_enter(output, resume)
@@ -109,7 +109,7 @@ def train(
 
 
 def step(
-    config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, parts: Sequence[Batch], group: Group
+    config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, parts: Sequence[Batch], group: ProcessGroup
 ) -> dict[str, Any]:
     """One step of algorithm 1, on this process's share of the batch; returns what the log shows."""
     state.optimiser.zero_grad(set_to_none=True)
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.print_config:
             sys.stdout.write(f"{printed(parser, args, config)}\n")
             return 0
-        group = Group.join(args.device)
+        group = ProcessGroup.join(args.device)
         with nothing_left_behind(args.output):
             train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
         group.leave()

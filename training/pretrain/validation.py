@@ -15,7 +15,7 @@ from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.sources import Source
 from ..runs.state import State
 from .config import RunConfig
@@ -62,7 +62,7 @@ def _references(dataset: Dataset, cases: Sequence[str], seed: int) -> tuple[dict
     return dict(sorted(found.items())), sorted(wanted - set(found))
 
 
-def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: Group) -> dict[str, float]:
+def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: ProcessGroup) -> dict[str, float]:
     """Dice after one reference, mean over structures: of each dataset as `val_<name>`, and their mean as `val_dice`.
 
     Processes share the scans; all of them get the same values.

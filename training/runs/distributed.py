@@ -20,7 +20,7 @@ _OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """This process among those of the run."""
 
     rank: int
@@ -28,7 +28,7 @@ class Group:
     device: torch.device
 
     @classmethod
-    def join(cls, device: str) -> "Group":
+    def join(cls, device: str) -> "ProcessGroup":
         """Meet the other processes `torchrun` started, if there are any.
 
         Args:

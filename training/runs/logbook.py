@@ -72,8 +72,8 @@ def _minutes(path: Path, step: int) -> float:
     """Minutes a run took up to a step, read from its log."""
     if not step or not path.exists():
         return 0.0
-    told = read_log(path).get("minutes", {})
-    return max((minutes for at, minutes in told.items() if at <= step), default=0.0)
+    minutes_at = read_log(path).get("minutes", {})
+    return max((minutes for at, minutes in minutes_at.items() if at <= step), default=0.0)
 
 
 def _bar(start: int, steps: int) -> Any:

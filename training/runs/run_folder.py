@@ -14,12 +14,12 @@ from mass_core.errors import InputError, MassError
 from mass_core.weights.checkpoint import save_weights
 
 from ..pretrain.config import RunConfig
-from .distributed import Group
+from .distributed import ProcessGroup
 from .sources import Source, record
 from .state import Resumable, Settings, State, saved
 
 
-def enter(config: Settings, output: Path, state: Resumable, group: Group, resume: str) -> None:
+def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
     """Make the run's folder, or take on the last state in it.
 
     Args:
@@ -35,9 +35,9 @@ def enter(config: Settings, output: Path, state: Resumable, group: Group, resume
     states = output / "state"
     check_enter(output, resume)
     if saved(states) or resume == "last":
-        told = state.resume(states, config, group)
+        notes = state.resume(states, config, group)
         if group.leads:
-            sys.stderr.write("".join(f"{line}\n" for line in told))
+            sys.stderr.write("".join(f"{line}\n" for line in notes))
     if group.leads:
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "config.json", config.as_json())

@@ -22,8 +22,8 @@ class Source:
 
     def __str__(self) -> str:
         """Its training scans, and the weight where there is one."""
-        told = identity(self.dataset, self.dataset.splits["train"])
-        return told if self.weight is None else f"{told} with weight {self.weight:g}"
+        name = identity(self.dataset, self.dataset.splits["train"])
+        return name if self.weight is None else f"{name} with weight {self.weight:g}"
 
 
 def identity(dataset: Dataset, names: Iterable[str]) -> str:

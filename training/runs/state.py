@@ -24,7 +24,7 @@ from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_by
 from mass_core.model import MASS
 
-from .distributed import Group
+from .distributed import ProcessGroup
 
 FORMAT = 1
 _SHORT = "Free some space, then go on with --resume."
@@ -74,7 +74,7 @@ class Resumable:
     step: int
     origin: dict[str, Any]
 
-    def save(self, folder: Path, config: Settings, group: Group) -> None:
+    def save(self, folder: Path, config: Settings, group: ProcessGroup) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
 
         Raises:
@@ -83,16 +83,16 @@ class Resumable:
         values = {name: getattr(self, name) for name in (*self.VALUES, "origin")}
         write(folder, self.step, values | {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}, config, group)
 
-    def resume(self, folder: Path, config: Settings, group: Group) -> list[str]:
+    def resume(self, folder: Path, config: Settings, group: ProcessGroup) -> list[str]:
         """Take on the newest state in `folder` that is whole.
 
         Returns:
-            What the user should be told: damaged states passed over, another number of processes, another length of the run.
+            Notes for the user: damaged states passed over, another number of processes, another length of the run.
 
         Raises:
             InputError: if there is none, or it was made with another recipe or another `origin`.
         """
-        values, told = newest(folder, config, group, self.origin)
+        values, notes = newest(folder, config, group, self.origin)
         try:
             for name, own in self.STATES.items():
                 getattr(self, own).load_state_dict(values.get(name, {}))
@@ -102,7 +102,7 @@ class Resumable:
             raise InputError(
                 f"The training state in {folder} is of {self.MISFIT[0]}: {error}", f"Resume with {self.MISFIT[1]} it was made with."
             ) from error
-        return [*told, f"Going on from step {self.step}."]
+        return [*notes, f"Going on from step {self.step}."]
 
 
 @dataclass
@@ -154,7 +154,7 @@ class State(Averaged[MASS]):
     """Highest `val_dice` so far."""
 
 
-def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: Group) -> None:
+def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: ProcessGroup) -> None:
     """Write values as a state file, then remove all but the last `config.keep_states`.
 
     Raises:
@@ -177,13 +177,13 @@ def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, 
         old.unlink(missing_ok=True)
 
 
-def newest(folder: Path, config: Settings, group: Group, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The newest state in a folder that is whole, and what to tell about it.
+def newest(folder: Path, config: Settings, group: ProcessGroup, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The newest state in a folder that is whole, with notes for the user.
 
     Raises:
         InputError: if there is none, or it was made with another recipe or another `origin`.
     """
-    values, told = _newest(folder, group.device)
+    values, notes = _newest(folder, group.device)
     others = differences(values["config"], config.as_json())
     if refused := [text for name, text in others.items() if name not in config.FREE]:
         raise InputError(
@@ -196,10 +196,10 @@ def newest(folder: Path, config: Settings, group: Group, origin: Mapping[str, An
             "Resume with the same, or choose another --output.",
         )
     if "steps" in others:
-        told.append(f"The run gets another length: {others['steps']}.")
+        notes.append(f"The run gets another length: {others['steps']}.")
     if values["processes"] != group.size:
-        told.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
-    return values, told
+        notes.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+    return values, notes
 
 
 def saved(folder: Path) -> list[Path]:
@@ -208,15 +208,15 @@ def saved(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """The newest state that is whole, and what to tell about newer ones that are not."""
-    told: list[str] = []
+    """The newest state that is whole, with notes on newer ones that are not."""
+    notes: list[str] = []
     for path in saved(folder):
         try:
-            return _read(path, device), told
+            return _read(path, device), notes
         except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-            told.append(f"The training state {path.name} is damaged ({error}); the one before it is tried.")
-    if told:
-        raise InputError(f"All {len(told)} training states in {folder} are damaged.", "Start again with another --output.")
+            notes.append(f"The training state {path.name} is damaged ({error}); the one before it is tried.")
+    if notes:
+        raise InputError(f"All {len(notes)} training states in {folder} are damaged.", "Start again with another --output.")
     raise InputError(f"There is no state to resume in {folder}.", "Start without --resume, or with --resume auto.")
 
 

@@ -84,9 +84,9 @@ def explained(error: Exception, lines: list[str]) -> MassError:
         error: what the installer raised.
         lines: what it printed.
     """
-    told = "\n".join([*lines, str(error)])
+    output = "\n".join([*lines, str(error)])
     for pattern, cause, cure in _KNOWN:
-        if re.search(pattern, told, re.IGNORECASE):
+        if re.search(pattern, output, re.IGNORECASE):
             return MassError(cause, cure)
     last = "\n".join([line for line in lines if line.strip()][-LAST_LINES:]) or str(error)
     return MassError(

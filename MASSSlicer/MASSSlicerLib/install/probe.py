@@ -3,7 +3,7 @@
     python probe.py FOLDER        (FOLDER: where mass_core lies)
 
 Importing a broken package can end a process, so Slicer's own never tries. Every finding is a line at once: `importing` names what is tried,
-`package` tells how that went; the last one that was tried and not told is what ended the process. `readiness.read_probe` reads them.
+`package` says how that went; the last one that was tried and not reported is what ended the process. `readiness.read_probe` reads them.
 Standard library only, and nothing of Slicer.
 """
 
@@ -36,7 +36,7 @@ def main(folder: str) -> None:
     """Try all packages in the order of their dependencies."""
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [folder, *(p for p in sys.path if os.path.realpath(p or ".") != here)]
-    tell(python=platform.python_version(), machine=platform.machine(), site=sysconfig.get_path("purelib"), gpu=nvidia_gpu())
+    report(python=platform.python_version(), machine=platform.machine(), site=sysconfig.get_path("purelib"), gpu=nvidia_gpu())
     for name in PACKAGES:
         attempt(name, torch_facts if name == "torch" else version_of)
     attempt(ENGINE, mass_facts)
@@ -45,7 +45,7 @@ def main(folder: str) -> None:
         attempt(OPTIONAL, version_of)
 
 
-def tell(**finding: Any) -> None:
+def report(**finding: Any) -> None:
     """Write one finding on its own line, even if a library has begun one."""
     sys.stdout.write(f"\n{MARK}{json.dumps(finding)}\n")
     sys.stdout.flush()
@@ -53,13 +53,13 @@ def tell(**finding: Any) -> None:
 
 def attempt(name: str, facts: Callable[[Any], dict[str, Any]]) -> None:
     """Import a module and report its facts or its error."""
-    tell(importing=name, **traces(name))
+    report(importing=name, **traces(name))
     try:
-        tell(package=name, **facts(importlib.import_module(name)))
+        report(package=name, **facts(importlib.import_module(name)))
     except ModuleNotFoundError as error:
-        tell(package=name, error=str(error), absent=error.name == name)
+        report(package=name, error=str(error), absent=error.name == name)
     except Exception as error:  # noqa: BLE001 a broken package may raise anything
-        tell(package=name, error=f"{type(error).__name__}: {error}")
+        report(package=name, error=f"{type(error).__name__}: {error}")
 
 
 def traces(name: str) -> dict[str, Any]:

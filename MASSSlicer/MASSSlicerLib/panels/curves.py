@@ -23,7 +23,7 @@ class Curves:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._told: dict[str, dict[float, list[float]]] = {_LOSS: {}, _DICE: {}}
+        self._points: dict[str, dict[float, list[float]]] = {_LOSS: {}, _DICE: {}}
         self._ids: dict[str, str] = {}
         """Of tables and series by what they show, and of the chart."""
         self._layout: int | None = None
@@ -32,12 +32,12 @@ class Curves:
     @property
     def empty(self) -> bool:
         """True if there is nothing to show yet."""
-        return not any(self._told.values())
+        return not any(self._points.values())
 
     @property
     def epoch(self) -> float:
         """The latest epoch."""
-        return max((epoch for points in self._told.values() for epoch in points), default=0.0)
+        return max((epoch for points in self._points.values() for epoch in points), default=0.0)
 
     @property
     def shown(self) -> bool:
@@ -48,7 +48,7 @@ class Curves:
         """Add the values of a training step or a validation."""
         for kind, name in ((_LOSS, "loss"), (_DICE, "val_dice")):
             if name in values and "epoch" in values:
-                self._told[kind].setdefault(float(values["epoch"]), []).append(values[name])
+                self._points[kind].setdefault(float(values["epoch"]), []).append(values[name])
                 self._draw(kind)
 
     def show(self) -> None:
@@ -71,8 +71,8 @@ class Curves:
 
     def _draw(self, kind: str) -> None:
         """Update a curve. Each has its own table, because the loss is reported more often than Dice."""
-        points = self._told[kind]
-        columns = (_EPOCH, list(points)), (kind, [sum(told) / len(told) for told in points.values()])
+        points = self._points[kind]
+        columns = (_EPOCH, list(points)), (kind, [sum(values) / len(values) for values in points.values()])
         node = self._node("vtkMRMLTableNode", kind)
         table = vtk.vtkTable()
         for name, values in columns:

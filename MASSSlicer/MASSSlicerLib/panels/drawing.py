@@ -11,7 +11,7 @@ from .references import ReferencesPanel
 
 _UNDO_STEPS = 10
 _FIRST = 1.0
-"""Priority of an observer that is told before the widgets, whose priority is 0."""
+"""Priority of an observer that is called before the widgets, whose priority is 0."""
 
 
 class Drawing(VTKObservationMixin):

@@ -15,7 +15,7 @@ from ..logic import MASSSlicerLogic
 from ..parameters import EPOCHS, MASSSlicerParameterNode
 from ..runs import annotated
 from ..runs.annotated import Structure
-from ..runs.finetuning import Finetuning, News, Order, Outcome
+from ..runs.finetuning import FinetuneProgress, Finetuning, Order, Outcome
 from ..runs.order import duration
 from .annotated import AnnotatedPanel
 from .curves import Curves
@@ -117,7 +117,7 @@ class FinetunePanel:
             recipe=self.recipe,
         )
         try:
-            run = self._logic.finetune(order, told=self._on_news, finished=self._on_finished)
+            run = self._logic.finetune(order, progressed=self._on_progress, finished=self._on_finished)
         except MassError as error:
             self._failed(error)
             return
@@ -224,23 +224,23 @@ class FinetunePanel:
         if self.curves is not None:
             self.curves.show() if on else self.curves.hide()
 
-    def _on_news(self, news: News) -> None:
+    def _on_progress(self, progress: FinetuneProgress) -> None:
         """Show the progress."""
         ui = self._ui
-        if news.stage in _STAGES:
-            begin, end = _STAGES[news.stage]
-            ui.tuneBar.value = int(_BAR * (begin + (end - begin) * news.fraction))
-        epoch = news.values.get("epoch")
-        what = _WORDS[news.stage]
+        if progress.stage in _STAGES:
+            begin, end = _STAGES[progress.stage]
+            ui.tuneBar.value = int(_BAR * (begin + (end - begin) * progress.fraction))
+        epoch = progress.values.get("epoch")
+        what = _WORDS[progress.stage]
         ui.tuneBar.format = what if epoch is None else _("{what}, epoch {epoch:.0f}").format(what=what, epoch=epoch)
-        if news.values:
-            self.curves.add(news.values)
+        if progress.values:
+            self.curves.add(progress.values)
             if ui.tuneCurvesButton.checked and not self.curves.shown:
                 self.curves.show()
             ui.tuneCurvesButton.enabled = True
         run = self._logic.finetuning
-        if news.eta_s is not None and news.stage == "train" and not run.stopping:
-            ui.tuneLabel.text = _estimate(news, run.order, self._status.device_name(run.order.device))
+        if progress.eta_s is not None and progress.stage == "train" and not run.stopping:
+            ui.tuneLabel.text = _estimate(progress, run.order, self._status.device_name(run.order.device))
 
     def _on_finished(self, outcome: Outcome) -> None:
         """Show the outcome and use the model."""
@@ -255,13 +255,13 @@ class FinetunePanel:
             self._failed(outcome.error)
 
 
-def _estimate(news: News, order: Order, device: str) -> str:
+def _estimate(progress: FinetuneProgress, order: Order, device: str) -> str:
     """Estimated duration, as measured so far."""
-    left = duration(news.eta_s)
+    left = duration(progress.eta_s)
     if order.epochs is None:
         return _("Training on {device}: about {left} left, less if validation Dice stops improving.").format(device=device, left=left)
     return _("About {total} for {epochs} epochs on {device}, {left} left; less if validation Dice stops improving.").format(
-        total=duration(news.spent_s + news.eta_s), epochs=order.epochs, device=device, left=left
+        total=duration(progress.spent_s + progress.eta_s), epochs=order.epochs, device=device, left=left
     )
 
 

@@ -219,9 +219,9 @@ class Window(VTKObservationMixin):
 
     def show_error(self, error: Exception) -> None:
         """Show an error with its cure; the traceback of a defect goes behind “Show details”."""
-        told = error_of(failure(error))
-        text = told.message + (f"\n\n{told.cure}" if told.cure else "")
-        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(told, "details", ""))
+        known = error_of(failure(error))
+        text = known.message + (f"\n\n{known.cure}" if known.cure else "")
+        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(known, "details", ""))
 
     def _show_scene(self) -> None:
         """Connect to the parameters of the scene."""
@@ -336,8 +336,8 @@ class Window(VTKObservationMixin):
     def _on_finished(self, error: MassError | None) -> None:
         run = self.run
         if run is not None and run.adapted is not None:
-            told = run.adapted
-            self.choice.keep(Adapted(run.task_file, told["seconds"], tuple(told["dice"]), self._adapting_to))
+            fit = run.adapted
+            self.choice.keep(Adapted(run.task_file, fit["seconds"], tuple(fit["dice"]), self._adapting_to))
         self._show_idle(_summary(run) if run is not None else "")
         self.status.ask_devices()
         self.references.refresh()

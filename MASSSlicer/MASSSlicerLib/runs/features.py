@@ -106,7 +106,7 @@ class FeaturesRun:
         try:
             self.node = add_colours(self._volume(), Path(result["output"]))
             error = None
-        except Exception as defect:  # noqa: BLE001  # told like everything that goes wrong
+        except Exception as defect:  # noqa: BLE001  # reported like everything that goes wrong
             error = error_of(failure(defect))
         self._end(error)
 

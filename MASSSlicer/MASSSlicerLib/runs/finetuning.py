@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class News:
+class FinetuneProgress:
     """Progress of a finetuning run."""
 
     stage: str
@@ -88,7 +88,7 @@ class Finetuning:
         order: what for.
         host: computer the worker runs on, which sends the best model so far by itself; empty: this one, where the run's folder has it.
         log: gets a line for the record.
-        told: called with `News`.
+        progressed: called with `FinetuneProgress`.
         finished: called once.
     """
 
@@ -99,7 +99,7 @@ class Finetuning:
         *,
         host: str = "",
         log: Callable[[str], None] = lambda text: None,
-        told: Callable[[News], None] = lambda news: None,
+        progressed: Callable[[FinetuneProgress], None] = lambda progress: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self.order = order
@@ -109,7 +109,7 @@ class Finetuning:
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._host, self._log, self._told, self._finished = client, host, log, told, finished
+        self._client, self._host, self._log, self._progressed, self._finished = client, host, log, progressed, finished
         self._call: Call | None = None
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
@@ -176,7 +176,7 @@ class Finetuning:
     def _written(self) -> Generator[None, None, None]:
         """Write the files of all cases, with a pause after each piece; one case is in memory at a time."""
         for done, case in enumerate(self._cases):
-            self._told(News(stage="write", fraction=done / len(self._cases)))
+            self._progressed(FinetuneProgress(stage="write", fraction=done / len(self._cases)))
             try:
                 self._files.append((yield from self._case_written(case)))
             except MassError as error:
@@ -228,7 +228,7 @@ class Finetuning:
         if stage == "train" and self._began is None:
             self._began = time.monotonic()
         spent = 0.0 if self._began is None else time.monotonic() - self._began
-        self._told(News(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
+        self._progressed(FinetuneProgress(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
 
     def _on_done(self, reply: dict[str, Any]) -> None:
         self._end(result=reply["result"])
@@ -242,7 +242,7 @@ class Finetuning:
             self._log(details)
         best = self._folder / "run" / _BEST
         if not self._output.is_file() and best.is_file():
-            with contextlib.suppress(OutputError):  # what ended the run is the news then
+            with contextlib.suppress(OutputError):  # what ended the run is reported then
                 named_files.copy(best, self._output)
         shutil.rmtree(self._folder, ignore_errors=True)
         model = self._output.stem if self._output.is_file() else ""

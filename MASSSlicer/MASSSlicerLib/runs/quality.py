@@ -25,9 +25,9 @@ class Quality:
     reasons: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Quality:
+    def of(cls, values: Mapping[str, Any]) -> Quality:
         """From the worker's reply."""
-        return cls(told["flag"], told["expected_dice"], tuple(told["reasons"]))
+        return cls(values["flag"], values["expected_dice"], tuple(values["reasons"]))
 
     @property
     def rank(self) -> tuple[int, float]:

@@ -158,8 +158,8 @@ def write_labels(
         )
     smallest_last = sorted(cuts, key=lambda i: -np.count_nonzero(cuts[i].mask))
     shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
-    told = _("In “{volume}”, {large} and {small} overlap; the overlap counts as {small}.")
-    warnings += [told.format(volume=volume.GetName(), large=names[a], small=names[b]) for a, b in shared]
+    text = _("In “{volume}”, {large} and {small} overlap; the overlap counts as {small}.")
+    warnings += [text.format(volume=volume.GetName(), large=names[a], small=names[b]) for a, b in shared]
     start, labels = _joined({values[i]: cuts[i] for i in smallest_last}, volume)
     node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), path)
     return warnings

@@ -15,7 +15,7 @@ from mass_core.errors import InputError
 from . import grids
 
 _OUTSIDE_TOLD = 0.02
-"""Share of a segment outside its volume from which the user is told."""
+"""Share of a segment outside its volume from which the user is warned."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ...cache import Recent
+from ...cache import LruCache
 from ...errors import InputError
 from .channels import Bytes
 
@@ -24,7 +24,7 @@ class Frames:
         self.computed = 0
         """Number of times features were computed."""
         self._look = look
-        self._kept: Recent[Any] = Recent(len(images) if most is None else max(most, 1))
+        self._kept: LruCache[Any] = LruCache(len(images) if most is None else max(most, 1))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -18,7 +18,7 @@ from ...progress import Steps
 from ...volumes.boxes import Box, bounding_box
 from ..mask_set import Bools
 from ..merge import Found, cross_section, distinct, part_at_seed, uncovered
-from .batch import Batch
+from .batch_size import BatchSize
 from .channels import Bytes, Profile, three_channels
 from .frames import Frames
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
@@ -109,7 +109,7 @@ def masks_by_slices(
     places = {axis: _places(body, axis, spacing_zyx, profile) for axis in seed_axes(spacing_zyx, all_axes=config.all_axes)}
     if forewarn is not None:
         _foretell(forewarn, images, places, profile, network, config.grid)
-    batch, masker = Batch(config.objects), PlaneMasker(network, profile, config.grid)
+    batch, masker = BatchSize(config.objects), PlaneMasker(network, profile, config.grid)
     masks: list[SliceMask] = []
     for axis in places:
         frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
@@ -176,7 +176,7 @@ class _Journey:
     axis: int
     profile: Profile
     tracker: Tracker
-    batch: Batch
+    batch: BatchSize
     steps: Steps | None
     total: int
     """2D masks there are."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ...errors import InputError
 from ..mask_set import Bools
-from .batch import Batch
+from .batch_size import BatchSize
 from .channels import Bytes, Profile
 from .small_regions import without_small_regions
 
@@ -125,7 +125,7 @@ class PlaneMasker:
         self._network = network
         self._profile = profile
         self._config = config or GridConfig()
-        self._batch = Batch(self._config.points_per_batch)
+        self._batch = BatchSize(self._config.points_per_batch)
 
     def __call__(self, image: Bytes, body: Bools, whole: Any = None) -> list[PlaneMask]:
         """Masks of one slice, from large to small.

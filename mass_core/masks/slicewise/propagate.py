@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...volumes.boxes import Box
 from ..mask_set import Bools
-from .batch import Batch
+from .batch_size import BatchSize
 
 
 class Tracker(Protocol):
@@ -71,7 +71,7 @@ class _Trail:
     """Nothing was left of it on the last slice."""
 
 
-def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: Batch) -> Iterator[tuple[int, tuple[Box, Bools]]]:
+def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: BatchSize) -> Iterator[tuple[int, tuple[Box, Bools]]]:
     """Carry masks through the volume.
 
     Args:

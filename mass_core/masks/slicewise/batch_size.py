@@ -1,4 +1,4 @@
-"""Batch size that adapts to memory."""
+"""BatchSize size that adapts to memory."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ...failures import is_out_of_memory
 
 
 @dataclass
-class Batch:
+class BatchSize:
     """A batch size that is halved when memory runs out."""
 
     size: int
