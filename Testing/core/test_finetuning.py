@@ -77,7 +77,7 @@ def test_scans_become_weights_that_need_no_reference(worker: Recorder, tuning: T
     told = [values for _, values in worker.events if isinstance(values, dict) and "step" in values]
     assert [v["step"] for v in told if "loss" in v] == [1, 2, 3, 4] and [v["epoch"] for v in told if "val_dice" in v] == [0, 1, 2]
     assert {"val_dice", "dice_1", "dice_2"} <= set(told[0])
-    assert [one.name for one in weights_store.classes(tuning.output)] == ["small ball", "label 2"]
+    assert [one.name for one in weights_store.classes(tuning.output).values()] == ["small ball", "label 2"]
     params = tuning.segment(references=[], options={})
     found = worker.ask("segment", {**params, "weights": str(tuning.output)})["result"]
     assert [x["name"] for x in found["labels"]] == ["small ball", "label 2"] and found["modality"] == "ct"

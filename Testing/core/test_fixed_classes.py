@@ -94,8 +94,8 @@ def test_they_take_no_references(fixed: Path) -> None:
 
 def test_names_and_colours_without_pytorch(fixed: Path, tiny_weights: Path, tmp_path: Path) -> None:
     found = weights_store.classes(fixed)
-    assert [(one.value, one.name, one.color) for one in found] == [(1, "ball", (1.0, 0.5, 0.0)), (300, "label 2", None)]
-    assert weights_store.classes(tiny_weights) == ()
+    assert [(value, one.name, one.color) for value, one in found.items()] == [(1, "ball", (1.0, 0.5, 0.0)), (300, "label 2", None)]
+    assert weights_store.classes(tiny_weights) == {}
     for content in (b"", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0{}"):
         (tmp_path / "x.safetensors").write_bytes(content)
         with pytest.raises(WeightsError, match="damaged or no weights"):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HostError, InputError
-from ..jobs.checks import check_assess, check_order, check_references, inputs, task_file
+from ..jobs.checks import check_assess, check_references, check_task_source, inputs, task_file
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
@@ -46,7 +46,7 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 
 def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    check_order(_segment(arguments, str(arguments.target[0]), ""))
+    check_task_source(_segment(arguments, str(arguments.target[0]), ""))
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
     check_predictions(arguments)
     share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)

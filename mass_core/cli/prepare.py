@@ -119,10 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
-        splits_without = " and ".join(empty)
-        arguments.terminal.warn(
-            f"No scan is in the split {splits_without}: see --shares and --split. Validation takes val, evaluation takes test."
-        )
+        text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation takes val, evaluation takes test."
+        arguments.terminal.warn(text)
     outcome.report(arguments.terminal, plan.folder)
     return outcome.exit_code
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import Output
 from ..errors import InputError
-from ..jobs.checks import check_order, inputs
+from ..jobs.checks import check_task_source, inputs
 from ..outputs import Job, amount, check_free, folders_ready, nnunet_ending, plan
 from ..worker.requests import Segment
 from .batch import Batch
@@ -99,7 +99,7 @@ def describe_predictions(arguments: argparse.Namespace, names: Mapping[int, str]
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
-    check_order(request)
+    check_task_source(request)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
     check_predictions(arguments)
     shard = shard_of(arguments)

@@ -152,7 +152,7 @@ class Trials:
     def _trained(self, trial: Trial, scans: Sequence[str]) -> None:
         """A network of the trial's own, in a process of its own."""
         conditions = self._conditions
-        order = Finetune(
+        request = Finetune(
             weights=conditions.weights,
             device=str(conditions.model.device),
             precision=conditions.precision,
@@ -166,14 +166,14 @@ class Trials:
             output=str(self._file(trial)),
             overwrite=True,
         )
-        if finetune(order, progress=self._told)["stopped"] == "cancelled":
+        if finetune(request, progress=self._report)["stopped"] == "cancelled":
             # By a signal to the process that trained: what it kept till then is no result of the recipe.
             self._file(trial).unlink(missing_ok=True)
             raise DeviceError(
                 f"The training of {_name(trial)} was stopped from outside.", "Repeat the command: it goes on with this network."
             )
 
-    def _told(self, stage: str, fraction: float, eta_s: float | None, values: Any = None) -> None:
+    def _report(self, stage: str, fraction: float, eta_s: float | None, values: Any = None) -> None:
         if self._progress is not None:
             self._progress(stage, fraction, eta_s)
 

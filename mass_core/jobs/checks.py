@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import InputError, OutputError
 from ..outputs import check_free
 from ..weights.store import locate, may_have_classes
-from ..worker.requests import Assess, Encode, Learn, Load, Order
+from ..worker.requests import Assess, Encode, Load, ReferenceRequest, TargetRequest
 
 
 def inputs(request: Load) -> list[str]:
@@ -15,7 +15,7 @@ def inputs(request: Load) -> list[str]:
     return [request.weights, *pairs, *filter(None, [getattr(request, "target", None), getattr(request, "task", None)])]
 
 
-def check_order(request: Order) -> None:
+def check_task_source(request: TargetRequest) -> None:
     """Check that exactly one of references, task or fixed classes defines what to segment, and that files exist.
 
     Raises:
@@ -24,12 +24,12 @@ def check_order(request: Order) -> None:
     # Only weights of ours tell their classes without PyTorch; of others the network is asked once it is read.
     fixed = not (request.references or request.task) and may_have_classes(locate(request.weights))
     if bool(request.references) + (request.task is not None) + fixed != 1:
-        raise ambiguous_order()
+        raise ambiguous_task_source()
     if request.references:
         check_references(request)
 
 
-def ambiguous_order() -> InputError:
+def ambiguous_task_source() -> InputError:
     """The error for a request that does not define what to segment exactly once."""
     return InputError(
         "What to segment must be given exactly once.",
@@ -37,7 +37,7 @@ def ambiguous_order() -> InputError:
     )
 
 
-def check_references(request: Learn) -> None:
+def check_references(request: ReferenceRequest) -> None:
     """Check that there are references and that their files exist.
 
     Raises:
@@ -65,7 +65,7 @@ def check_assess(request: Assess) -> None:
     Raises:
         InputError: naming what is missing.
     """
-    check_order(request)
+    check_task_source(request)
     check_files([request.target, request.result])
 
 

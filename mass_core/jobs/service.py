@@ -17,7 +17,7 @@ from ..worker.finetuning import finetune
 from ..worker.requests import Adapt, Assess, Encode, Features, Finetune, Load, Segment
 from ..worker.server import Job
 from .assess import assess_file
-from .checks import check_order, inputs
+from .checks import check_task_source, inputs
 from .encode import encode
 from .segment import segment, tools_for
 from .session import Run, Session
@@ -76,7 +76,7 @@ class Service:
         }
 
     def _segment(self, request: Segment, run: Run) -> dict[str, Any]:
-        check_order(request)
+        check_task_source(request)
         (files,) = plan([Path(request.target)], Path(request.output), None, None)
         check_free([files.output], overwrite=request.overwrite, inputs=inputs(request))
         with folders_ready([files.output]):

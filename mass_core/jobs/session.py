@@ -23,8 +23,8 @@ from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Volume
 from ..weights.checkpoint import Model, load_model
 from ..weights.store import locate
-from ..worker.requests import Features, Learn, Load, Order, Reference
-from .checks import ambiguous_order
+from ..worker.requests import Features, Load, Reference, ReferenceRequest, TargetRequest
+from .checks import ambiguous_task_source
 
 _SCAN_BYTES = 1 << 30
 """Of scans kept for the next request."""
@@ -152,7 +152,7 @@ class Session:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def segmenter(self, request: Learn | Features, run: Run, base: Recipe | None = None) -> Segmenter:
+    def segmenter(self, request: ReferenceRequest | Features, run: Run, base: Recipe | None = None) -> Segmenter:
         """The segmenter of a request's recipe; it takes over the caches of the latest one where they fit.
 
         Args:
@@ -169,7 +169,7 @@ class Session:
         self._segmenter = kept
         return kept
 
-    def tools(self, request: Order, run: Run) -> Tools:
+    def tools(self, request: TargetRequest, run: Run) -> Tools:
         """Segmenter and task from a request's references, its task file, or the fixed classes of its weights.
 
         Raises:
@@ -179,7 +179,7 @@ class Session:
         if task is None and not request.references:
             task = self.model(request, run).task
             if task is None:
-                raise ambiguous_order()
+                raise ambiguous_task_source()
         segmenter = self.segmenter(request, run, base=None if task is None else task.recipe)
         references, appearance = self.references(request, run) if request.references else ([], {})
         if task is None:
@@ -189,7 +189,7 @@ class Session:
         task.require(segmenter.model.fingerprint, segmenter.model.name)
         return Tools(segmenter=segmenter, task=task, references=references, mask_values={label.value: label.value for label in task.labels})
 
-    def references(self, request: Learn, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, LabelStyle]]:
+    def references(self, request: ReferenceRequest, run: Run) -> tuple[list[tuple[Volume, Volume]], dict[int, LabelStyle]]:
         """The references of a request, and the names and colours of their labels."""
         references: list[tuple[Volume, Volume]] = []
         appearance: dict[int, LabelStyle] = {}
@@ -205,7 +205,7 @@ class Session:
 
     def learn(
         self,
-        request: Learn,
+        request: ReferenceRequest,
         run: Run,
         segmenter: Segmenter,
         references: list[tuple[Volume, Volume]],

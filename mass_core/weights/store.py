@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..colors import LabelStyle
 from ..errors import InputError, OutputError, WeightsError
 from ..files import write_bytes
 from ..progress import Report
@@ -147,19 +148,8 @@ def locate(weights: str | Path) -> Path:
     raise WeightsError(f"There are no weights {str(weights)!r}.", f"Give a file, or one of the names known here: {names}.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeightsClass:
-    """A structure that fixed-class weights segment without a reference."""
-
-    value: int
-    """Its number in label maps."""
-    name: str
-    color: tuple[float, float, float] | None
-    """Red, green, blue from 0 to 1."""
-
-
-def classes(path: Path) -> tuple[WeightsClass, ...]:
-    """The fixed classes of a `.safetensors` of ours; empty where references define the task.
+def classes(path: Path) -> dict[int, LabelStyle]:
+    """The fixed classes of a `.safetensors` of ours, by their number in label maps; empty where references define the task.
 
     Raises:
         WeightsError: if the file cannot be read.
@@ -168,8 +158,7 @@ def classes(path: Path) -> tuple[WeightsClass, ...]:
         metadata = read_metadata(path)
         refuse_classifier(path, metadata)
         task = json.loads(metadata["mass"]).get("task") or {"labels": ()}
-        found = [(label["value"], label["name"], label["color"]) for label in task["labels"]]
-        return tuple(WeightsClass(value=value, name=name, color=color and tuple(color)) for value, name, color in found)
+        return {label["value"]: LabelStyle(label["name"], label["color"] and tuple(label["color"])) for label in task["labels"]}
 
 
 def is_classifier(path: Path) -> bool:

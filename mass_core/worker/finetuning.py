@@ -37,7 +37,7 @@ class Progress(Protocol):
 
 
 def finetune(
-    order: Finetune | Mapping[str, Any],
+    request: Finetune | Mapping[str, Any],
     *,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -46,7 +46,7 @@ def finetune(
     """Finetune weights to fixed classes, in a process of its own that does not outlive this one.
 
     Args:
-        order: what for; see docs/formats.md.
+        request: what for; see docs/formats.md.
         progress: hears how far it is.
         cancelled: asked ten times a second; true stops the run. What it has validated by then is kept.
         log: gets a line of the record at a time.
@@ -58,15 +58,15 @@ def finetune(
         MassError: if it cannot be done; also what went wrong in the process.
         Cancelled: if it was stopped before there was anything to keep.
     """
-    order = order if isinstance(order, Finetune) else read(Finetune, order)
-    if not order.output or Path(order.output).suffix != ".safetensors":
-        raise InputError(f"The output is {order.output!r}, which is no name for weights.", "End it with .safetensors.")
-    check_free([Path(order.output)], overwrite=order.overwrite, inputs=inputs(order))
+    request = request if isinstance(request, Finetune) else read(Finetune, request)
+    if not request.output or Path(request.output).suffix != ".safetensors":
+        raise InputError(f"The output is {request.output!r}, which is no name for weights.", "End it with .safetensors.")
+    check_free([Path(request.output)], overwrite=request.overwrite, inputs=inputs(request))
     if not (_ROOT / "training" / "finetune" / "__main__.py").is_file():
         raise InputError(f"This installation cannot train: there is no folder training in {_ROOT}.", "Finetune from the project's folder.")
     with tempfile.TemporaryDirectory(prefix="mass-finetune-", ignore_cleanup_errors=True) as place:
-        file = Path(place) / "order.json"
-        whole = _absolute(replace(order, folder=order.folder or str(Path(place) / "run")))
+        file = Path(place) / "request.json"
+        whole = _absolute(replace(request, folder=request.folder or str(Path(place) / "run")))
         file.write_text(json.dumps(asdict(whole)), encoding="utf-8")
         child = _Child(file, log or (lambda text: None))
         try:
@@ -75,27 +75,29 @@ def finetune(
             child.end()
 
 
-def inputs(order: Finetune) -> list[str]:
-    """The files and folders an order reads, which are never written over."""
-    pairs = [path for case in order.cases for path in (case.image, case.mask)]
-    return [order.weights, *pairs, *([order.dataset] if order.dataset else [])]
+def inputs(request: Finetune) -> list[str]:
+    """The files and folders a request reads, which are never written over."""
+    pairs = [path for case in request.cases for path in (case.image, case.mask)]
+    return [request.weights, *pairs, *([request.dataset] if request.dataset else [])]
 
 
-def _absolute(order: Finetune) -> Finetune:
-    """The order with paths that mean the same from another folder."""
+def _absolute(request: Finetune) -> Finetune:
+    """The request with paths that mean the same from another folder."""
 
     def path(text: str | None) -> str | None:
         return None if text is None else str(Path(text).absolute())
 
-    cases = [replace(case, image=str(Path(case.image).absolute()), mask=str(Path(case.mask).absolute())) for case in order.cases]
-    weights = str(Path(order.weights).absolute()) if Path(order.weights).exists() else order.weights
-    return replace(order, cases=cases, weights=weights, dataset=path(order.dataset), output=path(order.output), folder=path(order.folder))
+    cases = [replace(case, image=str(Path(case.image).absolute()), mask=str(Path(case.mask).absolute())) for case in request.cases]
+    weights = str(Path(request.weights).absolute()) if Path(request.weights).exists() else request.weights
+    return replace(
+        request, cases=cases, weights=weights, dataset=path(request.dataset), output=path(request.output), folder=path(request.folder)
+    )
 
 
 class _Child:
     """The process that trains."""
 
-    def __init__(self, order: Path, log: Callable[[str], None]) -> None:
+    def __init__(self, request: Path, log: Callable[[str], None]) -> None:
         # Started in the folder of both packages: another package called training may be installed, and Python looks there first.
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         self._log, self._tail = log, deque[str](maxlen=TAIL)
@@ -103,7 +105,7 @@ class _Child:
         self._heard: deque[dict[str, Any]] = deque()
         self._code: int | None = None
         self._transport = SubprocessTransport(
-            [sys.executable, "-m", "training.finetune", "--config", str(order), "--json", "--bound-to-input"],
+            [sys.executable, "-m", "training.finetune", "--config", str(request), "--json", "--bound-to-input"],
             environment={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             folder=_ROOT,
             own_group=False,  # what kills this process and its children kills it too

@@ -52,7 +52,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learn(Load):
+class ReferenceRequest(Load):
     """Common parameters of encode, segment and assess."""
 
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -64,7 +64,7 @@ class Learn(Load):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(Learn):
+class Encode(ReferenceRequest):
     """Parameters of `encode`."""
 
     output: str
@@ -93,7 +93,7 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order(Learn):
+class TargetRequest(ReferenceRequest):
     """Common parameters of segment and assess."""
 
     target: str
@@ -104,7 +104,7 @@ class Order(Learn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assess(Order):
+class Assess(TargetRequest):
     """Parameters of `assess`."""
 
     result: str
@@ -114,7 +114,7 @@ class Assess(Order):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment(Order, Encode):
+class Segment(TargetRequest, Encode):
     """Parameters of `segment`."""
 
     assess: bool = False

@@ -50,24 +50,24 @@ class Cohort:
     """Notes for the user about the choice."""
 
 
-def gather(order: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: ProcessGroup, steps: Steps) -> Cohort:
-    """The scans an order names, those that come as files prepared into `folder`.
+def gather(request: Finetune, model: Model, config: FinetuneConfig, folder: Path, group: ProcessGroup, steps: Steps) -> Cohort:
+    """The scans a request names, those that come as files prepared into `folder`.
 
     Raises:
         MassError: if they cannot be used.
         Cancelled: if `steps` said so.
     """
-    if bool(order.cases) == (order.dataset is not None):
+    if bool(request.cases) == (request.dataset is not None):
         raise InputError("The training scans must be given exactly once.", "Give either cases or a dataset.")
-    looks = {} if order.dataset else _looks(order.cases)
-    if order.dataset is None and group.leads:
-        dataset = _prepared(order.cases, model.recipe.changed(modality=order.modality), folder, steps)
+    looks = {} if request.dataset else _looks(request.cases)
+    if request.dataset is None and group.leads:
+        dataset = _prepared(request.cases, model.recipe.changed(modality=request.modality), folder, steps)
         _with_splits(dataset, looks, config.seed).write()
     group.wait()
-    dataset = open_dataset(order.dataset or folder)
+    dataset = open_dataset(request.dataset or folder)
     looks = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | looks
-    looks |= {int(value): style for value, style in order.appearance.items()}
-    return _chosen(order, config, dataset, looks)
+    looks |= {int(value): style for value, style in request.appearance.items()}
+    return _chosen(request, config, dataset, looks)
 
 
 def recipe_of(model: Model, dataset: Dataset) -> Recipe:
@@ -171,21 +171,21 @@ def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...],
     return tuple(sorted(train)), tuple(sorted(val))
 
 
-def _chosen(order: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle]) -> Cohort:
+def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle]) -> Cohort:
     """Training scans, validation scans and classes."""
     names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
-    if order.train_cases is not None:
-        if unknown := sorted(set(order.train_cases) - set(names)):
+    if request.train_cases is not None:
+        if unknown := sorted(set(request.train_cases) - set(names)):
             raise InputError(f"{dataset.folder} has no labelled training scan {', '.join(unknown)}.", "Names are listed in dataset.json.")
-        names = list(order.train_cases)
+        names = list(request.train_cases)
     planes = {name: voxels_by_plane(_labels(dataset, name)) for name in names}
-    if order.labels:
-        planes = {name: {value: counts for value, counts in shown.items() if value in order.labels} for name, shown in planes.items()}
-    planes = drawn(planes, order.shots, order.draw, config.seed)
+    if request.labels:
+        planes = {name: {value: counts for value, counts in shown.items() if value in request.labels} for name, shown in planes.items()}
+    planes = drawn(planes, request.shots, request.draw, config.seed)
     labels = sorted({value for shown in planes.values() for value in shown})
     if not labels:
         raise InputError(f"None of the {len(names)} training scans of {dataset.folder} shows a structure to learn.", _CURE)
-    if absent := sorted(set(order.labels or ()) - set(labels)):
+    if absent := sorted(set(request.labels or ()) - set(labels)):
         raise InputError(
             f"Label {', '.join(map(str, absent))} is in none of the {len(planes)} training scans; they show {', '.join(map(str, labels))}.",
             "Choose among those.",

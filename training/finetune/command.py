@@ -1,4 +1,4 @@
-"""The command of finetuning: from its words, or an order in a file, to the run and its result."""
+"""The command of finetuning: from its words, or a request in a file, to the run and its result."""
 
 import argparse
 import json
@@ -46,18 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
-        order = _order(arguments)
+        request = _request(arguments)
         if arguments.print_config:
-            sys.stdout.write(f"{json.dumps(asdict(order), indent=1)}\n")
+            sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
             return 0
         if arguments.on:
-            result = elsewhere.run(order, arguments, output)
+            result = elsewhere.run(request, arguments, output)
             output.result(_summary(result, resumable=False), **result)
             return 0
         with Signals() as signals:
-            group = ProcessGroup.join(order.device)
-            report = FinetuneProgress(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-            result = run(order, group, report, resume=arguments.resume)
+            group = ProcessGroup.join(request.device)
+            report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+            result = run(request, group, report, resume=arguments.resume)
             group.leave()
         if group.leads:
             output.result(_summary(result), **result)
@@ -75,24 +75,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.close()
 
 
-def run(order: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resume: str = "") -> dict[str, Any]:
-    """Run an order; returns the result as JSON values.
+def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resume: str = "") -> dict[str, Any]:
+    """Run a request; returns the result as JSON values.
 
     Raises:
         MassError: if its scans or weights cannot be used, or files cannot be written.
         Cancelled: if it was stopped before there was anything to keep.
     """
-    assert order.folder is not None
-    folder, output = Path(order.folder), None if order.output is None else Path(order.output)
+    assert request.folder is not None
+    folder, output = Path(request.folder), None if request.output is None else Path(request.output)
     if output is not None:
-        check_free([output], overwrite=order.overwrite, inputs=inputs(order))
-    check_no_input([folder / name for name in _MADE], inputs(order))
+        check_free([output], overwrite=request.overwrite, inputs=inputs(request))
+    check_no_input([folder / name for name in _MADE], inputs(request))
     check_enter(folder, resume)
     with folders_ready([folder / "config.json", *([output] if output else [])]):
-        model = load_model(order.weights, str(group.device))
+        model = load_model(request.weights, str(group.device))
         model.network.check_takes_references()
-        config = _config(order, model)
-        cohort = gather(order, model, config, folder / "data", group, Steps(report.progress, report.cancelled))
+        config = _config(request, model)
+        cohort = gather(request, model, config, folder / "data", group, Steps(report.progress, report.cancelled))
         for text in cohort.notes:
             report.warn(text)
         start = folder / _START
@@ -103,7 +103,9 @@ def run(order: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resum
             task = encode(model, cohort, config, progress=report.progress, cancelled=report.cancelled)
             if group.leads:
                 task.save(start, overwrite=True)
-        whole = Run(config=config, model=model, task=task, cohort=cohort, output=folder, group=group, report=report, scratch=order.scratch)
+        whole = Run(
+            config=config, model=model, task=task, cohort=cohort, output=folder, group=group, report=report, scratch=request.scratch
+        )
         state, stopped = finetune(whole, resume)
         return _result(whole, state, stopped, output)
 
@@ -156,12 +158,12 @@ def _draw(folder: Path) -> None:
     draw(folder)
 
 
-def _config(order: Finetune, model: Model) -> FinetuneConfig:
-    """The recipe with the order's changes."""
+def _config(request: Finetune, model: Model) -> FinetuneConfig:
+    """The recipe with the request's changes."""
     parameters = sum(value.numel() for value in model.network.parameters())
-    config = changed(finetune_recipes.named(order.recipe, parameters), order.settings)
-    config = config if order.precision in ("auto", "float16") else replace(config, precision=order.precision)
-    return config if order.epochs is None else replace(config, epochs=order.epochs)
+    config = changed(finetune_recipes.named(request.recipe, parameters), request.settings)
+    config = config if request.precision in ("auto", "float16") else replace(config, precision=request.precision)
+    return config if request.epochs is None else replace(config, epochs=request.epochs)
 
 
 def _summary(result: dict[str, Any], *, resumable: bool = True) -> str:
@@ -204,8 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _order(arguments: argparse.Namespace) -> Finetune:
-    """The order the command line describes.
+def _request(arguments: argparse.Namespace) -> Finetune:
+    """The request the command line describes.
 
     Raises:
         InputError: if it does not say what is needed, or says it twice.
@@ -225,7 +227,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of the order that the options fill."""
+    """Fields of the request that the options fill."""
     names = ("weights", "device", "scratch", "labels", "modality", "shots", "draw", "train_cases", "recipe", "epochs", "minutes")
     values = {name: getattr(arguments, name) for name in names}
     values |= {"dataset": arguments.data, "cases": _pairs(arguments), "settings": recipe_changes(arguments)}

@@ -18,11 +18,11 @@ from ..runs.stopping import Signals
 _BEST = "best.safetensors"
 
 
-def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
-    """Have an order done; Ctrl-C stops it, and the best weights so far come back.
+def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dict[str, Any]:
+    """Have a request done; Ctrl-C stops it, and the best weights so far come back.
 
     Args:
-        order: as for a run here. Of its folder there will be the best weights only.
+        request: as for a run here. Of its folder there will be the best weights only.
         arguments: say where, and perhaps that scans may be sent there.
         output: hears how far it is.
 
@@ -33,23 +33,23 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
         MassError: if it cannot be done.
         Cancelled: if it was stopped before there was anything to keep.
     """
-    assert order.folder is not None
+    assert request.folder is not None
     if arguments.resume:
         raise InputError("A run on another computer cannot be resumed: it leaves nothing there.", "Leave out --resume, or --on.")
-    target = Path(order.output or Path(order.folder) / _BEST)
-    check_free([target], overwrite=order.overwrite, inputs=inputs(order))
+    target = Path(request.output or Path(request.folder) / _BEST)
+    check_free([target], overwrite=request.overwrite, inputs=inputs(request))
     arguments.terminal = output
     with folders_ready([target]), client(arguments) as there, Signals() as signals:
         replies: list[Reply] = []
         errors: list[MassError] = []
-        params = {**asdict(order), "folder": None, "output": str(target)}
+        params = {**asdict(request), "folder": None, "output": str(target)}
         call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
         while call.state == "waiting":
             there.pump()
             if signals.asked:
                 call.cancel()
     if errors:
-        if target.exists() and not order.overwrite:
+        if target.exists() and not request.overwrite:
             output.warn(f"The best weights until then are in {target}.")
         raise errors[0]
     if not replies:

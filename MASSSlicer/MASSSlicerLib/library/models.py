@@ -8,9 +8,9 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import MassError, WeightsError
 from mass_core.weights import store as weights_store
-from mass_core.weights.store import WeightsClass
 
 from . import named_files
 
@@ -23,7 +23,8 @@ class Model:
 
     name: str
     path: Path
-    classes: tuple[WeightsClass, ...]
+    classes: dict[int, LabelStyle]
+    """By their number in label maps."""
 
 
 def listing() -> list[Model]:
@@ -32,21 +33,21 @@ def listing() -> list[Model]:
     return [model for model in found if model.classes]
 
 
-def classes_of(weights: str | Path) -> tuple[WeightsClass, ...]:
+def classes_of(weights: str | Path) -> dict[int, LabelStyle]:
     """Classes of weights; empty if they need references or are missing.
 
     Args:
         weights: a name or a file.
     """
-    return _classes(weights) or ()
+    return _classes(weights) or {}
 
 
 def take_references(weights: str | Path) -> bool:
     """True if weights are on this computer and need references."""
-    return _classes(weights) == ()
+    return _classes(weights) == {}
 
 
-def _classes(weights: str | Path) -> tuple[WeightsClass, ...] | None:
+def _classes(weights: str | Path) -> dict[int, LabelStyle] | None:
     """Classes of weights; None if the weights are missing."""
     try:
         path = weights_store.locate(weights)
@@ -98,11 +99,11 @@ def free(name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, changed: int, size: int) -> tuple[WeightsClass, ...]:
+def _read(path: Path, changed: int, size: int) -> dict[int, LabelStyle]:
     """Classes in a file, cached by modification time and size: the window asks often."""
     if path.suffix != ENDING:
-        return ()
+        return {}
     try:
         return weights_store.classes(path)
     except WeightsError:
-        return ()
+        return {}

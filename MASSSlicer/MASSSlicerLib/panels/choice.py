@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from mass_core.weights.store import WeightsClass
+from mass_core.colors import LabelStyle
 
 from ..library import models
 from ..logic import references_of, settings_of
@@ -108,12 +108,12 @@ class Choice:
         """Description of the task or model in use; empty if references are used."""
         weights, task, adapted = self._parameters.weights, self._parameters.taskFile, self._valid()
         if classes := self._classes():
-            return _("Uses the model “{name}”: {classes}").format(name=Path(weights).stem, classes=in_colour(classes))
+            return _("Uses the model “{name}”: {classes}").format(name=Path(weights).stem, classes=in_colour(classes.values()))
         if task:
             return _("Uses the saved task “{name}”.").format(name=Path(task).stem)
         return "" if adapted is None else adapted.text()
 
-    def _classes(self) -> tuple[WeightsClass, ...]:
+    def _classes(self) -> dict[int, LabelStyle]:
         """Classes of the weights in use; empty if they need references."""
         return models.classes_of(self._parameters.weights)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.colors import LabelStyle
 from mass_core.errors import MassError
-from mass_core.weights.store import WeightsClass
 
 from ..library import models, named_files, tasks
 from ..library.models import Model
@@ -180,12 +180,12 @@ class ModelsPanel(SavedFilesPanel):
 
     def _fill(self, row: int, saved: Model) -> None:
         self._table.setItem(row, 0, qt.QTableWidgetItem(saved.name))
-        label = qt.QLabel(in_colour(saved.classes))
-        label.toolTip = ", ".join(one.name for one in saved.classes)
+        label = qt.QLabel(in_colour(saved.classes.values()))
+        label.toolTip = ", ".join(one.name for one in saved.classes.values())
         self._table.setCellWidget(row, 1, label)
 
 
-def in_colour(classes: Sequence[WeightsClass]) -> str:
+def in_colour(classes: Iterable[LabelStyle]) -> str:
     """Names of classes behind a square of their colour, as rich text."""
     return ", ".join(f"{_square(one.color)}{html.escape(one.name)}" for one in classes)
 
