@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from mass_core.cli import main
 from mass_core.data import phantoms
-from mass_core.failures import as_mass_error
+from mass_core.errors import as_mass_error
 from mass_core.outputs import serious
 from mass_core.volumes.volume import Geometry, Volume
 

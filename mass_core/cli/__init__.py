@@ -10,8 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
-from ..errors import Cancelled, MassError
-from ..failures import as_mass_error
+from ..errors import Cancelled, MassError, as_mass_error
 from ..option_files import add_config, as_file, with_file
 
 COMMANDS = (

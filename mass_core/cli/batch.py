@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..console import Output
-from ..errors import MassError
-from ..failures import as_mass_error
+from ..errors import MassError, as_mass_error
 
 
 class Batch:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.scan_files import Scan
-from ..errors import MassError, OutputError
-from ..failures import as_mass_error
+from ..errors import MassError, OutputError, as_mass_error
 from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from ..config import Recipe
 from ..console import Output
 from ..data.public_layouts import KINDS
 from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
-from ..errors import InputError, MassError, OutputError
-from ..failures import as_mass_error
+from ..errors import InputError, MassError, OutputError, as_mass_error
 from .options import chosen_recipe
 
 _NAMED = 5

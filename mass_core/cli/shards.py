@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..console import Output
-from ..errors import InputError, MassError
-from ..failures import as_mass_error
+from ..errors import InputError, MassError, as_mass_error
 from ..files import write_bytes
 from ..outputs import Job
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import Triple
-from ..errors import InputError
-from ..failures import is_out_of_memory, out_of_memory
+from ..errors import InputError, is_out_of_memory, out_of_memory
 from ..model.losses import mask_loss
 from ..progress import Report, Steps
 from ..tasks.reference_crops import masks_on

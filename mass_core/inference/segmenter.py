@@ -15,8 +15,7 @@ from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..devices import check_compiler
-from ..errors import InputError
-from ..failures import is_out_of_memory, out_of_memory
+from ..errors import InputError, is_out_of_memory, out_of_memory
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness

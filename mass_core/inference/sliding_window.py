@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import Recipe, Shape
 from ..devices import not_compiled
-from ..failures import is_out_of_memory
+from ..errors import is_out_of_memory
 from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box

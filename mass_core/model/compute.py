@@ -10,7 +10,7 @@ import torch
 
 from ..config import Recipe
 from ..devices import has_bfloat16
-from ..failures import is_out_of_memory, out_of_memory
+from ..errors import is_out_of_memory, out_of_memory
 from .mass import MASS
 
 Found = TypeVar("Found")

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError
-from ..failures import as_mass_error
+from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError, as_mass_error
 from ..outputs import check_free, stem
 from ..worker import protocol
 from .parcels import Packing, Parcel

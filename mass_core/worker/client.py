@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from ..errors import InputError, MassError
-from ..failures import died
+from ..errors import InputError, MassError, died
 from . import protocol
 from .protocol import Lines, Request
 

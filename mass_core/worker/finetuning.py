@@ -11,8 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import Cancelled, DeviceError, InputError
-from ..failures import died
+from ..errors import Cancelled, DeviceError, InputError, died
 from ..outputs import check_free
 from ..schema import read
 from . import protocol

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import errors
-from ..errors import InputError, MassError
-from ..failures import as_mass_error
+from ..errors import InputError, MassError, as_mass_error
 
 VERSION = 1
 """Both ends must have the same."""

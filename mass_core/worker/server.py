@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 from .. import __version__
 from .. import devices as machine
-from ..errors import Cancelled, InputError
-from ..failures import is_out_of_memory
+from ..errors import Cancelled, InputError, is_out_of_memory
 from . import protocol
 from .protocol import Lines, Request, to_line
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from mass_core.cli.remote import add_on
 from mass_core.console import JsonLines, Output, Terminal
-from mass_core.errors import Cancelled, InputError, MassError
-from mass_core.failures import as_mass_error
+from mass_core.errors import Cancelled, InputError, MassError, as_mass_error
 from mass_core.option_files import read_file
 from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps

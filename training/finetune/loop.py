@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mass_core.errors import Cancelled
-from mass_core.failures import is_out_of_memory, out_of_memory
+from mass_core.errors import Cancelled, is_out_of_memory, out_of_memory
 from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...errors import InputError
-from ...failures import is_out_of_memory
+from ...errors import InputError, is_out_of_memory
 
 
 @dataclass
