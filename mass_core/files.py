@@ -1,13 +1,14 @@
 """Files appear complete or not at all."""
 
 import errno
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from .errors import OutputError
+from .errors import InputError, OutputError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -42,6 +43,28 @@ def write_by(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise OutputError(f"Cannot write {path}: {error.strerror}.", "Check the free space and the rights of the folder.") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: if it is missing or something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", cure) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}.", cure) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} does not hold a JSON object.", cure)
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a JSON object; the file appears complete or not at all."""
+    write_bytes(path, json.dumps(values, indent=1).encode())
 
 
 def _umask() -> int:

@@ -1,7 +1,6 @@
 """mass evaluate: in-context segmentation of labelled scans, scored against their ground truth."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -291,7 +290,7 @@ def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> N
     """Tables in three forms."""
     from ..evaluation.scoring import Trial
     from ..evaluation.tables import Row, as_csv, layout, markdown, means, table
-    from ..files import write_bytes
+    from ..files import write_bytes, write_json
 
     trials = dict.fromkeys(Trial(method=score.method, shots=score.shots, draw=score.draw) for score in bench.folder.scores)
     records = {trial: made for trial in trials if (made := bench.trials.record(trial)) is not None}
@@ -308,6 +307,6 @@ def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> N
         "trials": [{**asdict(trial), **asdict(made)} for trial, made in records.items()],
     }
     write_bytes(arguments.output / "summary.csv", as_csv(rows, Row).encode())
-    write_bytes(arguments.output / "summary.json", json.dumps(record, indent=1).encode())
+    write_json(arguments.output / "summary.json", record)
     write_bytes(arguments.output / "summary.md", text.encode())
     arguments.terminal.result(text, **record)

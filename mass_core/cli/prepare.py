@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
 from ..errors import InputError
+from ..files import read_json
 from ..outputs import check_no_input, folders_ready
 from .options import add_same_grid
 from .scans import add_scans, given_scans, scan_recipe, work_through
@@ -235,7 +236,7 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
 
 def given_splits(path: Path | None, fold: int = 0) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
     """Splits and label names of a file, or those of a fold where it lists several; both empty without one."""
-    from ..data.dataset import SPLITS, read_json
+    from ..data.dataset import SPLITS
     from ..data.decathlon_layout import is_folds, read_fold
 
     if path is None:

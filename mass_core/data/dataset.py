@@ -7,7 +7,6 @@ case is finished when it exists.
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..config import Shape, Triple
 from ..errors import InputError, OutputError
-from ..files import write_bytes
+from ..files import read_json, write_bytes, write_json
 from ..masks.mask_set import MaskSet
+from ..volumes.volume import Geometry
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -45,6 +45,12 @@ class Case:
     labels: str | None = None
     settings: str = ""
     """Fingerprint of what the case was made from and how: another one means it has to be made anew."""
+
+    @property
+    def grid(self) -> Geometry:
+        """Grid of image and labels."""
+        z, y, x = self.spacing_zyx
+        return Geometry(shape_zyx=self.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=self.origin_xyz, direction=self.direction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +112,12 @@ class Dataset:
             "seed": self.seed,
         }
         write_json(self.folder / "dataset.json", values)
+
+    @property
+    def modality(self) -> str | None:
+        """Modality of all scans; None: they are of several."""
+        modalities = {case.modality for case in self.cases}
+        return modalities.pop() if len(modalities) == 1 else None
 
     def case(self, name: str) -> Case:
         """A case by its name.
@@ -244,28 +256,6 @@ def split_by_patient(patients: Mapping[str, str], shares: Sequence[float], seed:
     ends = np.round(np.cumsum(shares) * len(line)).astype(int).tolist()
     sides = {patient: SPLITS[sum(place >= end for end in ends)] for place, patient in enumerate(line)}
     return {split: tuple(name for name in sorted(patients) if sides[patients[name]] == split) for split in SPLITS}
-
-
-def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: if it is missing or something else.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", cure) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}.", cure) from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} does not hold a JSON object.", cure)
-    return values
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object; the file appears complete or not at all."""
-    write_bytes(path, json.dumps(values, indent=1).encode())
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
-from ..files import write_bytes
-from ..volumes.volume import Geometry, Volume
-from .dataset import Case, Dataset, read_json, write_json
+from ..files import read_json, write_json
+from ..volumes.volume import Volume
+from .dataset import Dataset
 
 Form = Literal["nnunet", "msd"]
 ENDING = ".nii.gz"
@@ -115,10 +115,9 @@ def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int,
     for folder in (image_file.parent, labels_file.parent, output / _STATE):
         folder.mkdir(parents=True, exist_ok=True)
     _record(output, name).unlink(missing_ok=True)
-    grid = _grid(case)
-    Volume(dataset.image(name).astype(np.float32), grid).write(image_file)
+    Volume(dataset.image(name).astype(np.float32), case.grid).write(image_file)
     if labels is not None:
-        Volume(_renumbered(labels, numbers), grid).write(labels_file)
+        Volume(_renumbered(labels, numbers), case.grid).write(labels_file)
     write_json(_record(output, name), _settings(dataset, name, numbers, form))
 
 
@@ -143,7 +142,7 @@ def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: 
         "file_ending": ENDING,
     }
     write_json(output / "dataset.json", description)
-    write_bytes(output / "splits_final.json", json.dumps([fold], indent=1).encode())
+    write_json(output / "splits_final.json", [fold])
 
 
 def check_predictions(folder: Path) -> None:
@@ -196,11 +195,6 @@ def _files(dataset: Dataset, name: str, output: Path, form: Form) -> tuple[Path,
     """Paths of a case's image and label map; a case in no split is a test case."""
     part = next((_PARTS[split] for split, members in dataset.splits.items() if name in members), "Ts")
     return output / f"images{part}" / f"{name}{_CHANNEL[form]}{ENDING}", output / f"labels{part}" / f"{name}{ENDING}"
-
-
-def _grid(case: Case) -> Geometry:
-    x, y, z = case.spacing_zyx[::-1]
-    return Geometry(shape_zyx=case.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=case.origin_xyz, direction=case.direction)
 
 
 def _renumbered(labels: NDArray[np.integer], numbers: Mapping[int, int]) -> NDArray[np.integer]:

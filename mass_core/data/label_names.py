@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .dataset import read_json
+from ..files import read_json
 
 DESCRIPTION = "dataset.json"
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from ..config import Modality, Triple
 from ..errors import GeometryError, InputError
+from ..files import read_json
 from ..volumes.volume import Volume
 from . import bids_layout
-from .dataset import SPLITS, read_json, split_by_patient
+from .dataset import SPLITS, split_by_patient
 from .decathlon_layout import read_fold
 from .label_names import label_names
 from .public_layouts import Kind

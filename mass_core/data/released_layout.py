@@ -16,9 +16,10 @@ import numpy as np
 
 from ..config import Triple
 from ..errors import InputError, OutputError
+from ..files import read_json, write_json
 from ..masks.mask_set import MaskSet
 from . import released_masks
-from .dataset import SPLITS, Case, Dataset, case_folder, read_json, write_array, write_case, write_json
+from .dataset import SPLITS, Case, Dataset, case_folder, write_array, write_case
 
 IMAGE, LABELS, MASKS = "_image.npy", "_gt.npy", "dataset.h5"
 SPACING_ZYX = (1.5, 1.5, 1.5)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import differences
 from ..errors import InputError, OutputError
-from ..files import write_bytes
+from ..files import read_json, write_bytes, write_json
 from .scoring import Score, Trial
 from .tables import as_csv, scores_of
 
@@ -46,7 +46,7 @@ class EvaluationFolder:
         self.scores: list[Score] = []
         self.refresh()
         self._own = self._read(self._table)
-        write_bytes(folder / SETTINGS, json.dumps({**known, **wanted}, indent=1).encode())
+        write_json(folder / SETTINGS, {**known, **wanted})
 
     def has(self, trial: Trial, case: str) -> bool:
         """True if a scan was scored in a trial."""
@@ -72,13 +72,7 @@ class EvaluationFolder:
 
     def _settings(self) -> dict[str, Any]:
         path = self._folder / SETTINGS
-        if not path.is_file():
-            return {}
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}.", "Delete it, and begin anew with --overwrite.") from error
-        return values if isinstance(values, dict) else {}
+        return read_json(path, "Delete it, and begin anew with --overwrite.") if path.is_file() else {}
 
     def _read(self, path: Path) -> list[Score]:
         if not path.is_file():

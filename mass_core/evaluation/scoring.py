@@ -17,7 +17,7 @@ from ..data.dataset import Dataset
 from ..errors import InputError
 from ..inference.segmenter import Segmenter
 from ..volumes.boxes import bounding_box
-from ..volumes.volume import Geometry, Volume
+from ..volumes.volume import Volume
 from .metrics import dice, surface_distances
 
 METHODS = ("copied", "aligned", "scratch", "in-context", "default", "adapted", "finetuned")
@@ -75,18 +75,14 @@ def case_volumes(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
     case, labels = dataset.case(name), dataset.labels(name)
     if labels is None:
         raise InputError(f"The case {name} of {dataset.folder} has no labels.", "Prepare the dataset with --labels DIR.")
-    x, y, z = case.spacing_zyx[::-1]
-    grid = Geometry(shape_zyx=case.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=case.origin_xyz, direction=case.direction)
     modality = next((known for known in get_args(Modality) if known == case.modality), None)
-    return Volume(dataset.image(name), grid, modality), Volume(labels, grid)
+    return Volume(dataset.image(name), case.grid, modality), Volume(labels, case.grid)
 
 
 def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
     """For images of `scan`, which are cropped and normalised already: clipping and scaling change nothing about those, and none is
     guessed: in a dataset of several modalities each has that of its case."""
-    modalities = {case.modality for case in dataset.cases}
-    modality = modalities.pop() if len(modalities) == 1 else "auto"
-    return segmenter.with_recipe(segmenter.recipe.changed(modality=modality, modality_once=True, body_crop="none"))
+    return segmenter.with_recipe(segmenter.recipe.changed(modality=dataset.modality or "auto", modality_once=True, body_crop="none"))
 
 
 def shown_labels(dataset: Dataset, names: Sequence[str]) -> dict[str, frozenset[int]]:

@@ -20,8 +20,9 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from mass_core.config import Recipe, to_dict
-from mass_core.data.dataset import write_array, write_json
+from mass_core.data.dataset import write_array
 from mass_core.errors import InputError, MassError
+from mass_core.files import write_json
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, as_input, cells_of, look, padded
 from mass_core.volumes.preprocess import working_image
 from mass_core.volumes.read_cache import state_of

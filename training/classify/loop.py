@@ -26,8 +26,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
-from mass_core.data.dataset import SPLITS, write_json
+from mass_core.data.dataset import SPLITS
 from mass_core.errors import MassError, as_mass_error
+from mass_core.files import write_json
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import Model, load_model

@@ -75,8 +75,7 @@ def recipe_of(model: Model, dataset: Dataset) -> Recipe:
     names = ("orientation", "interpolation", "ct_clip_hu", "percentiles", "body_crop", "body_threshold_hu")
     known: dict[str, Any] = {name: dataset.recipe[name] for name in names if name in dataset.recipe}
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-    modalities = {case.modality for case in dataset.cases}
-    return model.recipe.changed(**changes, modality=modalities.pop() if len(modalities) == 1 else None)
+    return model.recipe.changed(**changes, modality=dataset.modality)
 
 
 def encode(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from mass_core.data.dataset import write_json
 from mass_core.errors import InputError, MassError
+from mass_core.files import write_json
 from mass_core.weights.checkpoint import save_weights
 
 from ..pretrain.config import RunConfig

@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from mass_core.data.dataset import write_json
 from mass_core.errors import InputError
+from mass_core.files import write_json
 
 Tracker = Literal["none", "wandb", "mlflow"]
 _RECORD = "tracking.json"

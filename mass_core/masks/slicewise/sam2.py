@@ -8,7 +8,8 @@ and the last few slices, as many as the network can look at.
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,24 +158,11 @@ class Sam2:
                 raise
             raise not_compiled("SAM2", error) from error
 
-    def computing(self) -> Any:
-        """Without gradients, in the precision chosen."""
-        return _Computing(self.device, self.dtype)
-
-
-class _Computing:
-    """Inference mode and automatic precision together."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._contexts = (torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32))
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *reason: Any) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*reason)
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Context of all passes of the network: its precision, no gradients."""
+        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            yield
 
 
 class Sam2Tracker:
