@@ -3,7 +3,8 @@
 import errno
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -83,6 +84,18 @@ def as_mass_error(error: BaseException) -> MassError | None:
     if isinstance(error, OSError):
         return _of_system(error)
     return None
+
+
+@contextmanager
+def known_failures() -> Iterator[None]:
+    """Raise failures the user can do something about as a `MassError`; a defect of this program stays what it is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def out_of_memory(error: BaseException) -> MemoryShort:

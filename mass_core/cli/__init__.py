@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
-from ..errors import Cancelled, MassError, as_mass_error
+from ..errors import Cancelled, MassError, known_failures
 from ..option_files import add_config, as_file, with_file
 
 COMMANDS = (
@@ -54,20 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     output: Output = JsonLines() if "--json" in words else Terminal()
     try:
-        parsed = _parsed(words)
-        parsed.terminal = output
-        return int(_where(parsed)(parsed))
+        with known_failures():
+            parsed = _parsed(words)
+            parsed.terminal = output
+            return int(_where(parsed)(parsed))
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
         return CANCELLED
     except BrokenPipeError:
         leave_closed_pipe()
         return CLOSED_PIPE
-    except (MassError, RuntimeError, MemoryError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        output.failed(known)
+    except MassError as error:
+        output.failed(error)
         return BAD_INPUT
     finally:
         output.close()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..console import Output
-from ..errors import MassError, as_mass_error
+from ..errors import MassError, known_failures
 
 
 class Batch:
@@ -24,13 +24,13 @@ class Batch:
     def target(self, path: Path) -> Iterator[None]:
         """Context of the work on a target; the failure of an only target, and a defect of this program, is raised."""
         try:
-            yield
-        except (MassError, RuntimeError, MemoryError, OSError) as error:
-            known = as_mass_error(error)
-            if known is None or self._alone:
+            with known_failures():
+                yield
+        except MassError as error:
+            if self._alone:
                 raise
-            self._output.failed(known, target=str(path))
-            self.failures[path] = known
+            self._output.failed(error, target=str(path))
+            self.failures[path] = error
 
     @property
     def exit_status(self) -> int:

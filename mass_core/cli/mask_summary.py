@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.scan_files import Scan
-from ..errors import MassError, OutputError, as_mass_error
+from ..errors import MassError, OutputError, known_failures
 from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class Summary:
 
         def noted(scan: Scan) -> None:
             try:
-                work(scan)
-            except (MassError, RuntimeError, MemoryError, OSError) as error:
-                known = as_mass_error(error)
+                with known_failures():
+                    work(scan)
+            except (MassError, RuntimeError, OSError) as error:
                 row = self._rows.setdefault(scan.name, {"case": scan.name, "file": str(scan.path)})
-                row |= {"status": "failed", "reason": known.message if known is not None else str(error)}
+                row |= {"status": "failed", "reason": getattr(error, "message", str(error))}
                 raise
 
         return noted

@@ -10,7 +10,7 @@ from ..config import Recipe
 from ..console import Output
 from ..data.public_layouts import KINDS
 from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
-from ..errors import InputError, MassError, OutputError, as_mass_error
+from ..errors import InputError, MassError, OutputError, known_failures
 from .options import chosen_recipe
 
 _NAMED = 5
@@ -122,15 +122,14 @@ def work_through(
         left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
         terminal.progress(stage, number / len(waiting), left)
         try:
-            if is_done(scan):
-                continue
-            work(scan)
-            done += 1
-        except (MassError, RuntimeError, MemoryError, OSError) as error:
-            known = as_mass_error(error)
-            if known is None or len(scans) == 1 or isinstance(known, OutputError):
+            with known_failures():
+                if not is_done(scan):
+                    work(scan)
+                    done += 1
+        except MassError as error:
+            if len(scans) == 1 or isinstance(error, OutputError):
                 raise
-            terminal.failed(known, target=str(scan.path))
+            terminal.failed(error, target=str(scan.path))
             failed += 1
     terminal.progress(stage, 1.0, 0.0)
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..console import Output
-from ..errors import InputError, MassError, as_mass_error
+from ..errors import InputError, MassError, known_failures
 from ..files import write_bytes
 from ..outputs import Job
 
@@ -133,10 +133,10 @@ class Share:
         began = time.monotonic()
         labels: list[Mapping[str, Any]] = []
         try:
-            yield labels.extend
-        except (MassError, RuntimeError, MemoryError, OSError) as error:
-            known = as_mass_error(error)
-            self._note(job, [self._row(job, status="failed", reason=known.message if known else str(error))])
+            with known_failures():
+                yield labels.extend
+        except (MassError, RuntimeError, OSError) as error:
+            self._note(job, [self._row(job, status="failed", reason=getattr(error, "message", str(error)))])
             raise
         if begun:
             return

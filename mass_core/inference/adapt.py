@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import Triple
-from ..errors import InputError, is_out_of_memory, out_of_memory
+from ..errors import InputError, known_failures
 from ..model.losses import mask_loss
 from ..progress import Report, Steps
 from ..tasks.reference_crops import masks_on
@@ -97,16 +97,12 @@ def adapt(
     change = augmentation(segmenter.recipe.window_zyx, seed)
     clock = _Clock(seconds, Steps(progress, cancelled))
     fits: list[_Fitted] = []
-    try:
+    with known_failures():
         for number, (spacing, indices) in enumerate(task.groups().items()):
             part, rng = clock.part(len(task.groups()) - number), np.random.default_rng((seed, number))
             group = _Group(segmenter, task, spacing, indices)
             views = group.views(references, part, rng)
             fits.append(group.fitted(views, change, part, rng))
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error) from error
-        raise
     return _together(task, fits, clock.spent())
 
 

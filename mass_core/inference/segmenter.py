@@ -15,7 +15,7 @@ from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..devices import check_compiler
-from ..errors import InputError, is_out_of_memory, out_of_memory
+from ..errors import InputError, known_failures
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
 from ..tasks.location import closeness
@@ -181,12 +181,8 @@ class Segmenter:
         if not to_finetune:
             refuse_unlearned(self.model.provenance, self.model.name)
         compute, steps = self.compute(labels=1), Steps(progress, cancelled)
-        try:
+        with known_failures():
             learned = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise out_of_memory(error) from error
-            raise
         return Task(
             labels=learned.labels,
             fingerprint=self.model.fingerprint,

@@ -10,7 +10,7 @@ import torch
 
 from ..config import Recipe
 from ..devices import has_bfloat16
-from ..errors import is_out_of_memory, out_of_memory
+from ..errors import is_out_of_memory, known_failures, out_of_memory
 from .mass import MASS
 
 Found = TypeVar("Found")
@@ -91,9 +91,5 @@ def with_one_retry(found: Callable[[Compute], Found], compute: Compute) -> tuple
     # Outside the handler: the error held on to the tensors that filled the memory.
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()
-    try:
+    with known_failures():
         return found(compute.frugal()), (_BLENDED_ON_CPU,)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error) from error
-        raise
