@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import main
-from mass_core.cli.options import begin
+from mass_core.cli.common.options import begin
 from mass_core.console import JsonLines
 from mass_core.errors import MassError
 from mass_core.jobs.service import Service

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import main
-from mass_core.cli.shards import Shard, merge_tables, write_table
+from mass_core.cli.common.shards import Shard, merge_tables, write_table
 from mass_core.data.dataset import Dataset
 from mass_core.volumes.volume import Volume
 from Testing.core.worker_process import Files, scan

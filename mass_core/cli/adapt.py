@@ -6,8 +6,8 @@ from typing import Any
 from ..errors import InputError
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
+from .common.options import add_preparation, add_references, add_weights, as_request, begin
 from .encode import add_output, report
-from .options import add_preparation, add_references, add_weights, as_request, begin
 from .remote import add_on
 
 

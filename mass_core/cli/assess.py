@@ -6,7 +6,7 @@ from typing import Any
 
 from ..jobs.checks import check_assess
 from ..worker.requests import Assess
-from .options import add_decision, add_preparation, as_request, begin
+from .common.options import add_decision, add_preparation, as_request, begin
 from .remote import add_on
 from .segment import add_task
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..outputs import check_free, folders_ready
-from .batch import Batch
-from .options import DEVICES
+from .common.options import DEVICES
+from .common.scans import Batch
 
 if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
+from .common.scans import work_through
 from .prepare import given_splits, listed
-from .scans import work_through
 
 if TYPE_CHECKING:
     from ..data.dataset import Case

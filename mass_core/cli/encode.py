@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Encode
-from .options import add_preparation, add_references, add_weights, as_request, begin
+from .common.options import add_preparation, add_references, add_weights, as_request, begin
 from .remote import add_on
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
-from ..outputs import check_no_input, folders_ready
-from . import self_reference
-from .options import add_decision, add_preparation, add_weights, chosen_recipe, load
-from .shards import add_shard, shard_of
+from ..outputs import check_free, check_no_input, folders_ready
+from .common.options import add_decision, add_preparation, add_weights, chosen_recipe, load
+from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -89,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.self_reference and shard.asked:
         raise InputError("--self-reference is the work of one process.", "Leave out --shard, or torchrun.")
     if arguments.self_reference:
-        return self_reference.run(arguments, dataset, cases, labels)
+        return _self_reference(arguments, dataset, cases, labels)
     if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
         arguments.terminal.warn("Finetuning uses the split val for early stopping, so scores on it are too optimistic.")
     check_no_input([arguments.output / name for name in (*RESULTS, SETTINGS)], [arguments.dataset, arguments.weights])
@@ -99,6 +98,31 @@ def run(arguments: argparse.Namespace) -> int:
         if bench.is_whole(cases):
             bench.draw_worst()
             _tell(arguments, dataset, bench)
+    return 0
+
+
+def _self_reference(arguments: argparse.Namespace, dataset: "Dataset", cases: Sequence[str], labels: Sequence[int]) -> int:
+    """Run the self-reference test on every scan, write and print the results."""
+    from ..evaluation.scoring import segmenter_for
+    from ..evaluation.self_reference import NAME, Recognition, markdown, recognise, summarised
+    from ..evaluation.tables import as_csv
+    from ..files import write_bytes
+    from ..inference.segmenter import Segmenter
+    from ..progress import Steps
+
+    output = arguments.output / "self_reference.csv"
+    check_free([output], overwrite=arguments.overwrite)
+    with folders_ready([output]):
+        model = load(arguments)
+        recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
+        segmenter = segmenter_for(Segmenter(model, recipe, precision=arguments.precision), dataset)
+        steps, found = Steps(arguments.terminal.progress), list[Recognition]()
+        for number, case in enumerate(cases, 1):
+            found += recognise(dataset, segmenter, case, labels, arguments.repeats, arguments.seed)
+            steps.at(NAME, number, len(cases))
+        write_bytes(output, as_csv(found, Recognition, method=NAME, seed=arguments.seed).encode())
+    rows = summarised(found, dataset)
+    arguments.terminal.result(markdown(rows), method=NAME, seed=arguments.seed, rows=rows, output=str(output))
     return 0
 
 

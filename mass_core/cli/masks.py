@@ -12,10 +12,10 @@ from .. import __version__
 from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
-from .mask_summary import Summary, add_summary, named
-from .options import DEVICES, add_same_grid
-from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
-from .shards import add_shard, shard_of
+from .common.mask_summary import Summary, add_summary, named
+from .common.options import DEVICES, add_same_grid
+from .common.scans import Outcome, add_scans, given_scans, scan_recipe, work_through
+from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..masks.generator import Maker

@@ -14,9 +14,9 @@ from ..data.scan_files import Scan
 from ..errors import InputError
 from ..files import read_json
 from ..outputs import check_no_input, folders_ready
-from .options import add_same_grid
-from .scans import add_scans, given_scans, scan_recipe, work_through
-from .shards import add_shard, shard_of
+from .common.options import add_same_grid
+from .common.scans import add_scans, given_scans, scan_recipe, work_through
+from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset

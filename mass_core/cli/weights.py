@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import OutputError, WeightsError
 from ..outputs import check_free, folders_ready
 from ..weights import store as weights_store
-from .options import add_preparation, chosen_recipe
+from .common.options import add_preparation, chosen_recipe
 
 
 def add_parser(subparsers: Any) -> None:

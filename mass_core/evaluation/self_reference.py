@@ -6,6 +6,7 @@ as the reference does not, the network tells the structure from the rest; what i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -17,6 +18,8 @@ from ..volumes.volume import Volume
 from .metrics import dice
 from .scoring import scan
 
+NAME = "self-reference"
+"""Of the method, in tables."""
 _DEGREES = 15.0
 """Most by which the reference is turned about each axis."""
 _SHIFT = 0.05
@@ -84,3 +87,22 @@ def brightened(image: Volume, gamma: float) -> Volume:
     low, high = float(image.array.min()), float(image.array.max())
     share = (image.array - low) / max(high - low, 1e-12)
     return replace(image, array=(low + (high - low) * share**gamma).astype(np.float32))
+
+
+def summarised(found: Sequence[Recognition], dataset: Dataset) -> list[dict[str, object]]:
+    """A row for each structure: how many scans show it, mean and least Dice over scans and draws."""
+    rows: list[dict[str, object]] = []
+    for label in sorted({one.label for one in found}):
+        some = [one for one in found if one.label == label]
+        scores = [one.dice for one in some]
+        name = dataset.label_names.get(label, f"label {label}")
+        scans = len({one.case for one in some})
+        rows.append({"method": NAME, "label": label, "name": name, "scans": scans, "dice": mean(scores), "least": min(scores)})
+    return rows
+
+
+def markdown(rows: Sequence[dict[str, object]]) -> str:
+    """The rows as a table for people."""
+    lines = ["| method | structure | scans | Dice | least |", "|---|---|--:|--:|--:|"]
+    lines += [f"| {NAME} | {row['name']} | {row['scans']} | {row['dice']:.3f} | {row['least']:.3f} |" for row in rows]
+    return "\n".join(lines)

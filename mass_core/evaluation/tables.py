@@ -108,12 +108,12 @@ def layout(cells: Sequence[Mean], dataset: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_csv(records: Sequence[Score] | Sequence[Row], kind: type[Score] | type[Row]) -> str:
-    """Records as a table for programs; what there is not stays empty."""
+def as_csv(records: Sequence[Any], kind: type, **constants: object) -> str:
+    """A CSV table of dataclasses, a column a field, behind columns that hold the same in every row."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer = csv.DictWriter(text, [*constants, *(field.name for field in fields(kind))], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
+    writer.writerows({**constants, **asdict(record)} for record in records)
     return text.getvalue()
 
 

@@ -8,15 +8,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..colors import LabelStyle
-from ..config import Recipe
-from ..console import Output
-from ..errors import InputError
-from ..worker.requests import Load, Reference
+from ...colors import LabelStyle
+from ...config import Recipe
+from ...console import Output
+from ...errors import InputError
+from ...worker.requests import Load, Reference
 
 if TYPE_CHECKING:
-    from ..jobs.session import Run, Session
-    from ..weights.checkpoint import Model
+    from ...jobs.session import Run, Session
+    from ...weights.checkpoint import Model
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
@@ -118,7 +118,7 @@ def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | No
 
 def load(arguments: argparse.Namespace) -> "Model":
     """The network the options name."""
-    from ..weights.checkpoint import load_model
+    from ...weights.checkpoint import load_model
 
     request = as_request(Load, arguments)
     return load_model(request.weights, request.device, ema=request.averaged)
@@ -126,8 +126,8 @@ def load(arguments: argparse.Namespace) -> "Model":
 
 def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":
     """A session without a scan cache, since a command reads each scan once, and its run."""
-    from ..devices import choose_device
-    from ..jobs.session import Run, Session
+    from ...devices import choose_device
+    from ...jobs.session import Run, Session
 
     return Session(scan_bytes=0), Run(choose_device(request.device), terminal.progress, stages=False)
 
@@ -137,7 +137,7 @@ def _names_of_datasets(masks: Iterable[Path]) -> dict[str, LabelStyle]:
     folders = {mask.parent for mask in masks if mask.parent.name in ("labelsTr", "labelsTs")}
     names: dict[str, LabelStyle] = {}
     for folder in sorted(folders):
-        from ..data.label_names import names_beside
+        from ...data.label_names import names_beside
 
         with suppress(InputError):  # names are a courtesy; masks do without
             names |= {str(value): LabelStyle(name=name) for value, name in names_beside(folder).items()}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..console import Output
-from ..errors import InputError, MassError, known_failures
-from ..files import write_bytes
-from ..outputs import Job
+from ...console import Output
+from ...errors import InputError, MassError, known_failures
+from ...files import write_bytes
+from ...outputs import Job
 
 Item = TypeVar("Item")
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.scan_files import Scan
-from ..errors import MassError, OutputError, known_failures
+from ...data.scan_files import Scan
+from ...errors import MassError, OutputError, known_failures
 from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:
-    from ..masks.mask_set import MaskSet
-    from ..masks.statistics import LabelScore
+    from ...masks.mask_set import MaskSet
+    from ...masks.statistics import LabelScore
 
 _SCORES = ("best", "mean", "above_40")
 _NAMED = 3
@@ -55,7 +55,7 @@ class Summary:
 
     def look(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
-        from ..masks.mask_set import SUFFIX, MaskSet
+        from ...masks.mask_set import SUFFIX, MaskSet
 
         self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
 
@@ -63,7 +63,7 @@ class Summary:
         """Add a mask set with its notes: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
         if self._picture and not self._is_drawn(scan):
-            from ..pictures.mask_sheet import draw_sheet
+            from ...pictures.mask_sheet import draw_sheet
 
             draw_sheet(self._file(scan, ".png"), scan.read(), masks, scan.name)
         if self._compare is not None:
@@ -71,7 +71,7 @@ class Summary:
 
     def _is_drawn(self, scan: Scan) -> bool:
         """True if there is a picture no older than the masks, which may have been made anew since."""
-        from ..masks.mask_set import SUFFIX
+        from ...masks.mask_set import SUFFIX
 
         picture = self._file(scan, ".png")
         return picture.exists() and picture.stat().st_mtime_ns >= self._file(scan, SUFFIX).stat().st_mtime_ns
@@ -92,7 +92,7 @@ class Summary:
 
     def files(self, scans: Sequence[Scan]) -> list[str]:
         """Names of the files a run may write: mask sets, pictures, tables."""
-        from ..masks.mask_set import SUFFIX
+        from ...masks.mask_set import SUFFIX
 
         tables = [f"summary{self._part}.csv", f"labels{self._part}.csv"]
         return [*tables, *(f"{scan.name}{ending}" for scan in scans for ending in (SUFFIX, ".png"))]
@@ -147,7 +147,7 @@ class Summary:
             self._report_means("all labels", compared, table="labels")
 
     def _report_means(self, name: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> None:
-        from ..masks.statistics import mean_known
+        from ...masks.statistics import mean_known
 
         means = {column: mean_known([row[column] for row in rows]) for column in _SCORES}
         best, mean, above = ("-" if value is None else f"{100 * value:.1f} %" for value in means.values())
@@ -155,8 +155,8 @@ class Summary:
         self._terminal.result(text, **values, scans=len(rows), **means)
 
     def _add_scores(self, scan: Scan, masks: "MaskSet") -> None:
-        from ..masks.statistics import averages, label_scores
-        from ..volumes.label_maps import check_belongs
+        from ...masks.statistics import averages, label_scores
+        from ...volumes.label_maps import check_belongs
 
         labels = scan.read_labels(self._compare)
         if labels is None:
@@ -171,7 +171,7 @@ class Summary:
 
     def _add_unseen(self, scans: Sequence[Scan]) -> None:
         """Add rows of existing mask sets that a stopped run did not reach, without comparison."""
-        from ..masks.mask_set import SUFFIX, MaskSet
+        from ...masks.mask_set import SUFFIX, MaskSet
 
         for scan in scans:
             path = self._file(scan, SUFFIX)
@@ -211,7 +211,7 @@ def named(names: Sequence[str]) -> str:
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:
     """Row of a mask set, computed from the set alone."""
-    from ..masks.statistics import sizes
+    from ...masks.statistics import sizes
 
     found = sizes(masks)
     row = {"case": scan.name, "file": str(scan.path), "status": status, "masks": found.masks, "seconds": masks.meta.get("seconds")}
@@ -219,6 +219,6 @@ def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:
 
 
 def _quantile_columns() -> list[str]:
-    from ..masks.statistics import QUANTILES
+    from ...masks.statistics import QUANTILES
 
     return [f"ml_p{100 * share:.0f}" for share in QUANTILES]

@@ -2,15 +2,16 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Recipe
-from ..console import Output
-from ..data.public_layouts import KINDS
-from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
-from ..errors import InputError, MassError, OutputError, known_failures
+from ...config import Recipe
+from ...console import Output
+from ...data.public_layouts import KINDS
+from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
+from ...errors import InputError, MassError, OutputError, known_failures
 from .options import chosen_recipe
 
 _NAMED = 5
@@ -35,6 +36,36 @@ class Outcome:
         """Say it in one line."""
         parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
+
+
+class Batch:
+    """The targets of a run: a failure of one among several is reported, and the others go on.
+
+    Args:
+        output: hears of failures.
+        targets: how many there are.
+    """
+
+    def __init__(self, output: Output, targets: int) -> None:
+        self._output, self._alone = output, targets == 1
+        self.failures: dict[Path, MassError] = {}
+
+    @contextmanager
+    def target(self, path: Path) -> Iterator[None]:
+        """Context of the work on a target; the failure of an only target, and a defect of this program, is raised."""
+        try:
+            with known_failures():
+                yield
+        except MassError as error:
+            if self._alone:
+                raise
+            self._output.failed(error, target=str(path))
+            self.failures[path] = error
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 3 if a target failed."""
+        return 3 if self.failures else 0
 
 
 def add_scans(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +109,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
             more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
             arguments.terminal.warn(f"No scans, and left out: {', '.join(file.name for file in left_out[:_NAMED])}{more}.")
         return scans
-    from ..data.public_cases import find_cases
+    from ...data.public_cases import find_cases
 
     fold = 0 if vars(arguments).get("split") else vars(arguments).get("fold", 0)
     cases, warnings = find_cases(arguments.images, KINDS[arguments.dataset_kind], fold=fold, derivative=arguments.derivative)
