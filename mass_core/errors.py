@@ -11,9 +11,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def listing(values: Iterable[object]) -> str:
-    """Values for a message, with commas between them."""
-    return ", ".join(map(str, values))
+def listing(values: Iterable[object], most: int | None = None) -> str:
+    """Values for a message, with commas between them; of more than `most` the first, and how many more there are."""
+    texts = list(map(str, values))
+    more = "" if most is None or len(texts) <= most else f" and {len(texts) - most} more"
+    return ", ".join(texts[:most]) + more
 
 
 class MassError(Exception):

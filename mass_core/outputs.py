@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import InputError, OutputError
+from .errors import InputError, OutputError, listing
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -129,9 +129,8 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str |
     check_no_input(wanted, inputs)
     taken = [str(path) for path in wanted if os.path.exists(path)]
     if taken and not overwrite:
-        shown = ", ".join(taken[:3]) + (f" and {len(taken) - 3} more" if len(taken) > 3 else "")
         raise OutputError(
-            f"{shown} exists already." if len(taken) == 1 else f"{shown} exist already.",
+            f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.",
             "Choose another name, or add --overwrite.",
         )
 

@@ -8,7 +8,7 @@ import torch
 from sam2 import sam2_video_predictor
 from sam2.build_sam import build_sam2_video_predictor
 
-from mass_core.masks.slicewise.batch_size import Batch
+from mass_core.masks.slicewise.batch_size import BatchSize
 from mass_core.masks.slicewise.frames import Frames
 from mass_core.masks.slicewise.propagate import Seed, propagate
 from mass_core.masks.slicewise.sam2 import Sam2, Sam2Tracker, build
@@ -67,6 +67,6 @@ def in_lock_step(ours: Sam2, images: np.ndarray, seeds: list[Seed], objects: int
     """Masks [seeds,n,h,w] as we make them, and the slices they were made on."""
     masks = np.zeros((len(seeds), *images.shape[:3]), bool)
     frames = Frames(images, ours.look, ours.slices_in_memory())
-    for number, ((start, stop), mask) in propagate(Sam2Tracker(ours, frames), seeds, len(images), Batch(objects)):
+    for number, ((start, stop), mask) in propagate(Sam2Tracker(ours, frames), seeds, len(images), BatchSize(objects)):
         masks[number][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
     return masks, frames

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..data.scan_files import Scan
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..outputs import check_no_input, folders_ready
-from .common.mask_summary import Summary, add_summary, named
+from .common.mask_summary import NAMED, Summary, add_summary
 from .common.options import DEVICES, add_same_grid
 from .common.scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 from .common.shards import add_shard, shard_of
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     outcome.report(arguments.terminal, arguments.output)
     if summary.empty:
         cause = _WHY_EMPTY[arguments.method]
-        arguments.terminal.warn(f"No masks were found in {named(summary.empty)}. {cause} --overwrite makes masks anew.")
+        arguments.terminal.warn(f"No masks were found in {listing(summary.empty, NAMED)}. {cause} --overwrite makes masks anew.")
     return outcome.exit_code or 3 * bool(summary.empty)
 
 

@@ -28,7 +28,7 @@ from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from .blending import WindowBlender, blend_weights
 from .segmenter import Segmenter
-from .sliding_window import blended, padded_shape, padded_to, positions, put, stacked
+from .sliding_window import blended, padded_shape, padded_to, positions, put, shape_of, stacked
 
 _VIEW_MM = 96.0
 """Extent of a window, for weights that choose their working spacing from a reference: organs fill a part of it."""
@@ -161,7 +161,7 @@ def sample(segmenter: Segmenter, seen: View, steps: Steps) -> np.ndarray:
     volume = _padded(seen.prepared.array, recipe)
     inside = resample(Volume(seen.body, record.target), record.working, "nearest").array
     body = _padded(inside if inside.any() else np.ones_like(inside), recipe)  # smaller than a working voxel: look everywhere
-    windows = [start for start in positions(_shape(volume), recipe.window_zyx, recipe.overlap) if _part(body, start, recipe).any()]
+    windows = [start for start in positions(shape_of(volume), recipe.window_zyx, recipe.overlap) if _part(body, start, recipe).any()]
     rng = np.random.default_rng(0)
     drawn = sorted(rng.choice(len(windows), min(len(windows), _WINDOWS), replace=False).tolist())
 
@@ -251,14 +251,9 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 def _padded(array: np.ndarray, recipe: Recipe) -> Tensor:
     """A volume on the working grid, at least as large as the window."""
     volume = torch.from_numpy(array)
-    return padded_to(volume, padded_shape(_shape(volume), recipe.window_zyx))
+    return padded_to(volume, padded_shape(shape_of(volume), recipe.window_zyx))
 
 
 def _part(inside: Tensor, start: Shape, recipe: Recipe) -> np.ndarray:
     """One window of a mask [D,H,W]."""
     return stacked(inside, [start], recipe.window_zyx)[0, 0].numpy()
-
-
-def _shape(volume: Tensor) -> Shape:
-    z, y, x = volume.shape
-    return z, y, x

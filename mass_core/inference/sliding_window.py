@@ -103,7 +103,7 @@ def sliding_window_inference(
         step: called with the windows done and their number, between passes of the network.
         near: boxes of the array; windows that touch none of them are taken to hold nothing. None: all windows count.
     """
-    shape = _shape(array_zyx)
+    shape = shape_of(array_zyx)
     padded = padded_to(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
     weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
     least = 0.0 if options.exact or options.maps else 0.02 * recipe.threshold
@@ -147,7 +147,7 @@ def blended(
         step: called with the windows done and their number, between those calls.
         near: boxes of the volume; windows that touch none of them are left out as well. None: all windows count.
     """
-    windows = positions(_shape(padded), recipe.window_zyx, recipe.overlap)
+    windows = positions(shape_of(padded), recipe.window_zyx, recipe.overlap)
     waiting: deque[_Portion] = deque()
     done = 0
     for portion in _portions(padded, windows, recipe, near, compute.batch):
@@ -270,6 +270,7 @@ def padded_to(volume: Tensor, shape_zyx: Shape) -> Tensor:
     return F.pad(volume, (0, x, 0, y, 0, z)) if z or y or x else volume
 
 
-def _shape(array: np.ndarray | Tensor) -> Shape:
+def shape_of(array: np.ndarray | Tensor) -> Shape:
+    """Sizes of an array [z,y,x]."""
     z, y, x = array.shape
     return z, y, x

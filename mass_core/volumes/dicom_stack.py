@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, InputError, listing
 
 _TILT_TOLERANCE = 0.02
 """Sideways step from plane to plane, in distances of planes, from which a stack counts as tilted (about 1 degree)."""
@@ -171,8 +171,7 @@ def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:
 
 
 def _named(planes: Sequence[Plane], indices: Sequence[int] | np.ndarray) -> str:
-    names = sorted(planes[i].name for i in indices)
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return listing(sorted(planes[i].name for i in indices), _NAMED)
 
 
 def _begin(where: str) -> str:

@@ -1,6 +1,5 @@
 """Classification metrics, AUC first as in the paper; what cannot be computed is null, not 0."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from mass_core.inference.classifier import ClassifierConfig
+from mass_core.masks.statistics import mean_known
 
 
 def scores(probabilities: Tensor, targets: Tensor, config: ClassifierConfig) -> dict[str, Any]:
@@ -30,15 +30,15 @@ def scores(probabilities: Tensor, targets: Tensor, config: ClassifierConfig) -> 
     recalls = [_share(found[:, c], truth[:, c]) for c in range(targets.shape[1])]
     if config.multi_label:
         absent = [_share(~found[:, c], ~truth[:, c]) for c in range(targets.shape[1])]
-        recalls = [_mean([a, b]) for a, b in zip(recalls, absent, strict=True)]
+        recalls = [mean_known([a, b]) for a, b in zip(recalls, absent, strict=True)]
     binary = not config.multi_label and len(config.classes) == 2
     right = (found == truth).float().mean() if config.multi_label else (found & truth).any(dim=1).float().mean()
     return {
         "scans": len(targets),
-        "auc": areas[1] if binary else _mean(areas),
+        "auc": areas[1] if binary else mean_known(areas),
         "accuracy": float(right),
-        "balanced_accuracy": _mean(recalls),
-        "f1": f1[1] if binary else _mean(f1),
+        "balanced_accuracy": mean_known(recalls),
+        "f1": f1[1] if binary else mean_known(f1),
         "auc_by_class": dict(zip(config.classes, areas, strict=True)),
     }
 
@@ -62,8 +62,3 @@ def _f1(found: Tensor, truth: Tensor) -> float | None:
 def _share(found: Tensor, truth: Tensor) -> float | None:
     """Recall: share of the true scans that were found; None: there are none."""
     return int((found & truth).sum()) / int(truth.sum()) if truth.any() else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

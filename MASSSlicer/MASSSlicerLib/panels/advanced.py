@@ -17,6 +17,7 @@ from ..library.weights import Weights, browsed, consent_text, listed
 from ..logic import MASSSlicerLogic
 from ..parameters import MASSSlicerParameterNode
 from ..processes.downloading import Download
+from .items import fill
 from .status import StatusPanel
 
 _DEVICE = "MASSSlicer/device"
@@ -43,7 +44,6 @@ class AdvancedPanel:
     ) -> None:
         self._ui, self._logic, self._changed, self._failed = ui, logic, changed, failed
         self._parameters: MASSSlicerParameterNode | None = None
-        self._quiet = False
         self._download: Download | None = None
         status.devices_changed = self._show_devices
         self._own = (ui.windowSpin, ui.overlapSlider, ui.thresholdSlider, ui.partsCombo)
@@ -105,38 +105,20 @@ class AdvancedPanel:
 
     def _show_weights(self) -> None:
         """Names of weights that are on this computer, and the file that was browsed to."""
-        self._quiet = True
-        combo, chosen = self._ui.weightsCombo, self._parameters.weights
-        combo.clear()
-        for weights in listed():
-            if weights.path is not None:
-                combo.addItem(_("{name} ({where})").format(name=weights.name, where=weights.where), weights.name)
-        if combo.findData(chosen) < 0:
-            combo.addItem(Path(chosen).name, chosen)
-        combo.currentIndex = combo.findData(chosen)
-        self._quiet = False
+        known = [(_("{name} ({where})").format(name=one.name, where=one.where), one.name) for one in listed() if one.path is not None]
+        fill(self._ui.weightsCombo, known, self._parameters.weights)
 
     def _show_devices(self, devices: list[dict[str, Any]]) -> None:
-        self._quiet = True
-        combo, chosen = self._ui.deviceCombo, self.device
-        combo.clear()
-        combo.addItem(_("automatic"), "auto")
-        combo.addItem(_("processor"), "cpu")
-        for device in devices:
-            if device["name"] != "cpu":
-                combo.addItem(f"{device['name']} ({device.get('about', '')})", device["name"])
-        if combo.findData(chosen) < 0:
-            combo.addItem(chosen, chosen)
-        combo.currentIndex = combo.findData(chosen)
-        self._quiet = False
+        others = [(f"{device['name']} ({device.get('about', '')})", device["name"]) for device in devices if device["name"] != "cpu"]
+        fill(self._ui.deviceCombo, [(_("automatic"), "auto"), (_("processor"), "cpu"), *others], self.device)
 
     def _on_weights(self, index: int) -> None:
-        if not self._quiet and self._parameters is not None and index >= 0:
+        if self._parameters is not None and index >= 0:
             self._parameters.weights = self._ui.weightsCombo.itemData(index)
             self._changed()
 
     def _on_device(self, index: int) -> None:
-        if not self._quiet and index >= 0:
+        if index >= 0:
             slicer.app.userSettings().setValue(self._device_key(), self._ui.deviceCombo.itemData(index))
 
     def _browse(self) -> None:

@@ -18,6 +18,7 @@ from ..runs import annotated, folders
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
+from .items import put
 from .scan_list import ScanList
 from .selectors import selector
 
@@ -140,7 +141,7 @@ class AnnotatedPanel(ScanList):
             self._table.setCellWidget(row, 1, box)
         unknown = self._scans[node.GetID()].currentNode() is None
         why_not = _("First choose the scan it was drawn on") if unknown else ""
-        self._put_node(row, node, ticked=node.GetID() in ticked, why_not=why_not)
+        put(self._table, row, 0, node.GetName(), why_not or node.GetName(), ticked=node.GetID() in ticked, locked=unknown)
         names = ", ".join(style.name for style in scene.label_styles(node, scene.segment_ids(node)).values())
         self._show_names(row, names)
 
@@ -148,11 +149,11 @@ class AnnotatedPanel(ScanList):
         """Fill the line of a label map."""
         case = _of_entry(entry)
         for column, path in enumerate((case.mask, case.image)):
-            self._put(row, column, path.name, str(path))
+            put(self._table, row, column, path.name, str(path))
         self._show_names(row, ", ".join(case.styles))
 
     def _show_names(self, row: int, names: str) -> None:
-        self._put(row, 2, names or _("nothing drawn yet"), names)
+        put(self._table, row, 2, names or _("nothing drawn yet"), names)
 
     def _stored(self) -> dict[str, slicer.vtkMRMLNode]:
         """Scans of the ticked segmentations by the ID of the segmentation."""

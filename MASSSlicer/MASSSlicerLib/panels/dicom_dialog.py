@@ -7,6 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..scene.dicom import SCHEME, database, database_series
+from .items import put
 
 
 def choose_series() -> list[str]:
@@ -25,15 +26,10 @@ def choose_series() -> list[str]:
     table = qt.QTableWidget(len(known), 4)
     table.setHorizontalHeaderLabels([_("Patient"), _("Study"), _("Series"), _("Kind")])
     for row, series in enumerate(known):
-        cells = (
-            series.patient,
-            series.study,
-            series.description,
-            _("{kind}, {count} files").format(kind=series.modality, count=series.count),
-        )
-        for column, text in enumerate(cells):
-            table.setItem(row, column, qt.QTableWidgetItem(text))
-        table.item(row, 0).setCheckState(qt.Qt.Unchecked)
+        kind = _("{kind}, {count} files").format(kind=series.modality, count=series.count)
+        put(table, row, 0, series.patient, ticked=False)
+        for column, text in enumerate((series.study, series.description, kind), 1):
+            put(table, row, column, text)
     buttons = qt.QDialogButtonBox()  # a constructor of Qt would take joined flags, which are an int here, for an orientation
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
     buttons.connect("accepted()", dialog.accept)

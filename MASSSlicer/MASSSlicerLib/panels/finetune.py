@@ -19,6 +19,7 @@ from ..runs.finetuning import FinetuneProgress, Finetuning, Order, Outcome
 from ..runs.order import duration
 from .annotated import AnnotatedPanel
 from .curves import Curves
+from .items import fill, put
 from .status import StatusPanel
 
 _BAR = 1000
@@ -184,14 +185,10 @@ class FinetunePanel:
         self._quiet = True
         table.setRowCount(len(self._classes))
         for row, (name, structure) in enumerate(self._classes.items()):
-            item = qt.QTableWidgetItem(name)
-            item.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
-            item.setCheckState(qt.Qt.Unchecked if name in unticked else qt.Qt.Checked)
-            table.setItem(row, 0, item)
-            shown = qt.QTableWidgetItem(_("{some} of {all}").format(some=structure.cases, all=len(cases)))
-            if structure.cases < len(cases):
-                shown.setToolTip(_("The other scans count as not containing it: draw it wherever it is visible, or untick it"))
-            table.setItem(row, 1, shown)
+            put(table, row, 0, name, ticked=name not in unticked)
+            tip = _("The other scans count as not containing it: draw it wherever it is visible, or untick it")
+            count = _("{some} of {all}").format(some=structure.cases, all=len(cases))
+            put(table, row, 1, count, tip if structure.cases < len(cases) else "")
         self._quiet = False
 
     def _on_class(self, item: qt.QTableWidgetItem) -> None:
@@ -209,15 +206,10 @@ class FinetunePanel:
         return names if chosen in names else [*names, chosen]
 
     def _show_weights(self) -> None:
-        self._quiet = True
-        combo, names = self._ui.tuneWeightsCombo, self._names()
-        combo.clear()
-        combo.addItems(names)
-        combo.currentIndex = names.index(self._parameters.tuneWeights)
-        self._quiet = False
+        fill(self._ui.tuneWeightsCombo, [(name, name) for name in self._names()], self._parameters.tuneWeights)
 
     def _on_weights(self, index: int) -> None:
-        if not self._quiet and self._parameters is not None and index >= 0:
+        if self._parameters is not None and index >= 0:
             self._parameters.tuneWeights = self._ui.tuneWeightsCombo.itemText(index)
 
     def _on_curves(self, on: bool) -> None:

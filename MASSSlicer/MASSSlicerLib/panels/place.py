@@ -16,6 +16,7 @@ from mass_core.worker.client import Call
 from mass_core.worker.protocol import VERSION
 
 from ..logic import MASSSlicerLogic
+from .items import fill
 
 _HOST = "MASSSlicer/host"
 _OTHER = "\n"
@@ -35,7 +36,6 @@ class PlacePanel:
     def __init__(self, ui: object, logic: MASSSlicerLogic, moved: Callable[[], None], failed: Callable[[Exception], None]) -> None:
         self._ui, self._logic, self._moved, self._failed = ui, logic, moved, failed
         self._call: Call | None = None
-        self._quiet = False
         ui.placeCombo.connect("currentIndexChanged(int)", self._on_place)
         ui.hostCommandEdit.connect("editingFinished()", self._on_command)
         ui.testHostButton.connect("clicked()", self.test)
@@ -98,26 +98,20 @@ class PlacePanel:
 
     def _show(self) -> None:
         """This computer, those that are known, and one entry to add another."""
-        combo, chosen = self._ui.placeCombo, self._logic.host
+        chosen = self._logic.host
         try:
             known = hosts.known()
         except MassError as error:
             known = {}
             self._say(str(error))
-        self._quiet = True
-        combo.clear()
-        combo.addItem(_("this computer"), "")
-        for name in sorted({*known, *filter(None, [chosen])}):
-            combo.addItem(name, name)
-        combo.addItem(_("another computer…"), _OTHER)
-        combo.currentIndex = combo.findData(chosen)
-        self._quiet = False
+        names = [(name, name) for name in sorted({*known, *filter(None, [chosen])})]
+        fill(self._ui.placeCombo, [(_("this computer"), ""), *names, (_("another computer…"), _OTHER)], chosen)
         command = known[chosen].command if chosen in known else ""
         self._ui.hostCommandEdit.text = "" if command == hosts.Host(name="").command else command
         self.update()
 
     def _on_place(self, index: int) -> None:
-        if self._quiet or index < 0:
+        if index < 0:
             return
         chosen = self._ui.placeCombo.itemData(index)
         if chosen == _OTHER:

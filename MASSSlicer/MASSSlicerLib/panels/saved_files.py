@@ -18,6 +18,7 @@ from ..library import models, named_files, tasks
 from ..library.models import Model
 from ..library.tasks import SavedTask
 from ..runs.segmentation import Run
+from .items import put
 
 
 class SavedFilesPanel:
@@ -147,9 +148,7 @@ class TasksPanel(SavedFilesPanel):
 
     def _fill(self, row: int, saved: SavedTask) -> None:
         for column, text in enumerate((saved.name, saved.weights)):
-            item = qt.QTableWidgetItem(text)
-            item.setToolTip(", ".join(saved.labels))
-            self._table.setItem(row, column, item)
+            put(self._table, row, column, text, ", ".join(saved.labels))
 
     def _ask_save(self) -> None:
         run = self._last_run()
@@ -179,7 +178,7 @@ class ModelsPanel(SavedFilesPanel):
         super().__init__(ui, lambda model: use(model.name), moved, failed)
 
     def _fill(self, row: int, saved: Model) -> None:
-        self._table.setItem(row, 0, qt.QTableWidgetItem(saved.name))
+        put(self._table, row, 0, saved.name)
         label = qt.QLabel(in_colour(saved.classes.values()))
         label.toolTip = ", ".join(one.name for one in saved.classes.values())
         self._table.setCellWidget(row, 1, label)

@@ -52,27 +52,6 @@ class ScanList:
         self.refresh()
         self._changed()
 
-    def _put(self, row: int, column: int, text: str, tip: str = "") -> None:
-        item = qt.QTableWidgetItem(text)
-        item.setToolTip(tip)
-        self._table.setItem(row, column, item)
-
-    def _put_node(self, row: int, node: slicer.vtkMRMLNode, *, ticked: bool, why_not: str = "") -> None:
-        """The first cell of a node's line, to tick.
-
-        Args:
-            row: of the table.
-            node: of the scene.
-            ticked: as it is now.
-            why_not: why it cannot be ticked; empty: it can.
-        """
-        item = qt.QTableWidgetItem(node.GetName())
-        item.setToolTip(why_not or node.GetName())
-        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
-        item.setFlags(flags if why_not else flags | qt.Qt.ItemIsUserCheckable)
-        item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
-        self._table.setItem(row, 0, item)
-
     def _on_item(self, item: qt.QTableWidgetItem) -> None:
         if not self._quiet and item.column() == 0 and item.row() < len(self._nodes):
             self._read_ticks()

@@ -15,6 +15,7 @@ from ..parameters import MASSSlicerParameterNode
 from ..runs.cases import Case
 from ..runs.folders import scans_in
 from ..scene import dicom, sequences
+from .items import put
 from .scan_list import ScanList
 
 
@@ -50,12 +51,12 @@ class TargetsPanel(ScanList):
         self._nodes = [node.GetID() for node in volumes]
         self._table.setRowCount(len(volumes) + len(files))
         for row, node in enumerate(volumes):
-            self._put_node(row, node, ticked=node.GetID() in ticked)
-            self._put(row, 1, _("scene"))
+            put(self._table, row, 0, node.GetName(), node.GetName(), ticked=node.GetID() in ticked)
+            put(self._table, row, 1, _("scene"))
         for row, case in enumerate(map(_of_file, files), len(volumes)):
             tip = case.name if case.path is None else str(case.path)
-            self._put(row, 0, case.name, tip)
-            self._put(row, 1, "DICOM" if case.path is None else case.path.parent.name, tip)
+            put(self._table, row, 0, case.name, tip)
+            put(self._table, row, 1, "DICOM" if case.path is None else case.path.parent.name, tip)
         self._quiet = False
 
     def cases(self) -> list[Case]:

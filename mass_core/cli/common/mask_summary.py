@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data.scan_files import Scan
-from ...errors import MassError, OutputError, known_failures
+from ...errors import MassError, OutputError, known_failures, listing
 from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...masks.statistics import LabelScore
 
 _SCORES = ("best", "mean", "above_40")
-_NAMED = 3
+NAMED = 3
 """Scans without masks or label map that are named."""
 
 
@@ -136,7 +136,7 @@ class Summary:
     def _report_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         missing = [row["case"] for row in rows if row["case"] not in self._scores and row["status"] != "failed"]
         if missing:
-            self._terminal.warn(f"There is no label map in {self._compare} of {named(missing)}.")
+            self._terminal.warn(f"There is no label map in {self._compare} of {listing(missing, NAMED)}.")
         by_label: dict[int, list[LabelScore]] = {}
         for score in (score for scores in self._scores.values() for score in scores):
             by_label.setdefault(score.label, []).append(score)
@@ -202,11 +202,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def named(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ...config import Recipe
 from ...console import Output
 from ...data.public_layouts import KINDS
 from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
-from ...errors import InputError, MassError, OutputError, known_failures
+from ...errors import InputError, MassError, OutputError, known_failures, listing
 from .options import chosen_recipe
 
 _NAMED = 5
@@ -106,8 +106,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         left_out: list[Path] = []
         scans = find_scans(arguments.images, left_out)
         if left_out:
-            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-            arguments.terminal.warn(f"No scans, and left out: {', '.join(file.name for file in left_out[:_NAMED])}{more}.")
+            arguments.terminal.warn(f"No scans, and left out: {listing((file.name for file in left_out), _NAMED)}.")
         return scans
     from ...data.public_cases import find_cases
 
