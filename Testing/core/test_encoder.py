@@ -61,4 +61,6 @@ def test_the_examples_of_the_page_run(number: int) -> None:
     for library in ("monai", "dynamic_network_architectures"):
         if library in EXAMPLES[number] and importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
-    exec(compile(EXAMPLES[number], f"{PAGE.name}, example {number + 1}", "exec"), {"__name__": "example"})
+    names = {"__name__": "example"}
+    exec(compile(EXAMPLES[number], f"{PAGE.name}, example {number + 1}", "exec"), names)
+    assert {"encoder", "UNet"} & set(names)

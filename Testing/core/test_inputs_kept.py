@@ -147,3 +147,5 @@ def test_finetuned_weights_do_not_replace_what_they_come_from(tmp_path: Path, ti
 def test_a_result_beside_the_slices_of_a_series_is_no_harm(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkInt16), str(tmp_path / "scan.nii.gz"))
     check_free([tmp_path / "scan_seg.nii.gz"], overwrite=False, inputs=[tmp_path])
+    with pytest.raises(OutputError, match="is an input of this run"):
+        check_free([tmp_path / "scan.nii.gz"], overwrite=True, inputs=[tmp_path])
