@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from mass_core.schema import changed
+from training.augmentation.batch import Batch
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import RunConfig
 from training.pretrain.deep_supervision import FusionWatch
-from training.pretrain.episodes import Batch, collate
+from training.pretrain.episodes import collate
 from training.pretrain.loop import augmented_views
 from training.pretrain.schedule import window_at
 from training.pretrain.start import start

@@ -35,10 +35,11 @@ from training.pretrain.loader import batches, episodes_of
 from training.pretrain.loop import advance, augmented_views, train
 from training.pretrain.schedule import window_at
 from training.pretrain.start import optimiser_of, start
+from training.pretrain.state import publish
 from training.runs.distributed import ProcessGroup
 from training.runs.logbook import Logbook
 from training.runs.precision import autocast, scaler
-from training.runs.run_folder import enter, publish
+from training.runs.run_folder import enter
 from training.runs.sources import Source, open_sources
 from training.runs.state import State
 

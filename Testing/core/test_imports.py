@@ -110,10 +110,6 @@ further up in this table."""
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "mass_core.__main__": {"mass_core.cli": "starts the command"},
     "mass_core.evaluation.trials": {"mass_core.worker": "has networks finetuned by a process of their own, with the request for it"},
-    "training.augmentation.poses": {"training.pretrain": "EpisodeConfig lies in pretrain/config.py"},
-    "training.augmentation.views": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
-    "training.runs.run_folder": {"training.pretrain": "the settings of every run lie in pretrain/config.py"},
-    "training.finetune.crops": {"training.pretrain": "Batch lies in pretrain/episodes.py"},
     "MASSSlicerLib.processes.survey": {"mass_core.volumes": "runs in the worker's Python"},
 }
 """Files that import what their room may not, and why."""

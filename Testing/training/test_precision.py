@@ -10,8 +10,9 @@ from mass_core.schema import changed
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.start import start
+from training.pretrain.state import State
 from training.runs.precision import autocast, scaler
-from training.runs.state import State, saved
+from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "episodes.task_slots=2",
         "episodes.smallest_voxels=8", "workers=0", "save_every=3", "log_every=1", "keep_states=9", "precision=float16"]  # fmt: skip

@@ -1,14 +1,12 @@
 """Poses of views: a window of voxels placed in a scan by one affine in millimetres, independent of the scan's grid."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mass_core.config import Shape
-
-from ..pretrain.config import EpisodeConfig
 
 Vector = NDArray[np.float64]
 
@@ -101,11 +99,6 @@ def seen_part(affines: Vector, window: int, shape: Shape, config: Ranges) -> tup
     start = np.clip(np.floor(seen.min((0, 2)) - margin), 0, np.array(shape) - 1).astype(np.int64)
     stop = np.clip(np.ceil(seen.max((0, 2)) + margin) + 1, start + 1, shape).astype(np.int64)
     return start, stop
-
-
-def weak(config: EpisodeConfig) -> EpisodeConfig:
-    """For the reference views of the released code, which turn and scale in half of the cases and are never sheared."""
-    return replace(config, affine_probability=0.5, shear=0.0)
 
 
 def overlapping(rng: np.random.Generator, extent_mm: Vector, spacing_mm: float, window: int, overlap: float) -> tuple[Vector, Vector]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..pretrain.episodes import Batch
+from .batch import Batch
 from .poses import Ranges
 
 

@@ -16,8 +16,8 @@ from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
 from mass_core.tasks.task import Task
 
+from ..augmentation.batch import Batch
 from ..augmentation.poses import Pose, Vector, random_linear, seen_part
-from ..pretrain.episodes import Batch
 from ..runs.distributed import ProcessGroup
 from ..runs.stopping import ignore_interrupt
 from .config import FinetuneConfig

@@ -8,12 +8,10 @@ Every draw depends on the run's seed and the episode's number alone, so a resume
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
@@ -22,7 +20,8 @@ from mass_core.masks.mask_set import Bools, MaskSet
 from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 
-from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part, weak
+from ..augmentation.batch import Batch
+from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part
 from .config import EpisodeConfig
 from .lesions import add_lesions, draw_kinds
 from .schedule import pose_strength
@@ -50,65 +49,6 @@ class Episode:
     """Masks of the task."""
     target: tuple[NDArray[np.float16], NDArray[np.int32]] | None = None
     """Image and masks of the scan the target view lies in, if that is another one."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Episodes laid end to end, since their parts of a scan differ in shape."""
-
-    image: Tensor
-    """[V] float16."""
-    bits: Tensor
-    """[V] int32."""
-    shapes: Tensor
-    """[B,views,3] int64: the part of a scan each view is cut from."""
-    starts: Tensor
-    """[B,views] int64: where that part begins in `image` and `bits`."""
-    affines: Tensor
-    """[B,views,3,4] float32: two views of an episode, one of a crop (`training.data.crops`)."""
-    slots: int
-    """Masks of every task in the batch."""
-
-    @classmethod
-    def of(cls, parts: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], affines: Sequence[NDArray[Any]], slots: int) -> "Batch":
-        """Lay parts of scans end to end.
-
-        Args:
-            parts: of each episode image and bits of the scan, or of each view's scan.
-            affines: [views,3,4] of each episode.
-            slots: masks of every task.
-        """
-        everything = [part for some in parts for part in some]
-        firsts = np.cumsum([0, *(image.size for image, _ in everything[:-1])])
-        owners = iter(range(len(everything)))
-        views = len(affines[0])
-        lines = [(own * views)[:views] for own in ([next(owners) for _ in some] for some in parts)]
-        return cls(
-            image=torch.from_numpy(np.concatenate([image.ravel() for image, _ in everything])),
-            bits=torch.from_numpy(np.concatenate([bits.ravel() for _, bits in everything])),
-            shapes=torch.tensor([[everything[i][0].shape for i in line] for line in lines]),
-            starts=torch.from_numpy(firsts[np.array(lines)]),
-            affines=torch.from_numpy(np.stack(affines)),
-            slots=slots,
-        )
-
-    def pin_memory(self) -> "Batch":
-        """Called by the loader: from page-locked memory the copy to the device overlaps with computing."""
-        return self._each(Tensor.pin_memory)
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on the device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(
-            image=change(self.image),
-            bits=change(self.bits),
-            shapes=change(self.shapes),
-            starts=change(self.starts),
-            affines=change(self.affines),
-            slots=self.slots,
-        )
 
 
 @dataclass(frozen=True)
@@ -370,3 +310,8 @@ def collate(episodes: Sequence[Episode]) -> Batch:
     """Episodes of one step."""
     parts = [[(e.image, e.bits), *([e.target] if e.target else [])] for e in episodes]
     return Batch.of(parts, [e.affines for e in episodes], episodes[0].slots)
+
+
+def weak(config: EpisodeConfig) -> EpisodeConfig:
+    """For the reference views of the released code, which turn and scale in half of the cases and are never sheared."""
+    return replace(config, affine_probability=0.5, shear=0.0)

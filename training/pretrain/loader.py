@@ -7,11 +7,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from mass_core.errors import InputError
 
+from ..augmentation.batch import Batch
 from ..runs.distributed import ProcessGroup
 from ..runs.sources import Source, weights
 from ..runs.stopping import ignore_interrupt
 from .config import RunConfig
-from .episodes import Batch, Episode, Episodes, collate
+from .episodes import Episode, Episodes, collate
 from .schedule import window_at
 
 _NAMED = 3

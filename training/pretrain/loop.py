@@ -28,23 +28,23 @@ from mass_core.model.losses import mask_loss, tversky_loss
 from mass_core.schema import changed
 
 from ..augmentation.appearance import WEAK, appearance
+from ..augmentation.batch import Batch
 from ..augmentation.views import cut_views
 from ..curves import draw
 from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, recipe_changes, run_command
 from ..runs.precision import autocast
-from ..runs.run_folder import check_enter, enter, nothing_left_behind, publish
+from ..runs.run_folder import check_enter, enter, nothing_left_behind
 from ..runs.sources import Source, open_sources
-from ..runs.state import State
 from ..runs.stopping import Signals, tell_saved
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
-from .episodes import Batch
 from .loader import batches, episodes_of
 from .schedule import first_beta, learning_rate, window_at
 from .start import start
+from .state import State, publish
 from .validation import labelled, validate
 
 

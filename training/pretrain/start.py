@@ -13,9 +13,9 @@ from mass_core.weights.checkpoint import load_model
 from ..optimisers.lamb import Lamb
 from ..optimisers.muon import Muon
 from ..runs.precision import check_depth, scaler
-from ..runs.state import State
 from .config import OptimConfig, RunConfig
 from .recompute import keep_less
+from .state import State
 
 
 def start(config: RunConfig, device: torch.device, init: str | None) -> State:

@@ -17,8 +17,8 @@ from mass_core.weights.checkpoint import Model, fingerprint
 
 from ..runs.distributed import ProcessGroup
 from ..runs.sources import Source
-from ..runs.state import State
 from .config import RunConfig
+from .state import State
 
 
 @dataclass(frozen=True)

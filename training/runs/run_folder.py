@@ -1,22 +1,17 @@
-"""The folder of a run: entered anew or again, and the weights published in it."""
+"""The folder of a run, entered anew or again."""
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from mass_core.errors import InputError, MassError
 from mass_core.files import write_json
-from mass_core.weights.checkpoint import save_weights
 
-from ..pretrain.config import RunConfig
 from .distributed import ProcessGroup
-from .sources import Source, record
-from .state import Resumable, Settings, State, saved
+from .state import Resumable, Settings, saved
 
 
 def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
@@ -64,18 +59,6 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         if fresh and not saved(output / "state") and not (log.exists() and log.stat().st_size):
             shutil.rmtree(output, ignore_errors=True)
         raise
-
-
-def publish(config: RunConfig, sources: Sequence[Source], path: Path, state: State) -> None:
-    """Write the averaged weights as users load them."""
-    provenance = {
-        "recipe": config.name,
-        "steps": state.step,
-        "commit": commit(),
-        **record(sources),
-        "config": config.as_json(),
-    }
-    save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
 
 
 def commit() -> str:

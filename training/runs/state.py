@@ -1,6 +1,6 @@
 """Training state: everything a run needs to resume exactly where it stopped, in a few files of which the newest counts.
 
-Random draws are functions of the seed and the step (`training.pretrain.step`, `training.data.episodes`), PyTorch's own generators
+Random draws are functions of the seed and the step (`training.pretrain.step`, `training.pretrain.episodes`), PyTorch's own generators
 included; the step restores them all, in every process.
 """
 
@@ -22,7 +22,6 @@ from torch.optim import Optimizer
 from mass_core.config import differences
 from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_by
-from mass_core.model import MASS
 
 from .distributed import ProcessGroup
 
@@ -142,16 +141,6 @@ class Averaged(Resumable, Generic[Network]):
         self.scaler.update()
         self.step += 1
         return norm.detach()
-
-
-@dataclass
-class State(Averaged[MASS]):
-    """State of pretraining."""
-
-    STATES = {"network": "network", "average": "average", "optimiser": "optimiser", "scaler": "scaler"}
-    VALUES = ("bad_steps", "best")
-    best: float = float("-inf")
-    """Highest `val_dice` so far."""
 
 
 def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: ProcessGroup) -> None:
