@@ -13,7 +13,8 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from mass_core.masks.merge import Found, distinct, part_at_seed
+from mass_core.masks.packed import Found
+from mass_core.masks.slicewise.merge import distinct, part_at_seed
 from mass_core.volumes.boxes import bounding_box
 
 MOST_IOU = 0.9

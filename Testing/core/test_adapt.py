@@ -22,7 +22,7 @@ from mass_core.inference.adapt import Adapted, adapt
 from mass_core.inference.adapt_views import augmentation, batch_of, windows
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS
-from mass_core.tasks.reference_crops import masks_on
+from mass_core.tasks.placed_masks import masks_on
 from mass_core.tasks.reference_encoder import content_key
 from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Geometry, Volume

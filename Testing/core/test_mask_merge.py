@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mass_core.masks.merge import Found, Packed, cross_section, distinct, part_at_seed, uncovered
+from mass_core.masks.packed import Found, Packed
+from mass_core.masks.slicewise.merge import cross_section, distinct, part_at_seed, uncovered
 
 
 def block(start: tuple, stop: tuple) -> Found:

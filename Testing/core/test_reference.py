@@ -7,8 +7,10 @@ import pytest
 
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
 from mass_core.errors import GeometryError, InputError
-from mass_core.tasks.reference_crops import as_label_map, common_spacing, prepare_reference, thickness_mm, working_spacing
+from mass_core.tasks.reference_crops import prepare_reference
+from mass_core.tasks.working_spacing import common_spacing, thickness_mm, working_spacing
 from mass_core.volumes.boxes import Box, label_boxes
+from mass_core.volumes.label_maps import as_label_map
 from mass_core.volumes.preprocess import prepare
 from mass_core.volumes.volume import Geometry, Volume
 

@@ -17,8 +17,8 @@ from ..errors import InputError, listing
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
 from ..tasks.location import Location, extent_mm
-from ..tasks.reference_crops import LADDER
 from ..tasks.task import Task, TaskLabel
+from ..tasks.working_spacing import LADDER
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.label_maps import on_grid
 from ..volumes.volume import Geometry, Volume

@@ -17,7 +17,7 @@ from ..config import Triple
 from ..errors import InputError, known_failures
 from ..model.losses import mask_loss
 from ..progress import Report, Steps
-from ..tasks.reference_crops import masks_on
+from ..tasks.placed_masks import masks_on
 from ..tasks.reference_encoder import content_key
 from ..tasks.task import Task, Tokens
 from ..volumes.volume import Volume

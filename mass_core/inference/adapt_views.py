@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import Shape
 from ..errors import InputError
-from ..tasks.reference_crops import PlacedMask
+from ..tasks.placed_masks import PlacedMask
 from ..volumes.boxes import Box, cut
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from ..volumes.boxes import Box, bounding_box, label_boxes
 from ..volumes.volume import Geometry, Volume
 from .from_labels import checked_labels, numbered
 from .mask_set import MaskSet
-from .merge import Packed
+from .packed import Packed
 from .regrid import grid_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from ..config import Triple
 from ..masks.mask_set import MaskSet
-from ..masks.merge import Packed
+from ..masks.packed import Packed
 from ..masks.regrid import grid_of
 from ..masks.statistics import voxel_ml
 from ..outputs import amount

@@ -23,8 +23,9 @@ from ..volumes.components import count_parts
 from ..volumes.label_maps import as_label_map
 from ..volumes.volume import Volume
 from .location import Location, extent_mm, mean_triple
-from .reference_crops import ReferenceCrop, common_spacing, prepare_reference, working_spacing
+from .reference_crops import ReferenceCrop, prepare_reference
 from .task import TaskLabel, Tokens
+from .working_spacing import common_spacing, working_spacing
 
 _DECODING = {"overlap", "threshold", "classes_per_pass", "parts", "place_mm", "blend_floor", "smooth_restore", "skip_uniform"}
 _DECODING |= {"align", "fusion"}

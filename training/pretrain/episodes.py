@@ -1,7 +1,7 @@
 """Episodes: in-context tasks drawn from scans and their class-agnostic masks.
 
 An episode is one scan, a few of its masks and two poses. Voxels are not resampled here: the loader hands on the part of the scan both
-views need, with the chosen masks packed into the bits of one integer volume; `training.views` cuts both views out on the device.
+views need, with the chosen masks packed into the bits of one integer volume; `augmentation.views` cuts both views out on the device.
 Every draw depends on the run's seed and the episode's number alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 

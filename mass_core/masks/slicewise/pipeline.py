@@ -17,10 +17,11 @@ from ...config import Triple
 from ...progress import Steps
 from ...volumes.boxes import Box, bounding_box
 from ..mask_set import Bools
-from ..merge import Found, cross_section, distinct, part_at_seed, uncovered
+from ..packed import Found
 from .batch_size import BatchSize
 from .channels import Bytes, Profile, three_channels
 from .frames import Frames
+from .merge import cross_section, distinct, part_at_seed, uncovered
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
 from .propagate import Seed, Tracker, propagate
 from .seed_slices import by_bisection, seed_axes, seed_slices

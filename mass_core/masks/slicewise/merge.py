@@ -4,19 +4,14 @@ A mask is a bounding box and the values inside it, as everywhere; the whole volu
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..volumes.boxes import Box
-from ..volumes.components import connected_parts
-from .mask_set import Bools
-
-Found = tuple[Box, Bools]
-
-_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
-"""Ones of every byte, for NumPy below 2."""
+from ...volumes.boxes import Box
+from ...volumes.components import connected_parts
+from ..packed import Found, Packed
 
 
 def part_at_seed(found: Found, axis: int, index: int) -> Found | None:
@@ -42,45 +37,6 @@ def part_at_seed(found: Found, axis: int, index: int) -> Found | None:
     largest = max(candidates, key=lambda number: parts[number - 1].voxels)
     box = parts[largest - 1].box
     return box.shifted(start), numbers[box.slices()] == largest
-
-
-class Packed(NamedTuple):
-    """A mask as bits that lie alike in all masks of a volume: every row along x starts at a multiple of eight voxels."""
-
-    start: tuple[int, int, int]
-    """z, y, and x in bytes."""
-    rows: NDArray[np.uint8]
-    """[z, y, x in bytes], first voxel in the highest bit."""
-    voxels: int
-
-    @classmethod
-    def of(cls, found: Found) -> "Packed":
-        """Pack a mask."""
-        ((z, y, x), _), mask = found
-        shifted = np.pad(mask, ((0, 0), (0, 0), (x % 8, 0)))
-        return cls((z, y, x // 8), np.packbits(shifted, axis=-1), int(np.count_nonzero(mask)))
-
-    def iou(self, other: "Packed") -> float:
-        """Intersection over union."""
-        common = self.common(other)
-        return common / (self.voxels + other.voxels - common)
-
-    def common(self, other: "Packed") -> int:
-        """Voxels of both; only bytes inside both boxes are looked at."""
-        low = np.maximum(self.start, other.start)
-        high = np.minimum(np.add(self.start, self.rows.shape), np.add(other.start, other.rows.shape))
-        if (low >= high).any():
-            return 0
-        one, two = (
-            mask.rows[tuple(slice(a, b) for a, b in zip(low - mask.start, high - mask.start, strict=True))] for mask in (self, other)
-        )
-        return _count(one & two)
-
-
-def _count(bits: NDArray[np.uint8]) -> int:
-    """Ones among all bits."""
-    counts = np.bitwise_count(bits) if hasattr(np, "bitwise_count") else _ONES[bits]
-    return int(counts.sum(dtype=np.int64))
 
 
 def distinct(masks: Iterable[Found], most_iou: float, seed: int = 0, keep: Literal["random", "larger"] = "random") -> list[int]:
