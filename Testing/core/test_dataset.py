@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core.data.dataset import Case, Dataset, check_splits, finished_case, split_by_patient, write_case
+from mass_core.data.dataset import Case, Dataset, finished_case, write_case
+from mass_core.data.splits import check_splits, split_by_patient
 from mass_core.errors import InputError, OutputError
 from mass_core.masks.mask_set import MaskSet
 

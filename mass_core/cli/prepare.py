@@ -236,8 +236,8 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
 
 def given_splits(path: Path | None, fold: int = 0) -> tuple[dict[str, tuple[str, ...]], dict[int, str]]:
     """Splits and label names of a file, or those of a fold where it lists several; both empty without one."""
-    from ..data.dataset import SPLITS
     from ..data.decathlon_layout import is_folds, read_fold
+    from ..data.splits import SPLITS
 
     if path is None:
         return {}, {}
@@ -275,7 +275,7 @@ def _splits(
     arguments: argparse.Namespace, given: Mapping[str, Sequence[str]], scans: Sequence[Scan], patients: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """Splits for the scans at hand, checked for leaks before anything is made."""
-    from ..data.dataset import check_splits, split_by_patient
+    from ..data.splits import check_splits, split_by_patient
 
     patients = {scan.name: patients[scan.name] for scan in scans}
     cases = [scan.case for scan in scans if scan.case]

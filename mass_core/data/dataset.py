@@ -5,9 +5,8 @@ Layout (docs/formats.md): `dataset.json` and, for each case, `cases/<name>/` wit
 case is finished when it exists.
 """
 
-import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +19,9 @@ from ..errors import InputError, OutputError
 from ..files import read_json, write_bytes, write_json
 from ..masks.mask_set import MaskSet
 from ..volumes.volume import Geometry
+from .splits import SPLITS, check_splits
 
 VERSION = 1
-SPLITS = ("train", "val", "test")
 _CURE = "Prepare the dataset again with `mass prepare`."
 
 
@@ -215,47 +214,6 @@ def write_case(
     if case.masks is not None and masks is not None:
         masks.write(place / case.masks)
     write_json(place / "case.json", asdict(case))
-
-
-def check_splits(splits: Mapping[str, Iterable[str]], patients: Mapping[str, str]) -> None:
-    """Check that no patient is in two splits and that every case named exists.
-
-    Args:
-        splits: names of the cases in each split.
-        patients: patient of each case.
-
-    Raises:
-        InputError: naming the patients, or the cases that do not exist.
-    """
-    sides: dict[str, str] = {}
-    for split, names in splits.items():
-        for name in names:
-            if name not in patients:
-                raise InputError(f"The split {split} names {name!r}, but there is no such case.", "Mend the list or add the scan.")
-            before = sides.setdefault(patients[name], split)
-            if before != split:
-                raise InputError(
-                    f"Patient {patients[name]!r} is in {before} and in {split}.",
-                    "Put all scans of a patient on one side, or results are too good.",
-                )
-
-
-def split_by_patient(patients: Mapping[str, str], shares: Sequence[float], seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """Split patients into train, val and test.
-
-    A patient's place in line is a hash of its name, so the same patients are dealt alike wherever their scans come from.
-
-    Args:
-        patients: patient of each case.
-        shares: of train, val and test, sum 1.
-        seed: another one deals differently.
-    """
-    if len(shares) != len(SPLITS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise InputError(f"The shares of train, val and test are {tuple(shares)}.", "Give three numbers from 0 to 1 whose sum is 1.")
-    line = sorted(set(patients.values()), key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).digest())
-    ends = np.round(np.cumsum(shares) * len(line)).astype(int).tolist()
-    sides = {patient: SPLITS[sum(place >= end for end in ends)] for place, patient in enumerate(line)}
-    return {split: tuple(name for name in sorted(patients) if sides[patients[name]] == split) for split in SPLITS}
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -17,10 +17,10 @@ from ..errors import GeometryError, InputError
 from ..files import read_json
 from ..volumes.volume import Volume
 from . import bids_layout
-from .dataset import SPLITS, split_by_patient
 from .decathlon_layout import read_fold
 from .label_names import label_names
 from .public_layouts import Kind
+from .splits import SPLITS, split_by_patient
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._+-]+")
 """Characters a file's name should not hold on any system."""

@@ -19,7 +19,8 @@ from ..errors import InputError, OutputError
 from ..files import read_json, write_json
 from ..masks.mask_set import MaskSet
 from . import released_masks
-from .dataset import SPLITS, Case, Dataset, case_folder, write_array, write_case
+from .dataset import Case, Dataset, case_folder, write_array, write_case
+from .splits import SPLITS
 
 IMAGE, LABELS, MASKS = "_image.npy", "_gt.npy", "dataset.h5"
 SPACING_ZYX = (1.5, 1.5, 1.5)

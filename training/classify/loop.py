@@ -26,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
-from mass_core.data.dataset import SPLITS
+from mass_core.data.splits import SPLITS
 from mass_core.errors import MassError
 from mass_core.files import write_json
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier

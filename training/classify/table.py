@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mass_core.data.dataset import SPLITS
+from mass_core.data.splits import SPLITS
 from mass_core.errors import InputError
 from mass_core.outputs import IMAGE_ENDINGS
 

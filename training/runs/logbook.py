@@ -26,7 +26,7 @@ class LogSettings(Protocol):
 
     @property
     def tracker(self) -> Tracker:
-        """Where curves are shown as well."""
+        """Tracker that shows the curves as well."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
