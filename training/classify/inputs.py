@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
 
 from mass_core.config import Recipe, to_dict
-from mass_core.console import Terminal
 from mass_core.data.dataset import write_array
 from mass_core.errors import InputError, MassError
 from mass_core.files import write_json
@@ -64,7 +64,7 @@ def survey(table: Table, recipe: Recipe, output: Path, group: ProcessGroup) -> d
     before = _recorded(record, recipe_key)
     mine = table.rows[group.rank :: group.size]
     found: list[tuple[str, dict[str, Any], str | None]] = []
-    for row in _counted(mine, "check", group):
+    for row in tqdm(mine, desc="check", unit="scan", disable=not group.leads, mininterval=2):
         state = state_of(row.path)
         known = before.get(row.name)
         if known is not None and known["state"] == state:
@@ -82,16 +82,6 @@ def survey(table: Table, recipe: Recipe, output: Path, group: ProcessGroup) -> d
         output.mkdir(parents=True, exist_ok=True)
         write_json(record, {"recipe": recipe_key, "scans": {name: facts for name, facts, _ in every}})
     return {name: facts["spacing_mm"] for name, facts, _ in every}
-
-
-def _counted(rows: Sequence[Row], stage: str, group: ProcessGroup) -> Iterator[Row]:
-    """The scans of a process; the first process shows how many are done."""
-    terminal = Terminal()
-    for number, row in enumerate(rows):
-        if group.leads:
-            terminal.progress(stage, number / len(rows), None)
-        yield row
-    terminal.close()
 
 
 def _recorded(path: Path, recipe_key: str) -> dict[str, dict[str, Any]]:
@@ -149,7 +139,7 @@ def prepared(
         changes = [[], *([settings.seed, copy, asdict(settings.appearance)] for copy in range(1, copies + 1))]
         files[row.name] = [folder / f"{_hash([*kind, state_of(row.path), change])}.npy" for change in changes]
     mine = table.rows[group.rank :: group.size]
-    for row in _counted(mine, "prepare", group):
+    for row in tqdm(mine, desc="prepare", unit="scan", disable=not group.leads, mininterval=2):
         _make(row, files[row.name], network, settings, config)
     group.any(False)  # until the others have made theirs
     return files

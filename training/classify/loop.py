@@ -27,7 +27,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from mass_core.data.splits import SPLITS
-from mass_core.errors import MassError
+from mass_core.errors import MassError, as_mass_error
 from mass_core.files import write_json
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.schema import changed
@@ -35,11 +35,12 @@ from mass_core.weights.checkpoint import Model, load_model
 
 from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
-from ..runs.options import add_run, recipe_changes, run_command
+from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
 from ..runs.state import Resumable
 from ..runs.stopping import Signals, ignore_interrupt, tell_saved
+from ..runs.tracking import boards
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
@@ -166,7 +167,16 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
     network = group.wrap(learner.learning)
     weights = class_weights(run.table, settings).to(group.device)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook.of_run(run.output, learner.step, steps, settings, group)
+    logbook = Logbook(
+        run.output / "log.jsonl",
+        start=learner.step,
+        steps=steps,
+        every=settings.log_every,
+        quiet=not group.leads,
+        boards=boards(run.output, learner.step, tensorboard=False, tracker=settings.tracker, config=settings.as_json())
+        if group.leads
+        else (),
+    )
     with Signals() as signals, logbook as log:
         for batch in _batches(run, range(learner.step, steps)):
             set_rates(learner, settings, learner.step // run.epoch)
@@ -325,16 +335,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
     add_run(parser)
     parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
-    return run_command(parser, argv, _configured, _run)
-
-
-def _configured(args: argparse.Namespace) -> ClassifyConfig:
-    changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
-    return changed(classify_config.named(args.recipe), changes)
-
-
-def _run(args: argparse.Namespace, config: ClassifyConfig) -> None:
-    table = read_table(args.labels, args.images)
-    group = ProcessGroup.join(args.device)
-    train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
-    group.leave()
+    try:
+        args = parsed(parser, argv)
+        changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
+        config = changed(classify_config.named(args.recipe), changes)
+        if args.print_config:
+            sys.stdout.write(f"{printed(parser, args, config)}\n")
+            return 0
+        table = read_table(args.labels, args.images)
+        group = ProcessGroup.join(args.device)
+        train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
+        group.leave()
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        sys.stderr.write(f"{known}\n")
+        return 2
+    return 0

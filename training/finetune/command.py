@@ -11,7 +11,7 @@ from typing import Any
 
 from mass_core.cli.remote import add_on
 from mass_core.console import JsonLines, Output, Terminal
-from mass_core.errors import Cancelled, InputError, MassError, known_failures
+from mass_core.errors import Cancelled, InputError, MassError, as_mass_error
 from mass_core.option_files import read_file
 from mass_core.outputs import check_free, check_no_input, folders_ready, stem
 from mass_core.progress import Steps
@@ -45,36 +45,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
-        return _work(arguments, output)
+        request = _request(arguments)
+        if arguments.print_config:
+            sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
+            return 0
+        if arguments.on:
+            result = elsewhere.run(request, arguments, output)
+            output.result(_summary(result, resumable=False), **result)
+            return 0
+        with Signals() as signals:
+            group = ProcessGroup.join(request.device)
+            report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+            result = run(request, group, report, resume=arguments.resume)
+            group.leave()
+        if group.leads:
+            output.result(_summary(result), **result)
+        return 0
     except Cancelled:
         output.cancelled()
         return 130
-    except MassError as error:
-        output.failed(error)
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        output.failed(known)
         return 2
     finally:
         output.close()
-
-
-@known_failures()
-def _work(arguments: argparse.Namespace, output: Output) -> int:
-    """Finetune here or elsewhere, or print the request."""
-    request = _request(arguments)
-    if arguments.print_config:
-        sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
-        return 0
-    if arguments.on:
-        result = elsewhere.run(request, arguments, output)
-        output.result(_summary(result, resumable=False), **result)
-        return 0
-    with Signals() as signals:
-        group = ProcessGroup.join(request.device)
-        report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-        result = run(request, group, report, resume=arguments.resume)
-        group.leave()
-    if group.leads:
-        output.result(_summary(result), **result)
-    return 0
 
 
 def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resume: str = "") -> dict[str, Any]:

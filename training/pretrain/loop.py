@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mass_core.errors import MassError
 from mass_core.model.losses import mask_loss, tversky_loss
 from mass_core.schema import changed
 
@@ -33,11 +34,12 @@ from ..augmentation.views import cut_views
 from ..curves import draw
 from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
-from ..runs.options import add_run, recipe_changes, run_command
+from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind
 from ..runs.sources import Source, open_sources
 from ..runs.stopping import Signals, tell_saved
+from ..runs.tracking import boards
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
@@ -66,7 +68,16 @@ def train(
         network = torch.compile(network)
     watch = FusionWatch(state.network.decoder.fusions)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook.of_run(output, state.step, config.steps, config, group, tensorboard=config.tensorboard)
+    logbook = Logbook(
+        output / "log.jsonl",
+        start=state.step,
+        steps=config.steps,
+        every=config.log_every,
+        quiet=not group.leads,
+        boards=boards(output, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
+        if group.leads
+        else (),
+    )
     with Signals() as signals, logbook as log:
         mark = time.monotonic()
         for parts in batches(config, episodes, state.step, group):
@@ -176,11 +187,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_run(parser)
     parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
     parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
-    return run_command(parser, argv, lambda args: changed(recipes.named(args.recipe), recipe_changes(args)), _run)
-
-
-def _run(args: argparse.Namespace, config: RunConfig) -> None:
-    group = ProcessGroup.join(args.device)
-    with nothing_left_behind(args.output):
-        train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
-    group.leave()
+    try:
+        args = parsed(parser, argv)
+        config = changed(recipes.named(args.recipe), recipe_changes(args))
+        if args.print_config:
+            sys.stdout.write(f"{printed(parser, args, config)}\n")
+            return 0
+        group = ProcessGroup.join(args.device)
+        with nothing_left_behind(args.output):
+            train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
+        group.leave()
+    except MassError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0

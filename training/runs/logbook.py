@@ -2,34 +2,17 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from mass_core.console import Terminal
-
 from ..run_log import read_log
-from .distributed import ProcessGroup
-from .tracking import Board, Tracker, boards
-
-
-class LogSettings(Protocol):
-    """Settings of the log, of whatever kind of run."""
-
-    @property
-    def log_every(self) -> int:
-        """Steps between two lines."""
-
-    @property
-    def tracker(self) -> Tracker:
-        """Tracker that shows the curves as well."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+from .tracking import Board
 
 
 class Logbook:
@@ -44,35 +27,25 @@ class Logbook:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
-        self._terminal = Terminal() if bar and not quiet else None
-        self._start, self._steps = start, steps
-        self._opened = time.perf_counter()
+        self.bar = _bar(start, steps) if bar and not quiet else None
         self.boards = boards
         self.every = every
         self._began = time.perf_counter() - 60 * _minutes(path, start)
         self.waiting: dict[str, list[Any]] = {}
 
-    @classmethod
-    def of_run(
-        cls, output: Path, start: int, steps: int, config: LogSettings, group: ProcessGroup, *, tensorboard: bool = False, bar: bool = True
-    ) -> "Logbook":
-        """The book of a run in its folder; only the first process writes."""
-        shown = boards(output, start, tensorboard=tensorboard, tracker=config.tracker, config=config.as_json()) if group.leads else ()
-        path, every = output / "log.jsonl", config.log_every
-        return cls(path, start=start, steps=steps, every=every, quiet=not group.leads, boards=shown, bar=bar)
-
     def add(self, step: int, **values: Any) -> dict[str, float]:
         """Note this step's values; on every `every`-th step write and return their means."""
         for name, value in values.items():
             self.waiting.setdefault(name, []).append(value)
+        if self.bar is not None:
+            self.bar.update()
         if step % self.every:
             return {}
         means = {name: _mean(kept) for name, kept in self.waiting.items()}
         self.waiting.clear()
         self.note(step, **means)
-        if self._terminal is not None:
-            left = (time.perf_counter() - self._opened) / max(1, step - self._start) * (self._steps - step)
-            self._terminal.progress("train", step / self._steps, left, means)
+        if self.bar is not None:
+            self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
         return means
 
     def note(self, step: int, **values: float) -> None:
@@ -88,8 +61,8 @@ class Logbook:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._terminal is not None:
-            self._terminal.close()
+        if self.bar is not None:
+            self.bar.close()
         self.file.close()
         for board in self.boards:
             board.close()
@@ -101,6 +74,13 @@ def _minutes(path: Path, step: int) -> float:
         return 0.0
     minutes_at = read_log(path).get("minutes", {})
     return max((minutes for at, minutes in minutes_at.items() if at <= step), default=0.0)
+
+
+def _bar(start: int, steps: int) -> Any:
+    from tqdm import tqdm
+
+    # Where standard error is a file, every update is a line.
+    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60)
 
 
 def _mean(values: list[Any]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from mass_core.errors import InputError, MassError, known_failures
+from mass_core.errors import InputError
 from mass_core.option_files import add_config, as_file, with_file
 
 Config = TypeVar("Config")
@@ -56,34 +56,6 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
         InputError: if the file cannot be used.
     """
     return parser.parse_args(with_file(parser, sys.argv[1:] if argv is None else argv))
-
-
-def run_command(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    configured: Callable[[argparse.Namespace], Config],
-    work: Callable[[argparse.Namespace, Config], None],
-) -> int:
-    """Run a training command, or print its settings; 0 done, 2 bad input.
-
-    Args:
-        parser: with `add_run`.
-        argv: words of the command line; None: those of the process.
-        configured: returns the recipe with the changes the options ask for.
-        work: trains.
-    """
-    try:
-        with known_failures():
-            arguments = parsed(parser, argv)
-            config = configured(arguments)
-            if arguments.print_config:
-                sys.stdout.write(f"{printed(parser, arguments, config)}\n")
-            else:
-                work(arguments, config)
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
 
 
 def recipe_changes(arguments: argparse.Namespace) -> list[str]:
