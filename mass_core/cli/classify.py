@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..outputs import check_free, folders_ready
+from .common.batch import Batch
 from .common.options import DEVICES
-from .common.scans import Batch
 
 if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier

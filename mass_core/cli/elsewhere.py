@@ -12,8 +12,8 @@ from ..jobs.checks import check_assess, check_references, check_task_source, inp
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
+from .common.batch import Batch
 from .common.options import as_request
-from .common.scans import Batch
 from .common.shards import Share, shard_of
 from .remote import check_agreed
 from .segment import check_predictions, describe_predictions

@@ -14,8 +14,8 @@ from ..jobs.checks import inputs
 from ..outputs import Job, all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
 from ..worker.requests import Features
+from .common.batch import Batch
 from .common.options import add_preparation, add_weights, as_request, begin
-from .common.scans import Batch
 from .common.shards import Share, add_shard, shard_of
 from .remote import add_on
 

@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..jobs.checks import check_task_source, inputs
 from ..outputs import Job, amount, check_free, folders_ready, nnunet_ending, plan
 from ..worker.requests import Segment
+from .common.batch import Batch
 from .common.options import add_decision, add_preparation, add_references, add_weights, as_request, begin
-from .common.scans import Batch
 from .common.shards import Share, add_shard, shard_of
 from .remote import add_on
 from .result_table import ResultTable

@@ -1,0 +1,38 @@
+"""Several targets in one run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...console import Output
+from ...errors import MassError, known_failures
+
+
+class Batch:
+    """The targets of a run: a failure of one among several is reported, and the others go on.
+
+    Args:
+        output: hears of failures.
+        targets: how many there are.
+    """
+
+    def __init__(self, output: Output, targets: int) -> None:
+        self._output, self._alone = output, targets == 1
+        self.failures: dict[Path, MassError] = {}
+
+    @contextmanager
+    def target(self, path: Path) -> Iterator[None]:
+        """Context of the work on a target; the failure of an only target, and a defect of this program, is raised."""
+        try:
+            with known_failures():
+                yield
+        except MassError as error:
+            if self._alone:
+                raise
+            self._output.failed(error, target=str(path))
+            self.failures[path] = error
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command: 3 if a target failed."""
+        return 3 if self.failures else 0
