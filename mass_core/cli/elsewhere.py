@@ -8,15 +8,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HostError, InputError
-from ..jobs.checks import check_assess, check_order, check_references, inputs, task_file
+from ..jobs.checks import check_assess, check_references, inputs, task_file
 from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
-from .batch import Batch
 from .options import as_request
 from .remote import check_agreed
-from .segment import check_predictions, describe_predictions
-from .shards import Share, shard_of
+from .segment import begun, describe_predictions
 
 if TYPE_CHECKING:
     from ..worker.transport import LocalClient
@@ -46,25 +44,22 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 
 def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    check_order(_segment(arguments, str(arguments.target[0]), ""))
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
-    check_predictions(arguments)
-    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
-    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
-    used = inputs(_segment(arguments, str(arguments.target[0]), ""))
-    check_free(files, overwrite=arguments.overwrite, inputs=[*used, *arguments.target])
-    with folders_ready([*files, share.table]), client(arguments) as there:
-        batch, broken = Batch(arguments.terminal, len(jobs)), 0
+    first = _segment(arguments, str(arguments.target[0]), "")
+    with begun(arguments, first) as (share, batch, table), client(arguments) as there:
+        broken = 0
         for job in share.left:
             before = broken
             with batch.target(job.target), share.noting(job) as note:
                 try:
-                    labels = _one(there, arguments, job)
-                    note(labels)
-                    describe_predictions(arguments, {label["value"]: label["name"] for label in labels})
+                    values = _one(there, arguments, job)
+                    note(values["labels"])
+                    table.add(values)
+                    describe_predictions(arguments, {label["value"]: label["name"] for label in values["labels"]})
                 except HostError:
                     broken += 1
                     raise
+            if job.target in batch.failures:
+                table.add_failure(job.target, batch.failures[job.target])
             broken = broken if broken > before else 0
             if broken == ENOUGH:
                 raise _given_up(arguments.on)
@@ -148,15 +143,13 @@ def _segment(arguments: argparse.Namespace, target: str, output: str) -> Segment
     return as_request(Segment, arguments, target=target, output=output)
 
 
-def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> list[dict[str, Any]]:
-    """Have a target segmented, draw it, tell; returns its labels."""
+def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> dict[str, Any]:
+    """Have a target segmented, draw it, tell; returns the result as JSON values."""
     began = time.monotonic()
     reply = _ask(there, arguments, "segment", _segment(arguments, str(job.target), str(job.output)))
     if job.picture is not None:
         _draw(job, arguments.frame, reply["result"])
-    _tell(arguments, job, reply["result"], reply, began)
-    labels: list[dict[str, Any]] = reply["result"]["labels"]
-    return labels
+    return _tell(arguments, job, reply, began)
 
 
 def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
@@ -180,8 +173,9 @@ def _given_up(host: str) -> HostError:
     )
 
 
-def _tell(arguments: argparse.Namespace, job: Job, result: dict[str, Any], reply: Mapping[str, Any], began: float) -> None:
-    """The outcome of a target."""
+def _tell(arguments: argparse.Namespace, job: Job, reply: Mapping[str, Any], began: float) -> dict[str, Any]:
+    """Print warnings and the result; returns the result as JSON values."""
+    result = reply["result"]
     labels = result["labels"]
     for warning in result["warnings"]:
         arguments.terminal.warn(f"{job.target.name}: {warning}")
@@ -192,11 +186,10 @@ def _tell(arguments: argparse.Namespace, job: Job, result: dict[str, Any], reply
     found = [f"{label['name']} {amount(label['ml'])}" for label in labels]
     more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
     picture = None if job.picture is None else str(job.picture)
-    arguments.terminal.result(
-        f"{job.output}: {', '.join(found[:_NAMED] + more)} ({time.monotonic() - began:.1f} s on {arguments.on})",
-        **{**result, "target": str(job.target), "output": str(job.output), "picture": picture, "timings": reply["timings"]},
-        **_run_values(arguments, reply, began),
-    )
+    values = {**result, "target": str(job.target), "output": str(job.output), "picture": picture, "timings": reply["timings"]}
+    text = f"{job.output}: {', '.join(found[:_NAMED] + more)} ({time.monotonic() - began:.1f} s on {arguments.on})"
+    arguments.terminal.result(text, **values, **_run_values(arguments, reply, began))
+    return values
 
 
 def _run_values(arguments: argparse.Namespace, reply: Mapping[str, Any], began: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`mass ... --on HOST`, `mass remote` and finetuning with `--on`, over a real ssh server on this computer (ssh_server.py)."""
 
+import csv
 import json
 
 import numpy as np
@@ -42,9 +43,14 @@ def test_a_bad_scan_does_not_stop_a_batch(files: Files, capsys: pytest.CaptureFi
     bad, results = files.folder / "bad.nrrd", files.folder / "results"
     bad.write_bytes(files.target.read_bytes()[:2000])
     order = ["segment", "--on", HERE, *by_reference(files), "--target", bad, files.target, files.image, "--output-dir", results]
-    assert mass(*order) == 3
-    assert {path.name for path in results.iterdir()} == {"new_seg.nii.gz", "ref_seg.nii.gz"}
+    assert mass(*order, "--table", results / "table.csv") == 3
+    assert {path.name for path in results.iterdir()} == {"new_seg.nii.gz", "ref_seg.nii.gz", "table.csv"}
     assert str(bad) in capsys.readouterr().err
+    with (results / "table.csv").open(newline="") as file:
+        failed, *rows = csv.DictReader(file)
+    assert failed["target"] == str(bad) and f"{bad} cannot be read" in failed["error"]
+    made = [results / f"{name}_seg.nii.gz" for name in ("new", "ref")]
+    assert [(row["output"], row["label"]) for row in rows] == [(str(path), label) for path in made for label in "12"]
 
 
 def test_a_batch_ends_where_the_computer_is_gone(files: Files, server: Server, capsys: pytest.CaptureFixture) -> None:
