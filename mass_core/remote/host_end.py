@@ -22,6 +22,7 @@ from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces
 
 _CHUNK = 1 << 16
 _PREFIX = "mass-remote"
+_MORE_ROOM = "Free some space there, or set TMPDIR for it there to a folder on a larger disk."
 _ENDING_S = 7.0
 """Time the worker may take to end by itself."""
 _BEST = "best.safetensors"
@@ -51,10 +52,17 @@ def serve(requests: int, replies: int, *, command: list[str] | None = None, sile
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder nobody else may look into, gone afterwards, even if this process is killed."""
-    _sweep(Path(tempfile.gettempdir()))
-    # The name tells which process of which computer it belongs to: temporary folders may be shared by several.
-    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}-{platform.node()}-{os.getpid()}-")))
+    """A folder nobody else may look into, gone afterwards, even if this process is killed.
+
+    Raises:
+        OutputError: if there is no room for one.
+    """
+    try:
+        _sweep(Path(tempfile.gettempdir()))
+        # The name tells which process of which computer it belongs to: temporary folders may be shared by several.
+        folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}-{platform.node()}-{os.getpid()}-")))
+    except OSError as error:
+        raise OutputError(f"A temporary folder could not be made: {error.strerror or error}.", _MORE_ROOM) from error
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _CLEANER, str(folder)],
         stdin=subprocess.PIPE,
@@ -164,7 +172,7 @@ class _HostEnd:
     def _no_room(self, error: OSError) -> OutputError:
         return OutputError(
             f"A file could not be kept in {self._folder.parent}: {error.strerror or error}.",
-            "Free some space there, or set TMPDIR for it there to a folder on a larger disk.",
+            _MORE_ROOM,
         )
 
     def _asked(self, line: bytes) -> None:

@@ -1,9 +1,11 @@
 """A worker on another computer: a real ssh server on this one, with keys of its own (ssh_server.py)."""
 
 import os
+import platform
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import SimpleITK as sitk
 from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
 from mass_core.remote import hosts, shipping
-from mass_core.remote.connection import connect
+from mass_core.remote.connection import Connection, connect
 from mass_core.remote.ssh import SshTransport
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
@@ -25,6 +27,7 @@ from mass_core.worker import protocol
 from mass_core.worker.transport import LocalClient
 from Testing.core.ssh_server import HERE, Server
 from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
+from Testing.waiting import wait_until
 
 PATIENCE_S = 600.0
 
@@ -132,7 +135,8 @@ def test_the_other_methods(remote: Recorder, files: Files) -> None:
     remote.ask("adapt", files.encode(seconds=0.1, seed=3))
     found = files.folder / "out.nrrd"
     remote.ask("segment", files.segment(task=str(files.task)))
-    judged = remote.ask("assess", {**files.common, "task": str(files.task), "target": str(files.target), "result": str(found)})["result"]
+    whole = {**files.common, "task": str(files.task), "target": str(files.target), "result": str(found), "same_grid": True}
+    judged = remote.ask("assess", whole)["result"]
     assert [label["value"] for label in judged["labels"]] == [1, 2]
     colours = files.folder / "colours.nii.gz"
     remote.ask("features", {**files.common, "target": str(files.target), "output": str(colours)})
@@ -268,6 +272,7 @@ def test_failures_there_name_the_computer(remote: Recorder, files: Files) -> Non
         ("nobody.invalid", None, "no computer called nobody.invalid", "spelling"),
         (HERE, "mass-is-not-here", "could not be started on", f"mass remote {HERE} --command"),
         (HERE, f"{sys.executable} -m no_such_module", "No module named no_such_module", "Install it there"),
+        (HERE, f"ulimit -f 0; {sys.executable} -m mass_core", "temporary folder could not be made", "set TMPDIR"),
         (HERE, f"{sys.executable} -c 'import argparse; argparse.ArgumentParser().parse_args()'", "older version", "same version"),
     ],
 )
@@ -320,15 +325,27 @@ def test_the_connection_in_a_sentence() -> None:
     assert ("no GPU" in found.text()) is not found.has_gpu
 
 
+@pytest.mark.parametrize(
+    ("built_for", "cure"),
+    [(None, "for processors only: if it has a GPU, install the build for that there"), ("CUDA 12.8", "built for CUDA 12.8 and finds none")],
+)
+def test_no_gpu_there_comes_with_a_cure(built_for: str | None, cure: str) -> None:
+    device = {"name": "cpu", "about": "8 cores", "total": None, "free": 4e9}
+    worker = {"mass_version": "1", "torch": {"version": "2.9.1+cpu", "built_for": built_for}, "devices": [device]}
+    assert "no GPU, 8 cores, 4.0 GB free" in (said := Connection.of("gpu01", worker).text()) and cure in said
+
+
 # In the middle of a run
 
 
 def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    one, before = fresh(), files.names()
+    one, before, left = fresh(), files.names(), set(server.left())
     call = one.request("segment", files.segment(options=LONG))
     one.until_computing()
+    (own,) = set(server.left()) - left
     server.cut()
     one.until(lambda: call.state != "waiting")
+    assert gone(server, own)
     assert call.state == "failed" and isinstance(one.last(), HostError) and f"The line to {HERE} broke" in one.last().message
     assert files.names() == before
     assert one.ask("segment", files.segment())["result"]["labels"], "the next request starts anew"
@@ -346,6 +363,24 @@ def test_nothing_is_left_there(fresh: Callable[..., Recorder], files: Files, ser
     assert gone(server, own)
 
 
+def test_nothing_is_left_there_by_a_client_that_is_killed(server: Server) -> None:
+    left = set(server.left())
+    code = (
+        "from mass_core.remote.ssh import SshTransport\nfrom mass_core.worker.transport import LocalClient\n"
+        f"client = LocalClient(transport=lambda: SshTransport({HERE!r}))\n"
+        "print(client.ask('hello', {'version': 1})['result']['pid'], flush=True)\nwhile True: client.pump()"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    with client.stdout:
+        worker = int(client.stdout.readline())
+    (own,) = set(server.left()) - left
+    client.kill()
+    client.wait()
+    assert gone(server, own)
+    wait_until(lambda: not alive(worker))
+
+
 @pytest.mark.parametrize("whom", ["end", "worker"])
 def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Server, whom: str) -> None:
     psutil = pytest.importorskip("psutil")
@@ -361,6 +396,27 @@ def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Serv
     assert call.state == "failed" and isinstance(one.last(), DeviceError) and one.last().cure
     assert gone(server, own)
     one.until(lambda: not alive(inner))
+
+
+def test_silence_ends_it_and_it_removes_what_a_power_cut_left(tmp_path: Path) -> None:
+    """A laptop that sleeps closes no line; a computer that lost its power removes nothing."""
+    here = f"mass-remote-{platform.node()}"
+    over = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    left, used = tmp_path / f"{here}-{over.stdout.strip()}-a", tmp_path / f"{here}-{os.getpid()}-b"
+    left.mkdir()
+    used.mkdir()
+    code = (
+        "import sys\nfrom mass_core.remote.host_end import serve\n"
+        "serve(0, 1, command=[sys.executable, '-c', 'import sys; sys.stdin.read()'], silence_s=0.3)"
+    )
+    end = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert end.stdin is not None and end.stderr is not None and end.stdout is not None
+    with end.stdin, end.stdout, end.stderr:
+        assert end.wait(PATIENCE_S) == 1 and b"Nothing was heard for 0.3 s." in end.stderr.read()
+    assert list(tmp_path.glob("mass-remote-*")) == [used]
 
 
 def gone(server: Server, name: str) -> bool:
