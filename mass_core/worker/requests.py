@@ -170,6 +170,8 @@ class Finetune:
     """The weights file to write."""
     folder: str | None = None
     """Of the run; null: a temporary one."""
+    resume: bool = False
+    """Go on from the newest state in `folder`, if there is one."""
     recipe: str | None = None
     """Null: the one that suits the size of the network."""
     settings: list[str] = field(default_factory=list)

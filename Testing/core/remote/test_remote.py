@@ -1,5 +1,6 @@
 """A worker on another computer: a real ssh server on this one, with keys of its own (ssh_server.py)."""
 
+import json
 import os
 import platform
 import re
@@ -18,9 +19,10 @@ import SimpleITK as sitk
 
 from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
-from mass_core.remote import hosts, shipping
+from mass_core.remote import hosts, run_copy, shipping
 from mass_core.remote.connection import Connection, connect
 from mass_core.remote.ssh import SshTransport
+from mass_core.remote.stream import PIECE, Inbox, Parts
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
 from mass_core.worker import protocol
@@ -177,24 +179,30 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
     }
     result = remote.ask("finetune", {**order, "output": str(tuned)})["result"]
     assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
-    with pytest.raises(InputError, match="folder of a run"):
-        remote.ask("finetune", {**order, "output": str(tuned), "folder": str(files.folder / "run"), "overwrite": True})
 
 
 @pytest.mark.slow
-def test_the_best_weights_survive_a_line_that_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    one, tuned, mask = fresh(), files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
+def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
+    one, run, tuned, mask = fresh(), files.folder / "run", files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
     scan(1)[1].write(mask)
-    before, cases = files.names(), [*files.references, {"image": str(files.target), "mask": str(mask)}]
-    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "epochs=1000", "patience=1000"]
-    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small}
-    call = one.request("finetune", {**order, "output": str(tuned)})
-    one.until(lambda: call.state != "waiting" or any(kind == "receive" and fraction == 1 for kind, fraction in one.events))
-    assert not tuned.exists()
+    cases = [*files.references, {"image": str(files.target), "mask": str(mask)}]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "patience=1000", "keep_states=1"]
+    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small, "epochs": 1000}
+    order |= {"folder": str(run), "output": str(tuned)}
+    call = one.request("finetune", order)
+    one.until(lambda: call.state != "waiting" or (run / "best.safetensors").exists() and len(list(run.glob("state/*.pt"))) == 1)
     server.cut()
     one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
-    assert files.names() == before | {tuned.name} and [label.value for label in classes(tuned)] == [1, 2]
+    assert call.state == "failed" and isinstance(one.last(), HostError) and not tuned.exists(), one.last()
+    assert [label.value for label in classes(run / "best.safetensors")] == [1, 2]
+    assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
+    done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
+    result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
+    assert result["epochs"] == done + 2 and result["output"] == str(tuned) and tuned.exists()
+    assert [path.name for path in run.glob("state/*.pt")] == [f"step_{done + 2:08}.pt"], "older ones are removed here as well"
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == done + 2
 
 
 # Before anything is sent
@@ -436,6 +444,38 @@ def test_cancel_while_it_computes(fresh: Callable[..., Recorder], files: Files, 
     one.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and files.names() == before
     assert one.ask("segment", files.segment())["result"]["reused"]["model"] is True and one.pid == pid
+
+
+def test_the_copy_of_a_runs_folder_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece beside the run and, at its end, all the rest; a file that changes while it is sent is sent anew."""
+    monkeypatch.setattr(run_copy, "_LEAST_S", 0.0)
+    monkeypatch.setattr(run_copy, "_REST", 0)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for path in ("state/step_1.pt", "data/case/image.npy", "state/.mass-half"):
+        (there / path).parent.mkdir(parents=True, exist_ok=True)
+        (there / path).write_bytes(b"1")
+    copy, parts, inbox = run_copy.RunCopy(there, "run/7", 7), Parts(), Inbox(here)
+
+    def hear(data: bytes | None) -> None:
+        for head, piece in parts.feed(data or b""):
+            name = head["name"].removeprefix("run/7/")
+            inbox.take({**head, "name": name}, piece) if head["kind"] == "file" else inbox.remove(name)
+
+    assert copy.piece() is None, "what is there at first is in the copy already"
+    (there / "best.safetensors").write_bytes(os.urandom(3 * PIECE))
+    hear(copy.piece())
+    (there / "best.safetensors").write_bytes(os.urandom(2 * PIECE))
+    (there / "state/step_2.pt").write_bytes(b"2")
+    for _ in range(20):
+        hear(copy.piece())
+    assert (here / "state/step_2.pt").read_bytes() == b"2" and not (here / "data").exists()
+    (there / "state/step_2.pt").unlink()
+    (there / "last.safetensors").write_bytes(b"last")
+    for data in copy.rest():
+        hear(data)
+    assert {name: path.read_bytes() for name, path in run_copy.files_of(here).items()} == {
+        name: (there / name).read_bytes() for name in ("best.safetensors", "last.safetensors")
+    }
 
 
 @pytest.mark.slow

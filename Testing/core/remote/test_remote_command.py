@@ -89,8 +89,12 @@ def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> 
     small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1"]
     words += ["--recipe", "smoke", "--epochs", 1, "--output", run, "--set", *small]
     assert finetune([str(word) for word in words]) == 0
-    assert {path.name for path in run.iterdir()} == {"best.safetensors"} and "--resume" not in capsys.readouterr().out
-    assert finetune([*[str(word) for word in words], "--resume"]) == 2
+    assert {path.name for path in run.iterdir()} >= {"best.safetensors", "config.json", "log.jsonl", "start.masstask", "state"}
+    assert not (run / "data").exists()
+    capsys.readouterr()
+    assert finetune([str(word) for word in words]) == 2 and "Add --resume to go on with it" in capsys.readouterr().err
+    assert finetune([*[str(word) for word in words], "--output", str(files.folder / "none"), "--resume"]) == 2
+    assert "There is no state to resume" in capsys.readouterr().err
 
 
 def test_mass_remote(server: Server, capsys: pytest.CaptureFixture) -> None:
