@@ -13,7 +13,7 @@ from ..weights.store import BUNDLED, locate
 from .run_copy import files_of
 from .stream import run_place
 
-_READ = ("image", "mask", "target", "task", "result")
+_READ = ("image", "mask", "target", "task", "result", "common")
 _CHUNK = 1 << 20
 _DIGITS = 32
 

@@ -190,9 +190,11 @@ class Shipping:
         """End a request whose files are on their way, here at once; false: the other computer has to be asked."""
         with self._lock:
             order = self._open.get(number)
-            if order is None or (order.sent and not order.arriving) or (order.sent and order.method in protocol.KEEPING):
+            if order is None:
                 return False
             order.stopped = True
+            if order.sent and (not order.arriving or order.method in protocol.KEEPING):
+                return False
             self._open.pop(number)
         order.close()
         self._tell({"id": number, "event": "cancelled"})
@@ -353,7 +355,7 @@ class Shipping:
                 self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
                 self._failed(order, error)
                 return
-            if not head.get("beside"):
+            if order.stopped or not head.get("beside"):  # the client waits for what is kept as long as it hears that it comes
                 self._progress(order, _RECEIVED, order.received, head["size"], order.began)
         elif head["kind"] == "gone" and (order := self._open.get(head.get("id", -1))) is not None:
             order.gone(str(head["name"]))

@@ -136,6 +136,8 @@ class Features(Load):
     target: str
     frame: int | None = None
     """Index of the volume in a 4D target."""
+    common: list[str] = field(default_factory=list)
+    """Scans whose common colours it gets, at the voxel size of the first one; empty: its own."""
     output: str
     overwrite: bool = False
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from mass_core import __version__
 from mass_core.cli import main
@@ -66,15 +67,21 @@ def test_a_batch_ends_where_the_computer_is_gone(files: Files, server: Server, c
 def test_encode_assess_and_features_there(files: Files, capsys: pytest.CaptureFixture) -> None:
     network = ["--weights", files.common["weights"], "--device", "cpu"]
     assert mass("encode", "--on", HERE, *by_reference(files), "--output", files.task) == 0
-    found, colours = files.folder / "found.nrrd", files.folder / "colours.nrrd"
+    found = files.folder / "found.nrrd"
     assert mass("segment", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--output", found) == 0
     capsys.readouterr()
     assert mass("assess", "--on", HERE, *network, "--task", files.task, "--target", files.target, "--result", found) == 0
     there_ = capsys.readouterr().out
     assert mass("assess", *network, "--task", files.task, "--target", files.target, "--result", found) == 0
     assert capsys.readouterr().out == there_
-    assert mass("features", "--on", HERE, *network, "--target", files.target, "--output", colours) == 0 and colours.exists()
-    assert mass("features", "--on", HERE, *network, "--target", files.target, files.image, "--output-dir", files.folder / "f") == 2
+    order = ["features", *network, "--target", files.target, files.image, "--output-dir"]
+    assert mass(*order, files.folder / "here", "--picture", files.folder / "here.png") == 0
+    assert mass(*order, files.folder / "there", "--picture", files.folder / "there.png", "--on", HERE) == 0
+    for name in ("new", "ref"):
+        here, there = (sitk.GetArrayFromImage(sitk.ReadImage(files.folder / f / f"{name}_features.nii.gz")) for f in ("here", "there"))
+        assert here.shape[-1] == 3 and np.mean(np.abs(here.astype(int) - there) > 3) < 0.01, "colours are common to both scans"
+    drawn = [{path.name.removeprefix(where) for path in files.folder.glob(f"{where}*.png")} for where in ("here", "there")]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 2
 
 
 def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> None:
