@@ -1,14 +1,7 @@
 """Errors for users: what was given, why it fails, what to do; failures of libraries and of the system translated into them."""
 
-import errno
-import os
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+import re
+from collections.abc import Iterable, Mapping
 
 
 def listing(values: Iterable[object], most: int | None = None) -> str:
@@ -16,6 +9,21 @@ def listing(values: Iterable[object], most: int | None = None) -> str:
     texts = list(map(str, values))
     more = "" if most is None or len(texts) <= most else f" and {len(texts) - most} more"
     return ", ".join(texts[:most]) + more
+
+
+def concerning(value: int, names: Mapping[int, str], warnings: Iterable[str]) -> tuple[str, ...]:
+    """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none.
+
+    Args:
+        value: of the label.
+        names: of all labels, by their values.
+        warnings: one sentence or a few each.
+    """
+    words = {number: {name.lower(), f"label {number}"} for number, name in names.items()}
+    longest_first = sorted(set().union(*words.values()), key=len, reverse=True)  # the left kidney is not "kidney"
+    pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)")
+    named = {text: set(pattern.findall(text.lower())) for text in warnings}
+    return tuple(text for text, found in named.items() if not found or found & words[value])
 
 
 class MassError(Exception):

@@ -76,6 +76,8 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
 
 def _not_started(host: str, code: int, tail: str, said: str, command: str) -> HostError:
     """The line held, but no worker of this kind began."""
+    if told := re.search(r"^error: (.+)\n +(.+)", tail, re.MULTILINE):  # as `mass` tells what it cannot do
+        return HostError(f"On {host}: {told[1]}", told[2])
     if re.search(r"unrecognized arguments|invalid choice", tail):
         return HostError(f"On {host} an older version of mass is installed.", "Install the same version there as here.")
     if code in (126, 127) or re.search(r"not found|not recognized|No module named|No such file", tail):
