@@ -1,7 +1,15 @@
 """Errors for users: what was given, why it fails, what to do; failures of libraries and of the system translated into them."""
 
+import errno
+import os
 import re
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def listing(values: Iterable[object], most: int | None = None) -> str:

@@ -205,7 +205,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = Finetuning(self.engine.client, order, log=self._note, told=told, finished=finished)
+        run = Finetuning(self.engine.client, order, log=self._note, progressed=progressed, finished=finished)
         run.start()
         self.finetuning = run
         return run

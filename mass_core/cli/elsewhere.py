@@ -13,13 +13,13 @@ from ..jobs.checks import check_assess, check_references, task_file
 from ..outputs import Job, all_or_none, amount, folders_ready
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
-from .batch import Batch
+from .common.batch import Batch
+from .common.options import as_request
+from .common.shards import Share
 from .features import COMMON
 from .features import begun as begun_features
-from .options import as_request
 from .remote import check_agreed
 from .segment import begun, describe_predictions
-from .shards import Share
 
 if TYPE_CHECKING:
     from ..worker.transport import LocalClient

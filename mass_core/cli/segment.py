@@ -111,7 +111,7 @@ def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Sha
     Raises:
         MassError: if what is asked for cannot be done, or a file may not be written.
     """
-    check_order(request)
+    check_task_source(request)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
     check_predictions(arguments)
     shard = shard_of(arguments)
@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
                 began = time.monotonic()
                 made = segment(request, session, run, tools, job)
                 note(made.labels("value", "name"))
-                table.add(_tell(arguments.terminal, job, made, time.monotonic() - began))
+                table.add(_report(arguments.terminal, job, made, time.monotonic() - began))
             if job.target in batch.failures:
                 table.add_failure(job.target, batch.failures[job.target])
         share.close(arguments.terminal)

@@ -50,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
             return 0
         if arguments.on:
-            result = elsewhere.run(order, arguments, output)
+            result = elsewhere.run(request, arguments, output)
             output.result(_summary(result), **result)
             return 0
         with Signals() as signals:
-            group = Group.join(order.device)
-            news = News(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-            result = run(order, group, news, resume=arguments.resume or "auto" * order.resume)
+            group = ProcessGroup.join(request.device)
+            report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+            result = run(request, group, report, resume=arguments.resume or "auto" * request.resume)
             group.leave()
         if group.leads:
             output.result(_summary(result), **result)

@@ -24,7 +24,7 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
     """Have a request done; Ctrl-C stops it, and the best weights so far come back.
 
     Args:
-        order: as for a run here.
+        request: as for a run here.
         arguments: say where, whether to resume, and perhaps that scans may be sent there.
         output: hears how far it is.
 
@@ -35,19 +35,19 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
         MassError: if it cannot be done.
         Cancelled: if it was stopped before there was anything to keep.
     """
-    assert order.folder is not None
-    folder, states = Path(order.folder), Path(order.folder) / "state"
+    assert request.folder is not None
+    folder, states = Path(request.folder), Path(request.folder) / "state"
     check_enter(folder, arguments.resume)
     if arguments.resume == "last" and not saved(states):
         raise InputError(f"There is no state to resume in {states}.", "Start without --resume, or with --resume auto.")
-    target = folder / _BEST if order.output is None else Path(order.output)
-    check_free([target], overwrite=order.overwrite or bool(arguments.resume), inputs=inputs(order))
+    target = folder / _BEST if request.output is None else Path(request.output)
+    check_free([target], overwrite=request.overwrite or bool(arguments.resume), inputs=inputs(request))
     arguments.terminal = output
     with folders_ready([target, folder / _BEST]), client(arguments) as there, Signals() as signals:
         replies: list[Reply] = []
         errors: list[MassError] = []
         # The best weights come into the folder as they are found, so the result may replace them.
-        params = {**asdict(order), "output": str(target), "overwrite": True, "resume": bool(arguments.resume)}
+        params = {**asdict(request), "output": str(target), "overwrite": True, "resume": bool(arguments.resume)}
         call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
         while call.state == "waiting":
             there.pump()

@@ -110,7 +110,7 @@ class Finetuning:
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._log, self._told, self._finished = client, log, told, finished
+        self._client, self._log, self._progressed, self._finished = client, log, progressed, finished
         self._call: Call | None = None
         self._broken = 0
         self._cases: list[Annotated] = []
