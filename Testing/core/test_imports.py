@@ -82,7 +82,7 @@ ROOMS: dict[str, list[str]] = {
     "mass_core.evaluation": ["inference", "data", "tasks", "weights", "volumes"],
     "mass_core.pictures": ["masks", "volumes"],
     "mass_core.jobs": ["evaluation", "pictures", "inference", "tasks", "weights", "volumes", "worker"],
-    "mass_core.cli.common": ANY,
+    "mass_core.cli.common": ["jobs", "pictures", "data", "masks", "weights", "volumes", "worker"],
     "mass_core.cli": ANY,
     "training": [],
     "training.augmentation": [],
