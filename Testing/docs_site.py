@@ -1,4 +1,4 @@
-"""Pages of the documentation site that lie outside docs/: README, model card, and one for every module with public names (a hook of MkDocs)."""
+"""Pages of the documentation site from outside docs/: README, model card, one for every module with public names. A hook of MkDocs."""
 
 import posixpath
 import re
