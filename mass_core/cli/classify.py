@@ -48,10 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_free(files, overwrite=arguments.overwrite, inputs=[arguments.weights, *arguments.target])
     with folders_ready(files):
         classifier = load_classifier(arguments.weights, arguments.device)
-        batch = Batch(arguments.terminal, len(arguments.target))
+        batch = Batch(arguments.terminal, len(arguments.target), len(arguments.target))
         done: dict[Path, Classification] = {}
-        for number, target in enumerate(arguments.target):
-            arguments.terminal.progress("classify", number / len(arguments.target), None)
+        for target in arguments.target:
             with batch.target(target):
                 done[target] = _one(arguments, classifier, target)
             if files and target in done:

@@ -54,7 +54,7 @@ def segment(arguments: argparse.Namespace) -> int:
     used = inputs(_segment(arguments, str(arguments.target[0]), ""))
     check_free(files, overwrite=arguments.overwrite, inputs=[*used, *arguments.target])
     with folders_ready([*files, share.table]), client(arguments) as there:
-        batch, broken = Batch(arguments.terminal, len(jobs)), 0
+        batch, broken = Batch(arguments.terminal, len(jobs), len(share.left)), 0
         for job in share.left:
             before = broken
             with batch.target(job.target), share.noting(job) as note:

@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     with folders_ready([*files, share.table]):
         from ..jobs.segment import segment, tools_for
 
-        batch = Batch(arguments.terminal, len(jobs))
+        batch = Batch(arguments.terminal, len(jobs), len(share.left))
         if share.left:  # no network is loaded for nothing
             session, run = begin(request, arguments.terminal)
             tools = tools_for(request, session, run, share.left)

@@ -171,6 +171,7 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
         start=learner.step,
         steps=steps,
         every=settings.log_every,
+        minutes=minutes,
         quiet=not group.leads,
         boards=boards(run.output, learner.step, tensorboard=False, tracker=settings.tracker, config=settings.as_json())
         if group.leads

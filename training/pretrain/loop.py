@@ -74,6 +74,7 @@ def train(
         start=state.step,
         steps=config.steps,
         every=config.log_every,
+        minutes=minutes,
         quiet=not group.leads,
         boards=boards(output, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
         if group.leads
