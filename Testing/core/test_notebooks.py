@@ -1,4 +1,7 @@
-"""The notebooks of docs/ run, here in miniature, and hold the outputs and pictures of a complete run."""
+"""The notebooks of docs/ run, here in miniature, and hold the outputs and pictures of a complete run.
+
+`jupyter execute --inplace docs/notebooks/*.ipynb` makes these anew, after a change of the weights, say.
+"""
 
 from pathlib import Path
 
