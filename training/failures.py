@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from mass_core.console import Terminal, say_all_letters
-from mass_core.errors import MassError
-from mass_core.failures import as_mass_error
+from mass_core.errors import MassError, as_mass_error
 
 
 def answered(work: Callable[[], object]) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mass_core.cli import build_parser, main
-from mass_core.cli.batch import Batch
-from mass_core.cli.options import as_request, chosen_recipe
+from mass_core.cli.common.batch import Batch
+from mass_core.cli.common.options import as_request, chosen_recipe
 from mass_core.config import RELEASED_SWITCHES, Recipe
 from mass_core.console import Terminal
 from mass_core.data import phantoms

@@ -11,7 +11,7 @@ from ..command_help import examples
 from ..devices import DEVICES
 from ..errors import InputError, OutputError
 from ..outputs import check_free, folders_ready
-from .batch import Batch
+from .common.batch import Batch
 
 if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier

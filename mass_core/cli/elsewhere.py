@@ -49,15 +49,8 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 
 def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    check_order(_segment(arguments, str(arguments.target[0]), ""))
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
-    check_predictions(arguments)
-    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
-    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
-    used = inputs(_segment(arguments, str(arguments.target[0]), ""))
-    check_free(files, overwrite=arguments.overwrite, inputs=[*used, *arguments.target])
-    with folders_ready([*files, share.table]), client(arguments) as there:
-        batch, broken = Batch(arguments.terminal, len(jobs), len(share.left)), 0
+    first = _segment(arguments, str(arguments.target[0]), "")
+    with begun(arguments, first) as (share, batch, table), client(arguments) as there:
         for job in share.left:
             with batch.target(job.target), share.noting(job) as note:
                 values = _one(there, arguments, job)

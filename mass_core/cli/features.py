@@ -77,7 +77,7 @@ def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], 
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     batch = Batch(arguments.terminal, len(jobs), 2 * len(share.left) if len(jobs) > 1 else 1)  # sampled, then painted
     with folders_ready([*files, share.table]):
-        yield request, jobs, share, Batch(arguments.terminal, len(jobs))
+        yield request, jobs, share, batch
 
 
 def run(arguments: argparse.Namespace) -> int:

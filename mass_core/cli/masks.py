@@ -12,12 +12,12 @@ from .. import __version__
 from ..command_help import examples
 from ..data.scan_files import Scan
 from ..devices import DEVICES
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..outputs import check_no_input, folders_ready
-from .mask_summary import Summary, add_summary, named
-from .options import add_same_grid
-from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
-from .shards import add_shard, shard_of
+from .common.mask_summary import NAMED, Summary, add_summary
+from .common.options import add_same_grid
+from .common.scans import Outcome, add_scans, given_scans, scan_recipe, work_through
+from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..masks.generator import Maker

@@ -129,7 +129,7 @@ def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Sha
     files += [arguments.table] if arguments.table is not None else []
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready([*files, share.table]):
-        yield share, Batch(arguments.terminal, len(jobs)), table
+        yield share, Batch(arguments.terminal, len(jobs), len(share.left)), table
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -138,7 +138,6 @@ def run(arguments: argparse.Namespace) -> int:
     with begun(arguments, request) as (share, batch, table):
         from ..jobs.segment import segment, tools_for
 
-        batch = Batch(arguments.terminal, len(jobs), len(share.left))
         if share.left:  # no network is loaded for nothing
             session, run = begin(request, arguments.terminal)
             tools = tools_for(request, session, run, share.left)

@@ -30,7 +30,7 @@ from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import fingerprint
 
 from ..augmentation.appearance import appearance
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import progress_bar
 from .config import ClassifyConfig
 from .table import Row, Table

@@ -27,14 +27,15 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from mass_core.command_help import examples
-from mass_core.data.dataset import SPLITS, write_json
+from mass_core.data.splits import SPLITS
 from mass_core.errors import MassError
+from mass_core.files import write_json
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import Model, load_model
 
 from ..failures import answered
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
@@ -358,6 +359,6 @@ def _command(argv: Sequence[str] | None) -> None:
         sys.stdout.write(f"{printed(parser, args, config)}\n")
         return
     table = read_table(args.labels, args.images)
-    group = Group.join(args.device)
+    group = ProcessGroup.join(args.device)
     train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes or 0)
     group.leave()

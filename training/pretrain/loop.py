@@ -33,7 +33,7 @@ from ..augmentation.batch import Batch
 from ..augmentation.views import cut_views
 from ..curves import draw
 from ..failures import answered
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
@@ -211,7 +211,7 @@ def _command(argv: Sequence[str] | None) -> None:
     if args.print_config:
         sys.stdout.write(f"{printed(parser, args, config)}\n")
         return
-    group = Group.join(args.device)
+    group = ProcessGroup.join(args.device)
     with nothing_left_behind(args.output):
         train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes or 0, init=args.init)
     group.leave()

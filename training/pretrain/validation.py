@@ -15,7 +15,7 @@ from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
-from ..runs.distributed import Group
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import progress_bar
 from ..runs.sources import Source
 from .config import RunConfig

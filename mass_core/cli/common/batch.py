@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..console import BATCH, Output
-from ..errors import MassError
-from ..failures import as_mass_error
-from ..progress import Steps
+from ...console import BATCH, Output
+from ...errors import MassError, known_failures
+from ...progress import Steps
 
 
 class Batch:

@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..colors import LabelStyle
-from ..config import Recipe
-from ..console import Output
-from ..devices import DEVICES
-from ..errors import InputError
-from ..worker.requests import Load, Reference
+from ...colors import LabelStyle
+from ...config import Recipe
+from ...console import Output
+from ...devices import DEVICES
+from ...errors import InputError
+from ...worker.requests import Load, Reference
 
 if TYPE_CHECKING:
     from ...jobs.session import Run, Session

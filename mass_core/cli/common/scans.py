@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Recipe
-from ..console import Output
-from ..data.public_layouts import KINDS
-from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
-from ..errors import InputError, MassError, OutputError
-from ..failures import as_mass_error
+from ...config import Recipe
+from ...console import Output
+from ...data.public_layouts import KINDS
+from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
+from ...errors import InputError, MassError, OutputError, known_failures, listing
 from .options import BODY_CROP, BODY_THRESHOLD, CT_CLIP, ORIENTATION, chosen_recipe
 
 _NAMED = 5
