@@ -31,12 +31,12 @@ from ..pretrain.loader import batches, episodes_of
 from ..pretrain.loop import advance, augmented_views, train
 from ..pretrain.schedule import window_at
 from ..pretrain.start import optimiser_of, start
-from ..runs.distributed import Group
+from ..pretrain.state import State, publish
+from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast, scaler
-from ..runs.run_folder import enter, publish
+from ..runs.run_folder import enter
 from ..runs.sources import Source, open_sources
-from ..runs.state import State
 from .learners import LEARNERS
 
 
@@ -51,7 +51,7 @@ def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
     return replace(config, name=f"{config.name} {method}")
 
 
-def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path, group: Group) -> None:
+def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup) -> None:
     """Run to the end, or on from the last state, and write the weights."""
     folder = output.with_suffix(".run")
     if method == "mass":
@@ -70,7 +70,11 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
 
 
 def learn(
-    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, sources: Sequence[Source], folder: Path, group: Group
+    learner: Callable[[nn.Module, Sequence[int]], nn.Module],
+    config: RunConfig,
+    sources: Sequence[Source],
+    folder: Path,
+    group: ProcessGroup,
 ) -> State:
     """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
     group.share(config.batch_size, config.accumulate)
@@ -120,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--data is missing")
     try:
         config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
-        group = Group.join(args.device)
+        group = ProcessGroup.join(args.device)
         pretrain(args.method, config, open_sources(args.data), args.output, group)
         group.leave()
     except MassError as error:

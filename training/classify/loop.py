@@ -347,22 +347,18 @@ def build_parser() -> argparse.ArgumentParser:
     scans.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
     scans.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
     add_run(parser)
-    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
-    try:
-        args = parsed(parser, argv)
-        changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
-        config = changed(classify_config.named(args.recipe), changes)
-        if args.print_config:
-            sys.stdout.write(f"{printed(parser, args, config)}\n")
-            return 0
-        table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
-        group = Group.join(args.device)
-        train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
-        group.leave()
-    except (MassError, RuntimeError, MemoryError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        sys.stderr.write(f"{known}\n")
-        return 2
-    return 0
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    parser = build_parser()
+    args = parsed(parser, argv)
+    changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
+    config = changed(classify_config.named(args.recipe), changes)
+    if args.print_config:
+        sys.stdout.write(f"{printed(parser, args, config)}\n")
+        return
+    table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
+    group = ProcessGroup.join(args.device)
+    train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes or 0)
+    group.leave()

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mass_core.cli.shards import Shard, add_shard, shard_of, write_table
+from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
 from mass_core.console import Terminal
 from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_bytes
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int
         terminal.failed(error)
         return 2
     except KeyboardInterrupt:
-        terminal.tell("Stopped; the same command goes on from here.")
+        terminal.log("Stopped; the same command goes on from here.")
         return 130
 
 
@@ -190,7 +190,7 @@ def _tell_left(runs: Sequence[Run], desk: Desk, terminal: Terminal) -> int:
     for reason, names in reasons.items():
         terminal.warn(f"{reason} Left out: {names[0]}" + (f" and {len(names) - 1} more runs." if len(names) > 1 else "."))
     if left:
-        terminal.tell(f"{len(runs) - len(left)} of {len(runs)} runs are finished; the same command goes on with the others.")
+        terminal.log(f"{len(runs) - len(left)} of {len(runs)} runs are finished; the same command goes on with the others.")
     return 3 * bool(left)
 
 

@@ -170,7 +170,7 @@ class Desk:
                 continue
             folder = self.output / run.name
             folder.mkdir(parents=True, exist_ok=True)
-            self.terminal.tell(f"[{number}/{len(left)}] {run.name} (log: {folder / 'log.txt'})")
+            self.terminal.log(f"[{number}/{len(left)}] {run.name} (log: {folder / 'log.txt'})")
             began = time.monotonic()
             status = carry_out(machine.command(run), folder / "log.txt")
             if status == 0 or (status == _SOME_FAILED and run.kind in _BATCHES):
