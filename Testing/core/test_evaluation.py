@@ -312,7 +312,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: P
     (output / "settings.json").unlink()
     assert mass(*fixed, "--threshold", 0.3) == 2 and "Results exist" in capsys.readouterr().err
     (output / "settings.json").write_text("{")
-    assert mass(*fixed) == 2 and "damaged" in capsys.readouterr().err
+    assert mass(*fixed) == 2 and "settings.json is not JSON" in capsys.readouterr().err
 
 
 def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
