@@ -126,7 +126,7 @@ def _self_reference(arguments: argparse.Namespace, dataset: "Dataset", cases: Se
     from ..progress import Steps
 
     output = arguments.output / "self_reference.csv"
-    check_free([output], overwrite=arguments.overwrite)
+    check_free([output], overwrite=arguments.overwrite, inputs=[arguments.dataset, arguments.weights])
     with folders_ready([output]):
         model = load(arguments)
         recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
