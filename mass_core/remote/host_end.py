@@ -15,8 +15,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..failures import ending
 from ..worker import protocol
 from ..worker.transport import SubprocessTransport, worker_command
+from .reasons import ENDED
 from .run_copy import RunCopy
 from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces, run_place
 
@@ -238,6 +240,8 @@ class _HostEnd:
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
+        if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
+            self._told(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()
 
