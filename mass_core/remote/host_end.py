@@ -185,6 +185,7 @@ class _HostEnd:
         if message.get("method") in protocol.KEEPING and isinstance(params, dict):
             number = message.get("id")
             place = run_place(number)
+            (self._folder / place).parent.mkdir(exist_ok=True)
             self._runs[number] = RunCopy(self._folder / place, place, number) if params.get("folder") else None
             line = protocol.to_line({**message, "params": {**params, "folder": place}}).rstrip()
         if message.get("method") == "cancel" and isinstance(params, dict):
