@@ -15,8 +15,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..failures import ending
 from ..worker import protocol
 from ..worker.transport import SubprocessTransport, worker_command
+from .reasons import ENDED
 from .run_copy import RunCopy
 from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces, run_place
 
@@ -183,6 +185,7 @@ class _HostEnd:
         if message.get("method") in protocol.KEEPING and isinstance(params, dict):
             number = message.get("id")
             place = run_place(number)
+            (self._folder / place).parent.mkdir(exist_ok=True)
             self._runs[number] = RunCopy(self._folder / place, place, number) if params.get("folder") else None
             line = protocol.to_line({**message, "params": {**params, "folder": place}}).rstrip()
         if message.get("method") == "cancel" and isinstance(params, dict):
@@ -238,6 +241,8 @@ class _HostEnd:
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
+        if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
+            self._told(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()
 

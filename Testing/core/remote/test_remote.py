@@ -21,6 +21,7 @@ from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
 from mass_core.remote import hosts, run_copy, shipping
 from mass_core.remote.connection import Connection, connect
+from mass_core.remote.reasons import ENDED, why
 from mass_core.remote.ssh import SshTransport
 from mass_core.remote.stream import PIECE, Inbox, Parts
 from mass_core.volumes.volume import Volume
@@ -389,6 +390,14 @@ def test_nothing_is_left_there_by_a_client_that_is_killed(server: Server) -> Non
     wait_until(lambda: not alive(worker))
 
 
+def test_a_worker_that_ends_while_it_is_sent_something_is_no_broken_line() -> None:
+    """ssh ends with 255 then, as for a line that broke, and says that it could not say goodbye."""
+    goodbye = "client_loop: send disconnect: Broken pipe"
+    ended = why("gpu01", 255, f"{ENDED}: signal 9, SIGKILL.\n{goodbye}", answered=True, command="mass")
+    assert isinstance(ended, DeviceError) and "gpu01 ended in the middle of its work. " in ended.message and "SIGKILL" in ended.message
+    assert isinstance(why("gpu01", 255, goodbye, answered=True, command="mass"), HostError)
+
+
 @pytest.mark.parametrize("whom", ["end", "worker"])
 def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Server, whom: str) -> None:
     psutil = pytest.importorskip("psutil")
@@ -402,6 +411,7 @@ def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Serv
     os.kill(end if whom == "end" else inner, signal.SIGKILL)
     one.until(lambda: call.state != "waiting")
     assert call.state == "failed" and isinstance(one.last(), DeviceError) and one.last().cure
+    assert ("SIGKILL" in one.last().message) is (whom == "worker")
     assert gone(server, own)
     one.until(lambda: not alive(inner))
 
@@ -556,14 +566,14 @@ def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, ser
 
 
 @pytest.mark.slow
-def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files) -> None:
+def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     one = fresh("slow")
     large = noise(files.folder / "large.nrrd", 200)
     call = one.request("segment", files.segment(weights="small", target=str(large)))
     one.until(lambda: any(kind == "send" and 0 < fraction < 1 for kind, fraction in one.events))
     os.utime(large, ns=(1, 1))
     one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and "changed while it was sent" in one.last().message, (one.last(), one.logged)
+    assert call.state == "failed" and "changed while it was sent" in one.last().message, (one.last(), one.logged, server.said())
 
 
 def test_a_sign_of_life_while_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

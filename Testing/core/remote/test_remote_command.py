@@ -2,13 +2,17 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from mass_core import __version__
-from mass_core.cli import main
+from mass_core.cli import build_parser, main
+from mass_core.cli.remote import check_agreed
+from mass_core.console import Terminal
+from mass_core.errors import InputError
 from mass_core.remote import hosts
 from mass_core.volumes.volume import Volume
 from Testing.core.ssh_server import HERE, Server
@@ -38,6 +42,22 @@ def test_the_command_asks_once_for_each_computer(files: Files, capsys: pytest.Ca
     assert mass("segment", *by_reference(files), "--labels", 2, "--target", files.target, "--output", own) == 0
     numbered, there_, here = (Volume.read(path).array for path in (found, again, own))
     assert alike(there_, here) and alike(numbered == 9, here == 2) and set(np.unique(numbered)) <= {0, 9}
+
+
+def test_at_a_terminal_the_user_is_asked_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    hosts.withdraw(HERE)
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    answers = ["", "no", "y"]
+    monkeypatch.setattr("builtins.input", lambda text: answers.pop(0))
+    order = build_parser().parse_args(["encode", "--on", HERE, "--output", "x.masstask"])
+    order.terminal, order.json = Terminal(), False
+    for _ in range(2):
+        with pytest.raises(InputError, match="nobody has agreed"):
+            check_agreed(order)
+    check_agreed(order)
+    check_agreed(order)
+    assert not answers and capsys.readouterr().err.count(f"over ssh to {HERE} ({hosts.address(HERE)})") == 3
 
 
 def test_a_bad_scan_does_not_stop_a_batch(files: Files, capsys: pytest.CaptureFixture) -> None:
