@@ -33,7 +33,7 @@ COMMANDS = (
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` for messages, and returns an exit code."""
 
-LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "features", "classify")
+LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "assess", "features", "classify")
 """Those with options from a file."""
 
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141

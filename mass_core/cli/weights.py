@@ -73,7 +73,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Weights known by name, one a line."""
     for entry in weights_store.entries():
         size = entry.path.stat().st_size if entry.path else None
-        text = f"{entry.name:<16} {entry.where:<10} {f'{size / 1e6:.1f} MB' if size else '':>10}  {entry.path or ''}  {entry.about}"
+        text = f"{entry.name:<24} {entry.where:<10} {f'{size / 1e6:.1f} MB' if size else '':>10}  {entry.path or ''}  {entry.about}"
         path = str(entry.path) if entry.path else None
         arguments.terminal.result(text.rstrip(), name=entry.name, where=entry.where, path=path, bytes=size, about=entry.about)
     return 0
