@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import InputError, OutputError
-from ..failures import ending
+from ..errors import InputError, OutputError, ending
 from ..worker import protocol
 from ..worker.transport import SubprocessTransport, worker_command
 from .reasons import ENDED

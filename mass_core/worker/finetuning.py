@@ -64,9 +64,9 @@ def finetune(
     if not (_ROOT / "training" / "finetune" / "__main__.py").is_file():
         cure = "Install it from a checkout of the project: pip install -e '.[train]'"
         raise DeviceError(f"This installation cannot train: there is no folder training in {_ROOT}.", cure)
-    with tempfile.TemporaryDirectory(prefix="mass-finetune-", dir=_beside(order.folder), ignore_cleanup_errors=True) as place:
-        file = Path(place) / "order.json"
-        whole = _absolute(replace(order, folder=order.folder or str(Path(place) / "run")))
+    with tempfile.TemporaryDirectory(prefix="mass-finetune-", dir=_beside(request.folder), ignore_cleanup_errors=True) as place:
+        file = Path(place) / "request.json"
+        whole = _absolute(replace(request, folder=request.folder or str(Path(place) / "run")))
         file.write_text(json.dumps(asdict(whole)), encoding="utf-8")
         child = _Child(file, log or (lambda text: None))
         try:
@@ -82,13 +82,13 @@ def inputs(request: Finetune) -> list[str]:
 
 
 def _beside(folder: str | None) -> Path | None:
-    """Folder around that of a run, with which the order goes where it is temporary; None: the system's for temporary files."""
+    """Folder around that of a run, with which the request goes where it is temporary; None: the system's for temporary files."""
     place = None if folder is None else Path(folder).absolute().parent
     return place if place is not None and place.is_dir() else None
 
 
-def _absolute(order: Finetune) -> Finetune:
-    """The order with paths that mean the same from another folder."""
+def _absolute(request: Finetune) -> Finetune:
+    """The request with paths that mean the same from another folder."""
 
     def path(text: str | None) -> str | None:
         return None if text is None else str(Path(text).absolute())

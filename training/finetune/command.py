@@ -170,7 +170,7 @@ def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    more = "; the same command with --resume goes on" if resumable and result["stopped"] in ("budget", "cancelled") else ""
+    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
 
