@@ -96,10 +96,10 @@ ROOMS: dict[str, list[str]] = {
     "MASSSlicerLib": [],
     "MASSSlicerLib.scene": [],
     "MASSSlicerLib.install": [],
-    "MASSSlicerLib.processes": ["install", "mass_core.remote", "mass_core.worker"],
+    "MASSSlicerLib.processes": ["mass_core.remote", "mass_core.worker"],
     "MASSSlicerLib.library": ["processes", "install", "mass_core.weights"],
-    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.remote", "mass_core.worker"],
-    "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene", "mass_core.remote"],
+    "MASSSlicerLib.runs": ["library", "processes", "scene", "mass_core.remote", "mass_core.worker"],
+    "MASSSlicerLib.logic": ["runs", "library", "processes", "scene", "mass_core.remote"],
     "MASSSlicerLib.panels": [
         *("logic", "runs", "library", "processes", "install", "scene"),
         *("mass_core.remote", "mass_core.weights", "mass_core.worker"),

@@ -16,6 +16,7 @@ from ..install import packages as install
 from ..install.readiness import Readiness, read_probe
 from ..logic import MASSSlicerLogic
 from ..processes.json_process import child_process
+from ..processes.python import python_slicer
 from ..runs.order import place_of
 
 
@@ -67,7 +68,7 @@ class StatusPanel:
             then: called afterwards.
         """
         try:
-            program, *arguments = install.probe_command(install.python_slicer())
+            program, *arguments = install.probe_command(python_slicer())
         except MassError as error:
             self._failed(error)
             return

@@ -9,8 +9,8 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import MassError, WeightsError
 
-from ..install.packages import mass_command
 from .json_process import JsonProcess
+from .python import mass_command
 
 
 class Download(JsonProcess):

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from mass_core.remote.ssh import SshTransport
 from mass_core.worker.client import Client, Transport
 
-from ..install import packages as install
+from .python import worker_command
 from .ssh_process import SshProcess
 from .transport import ProcessTransport
 
@@ -55,4 +55,4 @@ class Engine:
         if self._host:
             return SshTransport(self._host, environment=slicer.util.startupEnvironment(), process=SshProcess)
         cure = _("Install the packages again (Status, Install…); if that does not help, reinstall Slicer.")
-        return ProcessTransport(install.worker_command(), cure=cure, worker_pid=lambda: self.client.worker.get("pid"))
+        return ProcessTransport(worker_command(), cure=cure, worker_pid=lambda: self.client.worker.get("pid"))

@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import InputError, MassError
 
-from ..install import packages as install
 from .json_process import JsonProcess
+from .python import python_slicer
 from .survey import MARK
 
 
@@ -31,7 +31,7 @@ class Survey(JsonProcess):
     def __init__(
         self, masks: Sequence[Path], *, looked: Callable[[dict[str, Any]], None], finished: Callable[[MassError | None], None]
     ) -> None:
-        super().__init__([install.python_slicer(), str(Path(__file__).with_name("survey.py"))], finished, mark=MARK)
+        super().__init__([python_slicer(), str(Path(__file__).with_name("survey.py"))], finished, mark=MARK)
         self._masks, self._left = masks, len(masks)
         self._looked = looked
 

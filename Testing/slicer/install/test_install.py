@@ -266,22 +266,23 @@ def test_offline_folder_with_real_pip(python: Python, readiness: Any, slicer: Sl
         python.install.install(torch, log=heard.append)
 
 
-def test_python_slicer(install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_slicer(slicer: Slicer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = importlib.import_module("MASSSlicerLib.processes.python")
     with pytest.raises(MassError, match=r"PythonSlicer.*was not found in .*Slicer") as caught:
-        install.worker_command()
+        python.worker_command()
     assert "MASS_PYTHON" in caught.value.cure
     name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
     for folder in (tmp_path / "Slicer/bin", tmp_path / "bin"):
         folder.mkdir(parents=True)
         (folder / name).write_bytes(b"")
         (folder / name).chmod(0o755)
-        assert install.python_slicer() == str(folder / name)
-    assert install.worker_command() == [str(tmp_path / "bin" / name), "-m", "mass_core", "worker"]
+        assert python.python_slicer() == str(folder / name)
+    assert python.worker_command() == [str(tmp_path / "bin" / name), "-m", "mass_core", "worker"]
     monkeypatch.setenv("MASS_PYTHON", sys.executable)
-    assert install.python_slicer() == sys.executable
+    assert python.python_slicer() == sys.executable
     monkeypatch.setenv("MASS_PYTHON", "/no/such/python")
     with pytest.raises(MassError, match="/no/such/python, which cannot be run"):
-        install.python_slicer()
+        python.python_slicer()
 
 
 def test_weights_are_listed_with_what_consent_needs(weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
