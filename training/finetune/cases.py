@@ -1,7 +1,5 @@
 """The labelled scans of a finetuning run: prepared if they come as files, chosen, checked, and encoded for the start."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from mass_core.data.make_case import make_case
 from mass_core.data.opening import open_dataset
 from mass_core.errors import InputError
 from mass_core.evaluation.scoring import case_volumes, segmenter_for
+from mass_core.files import fingerprint, size_and_time
 from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import stem
 from mass_core.progress import Report, Steps
@@ -242,7 +241,5 @@ def _names(cases: Sequence[Reference]) -> list[str]:
 
 def _settings(case: Reference, recipe: Recipe) -> str:
     """Fingerprint of the files and settings a case is made from."""
-    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, (case.image, case.mask))]
-    return hashlib.sha256(
-        json.dumps([to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold]).encode()
-    ).hexdigest()
+    states = [(str(path), *size_and_time(path)) for path in map(Path, (case.image, case.mask))]
+    return fingerprint(to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold)
