@@ -1,6 +1,7 @@
 """Files appear complete or not at all."""
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -65,6 +66,17 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
 def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a JSON object; the file appears complete or not at all."""
     write_bytes(path, json.dumps(values, indent=1).encode())
+
+
+def fingerprint(*values: Any) -> str:
+    """Hash of values that JSON holds."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and time of the last change, which differ where a file was written to."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _umask() -> int:

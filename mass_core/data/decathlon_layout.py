@@ -109,9 +109,7 @@ def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int,
     case, labels = dataset.case(name), dataset.labels(name)
     image_file, labels_file = _files(dataset, name, output, form)
     if labels is None and labels_file.parent.name == "labelsTr":
-        raise InputError(
-            f"{name} has no label map, without which nobody learns from it there.", "Prepare it with --labels, or let it be a test."
-        )
+        raise InputError(f"{name} has no label map, which training scans need there.", "Prepare it with --labels, or let it be a test.")
     for folder in (image_file.parent, labels_file.parent, output / _STATE):
         folder.mkdir(parents=True, exist_ok=True)
     _record(output, name).unlink(missing_ok=True)

@@ -5,8 +5,6 @@ Layout (docs/formats.md): in one folder `<case>_image.npy` (float32 [z,y,x], nor
 released default, and the first voxel to lie at the origin. No file tells splits either; all cases are for training, each its own patient.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 
 from ..config import Triple
 from ..errors import InputError, OutputError
-from ..files import read_json, write_json
+from ..files import fingerprint, read_json, size_and_time, write_json
 from ..masks.mask_set import MaskSet
 from . import released_masks
 from .dataset import Case, Dataset, case_folder, write_array, write_case
@@ -86,7 +84,7 @@ def read_released(
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
     """Fingerprint of what a case is taken over from, and how."""
-    return _fingerprint([folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS], spacing_zyx, modality)
+    return fingerprint(_states([folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS]), spacing_zyx, modality)
 
 
 def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto") -> None:
@@ -213,12 +211,11 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
 
 def _export_settings(dataset: Dataset, name: str) -> str:
     case, folder = dataset.case(name), case_folder(dataset.folder, name)
-    return _fingerprint([folder / file for file in (case.image, case.labels, case.masks) if file])
+    return fingerprint(_states([folder / file for file in (case.image, case.labels, case.masks) if file]))
 
 
-def _fingerprint(files: Iterable[Path], *more: object) -> str:
-    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
-    return hashlib.sha256(json.dumps([states, *more]).encode()).hexdigest()
+def _states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    return [(path.name, *size_and_time(path)) for path in files if path.exists()]
 
 
 def _part(output: Path, name: str) -> Path:

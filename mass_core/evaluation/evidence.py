@@ -1,6 +1,6 @@
 """Evidence for the quality of a result without ground truth: repeated inference, and comparison of sizes and positions.
 
-The network is asked near the masks only: a window counts if it touches the mask or a rim of a quarter of a window around it.
+The network runs near the masks only: a window counts if it touches the mask or a rim of a quarter of a window around it.
 """
 
 import math
@@ -75,7 +75,7 @@ class QualityProbe:
     def __init__(
         self, segmenter: Segmenter, task: Task, target: Volume, labels: Volume, cancelled: Callable[[], bool] | None = None
     ) -> None:
-        self._segmenter = segmenter.with_recipe(segmenter.recipe.changed(align="off"))  # the network is asked, not the alignment
+        self._segmenter = segmenter.with_recipe(segmenter.recipe.changed(align="off"))  # the network is tested, not the alignment
         self._task = task
         self._target = target
         self._labels = on_grid(labels, target.geometry)

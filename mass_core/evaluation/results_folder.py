@@ -94,6 +94,6 @@ def _trial(score: Score) -> Trial:
 
 def _told(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if not changed:
-        return f"Results exist in {folder} already, of nobody knows what."
+        return f"Results exist in {folder} already, made with unknown settings."
     found = differences({name: known[name] for name in changed}, dict(wanted))
     return f"Results exist in {folder} already, with other settings: {'; '.join(found.values()) or ', '.join(changed)}."

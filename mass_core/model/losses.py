@@ -33,8 +33,8 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
     present = asked & (foreground > 0)
     probabilities = logits.sigmoid()
     dice = _dice()(probabilities, masks).flatten(1)
-    # A mask the target does not hold has no overlap to measure. What is found all the same is charged by its size beside the reference's:
-    # cross-entropy, a mean over many voxels, hardly notices a false structure.
+    # A mask the target does not hold has no overlap to measure. Its false positives cost by their size relative to
+    # the reference's: cross-entropy, a mean over many voxels, hardly notices a false structure.
     found = probabilities.sum(dim=(2, 3, 4))
     overlap = torch.where(foreground > 0, dice, found / (found + shown.clamp(min=1)))
     weight = ((masks[0, 0].numel() - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power

@@ -31,7 +31,7 @@ class Adopted:
     recipe: Recipe
     provenance: dict[str, Any]
     licence: str = ""
-    """Of the encoder; empty: nobody told."""
+    """Of the encoder; empty: unknown."""
 
 
 def adopt(encoder: str, state: Mapping[str, Tensor], path: Path) -> Adopted:

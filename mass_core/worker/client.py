@@ -91,7 +91,7 @@ class Call:
         self.stopping = False
         """True if it was cancelled and waits for the worker to confirm."""
         self.deadline: float | None = None
-        """Time at which a worker that has not stopped by itself is killed."""
+        """Time at which a worker that has not exited is killed."""
         self._progress, self._done, self._failed, self._cancelled = progress, done, failed, cancelled
         self._stop = stop
 

@@ -1,7 +1,5 @@
 """The labelled scans of a finetuning run: prepared if they come as files, chosen, checked, and encoded for the start."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from mass_core.data.make_case import make_case
 from mass_core.data.opening import open_dataset
 from mass_core.errors import InputError
 from mass_core.evaluation.scoring import case_volumes, segmenter_for
+from mass_core.files import fingerprint, size_and_time
 from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import read_with, stem
 from mass_core.progress import Report, Steps
@@ -243,7 +242,5 @@ def _names(cases: Sequence[Reference]) -> list[str]:
 def _settings(case: Reference, recipe: Recipe) -> str:
     """Fingerprint of the files and settings a case is made from; the folder they lie in does not matter."""
     files = [file for path in (case.image, case.mask) for file in sorted(read_with(Path(path))) if file.exists()]
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(
-        json.dumps([to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold]).encode()
-    ).hexdigest()
+    states = [(file.name, *size_and_time(file)) for file in files]
+    return fingerprint(to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold)

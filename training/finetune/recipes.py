@@ -18,7 +18,7 @@ def paper() -> FinetuneConfig:
 def released() -> FinetuneConfig:
     """The released code's run: one rate of 5e-4 for network and tokens, cosine from epoch to epoch, crops anywhere, adaptive Tversky.
 
-    It stops never early. The number of crops of a step is not known; four, as in its pretraining.
+    No early stopping. The number of crops of a step is not known; four, as in its pretraining.
     """
     return FinetuneConfig(
         name="released",

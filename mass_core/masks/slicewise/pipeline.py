@@ -141,7 +141,7 @@ def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, confi
         masker(image, body, features)
         return (time.perf_counter() - began) / per_side**2
 
-    # Devices that are quick answer many points at once about as fast as few: only these are asked as many as in earnest.
+    # Fast devices take many points about as quickly as few: only these are timed with as many as a real run has.
     each = asked(2)
     if each < _QUICK_S:
         each = asked(min(config.points_per_side, max(2, math.isqrt(config.points_per_batch))))

@@ -2,7 +2,7 @@
 
 All objects of all seed slices go in lock step: counted from its seed, each is at the same step, so one pass of the network serves many. An
 object is done in a direction at the first slice where nothing of it is left: what follows could not be connected to the seed. The two
-directions know nothing of each other, only the seed.
+directions are independent and share only the seed.
 """
 
 from collections.abc import Iterator, Sequence
