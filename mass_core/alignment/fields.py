@@ -33,6 +33,16 @@ def composed(first: Tensor, second: Tensor) -> Tensor:
     return second + sample(first, voxel_grid(first.shape[1:], first.device) + second)
 
 
+def pooled(volume_CDHW: Tensor, size: int) -> Tensor:
+    """Means of blocks of `size` voxels along each axis."""
+    return F.avg_pool3d(volume_CDHW[None], size)[0]
+
+
+def mostly(mask: Tensor, size: int) -> Tensor:
+    """Mask [d,h,w] of the blocks of `size` voxels along each axis most of which lies in a mask [D,H,W]; both float."""
+    return (pooled(mask[None], size)[0] > 0.6).float()
+
+
 def mean_of_cube(volume_CDHW: Tensor, radius: int) -> Tensor:
     """Mean over the cube of that radius around every voxel, the border continued outwards."""
     volume = volume_CDHW[None]
