@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,17 +27,18 @@ _MARGIN_MM = 60.0
 _VOXELS = 300_000
 """Of the box: the time alignment takes grows with them."""
 _CLOSE_MARGIN_MM, _CLOSE_VOXELS = 15.0, 150_000
-"""The same of the box around a single structure, for the last refinement. A margin of 10 mm costs up to 0.6 points of Dice, more voxels gain
-0.2 at most."""
+"""The same of the box around a single structure, for the last refinement. A margin of 10 mm costs up to 0.6 points of Dice, more voxels
+gain 0.2 at most."""
 _FINER = 0.9
 """A single structure is refined where its voxels are at most this share of the others' edge."""
 _COARSE_VOXELS = 200_000
 """Of a whole scan when the shift is looked for."""
 _FINEST_MM = 0.8
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
+class Closeup:
     """A structure's surroundings on finer voxels than the reference's box."""
 
     scan: AlignedScan
@@ -62,25 +64,29 @@ class Atlas:
     """By label the distance to its surface in mm, float32, positive inside, up to `REACH_MM`; on cubic voxels around it."""
     limits: tuple[float, float]
     """Intensities of the reference are clipped to these."""
-    closer: dict[int, Surroundings]
+    closeups: dict[int, Closeup]
     """By label, for those that deserve finer voxels than the box has. Atlases of task files have none."""
 
     def renumbered(self, before: int, after: int) -> "Atlas":
         """The atlas of one of its labels, under another number; of none if it does not show that label."""
-        distances, closer = ({after: parts[before]} if before in parts else {} for parts in (self.distances, self.closer))
-        return replace(self, distances=distances, closer=closer)
+        return replace(self, distances=_moved(self.distances, before, after), closeups=_moved(self.closeups, before, after))
 
     def to(self, device: torch.device) -> "Atlas":
         """The atlas on a device."""
-        closer = {value: replace(one, scan=one.scan.to(device)) for value, one in self.closer.items()}
-        return replace(self, scan=self.scan.to(device), features=self.features.to(device), near=self.near.to(device), closer=closer)
+        closeups = {value: replace(one, scan=one.scan.to(device)) for value, one in self.closeups.items()}
+        return replace(self, scan=self.scan.to(device), features=self.features.to(device), near=self.near.to(device), closeups=closeups)
 
     @property
     def size_bytes(self) -> int:
         """Memory it takes, roughly."""
         maps = sum(volume.array.nbytes for volume in (self.coarse, *self.distances.values()))
-        scans = sum(scan.values.nbytes for scan in (self.scan, *(one.scan for one in self.closer.values())))
+        scans = sum(scan.values.nbytes for scan in (self.scan, *(one.scan for one in self.closeups.values())))
         return maps + scans + self.features.nbytes + self.near.nbytes
+
+
+def _moved(parts: dict[int, _Part], before: int, after: int) -> dict[int, _Part]:
+    """What belongs to one label, under another number."""
+    return {after: parts[before]} if before in parts else {}
 
 
 def intensity_limits(volume: Volume, modality: Modality, recipe: Recipe) -> tuple[float, float]:
@@ -124,13 +130,9 @@ def make_atlas(image: Volume, labels: Volume, values: Sequence[int], recipe: Rec
     grid = _lattice_around(image.geometry, list(places.values()), _MARGIN_MM, _VOXELS)
     mm = grid.spacing_xyz[0]
     scan = aligned_scan(averaged(image, mm), grid, limits, device)
-    grids = {value: _lattice_around(image.geometry, [place], _CLOSE_MARGIN_MM, _CLOSE_VOXELS) for value, place in places.items()}
-    closer = {}
-    for value, fine in grids.items():
-        part = around(image, fine) if fine.spacing_xyz[0] <= _FINER * mm else None
-        if part is not None:
-            closer[value] = Surroundings(aligned_scan(averaged(part, fine.spacing_xyz[0]), fine, limits, device), fine)
-    finest = {value: closer[value].scan.mm if value in closer else mm for value in boxes}
+    found = {value: _closeup(image, place, _FINER * mm, limits, device) for value, place in places.items()}
+    closeups = {value: closeup for value, closeup in found.items() if closeup is not None}
+    finest = {value: closeups[value].scan.mm if value in closeups else mm for value in boxes}
     distances = {value: _distance(labels, value, box, finest[value]) for value, box in boxes.items()}
     return Atlas(
         modality=modality,
@@ -141,8 +143,16 @@ def make_atlas(image: Volume, labels: Volume, values: Sequence[int], recipe: Rec
         near=near_structures(distances.values(), scan),
         distances=distances,
         limits=limits,
-        closer=closer,
+        closeups=closeups,
     )
+
+
+def _closeup(image: Volume, structure: Geometry, most_mm: float, limits: tuple[float, float], device: torch.device) -> Closeup | None:
+    """A structure's surroundings; None where their voxels would be longer than `most_mm`, or lie outside the scan."""
+    grid = _lattice_around(image.geometry, [structure], _CLOSE_MARGIN_MM, _CLOSE_VOXELS)
+    mm = grid.spacing_xyz[0]
+    part = around(image, grid) if mm <= most_mm else None
+    return None if part is None else Closeup(aligned_scan(averaged(part, mm), grid, limits, device), grid)
 
 
 def _lattice_around(image: Geometry, structures: Sequence[Geometry], margin_mm: float, voxels: int) -> Geometry:

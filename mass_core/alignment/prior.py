@@ -13,7 +13,7 @@ from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at
-from .closer import refined_around
+from .closeup import refined_around
 from .fields import sample, voxel_grid
 from .warp import Warp
 
@@ -91,9 +91,9 @@ def combined(
 ) -> Prior | None:
     """The structure's prior in a target.
 
-    Alignments that are trusted are first refined around the structure. Several references are averaged, each voxel by how well they resemble the target there (locally weighted multi-atlas fusion). Distances
-    count up to a voxel in the average, so that one reference far off does not outweigh several that agree; what lies deeper inside or
-    further outside on average keeps that distance.
+    Alignments that are trusted are first refined around the structure. Several references are averaged, each voxel by how well they
+    resemble the target there (locally weighted multi-atlas fusion). Distances count up to a voxel in the average, so that one reference
+    far off does not outweigh several that agree; what lies deeper inside or further outside on average keeps that distance.
 
     Args:
         alignments: of references that show the label.

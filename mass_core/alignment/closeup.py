@@ -22,7 +22,7 @@ def refined_around(found: Alignment, value: int, target: Target) -> Warp:
         value: the label.
         target: the scan it was aligned with.
     """
-    close = found.atlas.closer.get(value)
+    close = found.atlas.closeups.get(value)
     shift = found.shift + _displacement_mm(found, value)
     under = None if close is None else target.closely_under(close.grid, shift)
     if close is None or under is None:
