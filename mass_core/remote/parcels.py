@@ -28,7 +28,7 @@ class Parcel:
     root: Path
     """The files lie in it."""
     fixed: str = ""
-    """Path on the other computer, where it does not go by the content."""
+    """Path on the other computer of the folder of a run, which goes on there; of inputs it goes by the content."""
 
     @classmethod
     def of_run(cls, folder: Path, number: int) -> "Parcel":

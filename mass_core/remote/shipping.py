@@ -83,7 +83,7 @@ class _Order:
             return
         place = Path(self.folder.name)
         found = {path: result.here(path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()}
-        inputs = [parcel.path for parcel in self.packing.parcels]
+        inputs = [parcel.path for parcel in self.packing.parcels if not parcel.fixed]
         check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
         for path, target in found.items():
             os.replace(path, target)
