@@ -159,6 +159,8 @@ class Packing:
         run = Path(params["folder"]).absolute() if params.get("folder") else None
         if run is not None:
             check_no_input(files_of(run).values(), inputs)
+            if any(run.glob("state/*.pt")) and not params.get("resume"):
+                raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
             parcels += (Parcel.of_run(run, number),) if params.get("resume") else ()
         output = params.get("output")
         if not isinstance(output, str):

@@ -495,7 +495,12 @@ def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Pat
     best.parent.mkdir()
     best.write_bytes(b"best so far")
     better.write_bytes(b"better")
-    packing = Packing.of({"folder": str(best.parent), "resume": True, "output": str(best), "overwrite": True}, 3)
+    (best.parent / "state").mkdir()
+    (best.parent / "state" / "step_1.pt").touch()
+    params = {"folder": str(best.parent), "output": str(best), "overwrite": True}
+    with pytest.raises(InputError, match="holds a run already"):
+        Packing.of(params, 3)
+    packing = Packing.of({**params, "resume": True}, 3)
     assert packing.result is not None
     order = shipping._Order({"id": 3, "method": "finetune"}, packing)
     for data, _ in pieces(better, packing.result.named):
