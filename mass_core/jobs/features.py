@@ -19,9 +19,8 @@ from .session import Session
 class Colours:
     """Colours of several scans, kept for the next of them."""
 
-    segmenter: Segmenter
-    scans: str
-    """State of their files."""
+    key: str
+    """Changes with the network, how it computes, and the files."""
     spacing_zyx: Triple
     """Working voxel size, for the first one."""
     basis: Basis
@@ -40,8 +39,9 @@ class Colours:
         Raises:
             InputError: if none of the scans can be used.
         """
-        scans = f"{request.frame} {[state_of(Path(path)) for path in request.common]}"
-        if kept is not None and kept.segmenter is segmenter and kept.scans == scans:
+        files = [state_of(Path(path)) for path in request.common]
+        key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {files}"
+        if kept is not None and kept.key == key:
             return kept
         samples, spacing = [], None
         for path in request.common:
@@ -51,7 +51,7 @@ class Colours:
                 samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps))
         if not samples or spacing is None:
             raise InputError("None of the scans that share their colours can be used.", "Look at each of them alone.")
-        return cls(segmenter=segmenter, scans=scans, spacing_zyx=spacing, basis=Basis.of(samples))
+        return cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
 
 
 def painted(segmenter: Segmenter, scan: Volume, colours: Colours | None, steps: Steps) -> Painting:

@@ -28,7 +28,7 @@ class Parcel:
     root: Path
     """The files lie in it."""
     fixed: str = ""
-    """Path on the other computer, where it does not go by the content."""
+    """Path on the other computer of the folder of a run, which goes on there; of inputs it goes by the content."""
 
     @classmethod
     def of_run(cls, folder: Path, number: int) -> "Parcel":
@@ -159,6 +159,8 @@ class Packing:
         run = Path(params["folder"]).absolute() if params.get("folder") else None
         if run is not None:
             check_no_input(files_of(run).values(), inputs)
+            if any(run.glob("state/*.pt")) and not params.get("resume"):
+                raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
             parcels += (Parcel.of_run(run, number),) if params.get("resume") else ()
         output = params.get("output")
         if not isinstance(output, str):

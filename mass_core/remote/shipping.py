@@ -41,7 +41,8 @@ class _Order:
         self.copied = set() if packing.run is None else set(files_of(packing.run))
         """Names of the files in it."""
         self.received, self.began = 0, time.monotonic()
-        """Bytes of the result that is arriving, and since when."""
+        """Bytes of the file that is arriving, and since when."""
+        self._arrives = ""
         self._told = 0.0
 
     def due(self, fraction: float) -> bool:
@@ -54,6 +55,8 @@ class _Order:
 
     def take(self, head: Mapping[str, Any], data: bytes) -> None:
         """A piece of a result, or of a file in the folder of the run."""
+        if head["name"] != self._arrives:
+            self._arrives, self.began = head["name"], time.monotonic()
         name = str(head["name"]).removeprefix(f"{run_place(self.id)}/")
         if self.run is not None and name != head["name"]:
             self.copied.add(name)
@@ -82,7 +85,7 @@ class _Order:
             return
         place = Path(self.folder.name)
         found = {path: result.here(path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()}
-        inputs = [parcel.path for parcel in self.packing.parcels]
+        inputs = [parcel.path for parcel in self.packing.parcels if not parcel.fixed]
         check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
         for path, target in found.items():
             os.replace(path, target)

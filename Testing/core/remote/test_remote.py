@@ -21,9 +21,10 @@ from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
 from mass_core.remote import hosts, run_copy, shipping
 from mass_core.remote.connection import Connection, connect
+from mass_core.remote.parcels import Packing
 from mass_core.remote.reasons import ENDED, why
 from mass_core.remote.ssh import SshTransport
-from mass_core.remote.stream import PIECE, Inbox, Parts
+from mass_core.remote.stream import PIECE, Inbox, Parts, pieces
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
 from mass_core.worker import protocol
@@ -185,18 +186,19 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
 @pytest.mark.slow
 def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
-    one, run, tuned, mask = fresh(), files.folder / "run", files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
+    one, run, mask = fresh(), files.folder / "run", files.folder / "new_mask.nrrd"
+    tuned = run / "best.safetensors"
     scan(1)[1].write(mask)
     cases = [*files.references, {"image": str(files.target), "mask": str(mask)}]
     small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "patience=1000", "keep_states=1"]
     order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small, "epochs": 1000}
-    order |= {"folder": str(run), "output": str(tuned)}
+    order |= {"folder": str(run), "output": str(tuned), "overwrite": True}
     call = one.request("finetune", order)
-    one.until(lambda: call.state != "waiting" or (run / "best.safetensors").exists() and len(list(run.glob("state/*.pt"))) == 1)
+    one.until(lambda: call.state != "waiting" or tuned.exists() and len(list(run.glob("state/*.pt"))) == 1)
     server.cut()
     one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and isinstance(one.last(), HostError) and not tuned.exists(), one.last()
-    assert [label.value for label in classes(run / "best.safetensors")] == [1, 2]
+    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
+    assert [label.value for label in classes(tuned)] == [1, 2]
     assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
     done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
     result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
@@ -486,6 +488,26 @@ def test_the_copy_of_a_runs_folder_follows_it(tmp_path: Path, monkeypatch: pytes
     assert {name: path.read_bytes() for name, path in run_copy.files_of(here).items()} == {
         name: (there / name).read_bytes() for name in ("best.safetensors", "last.safetensors")
     }
+
+
+def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Path) -> None:
+    best, better = tmp_path / "run" / "best.safetensors", tmp_path / "better"
+    best.parent.mkdir()
+    best.write_bytes(b"best so far")
+    better.write_bytes(b"better")
+    (best.parent / "state").mkdir()
+    (best.parent / "state" / "step_1.pt").touch()
+    params = {"folder": str(best.parent), "output": str(best), "overwrite": True}
+    with pytest.raises(InputError, match="holds a run already"):
+        Packing.of(params, 3)
+    packing = Packing.of({**params, "resume": True}, 3)
+    assert packing.result is not None
+    order = shipping._Order({"id": 3, "method": "finetune"}, packing)
+    for data, _ in pieces(better, packing.result.named):
+        for head, piece in Parts().feed(data):
+            order.take(head, piece)
+    order.deliver()
+    assert best.read_bytes() == b"better"
 
 
 @pytest.mark.slow
