@@ -34,7 +34,7 @@ check: $(VENV)/dev.stamp
 	$(RUN) pytest --quiet Testing/core/test_imports.py
 
 docs: $(VENV)/dev.stamp
-	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: $(VENV)/dev.stamp
 	$(RUN) Testing.benchmarks.inference --section cpu $(if $(RELEASED),--released $(RELEASED))

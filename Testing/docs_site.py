@@ -29,11 +29,22 @@ def public_modules() -> Iterator[tuple[str, list[str]]]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of the library into the navigation."""
-    pages = [{", ".join(names): f"api/{module}.md"} for module, names in public_modules()]
-    assert config.nav is not None
-    config.nav.append({"Python library": ["api/index.md", *pages]})
+    """The navigation is the list of pages in README, and the reference of the library."""
+    listed = (REPOSITORY / "README.md").read_text(encoding="utf-8").partition("\n## Documentation\n")[2].partition("\n## ")[0]
+    notebooks, *sections = re.split(r"^\*\*(.+)\*\*$", listed, flags=re.MULTILINE)
+    config.nav = [
+        {"MASSSlicer": "index.md"},
+        {"Notebooks": _pages(notebooks)},
+        *({title: _pages(text)} for title, text in zip(sections[::2], sections[1::2], strict=True)),
+        {"Model card": OUTSIDE["mass_core/weights/README.md"]},
+        {"Python library": ["api/index.md", *({", ".join(names): f"api/{module}.md"} for module, names in public_modules())]},
+    ]
     return config
+
+
+def _pages(text: str) -> list[str]:
+    """Pages of docs/ that a text links to, in its order."""
+    return list(dict.fromkeys(re.findall(r"\]\(docs/([^)#]+)", text)))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

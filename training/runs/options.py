@@ -31,8 +31,7 @@ def recipe_named(name: str, recipes: Mapping[str, Callable[[], Config]], kind: s
 
 
 def add_run(parser: argparse.ArgumentParser, form: str = "", *, required: bool = True) -> None:
-    """--output, --set, --seed, --device, --minutes, --resume, --config: the run folder, changes to the recipe, where and how long it runs,
-    whether it goes on, and all of it from a file.
+    """Options of a run: its folder, changes to the recipe, where and how long it computes, whether it resumes, all of it from a file.
 
     Args:
         parser: of the command.
