@@ -1,5 +1,6 @@
 """Sliding-window inference over a preprocessed scan."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,7 @@ from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box
 from ..weights.store import keep_compiled
-from .blending import Best, Blend, Spans
-from .windows import blend_weights, padded_shape, positions
+from .blending import Spans, TopLabels, WindowBlender, blend_weights
 
 _STORE_BYTES = 1 << 30
 _STORE_VOXEL = 4

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mass_core.cli.options import DEVICES
-from mass_core.cli.shards import Shard, add_shard, shard_of, write_table
+from mass_core.cli.common.options import DEVICES
+from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
 from mass_core.console import Terminal
 from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_bytes

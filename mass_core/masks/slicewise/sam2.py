@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...devices import check_compiler, choose_device, free_memory, has_bfloat16, not_compiled
-from ...errors import InputError, WeightsError
-from ...failures import is_out_of_memory
+from ...errors import InputError, WeightsError, is_out_of_memory
 from ...weights.store import keep_compiled, locate
 from ..mask_set import Bools
 from .channels import Bytes
