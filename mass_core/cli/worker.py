@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError
+from ..weights.store import keep_compiled
 
 if TYPE_CHECKING:
     from ..worker.server import Service
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..remote.host_end import serve
 
         return serve(*claim_standard_streams())
+    keep_compiled()
     Worker(*claim_standard_streams(), new_service).run()
     return 0
 
