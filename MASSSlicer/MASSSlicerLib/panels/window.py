@@ -81,7 +81,7 @@ class Window(VTKObservationMixin):
         self.status.changed = self.update
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
-        self.targets = TargetsPanel(ui, self.update, self.show_error)
+        self.targets = TargetsPanel(ui, self.update, self._say, self.show_error)
         self.choice = Choice(ui, self.update)
         self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
         self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
