@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer import patients
 from Testing.slicer.patients import LIVER
+from Testing.slicer.trainer import lines
 
 
 def test_nothing_happens_when_it_opens(clinic):
@@ -84,17 +85,7 @@ def test_undo_takes_added_segments_back(clinic):
     assert [mine.GetSegmentation().GetNthSegmentID(0)] == ["mine"] and mine.GetSegmentation().GetNumberOfSegments() == 1
 
 
-def test_a_corrected_result_becomes_a_reference(clinic):
-    clinic.ready("target")
-    clinic.press(clinic.ui.segmentButton)
-    clinic.ui.resultsTable.setCurrentCell(0, 0)
-    clinic.ui.asReferenceButton.click()
-    assert [node.GetName() for node in clinic.parameters.referenceVolumes] == ["reference", "target"]
-    assert len(clinic.window.references.rows) == 2
-    assert clinic.window.references.rows[1].segments.text == "liver"
-
-
-def test_show_edit_and_export(clinic, tmp_path):
+def test_a_result_is_edited_exported_and_becomes_a_reference_and_a_case_to_finetune_on(clinic, tmp_path):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
     clinic.ui.editButton.click()
@@ -105,6 +96,21 @@ def test_show_edit_and_export(clinic, tmp_path):
     clinic.bench.answer("save file", str(path))
     clinic.ui.exportButton.click()
     assert clinic.slicer.util.loadSegmentation(str(path)).GetSegmentation().GetNthSegment(0).GetName() == "liver"
+    scan = tmp_path / "scan.nii.gz"
+    assert clinic.slicer.util.saveNode(clinic.targets[0], str(scan))
+    precious = scan.read_bytes()
+    clinic.bench.answer("save file", str(scan))
+    clinic.ui.exportButton.click()
+    assert "not written over" in clinic.bench.shown[-1][1] and scan.read_bytes() == precious
+    clinic.ui.resultsTable.setCurrentCell(0, 0)
+    clinic.ui.asReferenceButton.click()
+    assert [node.GetName() for node in clinic.parameters.referenceVolumes] == ["reference", "target"]
+    assert len(clinic.window.references.rows) == 2
+    assert clinic.window.references.rows[1].segments.text == "liver"
+    clinic.ui.forFinetuningButton.click()
+    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["target MASS"]
+    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["target"]
+    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"]]
 
 
 def test_segments_to_choose(clinic):
@@ -202,6 +208,8 @@ def test_a_folder_of_scans_to_files(clinic, tmp_path):
     clinic.bench.answer("folder", str(folder))
     clinic.ui.addFolderButton.click()
     assert [Path(path).name for path in clinic.parameters.targetFiles] == ["a.nrrd", "b.nrrd"]
+    told = clinic.ui.messageLabel.text
+    assert told.startswith("2 scans in “scans”") and "left out" in told and "a_seg.nrrd" in told and "notes.txt" in told
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(results)
     clinic.press(clinic.ui.segmentButton)

@@ -236,8 +236,9 @@ def steps_of_two(blob_dataset, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="torchrun restarts processes on POSIX only")
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_takes_the_run_back_to_the_last_state(steps_of_two, blob_dataset, tmp_path, killed):
     launcher = started(*TORCHRUN, "--standalone", "--max-restarts", "1", *MODULE, *words(blob_dataset, tmp_path, *LONGER, resume="auto"))
     wait_for_state(tmp_path, launcher, step=4)
