@@ -95,7 +95,7 @@ ROOMS: dict[str, list[str]] = {
     "MASSSlicerLib.install": [],
     "MASSSlicerLib.processes": ["install", "mass_core.remote", "mass_core.worker"],
     "MASSSlicerLib.library": ["processes", "install", "mass_core.weights"],
-    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.remote", "mass_core.worker"],
+    "MASSSlicerLib.runs": ["library", "processes", "install", "scene", "mass_core.data", "mass_core.remote", "mass_core.worker"],
     "MASSSlicerLib.logic": ["runs", "library", "processes", "install", "scene", "mass_core.remote"],
     "MASSSlicerLib.panels": [
         *("logic", "runs", "library", "processes", "install", "scene"),

@@ -193,7 +193,7 @@ def test_draws_of_pytorchs_own_generator_are_resumed_too(blob_dataset, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
-@pytest.mark.parametrize("number, workers", [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+@pytest.mark.parametrize("number, workers", [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow), (signal.SIGINT, 2)])
 def test_a_signal_saves_and_leaves(blob_dataset, tmp_path, number, workers):
     """Ctrl-C goes to all processes of the terminal, so to those of the loader as well."""
     process = started(*MODULE, *words(blob_dataset, tmp_path, "steps=100000", f"workers={workers}", "save_every=100000", "log_every=1"))
