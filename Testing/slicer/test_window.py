@@ -209,7 +209,7 @@ def test_a_folder_of_scans_to_files(clinic, tmp_path):
     clinic.ui.addFolderButton.click()
     assert [Path(path).name for path in clinic.parameters.targetFiles] == ["a.nrrd", "b.nrrd"]
     told = clinic.ui.messageLabel.text
-    assert told.startswith("2 scans in “scans”") and "left out" in told and "a_seg.nrrd" in told and "notes.txt" in told
+    assert told.startswith("Scans found in “scans”: 2.") and "left out" in told and "a_seg.nrrd" in told and "notes.txt" in told
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(results)
     clinic.press(clinic.ui.segmentButton)

@@ -110,12 +110,12 @@ class TargetsPanel(ScanList):
 
 def _told(folder: Path, count: int, left_out: Sequence[Path]) -> str:
     """What was found in a folder, and the first files that were not taken."""
-    text = _("{count} scans in “{name}”.").format(count=count, name=folder.name)
+    text = _("Scans found in “{name}”: {count}.").format(name=folder.name, count=count)
     if not left_out:
         return text
     names = ", ".join(path.name for path in left_out[:_NAMED])
     more = _(" and {count} more").format(count=len(left_out) - _NAMED) if len(left_out) > _NAMED else ""
-    return text + " " + _("Masks, results or no scans, and left out: {names}{more}.").format(names=names, more=more)
+    return text + " " + _("Masks, results and other files are left out: {names}{more}.").format(names=names, more=more)
 
 
 def _of_volume(node: slicer.vtkMRMLScalarVolumeNode, *, all_frames: bool) -> list[Case]:
