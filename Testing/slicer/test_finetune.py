@@ -309,16 +309,6 @@ def test_what_was_drawn_elsewhere_is_seen(clinic, trainer, tmp_path):
     assert len(trainer.params["labels"]) == 3 and trainer.params["weights"] == "mass_base"
 
 
-def test_a_corrected_result_becomes_a_case(clinic, trainer):
-    clinic.ready("target")
-    clinic.press(clinic.ui.segmentButton)
-    clinic.ui.resultsTable.setCurrentCell(0, 0)
-    clinic.ui.forFinetuningButton.click()
-    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["target MASS"]
-    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["target"]
-    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"]]
-
-
 def test_the_scan_is_guessed_or_chosen(clinic, trainer):
     """Files say nothing about it: then the name does, or the user."""
     ((volume, drawn), (other, unknown)) = cases_of(clinic, ("liver",), ("liver",))

@@ -70,8 +70,8 @@ NOT_HERE = {
     "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
 }
-LONG = ("evaluation.md", "paper.md")
-"""Pages that finetune networks in processes of their own, one after the other."""
+LONG = ("mass evaluate", "pretraining_methods compare")
+"""Beginnings of commands that finetune networks in processes of their own, one after the other."""
 RENAMED = {"IMAGE": "ct1.nii.gz", "MASK": "ct1_liver.nii.gz", "SCAN": "ct2.nii.gz"}
 
 
@@ -168,10 +168,22 @@ def run(line: str) -> int:
     return PROGRAMS[words[0]]([*words[1:], *more])
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in HERE])
+def is_long(line: str) -> bool:
+    return beginning(words_of(line)) in LONG
+
+
+@pytest.mark.parametrize("page", [page for page, lines in HERE.items() if not all(map(is_long, lines))])
 def test_the_commands_of_a_page_run(page: str, place: Path) -> None:
+    """All but the long ones."""
     if page == "masks.md":  # here scans/ holds scans only
         shutil.rmtree("scans/labels")
         os.remove("scans/split.json")
+    for line in HERE[page]:
+        assert is_long(line) or run(line) == 0, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, lines in HERE.items() if any(map(is_long, lines))])
+def test_all_commands_of_a_page_run(page: str, place: Path) -> None:
     for line in HERE[page]:
         assert run(line) == 0, line
