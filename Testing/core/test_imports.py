@@ -88,6 +88,7 @@ ROOMS: dict[str, list[str]] = {
     "training.optimisers": [],
     "training.runs": ["mass_core.data", "mass_core.model", "mass_core.weights"],
     "training.pretrain": [*ANY, "runs", "augmentation", "optimisers"],
+    "training.baselines": [*ANY, "pretrain", "runs"],
     "training.finetune": [*ANY, "runs", "augmentation", "optimisers"],
     "training.classify": [*ANY, "runs", "augmentation", "optimisers"],
     "MASSSlicerLib": [],

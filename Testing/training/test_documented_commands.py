@@ -17,7 +17,7 @@ import torch
 from monai.networks.nets import SegResNet
 
 from mass_core.cli import main as mass
-from Testing.benchmarks.pretraining_methods import main as pretraining_methods
+from training.baselines.command import main as baselines
 from training.classify.loop import main as classify
 from training.finetune.command import main as finetune
 from training.pretrain.loop import main as pretrain
@@ -31,7 +31,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "training.pretrain": pretrain,
     "training.finetune": finetune,
     "training.classify": classify,
-    "Testing.benchmarks.pretraining_methods": pretraining_methods,
+    "training.baselines": baselines,
 }
 NETWORK = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "precision=float32"]
 STEPS = ["--set", *NETWORK, "early_window=16", "episodes.task_slots=2", "episodes.smallest_voxels=8", "batch_size=2", "log_every=1"]
@@ -42,8 +42,7 @@ SMALLER: dict[str, list[str]] = {
     "training.pretrain": ["--device", "cpu", *STEPS, "steps=2", "validate_every=0"],
     "training.finetune": ["--weights", "tiny.safetensors", "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--set", *TUNE],
     "training.classify": ["--weights", "tiny.safetensors", "--device", "cpu", "--set", "size_zyx=16,16,16", "epochs=1"],
-    "pretraining_methods pretrain": ["--steps", "1", *STEPS],
-    "pretraining_methods compare": EVALUATE,
+    "training.baselines": ["--device", "cpu", "--steps", "1", *STEPS],
     "mass evaluate": ["--weights", "tiny.safetensors", *EVALUATE],
     "mass masks": ["--max-masks", "50"],
     "mass prepare": ["--min-voxels", "1"],
@@ -113,7 +112,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_dataset(place / name, splits)
     for name in ("DATASET", "data/hippocampus_mr", "data/others"):
         write_blobs(place / name, scans=2)
-    for name in ("tiny", "WEIGHTS", "NONE", "MAE"):
+    for name in ("tiny", "WEIGHTS"):
         write_weights(place / f"{name}.safetensors")
     torch.save(SegResNet(init_filters=16, blocks_down=(1, 2, 2, 4), out_channels=25).state_dict(), place / "model.pt")
     order = {"dataset": "LABELLED", "folder": "ORDERED", "weights": "tiny.safetensors", "recipe": "smoke", "epochs": 1, "settings": TUNE}
@@ -144,15 +143,12 @@ def words_of(line: str) -> list[str]:
     words = shlex.split(line)
     if words[0] != "mass":
         words = words[words.index("-m") + 1 :]
-    labelled = words[0] == "training.finetune" or "compare" in words
-    renamed = RENAMED | ({"DATASET": "LABELLED"} if labelled else {})
+    renamed = RENAMED | ({"DATASET": "LABELLED"} if words[0] == "training.finetune" else {})
     return [renamed.get(word, word) for word in words]
 
 
 def beginning(words: list[str]) -> str:
-    if words[0] == "mass":
-        return " ".join(words[:2])
-    return f"pretraining_methods {words[1]}" if words[0].endswith("pretraining_methods") else words[0]
+    return " ".join(words[:2]) if words[0] == "mass" else words[0]
 
 
 def run(line: str) -> int:
