@@ -77,7 +77,8 @@ def learn(
     episodes = episodes_of(config, sources)
     network = learner(start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
-    state = State(network, average, optimiser_of(network, config.optim), scaler=scaler(config.precision, group.device))
+    optimiser, scaling = optimiser_of(network, config.optim), scaler(config.precision, group.device)
+    state = State(network, average, optimiser, scaler=scaling)  # type: ignore[arg-type]  # the learner stands for the whole network
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, folder, state, group, "auto")
     wrapped = group.wrap(network)
@@ -110,11 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
     parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)}; default: %(default)s)")
     parser.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
-    parser.add_argument("--data", nargs="+", required=True, metavar="DATASET[=WEIGHT]", help="as of training.pretrain")
+    parser.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
     parser.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors")
     parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
+    if not args.data and args.method != "none":
+        parser.error("--data is missing")
     try:
         config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
         group = Group.join(args.device)
