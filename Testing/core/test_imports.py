@@ -91,6 +91,7 @@ ROOMS: dict[str, list[str]] = {
     "training.baselines": [*ANY, "pretrain", "runs"],
     "training.finetune": [*ANY, "runs", "augmentation", "optimisers"],
     "training.classify": [*ANY, "runs", "augmentation", "optimisers"],
+    "training.reproduce": [*ANY, "pretrain", "runs"],
     "MASSSlicerLib": [],
     "MASSSlicerLib.scene": [],
     "MASSSlicerLib.install": [],

@@ -21,6 +21,7 @@ from training.baselines.command import main as baselines
 from training.classify.loop import main as classify
 from training.finetune.command import main as finetune
 from training.pretrain.loop import main as pretrain
+from training.reproduce.command import main as reproduce
 
 from .balls import write_dataset, write_files, write_weights
 from .conftest import write_dataset as write_blobs
@@ -32,6 +33,7 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "training.finetune": finetune,
     "training.classify": classify,
     "training.baselines": baselines,
+    "training.reproduce": reproduce,
 }
 NETWORK = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "precision=float32"]
 STEPS = ["--set", *NETWORK, "early_window=16", "episodes.task_slots=2", "episodes.smallest_voxels=8", "batch_size=2", "log_every=1"]
@@ -42,6 +44,7 @@ SMALLER: dict[str, list[str]] = {
     "training.pretrain": ["--device", "cpu", *STEPS, "steps=2", "validate_every=0"],
     "training.finetune": ["--weights", "tiny.safetensors", "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--set", *TUNE],
     "training.classify": ["--weights", "tiny.safetensors", "--device", "cpu", "--set", "size_zyx=16,16,16", "epochs=1"],
+    "training.reproduce": ["--rows", "Scratch", "--datasets", "mine", "--shots", "1", "--dry-run"],
     "training.baselines": ["--device", "cpu", "--steps", "1", *STEPS],
     "mass evaluate": ["--weights", "tiny.safetensors", *EVALUATE],
     "mass masks": ["--max-masks", "50"],
@@ -68,6 +71,7 @@ NOT_HERE = {
     "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote_command.py",
     "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
+    "python -m training.reproduce (table2|all)": "more data: test_reproduce.py",
 }
 LONG = ("evaluation.md", "paper.md")
 """Pages that finetune networks in processes of their own, one after the other."""
@@ -108,7 +112,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (place / "train.json", place / "scans/split.json"):
         path.write_text(json.dumps(split))
     splits = {"train": tuple("abcde"), "val": ("f",), "test": ("g",)}
-    for name in ("LABELLED", "hippocampus", "headneck", "dataset"):
+    for name in ("LABELLED", "hippocampus", "headneck", "dataset", "DATA/mine"):
         write_dataset(place / name, splits)
     for name in ("DATASET", "data/hippocampus_mr", "data/others"):
         write_blobs(place / name, scans=2)

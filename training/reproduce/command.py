@@ -185,10 +185,10 @@ def _tell_left(runs: Sequence[Run], desk: Desk, terminal: Terminal) -> int:
     left = [run for run in runs if not desk.finished(run)]
     reasons: dict[str, list[str]] = {}
     for run in left:
-        reasons.setdefault(desk.failed.get(run.name) or desk.obstacle(run) or "Left to other shards.", []).append(run.name)
+        if run.name not in desk.failed:
+            reasons.setdefault(desk.obstacle(run) or "Other shards do the rest.", []).append(run.name)
     for reason, names in reasons.items():
-        if names != [reason.partition(" ")[0]]:  # a failed run that nothing waits for was told already
-            terminal.warn(f"{reason} Left out: {names[0]}" + (f" and {len(names) - 1} more runs." if len(names) > 1 else "."))
+        terminal.warn(f"{reason} Left out: {names[0]}" + (f" and {len(names) - 1} more runs." if len(names) > 1 else "."))
     if left:
         terminal.tell(f"{len(runs) - len(left)} of {len(runs)} runs are finished; the same command goes on with the others.")
     return 3 * bool(left)

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from mass_core.errors import InputError
+
 from .plan import Cell, Run
 
 _PAPER = Path(__file__).parent / "paper"
@@ -37,9 +39,14 @@ def outcome(run: Run, output: Path) -> dict[str, Any]:
     """Outcome of a finished run: Dice and AUC in %, names of pictures below the output, or whatever was measured.
 
     Raises:
-        OSError, ValueError, KeyError: if its files are not there or damaged.
+        InputError: if its files are not there or damaged.
     """
-    return _READ[run.kind](output / run.name, output)
+    try:
+        return _READ[run.kind](output / run.name, output)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"The results in {output / run.name} are missing or damaged: {error}.", "Delete that folder to make them anew."
+        ) from error
 
 
 def _speeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

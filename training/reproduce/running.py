@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from mass_core.console import Output
 from mass_core.errors import OutputError
@@ -113,12 +115,12 @@ class Desk:
 
     output: Path
     terminal: Output
-    failed: dict[str, str] = field(default_factory=dict)
-    """What stopped each run that failed, by name."""
+    failed: set[str] = field(default_factory=set)
+    """Names of the runs of this call that failed."""
 
     def finished(self, run: Run) -> bool:
         """True if a run ended well, now or before."""
-        return (self.output / run.name / _MARK).is_file()
+        return self._record(run) is not None
 
     def check(self, runs: Iterable[Run]) -> None:
         """Refuse to go on where a finished run was made by another command.
@@ -126,19 +128,27 @@ class Desk:
         Raises:
             OutputError: naming the run and the words that differ.
         """
-        for run in filter(self.finished, runs):
-            path = self.output / run.name / _MARK
-            record = json.loads(path.read_text(encoding="utf-8"))
-            before = record["command"]
+        for run in runs:
+            folder, record = self.output / run.name, self._record(run)
+            if record is None:
+                continue
+            before, now = _options(record["command"]), _options(run.words)
             if record["status"]:
-                self.terminal.warn(f"Scans failed in {path.parent}, see log.txt there; to try them again, delete {_MARK}.")
-            if before != list(run.words):
-                now = [word for word in run.words if word not in before]
-                gone = [word for word in before if word not in run.words]
-                told = f"now {' '.join(now) or 'nothing'} in place of {' '.join(gone) or 'nothing'}"
+                self.terminal.warn(f"Scans failed in {folder}, see log.txt there; to try them again, delete {_MARK}.")
+            if before != now:
+                new, gone = ([one for one in some if one not in others] for some, others in ((now, before), (before, now)))
+                told = f"now {' '.join(new) or 'nothing'} in place of {' '.join(gone) or 'nothing'}"
                 raise OutputError(
-                    f"{path.parent} was made by another command: {told}.", "Choose another --output, or delete that folder to make it anew."
+                    f"{folder} was made by another command: {told}.", "Choose another --output, or delete that folder to make it anew."
                 )
+
+    def _record(self, run: Run) -> dict[str, Any] | None:
+        """What is kept of a finished run; None: it is not finished, or that is damaged."""
+        try:
+            record = json.loads((self.output / run.name / _MARK).read_text(encoding="utf-8"))
+            return {"command": list(record["command"]), "status": int(record["status"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def obstacle(self, run: Run) -> str:
         """Why a run cannot be carried out now; empty: it can."""
@@ -147,7 +157,7 @@ class Desk:
                 return missing
         for other in run.after:
             if other.name in self.failed:
-                return self.failed[other.name]
+                return f"{other.name} failed."
             if not self.finished(other):
                 return self.obstacle(other) or f"{other.name} is not finished."
         return ""
@@ -167,8 +177,14 @@ class Desk:
                 record = {"command": run.words, "seconds": round(time.monotonic() - began, 1), "status": status}
                 write_bytes(folder / _MARK, json.dumps(record, indent=1).encode())
             else:
-                self.failed[run.name] = f"{run.name} ended with exit status {status}: {_last_words(folder / 'log.txt')}"
-                self.terminal.warn(self.failed[run.name])
+                self.failed.add(run.name)
+                self.terminal.warn(f"{run.name} failed with exit status {status}: {_last_words(folder / 'log.txt')}")
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    """A command in pieces: each option with its values."""
+    starts = [0, *(place for place, word in enumerate(words) if word.startswith("--")), len(words)]
+    return [" ".join(words[start:stop]) for start, stop in pairwise(starts)]
 
 
 def _last_words(log: Path) -> str:
