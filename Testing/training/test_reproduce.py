@@ -75,7 +75,7 @@ def numbers(place: Path, name: str) -> dict[tuple[str, str], float]:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Datasets with balls, prepared, under the names of the paper's."""
-    place = tmp_path_factory.mktemp("desk")
+    place = tmp_path_factory.mktemp("reproduce")
     for name in ("bcv", "amos_mr", "ss_hn", "acdc", "pelvic", "mnms", "ss_thoracic"):
         write_dataset(place / "data" / name, SPLITS, masked=True)
     write_classified(place / "data" / "rsna_ich", "labels.csv")
@@ -185,7 +185,8 @@ def test_table_1_in_processes_of_its_own(place: Path) -> None:
 @pytest.mark.slow
 def test_tables_2_and_6_with_published_weights_and_without(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_weights_of_anatomix()
-    small = {**SMALL, "evaluate": f"{SMALL['evaluate']} window=32 --window 32 32 32"}
+    pretrain = SMALL["pretrain"].replace("position_size=16", "position_size=32")
+    small = {**SMALL, "pretrain": pretrain, "evaluate": f"{SMALL['evaluate']} window=32 --window 32 32 32"}
     words = ("--rows", "MASS (IC)", "MASS (FT)", "Iris (IC)", "AnatoMix", "OM-MAE", *ONE, "--upstream", "bcv", "amos_mr")
     assert reproduce(place, "table2", *words, small=small) == 3
     assert {row for row, _ in numbers(place, "table2")} == {"MASS (IC)", "MASS (FT)", "Iris (IC)", "AnatoMix"}
@@ -381,10 +382,12 @@ def test_scans_that_failed_are_remembered(place: Path, capsys: pytest.CaptureFix
     ("words", "told"),
     [
         (("table10",), "There is no 'table10'"),
-        (("table1", "--rows", "Nobody"), "Nothing of table1 is left"),
+        (("table1", "--rows", "MASS-IT"), "There is no row 'MASS-IT'"),
+        (("table1", "--rows", "Full supervision", "--shots", "7"), "Nothing is left"),
         (("table1", "--upstream", "moon"), "--upstream names 'moon'"),
         (("table1", "--add", "cook=--hot"), "--add has 'cook=--hot'"),
         (("table1", "--draws", "0"), "--draws 0"),
+        (("table1", "--shots", "few"), "--shots has 'few'"),
         (("table1", "--shard", "4/3"), "The shard is '4/3'"),
     ],
 )

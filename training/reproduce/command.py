@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mass_core.cli.options import DEVICES
 from mass_core.cli.shards import Shard, add_shard, shard_of, write_table
 from mass_core.console import Terminal
 from mass_core.errors import InputError, MassError, OutputError
@@ -28,12 +29,14 @@ from . import work
 from .inputs import DATA, UPSTREAM
 from .plan import Cell, Planner, Run
 from .report import Found, as_rows, found, markdown, paper
-from .running import Desk, Execute, Machine, execute, ordered, terminated_as_interrupted
+from .running import Execute, Machine, Workspace, execute, ordered, terminated_as_interrupted
 from .tables import SHOWN, TABLES
 
 _KINDS = ("masks", "datasets", "pretrain", "evaluate", "classify", "pictures", "speed")
+_OPEN = ("table1", "table2", "table6")
+"""Tables that take datasets the paper does not have."""
 _OWN = ("1", "5", "10")
-"""Numbers of labelled scans for datasets the paper does not have."""
+"""Numbers of labelled scans for these."""
 _COLUMNS = ("row", "column", "ours", "sd", "draws", "paper")
 
 
@@ -57,17 +60,17 @@ def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int
 
 def _reproduce(args: argparse.Namespace, terminal: Terminal, carry_out: Execute) -> int:
     planner, names, shard = _planner(args), _tables(args.tables), shard_of(args)
-    cells = {name: _cells(name, planner, args) for name in names}
+    cells = _selected(names, planner, args)
     runs = ordered(run for some in cells.values() for cell in some for run in cell.runs)
-    desk, machine = Desk(args.output, terminal), Machine(device=args.device, processes=args.processes)
-    desk.check(runs)
+    workspace, machine = Workspace(args.output, terminal), Machine(device=args.device, processes=args.processes)
+    workspace.check(runs)
     if args.dry_run:
-        _list(runs, desk, machine)
+        _list(runs, workspace, machine)
         return 3 * any(need.missing() for run in runs for need in run.needs)
-    desk.work(_share(runs, shard), machine, carry_out)
+    workspace.work(_share(runs, shard), machine, carry_out)
     for name, some in cells.items():
-        _write(name, some, desk, terminal)
-    return _tell_left(runs, desk, terminal)
+        _write(name, some, workspace, terminal)
+    return _tell_left(runs, workspace, terminal)
 
 
 def _tables(words: Sequence[str]) -> list[str]:
@@ -78,9 +81,9 @@ def _tables(words: Sequence[str]) -> list[str]:
     """
     names: dict[str, None] = {}
     for word in words:
-        some = [name for name in TABLES if word == "all" or name == word or name[:-1] == word]
+        some = [name for name in TABLES if word in ("all", name, name.rstrip("abc"))]
         if not some:
-            raise InputError(f"There is no {word!r}.", f"{suggestion(word, [*TABLES, 'all'])}")
+            raise InputError(f"There is no {word!r}.", suggestion(word, [*TABLES, "all"]))
         names |= dict.fromkeys(some)
     return list(names)
 
@@ -95,6 +98,8 @@ def _planner(args: argparse.Namespace) -> Planner:
         raise InputError(f"There is no folder {args.data}.", "It holds a folder for each dataset: see docs/reproduce.md.")
     if args.draws < 1 or args.processes < 1:
         raise InputError(f"--draws {args.draws}, --processes {args.processes}.", "Both must be at least 1.")
+    if bad := [count for count in args.shots or () if count != "all" and not count.isdecimal()]:
+        raise InputError(f"--shots has {bad[0]!r}.", "Give numbers, or all.")
     if unknown := [name for name in args.upstream if name not in DATA and not (args.data / name).exists()]:
         raise InputError(f"--upstream names {unknown[0]!r}.", f"Choose among {', '.join(UPSTREAM)} and the folders of --data.")
     more: dict[str, tuple[str, ...]] = {}
@@ -115,31 +120,40 @@ def _planner(args: argparse.Namespace) -> Planner:
     )
 
 
-def _cells(name: str, planner: Planner, args: argparse.Namespace) -> list[Cell]:
-    """The cells of a table that the options select.
+def _selected(names: Sequence[str], planner: Planner, args: argparse.Namespace) -> dict[str, list[Cell]]:
+    """The cells of each table that the options select.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are none, or a row is in no table.
     """
+    rows = {row.lower(): row for name in names for row in paper(TABLES[name].paper).rows}
+    if unknown := [row for row in args.rows or () if row.lower() not in rows]:
+        raise InputError(f"There is no row {unknown[0]!r}.", suggestion(unknown[0], rows.values()))
+    cells = {name: _cells(name, planner, args) for name in names}
+    if not any(cells.values()):
+        columns = ", ".join(column for name in names for column in paper(TABLES[name].paper).columns)
+        raise InputError("Nothing is left by --rows, --datasets and --shots.", f"The columns are {columns}.")
+    return {name: some for name, some in cells.items() if some}
+
+
+def _cells(name: str, planner: Planner, args: argparse.Namespace) -> list[Cell]:
+    """The cells of a table that the options select."""
     table = TABLES[name]
     theirs = paper(table.paper)
-    columns = [*theirs.columns]
-    if name in ("table1", "table2", "table6"):
-        own = [one for one in args.datasets or () if one not in SHOWN]
-        columns += [f"{one}:{count}" for one in own for count in args.shots or _OWN]
-    rows = [row for row in theirs.rows if not args.rows or row.lower() in {one.lower() for one in args.rows}]
-    cells = [
-        table.cell(planner, row, column)
-        for row in rows
-        for column in columns
-        if (not args.datasets or ":" not in column or column.partition(":")[0] in args.datasets)
-        and (not args.shots or ":" not in column or column.partition(":")[2] in args.shots)
-        and ((row, column) in theirs.cells or name.startswith("fig") or (column not in theirs.columns and row != "Full supervision"))
+    own = [one for one in args.datasets or () if one not in SHOWN] if name in _OPEN else []
+    more = [f"{one}:{count}" for one in own for count in args.shots or _OWN]
+    rows = [row for row in theirs.rows if not args.rows or row.lower() in map(str.lower, args.rows)]
+    wanted = [
+        (row, column) for row in rows for column in theirs.columns if (row, column) in theirs.cells or not theirs.cells or name == "fig2"
     ]
-    if not cells:
-        told = f"rows: {', '.join(theirs.rows)}; columns: {', '.join(theirs.columns)}"
-        raise InputError(f"Nothing of {name} is left by --rows, --datasets and --shots.", f"It has {told}.")
-    return cells
+    wanted += [(row, column) for row in rows for column in more if row != "Full supervision"]
+    return [table.cell(planner, row, column) for row, column in wanted if _is_selected(column, args)]
+
+
+def _is_selected(column: str, args: argparse.Namespace) -> bool:
+    """True if --datasets and --shots leave a column."""
+    name, colon, setting = column.partition(":")
+    return not colon or ((not args.datasets or name in args.datasets) and (not args.shots or setting in args.shots))
 
 
 def _share(runs: Sequence[Run], shard: Shard) -> list[Run]:
@@ -148,16 +162,16 @@ def _share(runs: Sequence[Run], shard: Shard) -> list[Run]:
     return [run for run in runs if run.name in own]
 
 
-def _list(runs: Sequence[Run], desk: Desk, machine: Machine) -> None:
+def _list(runs: Sequence[Run], workspace: Workspace, machine: Machine) -> None:
     """Print what would be done."""
     lacking: set[str] = set()
     for run in runs:
-        state = "done" if desk.finished(run) else "to do"
+        state = "done" if workspace.finished(run) else "to do"
         if state != "done" and (any(need.missing() for need in run.needs) or any(other.name in lacking for other in run.after)):
             lacking.add(run.name)
             state = "missing"
         sys.stdout.write(f"{state:8}{work.hours(run.tflop):9.2f} h  {run.name}\n{'':21}{shlex.join(machine.command(run))}\n")
-    left = [run for run in runs if not desk.finished(run)]
+    left = [run for run in runs if not workspace.finished(run)]
     total = sum(work.hours(run.tflop) for run in left)
     sys.stdout.write(
         f"{len(left)} of {len(runs)} runs are to be done: {total:,.0f} GPU hours with the recipe paper, counted (docs/reproduce.md).\n"
@@ -166,27 +180,27 @@ def _list(runs: Sequence[Run], desk: Desk, machine: Machine) -> None:
         sys.stdout.write(f"missing: {text}\n")
 
 
-def _write(name: str, cells: Sequence[Cell], desk: Desk, terminal: Terminal) -> None:
+def _write(name: str, cells: Sequence[Cell], workspace: Workspace, terminal: Terminal) -> None:
     """Write and print a table."""
     theirs = paper(TABLES[name].paper)
-    ours: Mapping[tuple[str, str], Found] = {(cell.row, cell.column): found(cell, desk.output, desk.finished) for cell in cells}
+    ours: Mapping[tuple[str, str], Found] = {(cell.row, cell.column): found(cell, workspace.output, workspace.finished) for cell in cells}
     text = markdown(TABLES[name].title, theirs, ours, SHOWN)
     try:
-        desk.output.mkdir(parents=True, exist_ok=True)
+        workspace.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot make the folder {desk.output}: {error.strerror}.", "Choose another --output.") from error
-    write_bytes(desk.output / f"{name}.md", text.encode())
-    write_table(desk.output / f"{name}.csv", _COLUMNS, as_rows(theirs, ours))
+        raise OutputError(f"Cannot make the folder {workspace.output}: {error.strerror}.", "Choose another --output.") from error
+    write_bytes(workspace.output / f"{name}.md", text.encode())
+    write_table(workspace.output / f"{name}.csv", _COLUMNS, as_rows(theirs, ours))
     terminal.result(text)
 
 
-def _tell_left(runs: Sequence[Run], desk: Desk, terminal: Terminal) -> int:
+def _tell_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) -> int:
     """Say what is left and why, each reason once; the exit status."""
-    left = [run for run in runs if not desk.finished(run)]
+    left = [run for run in runs if not workspace.finished(run)]
     reasons: dict[str, list[str]] = {}
     for run in left:
-        if run.name not in desk.failed:
-            reasons.setdefault(desk.obstacle(run) or "Other shards do the rest.", []).append(run.name)
+        if run.name not in workspace.failed:
+            reasons.setdefault(workspace.obstacle(run) or "Other shards do the rest.", []).append(run.name)
     for reason, names in reasons.items():
         terminal.warn(f"{reason} Left out: {names[0]}" + (f" and {len(names) - 1} more runs." if len(names) > 1 else "."))
     if left:
@@ -216,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--weights", metavar="W", help="for MASS instead of large-scale pretraining, such as mass_base")
     how.add_argument("--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of that pretraining (default: all)")
     how.add_argument("--processes", type=int, default=1, metavar="N", help="GPUs that share a training (default: %(default)s)")
-    how.add_argument("--device", default="auto", metavar="D")
+    how.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     how.add_argument(
         "--add",
         nargs="+",

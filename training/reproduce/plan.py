@@ -16,6 +16,8 @@ IRIS = ("episodes.expert_share=1", "episodes.pair_share=1")
 """Settings of pretraining with experts' label maps, the reference in another patient, as Iris learns."""
 RESNET = "model.encoder=resnet152"
 """Setting of the other image encoder of table 4c."""
+FROM_CHANCE = ("random_encoder=true", "encoder_rate=5e-4")
+"""Settings of classification with everything learned at the rate the paper gives for the classifier."""
 SAM2_WEIGHTS = "sam2.1_hiera_large"
 
 
@@ -149,10 +151,11 @@ class Planner:
         file = folder / ("last.safetensors" if method == "mass" else "weights.safetensors")
         words += ["--output", folder, "--resume", "auto"] if method == "mass" else ["--output", file, "--method", method]
         changes = [*(["validate_every=0"] if method == "mass" else []), *settings]
-        network = "resnet152" if RESNET in settings else "paper"
-        tflop = work.STEPS * work.BATCH * work.PRETRAIN["resnet152" if RESNET in settings else method]
-        run = self.run(f"pretrain/{name}", [*words, *(["--set", *changes] if changes else [])], *parts, tflop=tflop)
-        return Part(str(file), name, (run,), network=network)
+        words += ["--set", *changes] if changes else []
+        other = RESNET in settings
+        tflop = work.STEPS * work.BATCH * work.PRETRAIN["resnet152" if other else method]
+        run = self.run(f"pretrain/{name}", words, *parts, tflop=tflop)
+        return Part(str(file), name, (run,), network="resnet152" if other else "paper")
 
     def weights(self, key: str, corpus: Sequence[str], corpus_name: str = "") -> Part:
         """Weights a row of a table is about.
@@ -185,7 +188,7 @@ class Planner:
         name = f"classify/{task}/{'scratch' if full else weights.name}/{percent}-percent"
         words = ["training.classify", "--weights", weights.word, "--labels", place / labels.table, "--images", place / "images"]
         words += ["--output", self.output / name, "--recipe", self.recipe, "--resume", "auto", "--full" if full else "--frozen"]
-        words += ["--set", f"train_share={int(percent) / 100:g}", *(["random_encoder=true"] if full else [])]
+        words += ["--set", f"train_share={int(percent) / 100:g}", *(FROM_CHANCE if full else [])]
         train = labels.scans[0] * int(percent) / 100
         passes = 3 * work.EPOCHS * train if full else train + labels.scans[1] - labels.scans[0]
         run = self.run(name, words, weights, needs=[table], tflop=passes * work.ENCODE[weights.network])
@@ -197,13 +200,12 @@ class Planner:
         words: list[object] = ["mass", "evaluate", "--weights", weights.word, "--dataset", part.word, "--methods", method, "--shots", shots]
         words += ["--seed", draw, "--pictures", 0, "--output", self.output / name]
         words += ["--labels", *data.labels] if data.labels else []
+        crop = work.TUNE[weights.network]
+        tflop = data.scans * work.JUDGED * work.WINDOWS * crop / 3
         if method != "in-context":
             words += ["--recipe-finetune", self.recipe]
-        judged = data.scans * work.JUDGED * work.WINDOWS * work.TUNE[weights.network] / 3
-        made = (
-            work.REFERENCE * (0 if shots == "all" else int(shots)) if method == "in-context" else work.TUNING * work.TUNE[weights.network]
-        )
-        return self.run(name, words, weights, part, tflop=judged + made)
+            tflop += work.TUNING * crop
+        return self.run(name, words, weights, part, tflop=tflop)
 
     def _prepared(self, name: str, data: Data, masks: Sequence[object], *after: Run) -> Part:
         folder = self.output / "datasets" / name

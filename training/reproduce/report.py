@@ -103,15 +103,16 @@ def found(cell: Cell, output: Path, finished: Callable[[Run], bool]) -> Found:
 
 
 def markdown(title: str, theirs: Paper, ours: Mapping[tuple[str, str], Found], headings: Mapping[str, str]) -> str:
-    """The table, ours / the paper's in every cell; a dash where there is no number."""
+    """The table, ours / the paper's in every cell, a dash where there is no number; of a figure without numbers ours alone."""
     rows, columns = _selected(theirs.rows, (row for row, _ in ours)), _selected(theirs.columns, (column for _, column in ours))
-    lines = [f"{title}: ours / paper", "", f"| | {' | '.join(_heading(column, headings) for column in columns)} |"]
+    both = bool(theirs.cells)
+    lines = [f"{title}{': ours / paper' if both else ''}", "", f"| | {' | '.join(_heading(column, headings) for column in columns)} |"]
     lines.append("|---|" + "--:|" * len(columns))
     for row in rows:
         cells = []
         for column in columns:
             own, other = ours.get((row, column), Found()).text, theirs.cells.get((row, column), "")
-            cells.append(f"{own or '–'} / {other or '–'}" if own or other else "")
+            cells.append(f"{own or '–'} / {other or '–'}" if both and (own or other) else own)
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -105,7 +105,7 @@ def ordered(runs: Iterable[Run]) -> list[Run]:
 
 
 @dataclass
-class Desk:
+class Workspace:
     """The runs of a call and what became of them.
 
     Args:

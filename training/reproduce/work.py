@@ -13,8 +13,6 @@ TUNE = {"paper": 8.0, "resnet152": 7.2, "openmind": 17.3, "suprem-unet": 10.4, "
 """TFLOP of a crop, forwards and backwards, in the window of each network, 13 classes."""
 ENCODE = {"paper": 0.75, "resnet152": 0.46, "openmind": 1.1, "suprem-unet": 0.61, "merlin": 0.46, "anatomix": 0.11}
 """TFLOP of the image encoder for an input of 96 x 128 x 192 voxels, forwards."""
-REFERENCE = 0.69
-"""TFLOP to encode a reference of 128³ voxels."""
 SAM2 = 31_500.0
 """TFLOP of SAM2's masks of one CT: the middle of what docs/masks.md counts."""
 WINDOWS = 30
