@@ -23,8 +23,10 @@ from .plan import Run
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MARK = "done.json"
+_GRACE_S = 10.0
+"""Time in which an interrupted run ends by itself."""
 _PATIENCE_S = 120.0
-"""Time an interrupted run may take to save."""
+"""Time it may take to save after being asked to end."""
 _SEVERAL = ("training.pretrain", "training.baselines", "training.classify")
 """Modules that `torchrun` may start several processes of."""
 _PLACED = ("masks", "pretrain", "evaluate", "classify", "pictures", "speed")
@@ -69,11 +71,17 @@ def execute(command: Sequence[str], log: Path) -> int:
         try:
             return process.wait()
         except BaseException:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE_S)
-            process.kill()
+            _end(process)
             raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process. Ctrl-C has reached it as well, so that it saves and ends by itself; a signal to this program alone has not."""
+    for act, patience in ((lambda: None, _GRACE_S), (process.terminate, _PATIENCE_S), (process.kill, _PATIENCE_S)):
+        act()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
 
 
 @contextlib.contextmanager
