@@ -466,6 +466,9 @@ def test_other_settings_are_refused_where_runs_are_finished(place: Path, capsys:
     assert "was made by another command: now --cases 2 in place of --cases 1 --labels 1 2 --epochs 1 --set" in told
     assert main([*words, "--data", str(place / "moon"), "--output", str(place)], never) == 2
     assert "There is no folder" in capsys.readouterr().err
+    (place / "file").touch()
+    assert main([*words, "--data", str(place / "data"), "--output", str(place / "file")], never) == 2
+    assert str(place / "file") in capsys.readouterr().err
 
 
 def published(place: Path, count: int) -> None:
