@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.print_config:
             sys.stdout.write(f"{printed(parser, args, config)}\n")
             return 0
-        table = read_table(args.labels, args.images)
+        table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
         group = Group.join(args.device)
         train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
         group.leave()
