@@ -2,6 +2,7 @@
 #   make demo       segment three phantoms after one reference each: no data, no network
 #   make test       the tests          make test-all   the slow ones too
 #   make check      style, types, layers
+#   make docs       the documentation site into build/site, a dead link is an error
 #   make bench      speed and memory; RELEASED=folder of the authors' code puts both side by side
 #   make gpu        what there is to measure on a GPU, at most nine minutes a call, into gpu.json; again: what is missing; RELEASED as above
 # PYTHON=python3.12 chooses the interpreter; TORCH_INDEX=URL the build of PyTorch, with a URL from its installation page (pytorch.org).
@@ -14,7 +15,7 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint c
 # takes over from others at the end, so that what the tests of a file share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-all check bench gpu clean
+.PHONY: demo test test-all check docs bench gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/core.stamp
@@ -31,6 +32,9 @@ check: $(VENV)/dev.stamp
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) pytest --quiet Testing/core/test_imports.py
+
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: $(VENV)/dev.stamp
 	$(RUN) Testing.benchmarks.inference --section cpu $(if $(RELEASED),--released $(RELEASED))
@@ -50,7 +54,7 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 
 # SAM2 without its CUDA extension is Python only, but comes as source; where it cannot be built its tests are skipped, and say so.
 $(VENV)/dev.stamp: $(VENV)/core.stamp Testing/requirements-sam2.txt
-	@$(INSTALL) --editable ".[masks,train,slicer,dev]"
+	@$(INSTALL) --editable ".[masks,train,slicer,docs,dev]"
 	@$(INSTALL) --no-deps dynamic-network-architectures  # of nnU-Net, for one example of docs/encoder.md; its decoder needs PyTorch alone
 	@{ $(INSTALL) hydra-core iopath setuptools wheel && SAM2_BUILD_CUDA=0 $(RUN) pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --require-hashes --requirement Testing/requirements-sam2.txt; } \

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+BATCH = "all"
+"""Stage of a run over several targets: its bar stays beside that of the target."""
 _LINE_S = 60.0
 """Between two lines that tell how far a run is, where no bar can."""
 
@@ -111,23 +113,23 @@ class Terminal:
         self._said: set[str] = set()
         self._bar: Progress | None = None
         self._stages: dict[str, TaskID] = {}
-        self._told = time.monotonic()
+        self._told = dict.fromkeys((True, False), time.monotonic())
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
         left = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
         eta = "  ".join([left, *(f"{name} {value:.3g}" for name, value in (values or {}).items())])
         if not sys.stderr.isatty():
-            if time.monotonic() - self._told >= _LINE_S:
-                self._told = time.monotonic()
+            if time.monotonic() - self._told[stage == BATCH] >= _LINE_S:
+                self._told[stage == BATCH] = time.monotonic()
                 print(f"{stage}: {100 * fraction:.0f} %  {eta}".rstrip(), file=sys.stderr, flush=True)
             return
         if self._bar is None:
             self._bar = _new_bar()
             self._bar.start()
         if stage not in self._stages:
-            for other in self._stages.values():
-                self._bar.update(other, visible=False)
+            for name, other in self._stages.items():
+                self._bar.update(other, visible=name == BATCH)
             self._stages[stage] = self._bar.add_task(stage, total=1.0, eta="")
         self._bar.update(self._stages[stage], completed=fraction, eta=eta, visible=True)
 

@@ -11,6 +11,9 @@ from .errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+"""Names a user may give."""
+
 
 def free_memory() -> int | None:
     """Bytes of main memory a program could still get; None: the system does not tell."""

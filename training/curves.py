@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mass_core.errors import MassError
+from mass_core.command_help import examples
 from mass_core.files import write_by
 
+from .failures import answered
 from .run_log import read_log
 
 _PANELS = (
@@ -45,14 +46,12 @@ def draw(run: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(prog="training.curves", description="Draw a run's log into curves.png.")
+    parser = argparse.ArgumentParser(
+        prog="training.curves", description="Draw a run's log into curves.png.", **examples("python -m training.curves RUN")
+    )
     parser.add_argument("run", type=Path, help="run folder")
-    try:
-        sys.stdout.write(f"{draw(parser.parse_args(argv).run)}\n")
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    run = parser.parse_args(argv).run
+    return answered(lambda: sys.stdout.write(f"{draw(run)}\n"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import build_parser, main
+from mass_core.cli.batch import Batch
 from mass_core.cli.options import as_request, chosen_recipe
 from mass_core.config import RELEASED_SWITCHES, Recipe
 from mass_core.console import Terminal
@@ -219,6 +220,17 @@ def test_progress_is_a_line_a_minute_where_no_bar_can_be(monkeypatch: pytest.Mon
         terminal.progress("segment", tenth / 10, 100.0 - 10 * tenth, {"loss": 0.5})
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "segment: 30 %  70 s left  loss 0.5" and 2 <= len(lines) <= 4
+
+
+def test_a_batch_tells_how_long_all_of_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter(range(0, 10000, 70))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    batch = Batch(Terminal(), targets=3, visits=3)
+    for _ in range(3):
+        with batch.target(Path("scan.nii.gz")):
+            pass
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert (first, second[:11], last[:11]) == ("all: 0 %", "all: 33 %  ", "all: 67 %  ") and last.endswith(" s left")
 
 
 def test_json_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

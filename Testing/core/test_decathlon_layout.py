@@ -12,6 +12,7 @@ from mass_core.data import phantoms
 from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.data.public_cases import find_cases
 from mass_core.data.public_layouts import KINDS
+from mass_core.evaluation.metrics import dice
 from mass_core.volumes.volume import Volume
 
 SHAPE = (5, 6, 7)
@@ -101,6 +102,19 @@ def test_results_are_predictions_of_nnunet(raw: Path, tiny_weights: Path, tmp_pa
         found, truth = Volume.read(tmp_path / f"out/{name}.mha"), Volume.read(raw / f"labelsTs/{name}.mha")
         assert found.geometry.matches(truth.geometry) and set(np.unique(found.array)) <= {0, 1, 2}
     assert predict(raw, tiny_weights, "--output-dir", tmp_path / "out", "--overwrite", targets="p_2_0000.mha") == 0
+
+
+def test_the_evaluator_of_nnunet_takes_them(raw: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    """As `nnUNetv2_evaluate_simple` calls it. nnU-Net is no requirement of the tests: pip install nnunetv2."""
+    evaluator = pytest.importorskip("nnunetv2.evaluation.evaluate_predictions", reason="nnU-Net is not installed")
+    assert predict(raw, tiny_weights, "--output-dir", tmp_path / "out") == 0
+    evaluator.compute_metrics_on_folder_simple(str(raw / "labelsTs"), str(tmp_path / "out"), [1, 2], num_processes=1)
+    cases = json.loads((tmp_path / "out/summary.json").read_text())["metric_per_case"]
+    assert [Path(case["prediction_file"]).name for case in cases] == ["p_2.mha", "p_3.mha"]
+    for name, case in zip(("p_2", "p_3"), cases, strict=True):
+        found, truth = (Volume.read(folder / f"{name}.mha").array for folder in (tmp_path / "out", raw / "labelsTs"))
+        for label in (1, 2):
+            assert case["metrics"][str(label)]["Dice"] == pytest.approx(dice(found == label, truth == label), nan_ok=True)
 
 
 def test_predictions_that_nnunet_could_not_take_are_refused(

@@ -18,6 +18,7 @@ LINES = {
     "masks": ["scans", "more scans", "--output", "m", "--seed", "3", "--shard", "1/2", "--all-axes"],
     "prepare": ["scans", "--output", "d", "--masks", "m", "--shares", "0.5", "0.25", "0.25", "--spacing", "native", "--ct-clip", "-5", "6"],
     "evaluate": ["--dataset", "d", "--output", "o", "--shots", "1", "5", "--set", "a=1", "b.c=2,3", "--methods", "copied", "adapted"],
+    "assess": [*PAIR, "--target", "x", "--result", "y", "--overlap", "0.5"],
     "features": ["--target", "a", "--output", "b.nii.gz"],
     "classify": ["--weights", "w", "--target", "a", "--output", "o.csv"],
 }

@@ -15,6 +15,14 @@ from Testing.waiting import PATIENCE_S
 
 pytest.importorskip("setuptools", minversion="77", reason="setuptools 77 builds the wheel: pip install setuptools")
 
+SMALL_DEMO = """
+from mass_core.cli import demo, main
+from mass_core.data import phantoms
+
+demo.MODALITIES, demo.SUBJECTS = ("ct",), (1,)
+phantoms.subject.__kwdefaults__.update(shape_zyx=(24, 30, 34), spacing_zyx=(12.0, 10.0, 10.0))
+raise SystemExit(main(["demo", "--device", "cpu", "--json"]))
+"""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -69,6 +77,14 @@ def test_its_command_runs_from_its_own_files(python: Path, tmp_path: Path) -> No
     assert python.parent.parent in Path(found).parents
     told = run(python.with_name(f"mass{python.suffix}"), "--json", "weights", "list", folder=tmp_path)
     assert "small" in told
+
+
+def test_its_demo_runs_in_miniature(python: Path, tmp_path: Path) -> None:
+    """A coarse phantom, by the bundled weights."""
+    told = run(python, "-c", SMALL_DEMO, folder=tmp_path)
+    result = json.loads(told.splitlines()[-1])
+    assert result["event"] == "result" and set(result["dice"]) == {"ct_subject1"}
+    assert (tmp_path / "mass-demo/demo.png").is_file() and (tmp_path / "mass-demo/ct_subject1_seg.nii.gz").is_file()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Runs of training from a file, with a seed, and their log on other people's boards."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from mass_core.option_files import settings
 from mass_core.schema import changed
 from training.classify import config as classify_config
 from training.classify.loop import main as classify
+from training.failures import answered
 from training.finetune import recipes as finetune_recipes
 from training.finetune.command import main as finetune
 from training.pretrain import recipes as pretrain_recipes
@@ -116,3 +118,24 @@ def test_a_missing_library_is_told(tracker: Any, title: str, tmp_path: Path, mon
     with pytest.raises(InputError, match=f"{title} is not installed") as caught:
         boards(tmp_path, 0, tensorboard=False, tracker=tracker, config={})
     assert f"tracker={tracker}" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "told"),
+    [
+        (InputError("There is no run.", "Start one."), 2, "error: There is no run.\n       Start one.\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: The disk is full"),
+        (RuntimeError("CUDA out of memory"), 2, "error: The memory does not suffice"),
+        (KeyboardInterrupt(), 130, "Cancelled."),
+    ],
+)
+def test_failures_are_told_as_mass_tells_them(failure: BaseException, status: int, told: str, capsys: pytest.CaptureFixture) -> None:
+    def work() -> None:
+        raise failure
+
+    assert answered(work) == status and capsys.readouterr().err.startswith(told)
+
+
+def test_defects_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shape"):
+        answered(lambda: (_ for _ in ()).throw(RuntimeError("shape")))

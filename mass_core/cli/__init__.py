@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..command_help import examples
 from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
 from ..errors import Cancelled, MassError
 from ..failures import as_mass_error
@@ -33,7 +34,7 @@ COMMANDS = (
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` to tell things to, and returns an exit code."""
 
-LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "features", "classify")
+LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "assess", "features", "classify")
 """Those with options from a file."""
 
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
@@ -116,7 +117,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     parser = argparse.ArgumentParser(
         prog="mass",
         description="In-context segmentation: one reference mask segments new scans.",
-        epilog="mass COMMAND --help explains a command.",
+        **examples(
+            "mass demo",
+            "mass segment --reference ct1.nii.gz ct1_liver.nii.gz --target ct2.nii.gz --output ct2_liver.nii.gz",
+            "mass segment --help",
+        ),
     )
     parser.add_argument("--version", action="version", version=f"mass {__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")

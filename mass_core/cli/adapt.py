@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from ..command_help import examples
 from ..errors import InputError
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
@@ -17,6 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "adapt",
         help="encode references, then fit the task to them for some seconds (in-context tuning)",
         description="Only the embeddings of the task change, not the network. Needs MONAI: pip install 'mass-core[train]'.",
+        **examples("mass adapt --reference ct1.nii.gz ct1_liver.nii.gz --seconds 30 --output liver.masstask"),
     )
     add_weights(parser)
     add_references(parser)

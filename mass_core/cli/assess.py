@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..command_help import examples
 from ..jobs.checks import check_assess
 from ..worker.requests import Assess
 from .options import add_decision, add_preparation, as_request, begin
@@ -18,11 +19,13 @@ def add_parser(subparsers: Any) -> None:
         help="estimate the quality of a label map without ground truth",
         description="References, a task, or weights that were finetuned to fixed classes say what the label map should show. "
         "With references the estimate is best.",
+        **examples("mass assess --reference ct1.nii.gz ct1_liver.nii.gz --target ct2.nii.gz --result ct2_liver.nii.gz"),
     )
     add_task(parser)
-    parser.add_argument("--target", required=True, type=Path, metavar="IMAGE", help="the scan: a file or a DICOM folder")
-    parser.add_argument("--frame", type=int, metavar="N", help="volume of a 4D target, from 0")
-    parser.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the values of the mask")
+    judged = parser.add_argument_group("result")
+    judged.add_argument("--target", required=True, type=Path, metavar="IMAGE", help="the scan: a file or a DICOM folder")
+    judged.add_argument("--frame", type=int, metavar="N", help="volume of a 4D target, from 0")
+    judged.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the values of the mask")
     add_preparation(parser)
     add_decision(parser)
     add_on(parser, "assess")

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..console import Output
+from ..console import BATCH, Output
 from ..errors import MassError
 from ..failures import as_mass_error
+from ..progress import Steps
 
 
 class Batch:
@@ -15,15 +16,21 @@ class Batch:
     Args:
         output: hears of failures.
         targets: how many there are.
+        visits: how often this process works on one of them, for the time left.
     """
 
-    def __init__(self, output: Output, targets: int) -> None:
+    def __init__(self, output: Output, targets: int, visits: int) -> None:
         self._output, self._alone = output, targets == 1
+        self._begun, self._visits = 0, visits
+        self._steps = Steps(output.progress)
         self.failures: dict[Path, MassError] = {}
 
     @contextmanager
     def target(self, path: Path) -> Iterator[None]:
         """Context of the work on a target; the failure of an only target, and a defect of this program, is raised."""
+        if self._visits > 1:
+            self._steps.at(BATCH, self._begun, self._visits)
+        self._begun += 1
         try:
             yield
         except (MassError, RuntimeError, MemoryError, OSError) as error:

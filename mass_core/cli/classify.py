@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
+from ..devices import DEVICES
 from ..errors import InputError, OutputError
 from ..outputs import check_free, folders_ready
 from .batch import Batch
-from .options import DEVICES
 
 if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier
@@ -21,7 +22,11 @@ _NAMED = 6
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("classify", help="classify whole scans")
+    parser = subparsers.add_parser(
+        "classify",
+        help="classify whole scans",
+        **examples("mass classify --weights RUN/best.safetensors --target ct2.nii.gz"),
+    )
     parser.add_argument("--weights", required=True, metavar="W", help="classifier that `python -m training.classify` wrote")
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
     parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
@@ -43,10 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_free(files, overwrite=arguments.overwrite, inputs=[arguments.weights, *arguments.target])
     with folders_ready(files):
         classifier = load_classifier(arguments.weights, arguments.device)
-        batch = Batch(arguments.terminal, len(arguments.target))
+        batch = Batch(arguments.terminal, len(arguments.target), len(arguments.target))
         done: dict[Path, Classification] = {}
-        for number, target in enumerate(arguments.target):
-            arguments.terminal.progress("classify", number / len(arguments.target), None)
+        for target in arguments.target:
             with batch.target(target):
                 done[target] = _one(arguments, classifier, target)
             if files and target in done:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
@@ -15,13 +16,23 @@ if TYPE_CHECKING:
     from ..data.dataset import Case
 
 
+_IMPORT = "mass dataset import released/bcv --output data/bcv --modality ct --split bcv.json"
+_EXPORT = (
+    "mass dataset export data/bcv --output released/bcv",
+    "mass dataset export data/bcv --format nnunet --output nnUNet_raw/Dataset111_BCV",
+)
+"""Examples of the actions."""
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("dataset", help="import datasets of the released code, or export ours for it and others")
+    parser = subparsers.add_parser(
+        "dataset", help="import datasets of the released code, or export ours for it and others", **examples(_IMPORT, *_EXPORT)
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import)
-    taken.add_argument("folder", type=Path, metavar="RELEASED")
-    taken.add_argument("--output", required=True, type=Path, metavar="DATASET")
+    taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import, _IMPORT)
+    taken.add_argument("folder", type=Path, metavar="RELEASED", help="folder of the released layout")
+    taken.add_argument("--output", required=True, type=Path, metavar="DATASET", help="folder of ours")
     taken.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     taken.add_argument(
         "--spacing", nargs=3, type=float, default=(1.5, 1.5, 1.5), metavar=("X", "Y", "Z"), help="voxel size in mm (default: 1.5 1.5 1.5)"
@@ -35,9 +46,11 @@ def add_parser(subparsers: Any) -> None:
         "left out (default: all train)",
     )
     taken.add_argument("--fold", type=int, default=0, metavar="N", help="which of splits_final.json, from 0 (default: %(default)s)")
-    given = _add(actions, "export", "a dataset of the released code, of nnU-Net or of the Decathlon's form from one of ours", run_export)
-    given.add_argument("folder", type=Path, metavar="DATASET")
-    given.add_argument("--output", required=True, type=Path, metavar="DIR")
+    given = _add(
+        actions, "export", "a dataset of the released code, of nnU-Net or of the Decathlon's form from one of ours", run_export, *_EXPORT
+    )
+    given.add_argument("folder", type=Path, metavar="DATASET", help="folder that mass prepare made")
+    given.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     given.add_argument(
         "--format",
         default="released",
@@ -149,8 +162,9 @@ def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict
     return {split: tuple(name for name in members if name in names) for split, members in given.items()}
 
 
-def _add(actions: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"Make {text}. What is finished is not made again.")
+def _add(actions: Any, name: str, text: str, run: Any, *shown: str) -> argparse.ArgumentParser:
+    told = f"Make {text}. What is finished is not made again."
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=told, **examples(*shown))
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser

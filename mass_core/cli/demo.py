@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..command_help import examples
 from ..outputs import all_or_none, check_free, folders_ready
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Scan:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("demo", help="segment phantoms: needs no data and no network")
+    parser = subparsers.add_parser(
+        "demo", help="segment phantoms: needs no data and no network", **examples("mass demo", "mass demo --output phantoms --overwrite")
+    )
     parser.add_argument("--output", type=Path, default=Path("mass-demo"), metavar="DIR", help="folder for results (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--weights", default="small", metavar="W", help="file, or name of bundled weights (default: %(default)s)")

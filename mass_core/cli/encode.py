@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Encode
 from .options import add_preparation, add_references, add_weights, as_request, begin
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("encode", help="encode references into a task file, for later use")
+    parser = subparsers.add_parser(
+        "encode",
+        help="encode references into a task file, for later use",
+        description="The task holds what to segment: embeddings, names and colours of the labels, but no image.",
+        **examples(
+            "mass encode --reference ct1.nii.gz ct1_liver.nii.gz --reference ct3.nii.gz ct3_liver.nii.gz --output liver.masstask",
+        ),
+    )
     add_weights(parser)
     add_references(parser)
     add_preparation(parser)
@@ -26,9 +34,10 @@ def add_parser(subparsers: Any) -> None:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """The task file to write."""
-    parser.add_argument("--output", required=True, type=Path, metavar="TASK.masstask")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument(
+    group = parser.add_argument_group("result")
+    group.add_argument("--output", required=True, type=Path, metavar="TASK.masstask", help="file to write")
+    group.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    group.add_argument(
         "--with-alignment",
         action="store_true",
         help="also keep features of the references at coarse resolution, so that they can be aligned with scans; derived from the images",

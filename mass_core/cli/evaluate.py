@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..command_help import examples
 from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
 from . import self_reference
@@ -38,29 +39,35 @@ def add_parser(subparsers: Any) -> None:
         "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
         "worst results, and in models the tasks and networks. The same command resumes a stopped evaluation. Of a dataset of several "
         "modalities, --modality takes the scans of one.",
+        **examples(
+            "mass evaluate --weights small --dataset dataset --split test --shots 1 3 5 --repeats 5 --output results",
+            "mass evaluate --weights small --dataset dataset --methods scratch in-context adapted finetuned --shots 5 --output compared",
+        ),
     )
     add_weights(parser)
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="folder made by mass prepare --labels")
-    parser.add_argument(
+    compared = parser.add_argument_group("comparison")
+    compared.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="folder made by mass prepare --labels")
+    compared.add_argument(
         "--methods",
         nargs="+",
         default=["in-context"],
         choices=_METHODS,
         help="methods to compare (default: in-context, the network alone; `default` is what mass segment does)",
     )
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
-    parser.add_argument(
+    compared.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
+    compared.add_argument(
         "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
     )
-    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
-    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
-    parser.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
-    parser.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
-    add_shard(parser, "of the scans in all draws, a block of neighbours")
+    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
+    compared.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
+    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
+    compared.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all of them")
+    results.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
+    results.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
+    compared.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
+    add_shard(compared, "of the scans in all draws, a block of neighbours")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
     tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")

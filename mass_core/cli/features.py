@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..config import Triple
 from ..errors import MassError
 from ..jobs.checks import inputs
@@ -38,17 +39,23 @@ def add_parser(subparsers: Any) -> None:
         help="show the features of the network as colours (PCA)",
         description="Three principal components of the decoder's output become red, green and blue. Scans of one call share their "
         "colours, so similar tissue looks alike.",
+        **examples(
+            "mass features --target ct1.nii.gz --output ct1_features.nii.gz --picture ct1_features.png",
+            "mass features --target ct1.nii.gz ct2.nii.gz --output-dir features",
+        ),
     )
     add_weights(parser)
-    parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_features.nii.gz")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes, in grey and in colour")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    targets = parser.add_argument_group("targets")
+    targets.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
+    targets.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    add_shard(targets)
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
+    results.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_features.nii.gz")
+    results.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes, in grey and in colour")
+    results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
-    add_shard(parser)
     add_on(parser, "features")
     parser.set_defaults(run=run)
 
@@ -69,7 +76,8 @@ def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], 
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready([*files, share.table]):
-        yield request, jobs, share, Batch(arguments.terminal, len(jobs))
+        parts = 2 * len(share.left) if len(jobs) > 1 else 1  # sampled, then painted
+        yield request, jobs, share, Batch(arguments.terminal, len(jobs), parts)
 
 
 def run(arguments: argparse.Namespace) -> int:

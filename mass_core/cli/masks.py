@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..command_help import examples
 from ..data.scan_files import Scan
+from ..devices import DEVICES
 from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
 from .mask_summary import Summary, add_summary, named
-from .options import DEVICES, add_same_grid
+from .options import add_same_grid
 from .scans import Outcome, add_scans, given_scans, scan_recipe, work_through
 from .shards import add_shard, shard_of
 
@@ -43,21 +45,27 @@ def add_parser(subparsers: Any) -> None:
         "masks",
         help="make class-agnostic masks of unlabelled scans",
         description="Writes DIR/<case>.masks for each scan. A case is done when its file exists, so a stopped run can be resumed.",
+        **examples(
+            "mass masks scans --output masks --picture",
+            "mass masks scans --output masks --method sam2 --shard 1/8",
+            "mass masks /data/lits --dataset-kind lits --output masks/lits",
+        ),
     )
     add_scans(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
+    made = parser.add_argument_group("masks")
+    made.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for <case>.masks")
+    made.add_argument(
         "--method",
         choices=("slic", "sam2", "labels"),
         default="slic",
         help="slic: 3D supervoxels; sam2: SAM2 on slices, propagated through the volume, as in the paper; labels: those of --labels "
         "(default: %(default)s)",
     )
-    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels are added to the masks")
-    add_same_grid(parser)
-    parser.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
-    parser.add_argument(
+    made.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels are added to the masks")
+    add_same_grid(made)
+    made.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
+    made.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
+    made.add_argument(
         "--spacing",
         dest="grid",
         nargs=3,
@@ -65,8 +73,8 @@ def add_parser(subparsers: Any) -> None:
         metavar=("X", "Y", "Z"),
         help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubes where voxels are flat or too many)",
     )
-    add_shard(parser)
-    parser.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
+    add_shard(made)
+    made.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
     add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
     parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks for each scan (default: 1500)")
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
@@ -93,7 +101,7 @@ def _add_sam2(group: Any) -> None:
     group.add_argument("--objects", type=int, default=64, metavar="N", help="objects propagated at once (default: %(default)s)")
     group.add_argument("--skip-covered", action="store_true", help="skip 2D masks that an earlier object covers: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
-    group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="auto: bfloat16 on GPUs that have it")
     group.add_argument("--compile", action="store_true", help="compile SAM2: minutes once, then faster; needs CUDA and Triton")
 
 

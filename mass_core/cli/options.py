@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..colors import LabelStyle
 from ..config import Recipe
 from ..console import Output
+from ..devices import DEVICES
 from ..errors import InputError
 from ..worker.requests import Load, Reference
 
@@ -18,24 +19,34 @@ if TYPE_CHECKING:
     from ..jobs.session import Run, Session
     from ..weights.checkpoint import Model
 
-DEVICES = "auto, cpu, cuda, cuda:N or mps"
+ORIENTATION = "RAS: axes are turned to right, anterior, superior first; none: they stay as stored"
+CT_CLIP = "CT values below and above are set to these, in HU"
+BODY_CROP = "threshold: leave out what lies around the body; none: keep it"
+BODY_THRESHOLD = "CT values above belong to the body"
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """--weights, --ema, --device, --precision: the network and where it computes."""
-    parser.add_argument(
+    group = parser.add_argument_group("network")
+    group.add_argument(
         "--weights", default="small", metavar="W", help="weights file, or the name of bundled weights (default: %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--ema", action=BooleanOptionalAction, help="averaged weights of a released .pth (default: yes; recipe released: no)"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
-    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="of the arithmetic (default: auto, which is bfloat16 on GPUs that have it, else float32)",
+    )
 
 
-def add_references(parser: argparse.ArgumentParser) -> None:
-    """--reference, --labels: the structures to segment."""
-    parser.add_argument(
+def add_references(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """--reference, --labels: the structures to segment. Returns their group."""
+    group = parser.add_argument_group("references")
+    group.add_argument(
         "--reference",
         nargs=2,
         action="append",
@@ -43,13 +54,14 @@ def add_references(parser: argparse.ArgumentParser) -> None:
         metavar=("IMAGE", "MASK"),
         help="a scan and the mask that says what to segment; repeat it for several, they are averaged",
     )
-    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
-    parser.add_argument("--reference-frame", type=int, metavar="N", help="volume of 4D reference images and masks, from 0")
-    add_same_grid(parser)
-    parser.add_argument("--threshold-mask", type=float, metavar="P", help="reference masks: values from P on are label 1, the rest is 0")
+    group.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
+    group.add_argument("--reference-frame", type=int, metavar="N", help="volume of 4D reference images and masks, from 0")
+    add_same_grid(group)
+    group.add_argument("--threshold-mask", type=float, metavar="P", help="reference masks: values from P on are label 1, the rest is 0")
+    return group
 
 
-def add_same_grid(parser: argparse.ArgumentParser) -> None:
+def add_same_grid(parser: argparse._ActionsContainer) -> None:
     """--same-grid: label maps that lost their header."""
     parser.add_argument(
         "--same-grid", action="store_true", help="label maps match their image voxel for voxel; ignore the position in their header"
@@ -60,15 +72,15 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern references and targets alike."""
     group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
     group.add_argument("--recipe", choices=("default", "released"), help="released: the same numbers as the released script")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"))
-    group.add_argument("--orientation", choices=("RAS", "none"))
+    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; auto: from the DICOM header, else a guess")
+    group.add_argument("--orientation", choices=("RAS", "none"), help=ORIENTATION)
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
-    group.add_argument("--interpolation", choices=("linear", "bspline"))
-    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help="HU")
-    group.add_argument("--body-crop", choices=("threshold", "none"))
-    group.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels at working size")
-    group.add_argument("--body-threshold", type=float, metavar="HU")
-    group.add_argument("--window", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels")
+    group.add_argument("--interpolation", choices=("linear", "bspline"), help="of images that are resampled")
+    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help=CT_CLIP)
+    group.add_argument("--body-crop", choices=("threshold", "none"), help=BODY_CROP)
+    group.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body, at working size")
+    group.add_argument("--body-threshold", type=float, metavar="HU", help=BODY_THRESHOLD)
+    group.add_argument("--window", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels the network takes at once")
 
 
 def add_decision(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
 from ..errors import InputError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 
+SHARES = "of the patients in each split, where no file says them (default: 0.8 0.1 0.1)"
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
@@ -28,19 +32,25 @@ def add_parser(subparsers: Any) -> None:
         help="make a training-ready dataset of scans and their masks",
         description="Image, masks and labels of a case are resampled to one grid, normalised as for segmentation. A finished case is "
         "not made again unless its files or the settings changed. The dataset holds the scans of this call.",
+        **examples(
+            "mass prepare scans --masks masks --output dataset",
+            "mass prepare images --labels labels --split split.json --spacing native --output dataset",
+            "mass prepare /data/amos22 --dataset-kind amos --modality ct --masks masks/amos --output data/amos_ct",
+        ),
     )
     add_scans(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DATASET")
-    parser.add_argument("--masks", type=Path, metavar="DIR", help="folder made by mass masks")
-    parser.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
-    add_same_grid(parser)
-    add_shard(parser)
-    parser.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
-    parser.add_argument(
+    made = parser.add_argument_group("dataset")
+    made.add_argument("--output", required=True, type=Path, metavar="DATASET", help="folder of the dataset")
+    made.add_argument("--masks", type=Path, metavar="DIR", help="folder made by mass masks")
+    made.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans")
+    add_same_grid(made)
+    add_shard(made)
+    made.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
+    made.add_argument(
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
     )
-    parser.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
-    parser.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
+    made.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
+    made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
     group.add_argument(
         "--split",
@@ -56,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="which of splits_final.json, of --split or the dataset, from 0 (default: 0)",
     )
-    group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"))
+    group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help=SHARES)
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shares (default: %(default)s)")
     group.add_argument(
         "--patient",

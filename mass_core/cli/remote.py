@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from ..command_help import examples
 from ..errors import InputError
 
 
@@ -13,6 +14,7 @@ def add_parser(subparsers: Any) -> None:
         "remote",
         help="try the connection to another computer, where --on runs commands over ssh",
         description="Says in a sentence what the other computer offers, or what is missing and how to cure it. No scan is sent.",
+        **examples("mass remote gpu01 --agree", "mass remote gpu01 --command '~/mass/.venv/bin/mass'"),
     )
     parser.add_argument("host", nargs="?", metavar="HOST", help="what stands behind ssh in a terminal (default: list those known)")
     parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/.venv/bin/mass'")

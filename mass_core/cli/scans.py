@@ -12,7 +12,7 @@ from ..data.public_layouts import KINDS
 from ..data.scan_files import Scan, distinct_scans, find_scans, layout_of
 from ..errors import InputError, MassError, OutputError
 from ..failures import as_mass_error
-from .options import chosen_recipe
+from .options import BODY_CROP, BODY_THRESHOLD, CT_CLIP, ORIENTATION, chosen_recipe
 
 _NAMED = 5
 """Files that are left out and named."""
@@ -41,18 +41,19 @@ class Outcome:
 def add_scans(parser: argparse.ArgumentParser) -> None:
     """The scans, and how they are read."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, folders of scans, DICOM folders")
-    parser.add_argument(
+    public = parser.add_argument_group("public datasets", "see docs/datasets.md")
+    public.add_argument(
         "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
     )
-    parser.add_argument(
+    public.add_argument(
         "--derivative", default="", metavar="TEXT", help="of kind bids: only label maps with this in their path, such as desc-aseg"
     )
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
-    group.add_argument("--orientation", choices=("RAS", "none"))
-    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help="HU")
-    group.add_argument("--body-crop", choices=("threshold", "none"))
-    group.add_argument("--body-threshold", type=float, metavar="HU")
+    group.add_argument("--orientation", choices=("RAS", "none"), help=ORIENTATION)
+    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help=CT_CLIP)
+    group.add_argument("--body-crop", choices=("threshold", "none"), help=BODY_CROP)
+    group.add_argument("--body-threshold", type=float, metavar="HU", help=BODY_THRESHOLD)
 
 
 def scan_recipe(arguments: argparse.Namespace) -> Recipe:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..console import Output
 from ..errors import InputError
 from ..jobs.checks import check_order, inputs
@@ -31,32 +32,39 @@ def add_parser(subparsers: Any) -> None:
         "segment",
         help="segment new scans by one or several reference masks",
         description="References, a task, or weights finetuned to fixed classes define what to segment.",
+        **examples(
+            "mass segment --reference ct1.nii.gz ct1_liver.nii.gz --target ct2.nii.gz --output ct2_liver.nii.gz --picture ct2_liver.png",
+            "mass segment --task liver.masstask --target ct2.nii.gz ct4.nii.gz --output-dir results --table results/volumes.csv",
+            "mass segment --weights RUN/best.safetensors --target ct2.nii.gz --output-dir results --assess",
+        ),
     )
     add_task(parser)
-    parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
-    parser.add_argument(
+    targets = parser.add_argument_group("targets")
+    targets.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
+    targets.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    add_shard(targets)
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
+    results.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for <target>_seg.nii.gz")
+    results.add_argument(
         "--format",
         default="mass",
         choices=("mass", "nnunet"),
         help="nnunet: DIR is a folder of predictions of nnU-Net, <case>.nii.gz and dataset.json, as its evaluation takes it",
     )
-    parser.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
-    parser.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
+    results.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
+    results.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
     parser.add_argument(
         "--compile", action="store_true", help="compile the network first: minutes once, then faster for many scans; needs CUDA and Triton"
     )
-    parser.add_argument("--assess", action="store_true", help="also estimate the quality of the result; takes longer")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
-    parser.add_argument(
+    results.add_argument("--assess", action="store_true", help="also estimate the quality of the result; takes longer")
+    results.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
+    results.add_argument(
         "--table", type=Path, metavar="FILE.csv", help="also write volumes and warnings, a line for each label of each target"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)
-    add_shard(parser)
     add_on(parser, "segment")
     parser.set_defaults(run=run)
 
@@ -64,8 +72,7 @@ def add_parser(subparsers: Any) -> None:
 def add_task(parser: argparse.ArgumentParser) -> None:
     """Options for the task and the network."""
     add_weights(parser)
-    add_references(parser)
-    parser.add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
+    add_references(parser).add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
 
 
 def check_predictions(arguments: argparse.Namespace) -> None:
@@ -122,7 +129,7 @@ def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Sha
     files += [arguments.table] if arguments.table is not None else []
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready([*files, share.table]):
-        yield share, Batch(arguments.terminal, len(jobs)), table
+        yield share, Batch(arguments.terminal, len(jobs), len(share.left)), table
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ class Shard:
         return f"_{self.number}of{self.count}" if self.count > 1 else ""
 
 
-def add_shard(parser: argparse.ArgumentParser, what: str = "every N-th scan, from the I-th on") -> None:
+def add_shard(parser: argparse._ActionsContainer, what: str = "every N-th scan, from the I-th on") -> None:
     """--shard: one of several processes that share the work."""
     parser.add_argument("--shard", metavar="I/N", help=f"only the I-th of N shares: {what} (default: by rank under torchrun)")
 

@@ -5,21 +5,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..command_help import examples
 from ..errors import OutputError, WeightsError
 from ..outputs import check_free, folders_ready
 from ..weights import store as weights_store
 from .options import add_preparation, chosen_recipe
 
+_EXAMPLES = {
+    "list": "mass weights list",
+    "info": "mass weights info small",
+    "verify": "mass weights verify RUN/best.safetensors",
+    "convert": "mass weights convert released.pth mass_base.safetensors --dtype float16",
+    "export": "mass weights export small encoder.onnx",
+    "push": "mass weights push RUN/best.safetensors hf:OWNER/NAME",
+    "pull": "mass weights pull hf:OWNER/NAME --name liver",
+    "download": "mass weights download mass_base",
+    "remove": "mass weights remove mass_base",
+}
+"""By action."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("weights", help="list, inspect, convert, export, share, download weights")
+    parser = subparsers.add_parser(
+        "weights", help="list, inspect, convert, export, share, download weights", **examples(*_EXAMPLES.values())
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add(actions, "list", "weights known by name", run_list)
     _add_reader(actions, "info", "what a file holds", run_info)
     _add_reader(actions, "verify", "check that a file is whole and fits its network", run_verify)
     convert = _add_reader(actions, "convert", "write any weights as one of our files", run_convert)
-    convert.add_argument("output", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("output", type=Path, metavar="OUT.safetensors", help="file to write")
     convert.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of the numbers in the file (default: %(default)s)"
     )
@@ -57,7 +73,7 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Weights known by name, one a line."""
     for entry in weights_store.entries():
         size = entry.path.stat().st_size if entry.path else None
-        text = f"{entry.name:<16} {entry.where:<10} {f'{size / 1e6:.1f} MB' if size else '':>10}  {entry.path or ''}  {entry.about}"
+        text = f"{entry.name:<24} {entry.where:<10} {f'{size / 1e6:.1f} MB' if size else '':>10}  {entry.path or ''}  {entry.about}"
         path = str(entry.path) if entry.path else None
         arguments.terminal.result(text.rstrip(), name=entry.name, where=entry.where, path=path, bytes=size, about=entry.about)
     return 0
@@ -167,7 +183,7 @@ def run_remove(arguments: argparse.Namespace) -> int:
 
 
 def _add(actions: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text)
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, **examples(_EXAMPLES[name]))
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..command_help import examples
 from ..errors import DeviceError
 from ..weights.store import keep_compiled
 
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
-    parser = subparsers.add_parser("worker", help="serve another program: JSON lines on standard input and output")
+    parser = subparsers.add_parser(
+        "worker",
+        help="serve another program: JSON lines on standard input and output",
+        description="The protocol stands in docs/formats.md.",
+        **examples("mass worker < requests.jsonl"),
+    )
     parser.add_argument("--remote", action="store_true", help="files travel on these streams too: what --on starts on another computer")
     parser.set_defaults(run=run)
 

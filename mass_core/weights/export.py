@@ -7,6 +7,7 @@ that prepares images above all, is written into the file as JSON: in `.pt2` the 
 import importlib.util
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +118,9 @@ def _write_onnx(program: ExportedProgram, place: Path, part: Part, about: str) -
     outputs = ["logits"] if part == "network" else [f"level{number}" for number in range(len(program.graph_signature.user_outputs))]
     # It would warn that torchvision, of which nothing is used here, is missing.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    written = torch.onnx.export(program, input_names=["image"], output_names=outputs, dynamo=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about PyTorch's own use of its own functions
+        written = torch.onnx.export(program, input_names=["image"], output_names=outputs, dynamo=True, verbose=False)
     assert written is not None
     written.model.metadata_props["mass"] = about
     written.save(place)

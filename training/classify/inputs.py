@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
 from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import write_array, write_json
@@ -31,6 +30,7 @@ from mass_core.weights.checkpoint import fingerprint
 
 from ..augmentation.appearance import appearance
 from ..runs.distributed import Group
+from ..runs.logbook import progress_bar
 from .config import ClassifyConfig
 from .table import Row, Table
 
@@ -63,7 +63,7 @@ def survey(table: Table, recipe: Recipe, output: Path, group: Group) -> dict[str
     before = _recorded(record, recipe_key)
     mine = table.rows[group.rank :: group.size]
     found: list[tuple[str, dict[str, Any], str | None]] = []
-    for row in tqdm(mine, desc="check", unit="scan", disable=not group.leads, mininterval=2):
+    for row in progress_bar(mine, desc="check", unit="scan", disable=not group.leads):
         state = state_of(row.path)
         known = before.get(row.name)
         if known is not None and known["state"] == state:
@@ -138,7 +138,7 @@ def prepared(
         changes = [[], *([settings.seed, copy, asdict(settings.appearance)] for copy in range(1, copies + 1))]
         files[row.name] = [folder / f"{_hash([*kind, state_of(row.path), change])}.npy" for change in changes]
     mine = table.rows[group.rank :: group.size]
-    for row in tqdm(mine, desc="prepare", unit="scan", disable=not group.leads, mininterval=2):
+    for row in progress_bar(mine, desc="prepare", unit="scan", disable=not group.leads):
         _make(row, files[row.name], network, settings, config)
     group.any(False)  # until the others have made theirs
     return files

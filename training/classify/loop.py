@@ -26,13 +26,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
+from mass_core.command_help import examples
 from mass_core.data.dataset import SPLITS, write_json
 from mass_core.errors import MassError
-from mass_core.failures import as_mass_error
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, load_classifier, probabilities, save_classifier
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import Model, load_model
 
+from ..failures import answered
 from ..runs.distributed import Group
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
@@ -170,6 +171,7 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
         start=learner.step,
         steps=steps,
         every=settings.log_every,
+        minutes=minutes,
         quiet=not group.leads,
         boards=boards(run.output, learner.step, tensorboard=False, tracker=settings.tracker, config=settings.as_json())
         if group.leads
@@ -321,33 +323,39 @@ def _text(value: float | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(prog="training.classify", description="Classifiers of whole scans on a pretrained encoder.")
-    parser.add_argument("--weights", default="small", metavar="W", help="weights whose encoder is used (default: %(default)s)")
-    parser.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
-    parser.add_argument("--output", type=Path, required=True, help="run folder")
-    parser.add_argument("--recipe", default="paper", help=f"named configuration ({', '.join(classify_config.RECIPES)})")
-    mode = parser.add_mutually_exclusive_group()
+    """The command; 0 done, 2 bad input, 130 interrupted before the first step."""
+    return answered(lambda: _command(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="training.classify",
+        description="Classifiers of whole scans on a pretrained encoder.",
+        **examples("python -m training.classify --weights small --labels labels.csv --images scans --output RUN --frozen"),
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument("--weights", default="small", metavar="W", help="weights whose encoder is used (default: %(default)s)")
+    start.add_argument("--recipe", default="paper", help=f"one of {', '.join(classify_config.RECIPES)} (default: %(default)s)")
+    mode = start.add_mutually_exclusive_group()
     mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="train only the head")
     mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
+    scans = parser.add_argument_group("scans")
+    scans.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
+    scans.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
     add_run(parser)
-    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
-    try:
-        args = parsed(parser, argv)
-        changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
-        config = changed(classify_config.named(args.recipe), changes)
-        if args.print_config:
-            sys.stdout.write(f"{printed(parser, args, config)}\n")
-            return 0
-        table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
-        group = Group.join(args.device)
-        train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes)
-        group.leave()
-    except (MassError, RuntimeError, MemoryError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        sys.stderr.write(f"{known}\n")
-        return 2
-    return 0
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    parser = build_parser()
+    args = parsed(parser, argv)
+    changes = [*recipe_changes(args), *([] if args.frozen is None else [f"frozen={str(args.frozen).lower()}"])]
+    config = changed(classify_config.named(args.recipe), changes)
+    if args.print_config:
+        sys.stdout.write(f"{printed(parser, args, config)}\n")
+        return
+    table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
+    group = Group.join(args.device)
+    train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes or 0)
+    group.leave()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mass_core.cli.remote import add_on
+from mass_core.command_help import examples
 from mass_core.console import JsonLines, Output, Terminal
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.failures import as_mass_error
@@ -43,7 +44,7 @@ _MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input, 130 cancelled before there was anything to keep."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
         order = _order(arguments)
@@ -169,39 +170,50 @@ def _summary(result: dict[str, Any]) -> str:
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
     more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
-    return f"{result['output']}: {best}, {result['epochs']} epochs{why}{more}"
+    return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="training.finetune", description="Finetune to fixed classes.")
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="training.finetune",
+        description="Finetune to fixed classes. The result segments without a reference.",
+        **examples(
+            "python -m training.finetune --weights RUN/last.safetensors --data DATASET --shots 5 --output FINETUNED",
+            "python -m training.finetune --images scans --labels-dir labels --names 1=liver 2=spleen --output FINETUNED",
+        ),
+    )
     start = parser.add_argument_group("start")
     start.add_argument("--weights", default="small", metavar="W", help="weights file or name (default: %(default)s)")
     start.add_argument("--scratch", action="store_true", help="start the same network from random weights")
-    scans = parser.add_argument_group("labelled scans, one of")
+    start.add_argument("--recipe", help=f"one of {', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
+    start.add_argument("--epochs", type=int, metavar="N", help="most epochs (default: the recipe's)")
+    _add_scans(parser)
+    add_run(parser, " with the fields of the worker's finetune, see docs/formats.md", required=False)
+    add_on(parser, "finetune")
+    programs = parser.add_argument_group("for programs")
+    programs.add_argument("--json", action="store_true", help="print one JSON object per line")
+    programs.add_argument("--bound-to-input", action="store_true", help="stop and keep the best weights when standard input ends")
+    return parser
+
+
+def _add_scans(parser: argparse.ArgumentParser) -> None:
+    scans = parser.add_argument_group("labelled scans", "either --data, or --images with --labels-dir")
     scans.add_argument("--data", metavar="DATASET", help="folder of a dataset with labels")
-    scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans; label maps are in --labels-dir")
-    parser.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
-    parser.add_argument("--same-grid", action="store_true", help="label maps match their scans voxel for voxel")
-    parser.add_argument(
+    scans.add_argument("--images", type=Path, metavar="DIR", help="folder of scans")
+    scans.add_argument("--labels-dir", type=Path, metavar="DIR", help="label maps named like the scans")
+    scans.add_argument("--same-grid", action="store_true", help="label maps match their scans voxel for voxel")
+    scans.add_argument(
         "--names",
         nargs="+",
         metavar="N=NAME",
         help="of values in --labels-dir (default: those of a dataset.json beside them)",
     )
-    parser.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
-    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
-    parser.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn at random")
-    parser.add_argument("--draw", type=int, default=0, metavar="D", help="number of the draw, from 0 (default: %(default)s)")
-    parser.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
-    parser.add_argument("--recipe", help=f"{', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
-    add_run(parser, " with the fields of the worker's finetune, see docs/formats.md")
-    parser.add_argument("--epochs", type=int, metavar="N")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time and keep the best weights")
-    parser.add_argument("--output", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
-    add_on(parser, "finetune")
-    parser.add_argument("--bound-to-input", action="store_true", help="stop and keep the best weights when standard input ends")
-    return parser
+    scans.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
+    scans.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
+    scans.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn at random")
+    scans.add_argument("--draw", type=int, default=0, metavar="D", help="number of the draw, from 0 (default: %(default)s)")
+    scans.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
 
 
 def _order(arguments: argparse.Namespace) -> Finetune:
@@ -212,7 +224,7 @@ def _order(arguments: argparse.Namespace) -> Finetune:
     """
     values = _values(arguments)
     if arguments.config is not None:
-        plain = _values(_parser().parse_args([]))
+        plain = _values(build_parser().parse_args([]))
         given = {name: value for name, value in values.items() if value != plain[name]}
         values = read_file(arguments.config)
         given["settings"] = [*values.get("settings", []), *given.get("settings", [])]

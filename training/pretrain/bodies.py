@@ -6,14 +6,18 @@ Run it as `python -m training.pretrain.bodies DIRECTORY`, prepare the result lik
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mass_core.command_help import examples
 from mass_core.volumes.volume import Geometry, Volume
 
+from ..failures import answered
 from .synthetic import RIGHT
 
 SIZE = 112
@@ -128,18 +132,22 @@ def _noise(nodes: int, rng: np.random.Generator) -> Floats:
     return np.asarray(ndimage.zoom(coarse, SIZE / nodes, order=1, grid_mode=True, mode="nearest"), np.float32)
 
 
-def main() -> None:
-    """Write families of random bodies."""
-    parser = argparse.ArgumentParser(prog="python -m training.pretrain.bodies", description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path, help="where label maps go")
-    parser.add_argument("--families", type=int, default=24, help="body plans (24, which is the most)")
-    parser.add_argument("--members", type=int, default=5, help="bodies of each (5)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write families of random bodies; 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="training.pretrain.bodies",
+        description=__doc__.splitlines()[0],
+        **examples("python -m training.pretrain.bodies bodies --families 12 --members 5"),
+    )
+    parser.add_argument("directory", type=Path, help="folder of the label maps")
+    parser.add_argument("--families", type=int, default=24, help="body plans (default: %(default)s, which is the most)")
+    parser.add_argument("--members", type=int, default=5, help="bodies of each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bodies (default: %(default)s)")
+    options = parser.parse_args(argv)
     if not 1 <= options.families <= _FAMILIES:
         parser.error(f"--families is {options.families}; choose 1 to {_FAMILIES}, since their labels share the numbers up to {RIGHT}.")
-    write_families(options.directory, options.families, options.members, options.seed)
+    return answered(lambda: write_families(options.directory, options.families, options.members, options.seed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mass_core.errors import MassError
+from mass_core.command_help import examples
 from mass_core.model.losses import mask_loss, tversky_loss
 from mass_core.schema import changed
 
 from ..augmentation.appearance import WEAK, appearance
 from ..augmentation.views import cut_views
 from ..curves import draw
+from ..failures import answered
 from ..runs.distributed import Group
 from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
@@ -73,6 +74,7 @@ def train(
         start=state.step,
         steps=config.steps,
         every=config.log_every,
+        minutes=minutes,
         quiet=not group.leads,
         boards=boards(output, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
         if group.leads
@@ -173,31 +175,43 @@ def advance(config: RunConfig, state: State) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(prog="training.pretrain", description="Mask-guided self-supervised pretraining.")
-    parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)})")
-    parser.add_argument(
+    """The command; 0 done, 2 bad input, 130 interrupted before the first step."""
+    return answered(lambda: _command(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="training.pretrain",
+        description="Mask-guided self-supervised pretraining.",
+        **examples(
+            "python -m training.pretrain --recipe small --data DATASET --output RUN",
+            "python -m training.pretrain --data CT=0.6 MR=0.4 --output RUN --minutes 60 --set optim.learning_rate=5e-4",
+            "torchrun --nproc-per-node 8 -m training.pretrain --recipe paper --data DATASET --output RUN --resume auto",
+        ),
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument("--recipe", default="small", help=f"one of {', '.join(recipes.RECIPES)} (default: %(default)s)")
+    start.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
+    start.add_argument(
         "--data",
         nargs="+",
         required=True,
         metavar="DATASET[=WEIGHT]",
         help="dataset folders, of `mass prepare` or of the released code, with how often each is drawn from (default: by number of scans)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="run folder")
     add_run(parser)
-    parser.add_argument("--init", metavar="W", help="start from these weights instead of random ones")
-    parser.add_argument("--minutes", type=float, default=0, help="save and stop after this time")
-    try:
-        args = parsed(parser, argv)
-        config = changed(recipes.named(args.recipe), recipe_changes(args))
-        if args.print_config:
-            sys.stdout.write(f"{printed(parser, args, config)}\n")
-            return 0
-        group = Group.join(args.device)
-        with nothing_left_behind(args.output):
-            train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes, init=args.init)
-        group.leave()
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    parser = build_parser()
+    args = parsed(parser, argv)
+    config = changed(recipes.named(args.recipe), recipe_changes(args))
+    if args.print_config:
+        sys.stdout.write(f"{printed(parser, args, config)}\n")
+        return
+    group = Group.join(args.device)
+    with nothing_left_behind(args.output):
+        train(config, open_sources(args.data), args.output, group, resume=args.resume, minutes=args.minutes or 0, init=args.init)
+    group.leave()

@@ -16,6 +16,7 @@ from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
 from ..runs.distributed import Group
+from ..runs.logbook import progress_bar
 from ..runs.sources import Source
 from ..runs.state import State
 from .config import RunConfig
@@ -82,7 +83,8 @@ def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: G
     for one in sets:
         segmenter = segmenter_for(Segmenter(model, config.preprocess), one.dataset)
         task = _task(segmenter, one)
-        scores = group.gather([score for name in one.cases[group.rank :: group.size] for score in _judged(segmenter, task, one, name)])
+        mine = progress_bar(one.cases[group.rank :: group.size], desc="validate", unit="scan", leave=False, disable=not group.leads)
+        scores = group.gather([score for name in mine for score in _judged(segmenter, task, one, name)])
         means[f"val_{one.dataset.name}"] = float(np.nanmean([row.dice for row in table(scores, one.dataset.label_names)]))
     return {**means, "val_dice": float(np.mean(list(means.values())))}
 

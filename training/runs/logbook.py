@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,15 +19,25 @@ class Logbook:
     """Collects values on the device and writes their means every few steps, so that logging never makes the device wait."""
 
     def __init__(
-        self, path: Path, *, start: int, steps: int, every: int, quiet: bool = False, boards: Sequence[Board] = (), bar: bool = True
+        self,
+        path: Path,
+        *,
+        start: int,
+        steps: int,
+        every: int,
+        minutes: float = 0,
+        quiet: bool = False,
+        boards: Sequence[Board] = (),
+        bar: bool = True,
     ) -> None:
         """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing.
 
-        `boards` hear of everything that is written, and are closed with the book.
+        `boards` hear of everything that is written, and are closed with the book. `minutes`, if any, end the run before its last step.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
-        self.bar = _bar(start, steps) if bar and not quiet else None
+        limit = f"{minutes:g} min at most" if minutes else None
+        self.bar = progress_bar(total=steps, initial=start, unit="step", desc=limit) if bar and not quiet else None
         self.boards = boards
         self.every = every
         self._began = time.perf_counter() - 60 * _minutes(path, start)
@@ -45,7 +55,7 @@ class Logbook:
         self.waiting.clear()
         self.note(step, **means)
         if self.bar is not None:
-            self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
+            self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()}, refresh=False)
         return means
 
     def note(self, step: int, **values: float) -> None:
@@ -76,11 +86,11 @@ def _minutes(path: Path, step: int) -> float:
     return max((minutes for at, minutes in told.items() if at <= step), default=0.0)
 
 
-def _bar(start: int, steps: int) -> Any:
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
+    """A bar of `tqdm` with the time left; where standard error is a file, and every update a line, one a minute."""
     from tqdm import tqdm
 
-    # Where standard error is a file, every update is a line.
-    return tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60)
+    return tqdm(items, dynamic_ncols=True, mininterval=2 if sys.stderr.isatty() else 60, **options)
 
 
 def _mean(values: list[Any]) -> float:

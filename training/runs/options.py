@@ -4,8 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
+from mass_core.devices import DEVICES
 from mass_core.errors import InputError
 from mass_core.option_files import add_config, as_file, with_file
 
@@ -28,17 +30,21 @@ def recipe_named(name: str, recipes: Mapping[str, Callable[[], Config]], kind: s
     return recipes[name]()
 
 
-def add_run(parser: argparse.ArgumentParser, form: str = "") -> None:
-    """--set, --seed, --device, --resume, --config: changes to the recipe, where it runs, whether it goes on, and all of it from a file.
+def add_run(parser: argparse.ArgumentParser, form: str = "", *, required: bool = True) -> None:
+    """Options of a run: its folder, changes to the recipe, where and how long it computes, whether it resumes, all of it from a file.
 
     Args:
         parser: of the command.
         form: as `add_config` takes it.
+        required: the run folder stands in no file.
     """
-    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    parser.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument(
+    group = parser.add_argument_group("run")
+    group.add_argument("--output", type=Path, required=required, metavar="RUN", help="run folder")
+    group.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
+    group.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
+    group.add_argument("--minutes", type=float, metavar="M", help="save and stop after this time")
+    group.add_argument(
         "--resume",
         nargs="?",
         const="last",

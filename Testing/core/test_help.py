@@ -1,0 +1,51 @@
+"""The help of every command is complete, in groups, and ends with examples that the command understands."""
+
+import argparse
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from mass_core.cli import build_parser
+from training.classify.loop import build_parser as classify
+from training.finetune.command import build_parser as finetune
+from training.pretrain.loop import build_parser as pretrain
+
+MOST_TOGETHER = 8
+"""Options below the heading that argparse gives those of no group, --help included."""
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its commands and actions."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from parsers(inner)
+
+
+PARSERS = {parser.prog: parser for parser in (*parsers(build_parser()), pretrain(), finetune(), classify())}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_option_is_explained_and_has_its_group(name: str) -> None:
+    shown = [action for action in PARSERS[name]._actions if action.help != argparse.SUPPRESS]
+    commands = [action for action in shown if isinstance(action, argparse._SubParsersAction)]
+    assert [action.dest for action in shown if not action.help and action not in commands] == []
+    assert len([action for action in PARSERS[name]._optionals._group_actions if action.help != argparse.SUPPRESS]) <= MOST_TOGETHER
+    assert PARSERS[name].format_help().isascii()
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_examples_are_understood(name: str) -> None:
+    text = PARSERS[name].format_help()
+    lines = [line.strip() for line in text.partition("\nexamples:\n")[2].splitlines()]
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition(" <")[0])
+        assert name.split()[-1] in line or name.split()[0] in words[0], f"{line} is no example of {name}"
+        if words[0] == "mass" and "--help" not in words:
+            assert callable(build_parser().parse_args(words[1:]).run)
+        elif words[0] != "mass":
+            module = words.index("-m") + 1
+            PARSERS[words[module]].parse_args(words[module + 1 :])

@@ -1,0 +1,25 @@
+"""Failures of commands, told as those of `mass`."""
+
+from collections.abc import Callable
+
+from mass_core.console import Terminal, say_all_letters
+from mass_core.errors import MassError
+from mass_core.failures import as_mass_error
+
+
+def answered(work: Callable[[], object]) -> int:
+    """Exit status of a command: 0 done, 2 bad input, 130 interrupted before there was anything to save."""
+    say_all_letters()
+    terminal = Terminal()
+    try:
+        work()
+    except KeyboardInterrupt:
+        terminal.cancelled()
+        return 130
+    except (MassError, RuntimeError, MemoryError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        terminal.failed(known)
+        return 2
+    return 0
