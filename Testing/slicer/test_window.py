@@ -1,10 +1,13 @@
 """The window, clicked through: shipped .py and .ui files on the testbench, a real worker, the bundled weights."""
 
+import importlib
 import unittest
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mass_core import __version__
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer import patients
@@ -18,8 +21,11 @@ def test_nothing_happens_when_it_opens(clinic):
     assert not clinic.ui.segmentButton.enabled
 
 
-def test_opening_only_checks_the_packages(clinic):
-    """In a process of its own, and not in Slicer's testing mode, in which the other tests run."""
+def test_opening_only_checks_the_packages(clinic, monkeypatch, tmp_path):
+    """In a process of its own, and not in Slicer's testing mode, in which the other tests run; a PyTorch that fails at once."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise ImportError('not now')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     clinic.bench.exit("MASSSlicer")
     clinic.bench.application.testing = False
     clinic.bench.enter("MASSSlicer")
@@ -341,7 +347,10 @@ def test_the_check_of_the_packages_really_imports_them(clinic):
     """And Install… has nothing to do where all is there."""
     clinic.ui.installButton.click()
     clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
-    assert clinic.window.status.readiness.ready
+    found = clinic.window.status.readiness
+    assert found.ready and found.missing == () and found.broken is None and found.replace == ()
+    assert found.torch == importlib.import_module("torch").__version__
+    assert __version__ in found.details and str(Path(__file__).parents[2] / "mass_core") in found.details
     assert clinic.ui.statusLabel.text.startswith("PyTorch ")
     assert clinic.bench.shown[-1] == ("info", "All required packages are installed.")
 

@@ -151,6 +151,13 @@ def test_every_cell_of_the_paper_has_runs_or_is_a_fact(tmp_path: Path) -> None:
     assert {name for name, *_ in without} == {"table7"} and all(row != "MASS" or column == "supervision" for _, row, column in without)
 
 
+def test_the_page_names_every_table_and_its_tests() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
+    assert [name for name in TABLES if f"`{name}`" not in page] == []
+    assert [name for name in re.findall(r"`(test_\w+)`", page) if name not in globals()] == []
+    assert [name for name in (*DATA, *LABELS) if f"`{name}`" not in page and f"`{name}.csv`" not in page] == []
+
+
 def test_the_papers_numbers_are_those_of_its_text(shared: Path) -> None:
     """Rows and numbers of each table follow one another there as in our files."""
     file = shared / "paper.txt"
@@ -459,6 +466,9 @@ def test_other_settings_are_refused_where_runs_are_finished(place: Path, capsys:
     assert "was made by another command: now --cases 2 in place of --cases 1 --labels 1 2 --epochs 1 --set" in told
     assert main([*words, "--data", str(place / "moon"), "--output", str(place)], never) == 2
     assert "There is no folder" in capsys.readouterr().err
+    (place / "file").touch()
+    assert main([*words, "--data", str(place / "data"), "--output", str(place / "file")], never) == 2
+    assert str(place / "file") in capsys.readouterr().err
 
 
 def published(place: Path, count: int) -> None:

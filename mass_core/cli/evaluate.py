@@ -52,19 +52,20 @@ def add_parser(subparsers: Any) -> None:
         choices=_METHODS,
         help="methods to compare (default: in-context, the network alone; `default` is what mass segment does)",
     )
-    parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
-    parser.add_argument(
+    compared.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
+    compared.add_argument(
         "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
     )
-    parser.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
-    parser.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
-    parser.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
-    parser.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
-    add_shard(parser, "of the scans in all draws, a block of neighbours")
+    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
+    compared.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
+    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
+    compared.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all of them")
+    results.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
+    results.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
+    compared.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
+    add_shard(compared, "of the scans in all draws, a block of neighbours")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
     tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")

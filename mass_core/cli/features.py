@@ -75,9 +75,9 @@ def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], 
     files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    batch = Batch(arguments.terminal, len(jobs), 2 * len(share.left) if len(jobs) > 1 else 1)  # sampled, then painted
     with folders_ready([*files, share.table]):
-        yield request, jobs, share, batch
+        parts = 2 * len(share.left) if len(jobs) > 1 else 1  # sampled, then painted
+        yield request, jobs, share, Batch(arguments.terminal, len(jobs), parts)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -19,9 +19,10 @@ from pathlib import Path
 from mass_core.cli.common.options import DEVICES
 from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
 from mass_core.console import Terminal
-from mass_core.errors import InputError, MassError, OutputError
+from mass_core.errors import InputError, MassError, as_mass_error
 from mass_core.files import write_bytes
 from mass_core.option_files import add_config, as_file
+from mass_core.outputs import folders_ready
 from mass_core.schema import suggestion
 
 from ..runs.options import parsed
@@ -50,8 +51,11 @@ def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int
             return 0
         with terminated_as_interrupted():
             return _reproduce(args, terminal, carry_out)
-    except MassError as error:
-        terminal.failed(error)
+    except (MassError, OSError) as error:
+        known = as_mass_error(error)
+        if known is None:
+            raise
+        terminal.failed(known)
         return 2
     except KeyboardInterrupt:
         terminal.log("Stopped; the same command goes on from here.")
@@ -67,9 +71,10 @@ def _reproduce(args: argparse.Namespace, terminal: Terminal, carry_out: Execute)
     if args.dry_run:
         _list(runs, workspace, machine)
         return 3 * any(need.missing() for run in runs for need in run.needs)
-    workspace.work(_share(runs, shard), machine, carry_out)
-    for name, some in cells.items():
-        _write(name, some, workspace, terminal)
+    with folders_ready([args.output / f"{name}.md" for name in cells]):
+        workspace.work(_share(runs, shard), machine, carry_out)
+        for name, some in cells.items():
+            _write(name, some, workspace, terminal)
     return _tell_left(runs, workspace, terminal)
 
 
@@ -185,10 +190,6 @@ def _write(name: str, cells: Sequence[Cell], workspace: Workspace, terminal: Ter
     theirs = paper(TABLES[name].paper)
     ours: Mapping[tuple[str, str], Found] = {(cell.row, cell.column): found(cell, workspace.output, workspace.finished) for cell in cells}
     text = markdown(TABLES[name].title, theirs, ours, SHOWN)
-    try:
-        workspace.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make the folder {workspace.output}: {error.strerror}.", "Choose another --output.") from error
     write_bytes(workspace.output / f"{name}.md", text.encode())
     write_table(workspace.output / f"{name}.csv", _COLUMNS, as_rows(theirs, ours))
     terminal.result(text)

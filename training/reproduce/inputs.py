@@ -172,7 +172,7 @@ class Need:
     """Official page."""
 
     def missing(self) -> str:
-        """What is missing, with its official source; empty: nothing."""
+        """A message with the official source; empty: nothing is missing."""
         if self.path is not None:
             there = self.path.exists()
             return "" if there else f"{self.title}: {self.path} is not there. Source: {self.source} (docs/reproduce.md)."

@@ -68,7 +68,7 @@ def write_scans(dataset: Dataset, folder: Path) -> None:
 
 
 def _place(labels: Volume) -> dict[str, Any]:
-    """Where a label map lies, as a mask set tells it."""
+    """Origin and direction of a label map, as a mask set keeps them."""
     return {"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction}
 
 

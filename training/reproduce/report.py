@@ -87,7 +87,7 @@ class Found:
 
 
 def found(cell: Cell, output: Path, finished: Callable[[Run], bool]) -> Found:
-    """What the finished draws of a cell came to."""
+    """Our side of a cell, from its finished draws."""
     draws = [draw for draw in cell.draws if draw and all(map(finished, draw))]
     values = [[outcome(run, output).get(cell.field) for run in draw] for draw in draws]
     known = [one for one in values if None not in one]
@@ -127,7 +127,7 @@ def as_rows(theirs: Paper, ours: Mapping[tuple[str, str], Found]) -> list[dict[s
 
 
 def _selected(order: Sequence[str], used: Iterable[str]) -> list[str]:
-    """What is used, in the paper's order, then what the paper does not have."""
+    """The names that are used, in the paper's order; names the paper does not have come last."""
     names = dict.fromkeys(used)
     return [name for name in order if name in names] + [name for name in names if name not in order]
 

@@ -42,7 +42,7 @@ Execute = Callable[[Sequence[str], Path], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where runs compute."""
+    """The device and the number of processes of a run."""
 
     device: str = "auto"
     processes: int = 1
@@ -151,7 +151,7 @@ class Workspace:
                 )
 
     def _record(self, run: Run) -> dict[str, Any] | None:
-        """What is kept of a finished run; None: it is not finished, or that is damaged."""
+        """The record of a finished run; None: there is none, or it is damaged."""
         try:
             record = json.loads((self.output / run.name / _MARK).read_text(encoding="utf-8"))
             return {"command": list(record["command"]), "status": int(record["status"])}
@@ -159,7 +159,7 @@ class Workspace:
             return None
 
     def obstacle(self, run: Run) -> str:
-        """Why a run cannot be carried out now; empty: it can."""
+        """The reason a run cannot be carried out now; empty: it can."""
         for need in run.needs:
             if missing := need.missing():
                 return missing

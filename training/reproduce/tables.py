@@ -181,7 +181,7 @@ def fig3(plan: Planner, row: str, column: str) -> Cell:
 
 
 def fig6(plan: Planner, row: str, column: str) -> Cell:
-    """What one reference finds."""
+    """Segmentation in context after one reference."""
     dataset = next(name for name, data in DATA.items() if data.title == row)
     weights, scans = plan.weights("mass", plan.upstream, "upstream"), _scans(plan, dataset)
     name, place = f"pictures/one-shot_{dataset}", plan.output / f"scans/{dataset}"

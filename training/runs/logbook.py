@@ -55,7 +55,7 @@ class Logbook:
         self.waiting.clear()
         self.note(step, **means)
         if self.bar is not None:
-            self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
+            self.bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()}, refresh=False)
         return means
 
     def note(self, step: int, **values: float) -> None:

@@ -28,8 +28,9 @@ class ones:
 """A torch that passes its own check; the network cannot be built with it."""
 
 
+@pytest.mark.slow
 def test_probe_of_what_works(install: Any, readiness: Any) -> None:
-    """The packages these tests run with."""
+    """The packages these tests run with; without a window, in which `test_window.py` has it read by the same probe."""
     done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     found = readiness.read_probe(done.stdout, done.returncode)
     missing = () if importlib.util.find_spec("monai") else ("monai",)
