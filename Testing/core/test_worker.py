@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mass_core.colors import LabelStyle
+from mass_core.devices import built_for
 from mass_core.errors import DeviceError, GeometryError, InputError, MassError, OutputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task
@@ -28,7 +29,7 @@ def test_hello(worker: Recorder) -> None:
     result = worker.ask("hello", {"version": 1})["result"]
     assert (result["version"], result["mass_version"]) == (1, mass_core.__version__)
     assert Path(result["package"]) == Path(mass_core.__file__).parent
-    assert result["torch"] == {"version": torch.__version__}
+    assert result["torch"] == {"version": torch.__version__, "built_for": built_for()}
     assert result["devices"][-1]["name"] == "cpu"
     assert len(result["devices"]) == 1 + torch.cuda.device_count() + torch.backends.mps.is_available()
 

@@ -183,31 +183,6 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
     assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
 
 
-@pytest.mark.slow
-def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
-    one, run, mask = fresh(), files.folder / "run", files.folder / "new_mask.nrrd"
-    tuned = run / "best.safetensors"
-    scan(1)[1].write(mask)
-    cases = [*files.references, {"image": str(files.target), "mask": str(mask)}]
-    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "patience=1000", "keep_states=1"]
-    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small, "epochs": 1000}
-    order |= {"folder": str(run), "output": str(tuned), "overwrite": True}
-    call = one.request("finetune", order)
-    one.until(lambda: call.state != "waiting" or tuned.exists() and len(list(run.glob("state/*.pt"))) == 1)
-    server.cut()
-    one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
-    assert [label.value for label in classes(tuned)] == [1, 2]
-    assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
-    done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
-    result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
-    assert result["epochs"] == done + 2 and result["output"] == str(tuned) and tuned.exists()
-    assert [path.name for path in run.glob("state/*.pt")] == [f"step_{done + 2:08}.pt"], "older ones are removed here as well"
-    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps) and steps[-1] == done + 2
-
-
 # Before anything is sent
 
 
@@ -361,6 +336,31 @@ def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: S
     assert files.names() == before
     assert one.ask("segment", files.segment())["result"]["labels"], "the next request starts anew"
     assert one.started == [False, True]
+
+
+@pytest.mark.slow
+def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
+    one, run, mask = fresh(), files.folder / "run", files.folder / "new_mask.nrrd"
+    tuned = run / "best.safetensors"
+    scan(1)[1].write(mask)
+    cases = [*files.references, {"image": str(files.target), "mask": str(mask)}]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "patience=1000", "keep_states=1"]
+    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small, "epochs": 1000}
+    order |= {"folder": str(run), "output": str(tuned), "overwrite": True}
+    call = one.request("finetune", order)
+    one.until(lambda: call.state != "waiting" or tuned.exists() and len(list(run.glob("state/*.pt"))) == 1)
+    server.cut()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
+    assert [label.value for label in classes(tuned)] == [1, 2]
+    assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
+    done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
+    result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
+    assert result["epochs"] == done + 2 and result["output"] == str(tuned) and tuned.exists()
+    assert [path.name for path in run.glob("state/*.pt")] == [f"step_{done + 2:08}.pt"], "older ones are removed here as well"
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == done + 2
 
 
 def test_nothing_is_left_there(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
