@@ -68,6 +68,14 @@ def devices() -> list[dict[str, Any]]:
     return [*found, {"name": "cpu", "about": f"{os.cpu_count()} cores", "total": None, "free": free_memory()}]
 
 
+def built_for() -> str | None:
+    """The kind of GPU the installed PyTorch is built for, with the version of its libraries; None: it is for processors only."""
+    import torch
+
+    kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "Metal": "" if torch.backends.mps.is_built() else None}
+    return next((f"{kind} {version}".strip() for kind, version in kinds.items() if version is not None), None)
+
+
 def choose_device(name: str = "auto") -> "torch.device":
     """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto takes the fastest there is.
 

@@ -1,11 +1,27 @@
 """Errors for users: what was given, why it fails, what to do."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 def listing(values: Iterable[object]) -> str:
     """Values for a message, with commas between them."""
     return ", ".join(map(str, values))
+
+
+def concerning(value: int, names: Mapping[int, str], warnings: Iterable[str]) -> tuple[str, ...]:
+    """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none.
+
+    Args:
+        value: of the label.
+        names: of all labels, by their values.
+        warnings: one sentence or a few each.
+    """
+    words = {number: {name.lower(), f"label {number}"} for number, name in names.items()}
+    longest_first = sorted(set().union(*words.values()), key=len, reverse=True)  # the left kidney is not "kidney"
+    pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)")
+    named = {text: set(pattern.findall(text.lower())) for text in warnings}
+    return tuple(text for text, found in named.items() if not found or found & words[value])
 
 
 class MassError(Exception):

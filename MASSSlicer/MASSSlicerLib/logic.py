@@ -201,7 +201,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = Finetuning(self.engine.client, order, host=self.host, log=self._note, told=told, finished=finished)
+        run = Finetuning(self.engine.client, order, log=self._note, told=told, finished=finished)
         run.start()
         self.finetuning = run
         return run

@@ -19,10 +19,10 @@ import torch
 
 from mass_core import Volume
 from mass_core.alignment.align import Target, align, candidate_shifts
-from mass_core.alignment.atlas import Atlas, intensity_limits, make_atlas
+from mass_core.alignment.atlas import Atlas, distance_at, intensity_limits, make_atlas
 from mass_core.alignment.fields import sample
 from mass_core.alignment.locate import aligned_labels
-from mass_core.alignment.prior import combined, distance_at, points_mm_of
+from mass_core.alignment.prior import combined, points_mm_of
 from mass_core.alignment.scan import aligned_scan, averaged, lattice
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
@@ -35,8 +35,9 @@ RECIPE, CPU = Recipe(ct_clip_hu=(-500.0, 500.0)), torch.device("cpu")
 
 def ours(atlas: Atlas, image: Volume, labels: Sequence[int]) -> np.ndarray:
     """Label map of our alignment alone, trusted or not."""
-    found = align(atlas, Target(image, RECIPE, CPU))
-    priors = {value: combined([found], value, image.geometry, (0, 1, 1, 0, 0)) for value in labels}
+    target = Target(image, RECIPE, CPU)
+    found = align(atlas, target)
+    priors = {value: combined([found], value, target, (0, 1, 1, 0, 0)) for value in labels}
     return aligned_labels({v: replace(p, trust=1.0) for v, p in priors.items() if p is not None}, image, np.dtype(np.uint8))
 
 

@@ -119,11 +119,12 @@ def gather(pairs: Iterator[Pair], recipe: Recipe, segmenter: Segmenter | None) -
         if atlas is None:
             continue
         task = _learned(segmenter, pair) if segmenter and own else None
-        found = align(atlas, Target(image, recipe, torch.device("cpu")))
+        target = Target(image, recipe, torch.device("cpu"))
+        found = align(atlas, target)
         print(*pair.groups, f"{found.residual:.4f}", flush=True)
         for value in atlas.distances:
             truth = labels.array == value if own else np.zeros(labels.array.shape, bool)
-            prior = combined([found], value, image.geometry, (0, 1, 1, 0, 0))
+            prior = combined([found], value, target, (0, 1, 1, 0, 0))
             if prior is None:
                 continue
             overlap = float(dice(prior.distance > 0, truth[prior.box.slices()])) if truth.any() else 0.0

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mass_core import Segmenter, Task, load_model
+from mass_core.alignment.locate import locate
 from mass_core.cli import main as mass
 from mass_core.config import recipe
 from mass_core.data.phantoms import subject
 from mass_core.errors import InputError
 from mass_core.evaluation.metrics import dice
 from mass_core.evaluation.trials import copied
+from mass_core.inference import segmenter as segmenter_module
 from mass_core.volumes.volume import Geometry, Volume
 
 from .strangers import stranger
@@ -36,6 +38,18 @@ def model(tiny_weights):
 def segmented(model, image, **changes):
     segmenter = Segmenter(model, model.recipe.changed(fusion=FUSION, spacing_zyx=(7.0, 7.0, 7.0)).changed(**changes))
     return segmenter.segment(image, segmenter.encode([person(1)], VALUES))
+
+
+@pytest.fixture
+def aligned_once(monkeypatch):
+    """What alignment finds of a test's scan is computed once, and decided upon by all of its recipes."""
+    kept = []
+
+    def once(*given):
+        kept[:] = kept or [locate(*given)]
+        return kept[0]
+
+    monkeypatch.setattr(segmenter_module, "locate", once)
 
 
 def test_alignment_alone_finds_what_a_random_network_cannot(model):
@@ -90,7 +104,7 @@ def test_without_fitted_weights_nothing_is_aligned(model):
     assert not recipe("released", model.recipe.changed(fusion=FUSION)).aligns
 
 
-def test_another_part_of_the_body_is_left_to_the_network_with_the_reason(model):
+def test_another_part_of_the_body_is_left_to_the_network_with_the_reason(model, aligned_once):
     strange = stranger(0)
     result = segmented(model, strange)
     assert {decision.by for decision in result.decisions.values()} == {"network"}
@@ -115,7 +129,7 @@ def test_a_structure_whose_place_lies_outside_is_not_in_the_scan(model):
 
 
 @pytest.mark.parametrize(("axis", "words"), [(0, "head to feet"), (1, "front to back"), (2, "left to right")])
-def test_a_scan_whose_header_mirrors_it_is_named_and_not_aligned(model, axis, words):
+def test_a_scan_whose_header_mirrors_it_is_named_and_not_aligned(model, aligned_once, axis, words):
     image, _ = person(2)
     turned = Volume(np.ascontiguousarray(np.flip(image.array, axis)), image.geometry, image.modality)
     result = segmented(model, turned)

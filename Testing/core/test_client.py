@@ -100,6 +100,10 @@ def test_a_cancelled_finetuning_ends_as_the_worker_says(ready: Bench) -> None:
     call.cancel()
     ready.pass_time(100)
     assert call.state == "waiting" and not ready.worker.killed
+    for _ in range(3):  # over a slow line
+        ready.worker.say(id=call.id, event="progress", stage="receive", fraction=0.5, eta_s=None)
+        ready.pass_time(100)
+    assert call.state == "waiting" and not ready.worker.killed
     ready.worker.say(id=call.id, event="done", result={"stopped": "cancelled"})
     assert call.state == "done" and ready.events == [("done", {"stopped": "cancelled"})]
 

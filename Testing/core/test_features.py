@@ -343,7 +343,7 @@ def test_the_worker_gives_what_the_library_gives(worker: Recorder, files: Files)
     reply = worker.ask("features", order(files))
     model = load_model(files.common["weights"], "cpu")
     expected = look(Segmenter(model, model.recipe.changed(modality="ct")), balls(1)[0], Steps())
-    assert set(reply["result"]) == {"output", "explained", "warnings"}
+    assert set(reply["result"]) == {"output", "explained", "modality", "warnings"}
     assert reply["result"]["explained"] == pytest.approx(expected.explained)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(reply["result"]["output"])), expected.rgb)
     assert {"prepare", "sample", "features", "place", "write"} <= set(reply["timings"])

@@ -168,5 +168,5 @@ def test_what_is_refused_before_a_process_is_started(tuning: Tuning) -> None:
 
 def test_an_installation_without_training_says_so(tuning: Tuning, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("mass_core.worker.finetuning._ROOT", tmp_path)
-    with pytest.raises(InputError, match="cannot train"):
+    with pytest.raises(DeviceError, match="cannot train"):
         finetune(tuning.params())

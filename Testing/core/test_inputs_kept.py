@@ -13,6 +13,7 @@ from mass_core.data import phantoms
 from mass_core.errors import OutputError
 from mass_core.outputs import check_free
 from mass_core.volumes.volume import Geometry, Volume
+from Testing.training.balls import write_dataset
 
 
 def _link(path: Path, other: Path) -> Path:
@@ -124,6 +125,14 @@ def test_prepare_keeps_the_file_of_splits_and_the_scans(scans: Path, refused: Ca
     (scans / "set" / "dataset.json").unlink()
     os.link(scans / "images" / "p.nii.gz", scans / "set" / "cases" / "p" / "image.npy")
     refused(*words)
+
+
+@pytest.mark.parametrize(("name", "more"), [("summary.csv", []), ("self_reference.csv", ["--self-reference"])])
+def test_evaluations_keep_what_they_read(scans: Path, tiny_weights: Path, refused: Callable[..., None], name: str, more: list[str]) -> None:
+    write_dataset(scans / "set")
+    (scans / "out").mkdir()
+    os.link(scans / "set" / "dataset.json", scans / "out" / name)
+    refused("evaluate", "--dataset", scans / "set", "--output", scans / "out", "--weights", tiny_weights, "--overwrite", *more)
 
 
 def test_converted_weights_do_not_replace_their_source(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

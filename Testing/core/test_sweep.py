@@ -1,6 +1,10 @@
 """Sliding-window inference: batches, precision, outputs."""
 
+import os
+import subprocess
+import sys
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +113,15 @@ def test_compiled_passes_find_the_same(tiny_network: Any, monkeypatch: pytest.Mo
     settings, compute = Recipe(window_zyx=(32, 32, 32)), Compute(device=torch.device("cpu"), dtype=torch.float32, batch=3, compile=True)
     found, expected = (swept_maps(tiny_network, settings, one) for one in (compute, compute.frugal()))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_worker_keeps_kernels_beside_the_weights(tmp_path: Path) -> None:
+    """It says so to PyTorch before an optimiser loads the compiler; a folder the user has set stays."""
+    code = "import os, sys\nfrom mass_core.cli import main\nmain(['worker'])\nsys.stderr.write(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    for name, value, wanted in (("MASS_HOME", "home", "home/compiled"), ("TORCHINDUCTOR_CACHE_DIR", "own", "own")):
+        environment = {**os.environ, "MASS_HOME": str(tmp_path / "other"), name: str(tmp_path / value)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, input="", capture_output=True, text=True, check=True)
+        assert done.stderr == str(tmp_path / wanted)
 
 
 def test_a_compiler_that_fails_says_what_to_do(tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,19 +30,17 @@ def scan(image: Volume, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     return node
 
 
-def large(number, name):
-    """A person in voxels as small as scanners make them, 304 x 480 x 504 of them: volume node, and segmentation with the liver."""
+def large(number, name, finer=FINER_ZYX):
+    """A person in smaller voxels: volume node, and segmentation with the liver; by default 304 x 480 x 504, as scanners make them."""
     from MASSSlicerLib.scene import segments
 
     image, labels = people(number + 1)[number]
     fine, liver = image.array.astype(np.int16), labels.array == LIVER
-    for axis, times in enumerate(FINER_ZYX):
+    for axis, times in enumerate(finer):
         fine, liver = (np.repeat(array, times, axis) for array in (fine, liver))
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, fine)
-    grid = slicer.util.vtkMatrixFromArray(
-        np.diag([-1.0, -1, 1, 1]) @ image.geometry.affine @ np.diag([*(1 / np.array(FINER_ZYX[::-1])), 1])
-    )
+    grid = slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1, 1, 1]) @ image.geometry.affine @ np.diag([*(1 / np.array(finer[::-1])), 1]))
     volume.SetIJKToRASMatrix(grid)
     drawn, box = drawing(volume), segments.tight(liver)
     part = segments.mask_image(liver[box], tuple(side.start for side in box), grid)

@@ -43,6 +43,29 @@ def test_a_folder_of_series(host, tmp_path):
         folders.scans_in(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("files", "scans", "left"),
+    [
+        (("1.dcm", "2.dcm"), ["patient"], []),
+        (("1.dcm", "2.dcm", "scout/1.dcm", "report/r.txt"), ["patient", "scout"], ["r.txt"]),
+        (("T1/1.ima", "T2/1.ima", "notes.txt"), ["T1", "T2"], ["notes.txt"]),
+        (("old_seg.nii.gz", "T1/1.dcm"), ["T1"], ["old_seg.nii.gz"]),
+        (("a.nii", "a.seg.nrrd", "b.nhdr", "b.raw", "c.img", "d.mrb"), ["a.nii", "b.nhdr"], ["a.seg.nrrd", "c.img", "d.mrb"]),
+        (("one/week 1/1.dcm", "two/week 1/1.dcm"), ["week 1", "week 1"], []),
+    ],
+)
+def test_folders_of_patients(host, tmp_path, files, scans, left):
+    """Slices alone, beside subfolders and below them; other files are named."""
+    from MASSSlicerLib.runs import folders
+
+    for name in files:
+        (tmp_path / "patient" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "patient" / name).touch()
+    left_out = []
+    assert [path.name for path in folders.scans_in(tmp_path / "patient", left_out)] == scans
+    assert sorted(path.name for path in left_out) == left
+
+
 def test_names_of_results_are_distinct_and_possible(host, tmp_path):
     from MASSSlicerLib.runs.cases import Case, output_paths
 

@@ -4,6 +4,7 @@ Slicer's selectors take the next node of the list by themselves, so there is alw
 """
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -15,14 +16,14 @@ ONE_BY_ONE, IN_A_BATCH = "one by one", "in a batch"
 @pytest.fixture(params=[ONE_BY_ONE, IN_A_BATCH])
 def delete(request, clinic):
     """Deletes nodes as the user does, or many of them as other modules do."""
+    return partial(remove, clinic, request.param)
 
-    def remove(*nodes):
-        with batch(clinic.slicer) if request.param == IN_A_BATCH else nothing():
-            for node in nodes:
-                clinic.slicer.mrmlScene.RemoveNode(node)
-        clinic.bench.process_events()
 
-    return remove
+def remove(clinic, way, *nodes):
+    with batch(clinic.slicer) if way == IN_A_BATCH else nothing():
+        for node in nodes:
+            clinic.slicer.mrmlScene.RemoveNode(node)
+    clinic.bench.process_events()
 
 
 @contextmanager
@@ -37,10 +38,10 @@ def nothing():
     yield
 
 
-def with_neighbours(clinic):
+def with_neighbours(clinic, *targets):
     """A complete reference, with other scans and drawings before and after it in every list."""
     clinic.drawn(clinic.volume(1, "before"), 1).SetName("before drawn")
-    clinic.ready("target")
+    clinic.ready(*targets or ("target",))
     clinic.drawn(clinic.volume(2, "after"), 2).SetName("after drawn")
     clinic.bench.process_events()
     assert clinic.ui.segmentButton.enabled
@@ -129,13 +130,14 @@ def test_something_else_while_drawing(clinic, delete):
     assert clinic.ui.drawButton.checked and clinic.ui.segmentEditor.segmentationNode() is clinic.segmentation
 
 
-def test_a_result(clinic, delete):
-    with_neighbours(clinic)
+def test_results(clinic):
+    with_neighbours(clinic, "first", "second")
     clinic.press(clinic.ui.segmentButton)
-    clinic.ui.resultsTable.setCurrentCell(0, 0)
     buttons = [clinic.ui.editButton, clinic.ui.asReferenceButton, clinic.ui.forFinetuningButton, clinic.ui.exportButton]
-    assert all(button.enabled for button in buttons)
-    delete(clinic.slicer.util.getNode("target MASS"))
-    assert clinic.ui.showButton.enabled and not any(button.enabled for button in buttons)
-    delete(clinic.targets[0])
-    assert not clinic.ui.showButton.enabled
+    for row, (name, way) in enumerate((("first", ONE_BY_ONE), ("second", IN_A_BATCH))):
+        clinic.ui.resultsTable.setCurrentCell(row, 0)
+        assert all(button.enabled for button in buttons)
+        remove(clinic, way, clinic.slicer.util.getNode(f"{name} MASS"))
+        assert clinic.ui.showButton.enabled and not any(button.enabled for button in buttons)
+        remove(clinic, way, clinic.targets[row])
+        assert not clinic.ui.showButton.enabled

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mass_core.errors import InputError
+from mass_core.errors import HostError, InputError
+from mass_core.remote.reasons import ENOUGH
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer import patients
@@ -161,6 +162,25 @@ def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
     assert not run.exists()
 
 
+def test_a_line_that_breaks_is_taken_up_again(clinic, trainer):
+    """Over a new line the run on another computer goes on by itself, until the line breaks again and again without a step between."""
+    ready(clinic, ("liver", "spleen"))
+    begin(clinic, trainer)
+    folder = Path(trainer.params["folder"])
+    broken = HostError("The line to gpu01 broke.", "Try again.")
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / "step_00000001.pt").write_bytes(b"came back")
+    for _ in range(ENOUGH + 1):
+        trainer.callbacks["failed"](broken)
+        assert trainer.params["resume"] is True and trainer.params["folder"] == str(folder) and clinic.widget.logic.busy
+        trainer.tell("train")
+    for _ in range(ENOUGH):
+        trainer.callbacks["failed"](broken)
+        assert clinic.widget.logic.busy and clinic.bench.shown == []
+    trainer.callbacks["failed"](broken)
+    assert not clinic.widget.logic.busy and "line to gpu01 broke" in clinic.bench.shown[-1][1] and not folder.exists()
+
+
 def test_the_scene_may_be_closed_once_the_files_are_written(clinic, trainer):
     ready(clinic, ("liver",), ("liver",))
     begin(clinic, trainer)
@@ -287,16 +307,6 @@ def test_what_was_drawn_elsewhere_is_seen(clinic, trainer, tmp_path):
     patients.draw(drawn, volume, clinic.people[0][1].array == 3, "kidney")
     begin(clinic, trainer)
     assert len(trainer.params["labels"]) == 3 and trainer.params["weights"] == "mass_base"
-
-
-def test_a_corrected_result_becomes_a_case(clinic, trainer):
-    clinic.ready("target")
-    clinic.press(clinic.ui.segmentButton)
-    clinic.ui.resultsTable.setCurrentCell(0, 0)
-    clinic.ui.forFinetuningButton.click()
-    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["target MASS"]
-    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["target"]
-    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"]]
 
 
 def test_the_scan_is_guessed_or_chosen(clinic, trainer):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from mass_core import Volume
 from mass_core.errors import InputError
@@ -49,6 +50,21 @@ def test_a_folder_of_scans_and_label_maps(clinic, trainer, tmp_path):
     clinic.ui.annotatedTable.setCurrentCell(1, 0)
     clinic.ui.removeAnnotatedButton.click()
     assert clinic.ui.annotatedTable.rowCount == 2 and clinic.ui.annotatedTable.item(1, 0).text() == "p1.nii.gz"
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_segmentations_of_several_layers_are_read_unless_they_overlap(host, tmp_path, overlap):
+    from MASSSlicerLib.processes import survey
+
+    layers = np.zeros((4, 5, 6, 2), np.uint8)
+    layers[1, :, :, 0], layers[1 if overlap else 2, :, :, 1] = 1, 2
+    image = sitk.GetImageFromArray(layers, isVector=True)
+    for number, name in enumerate(("liver", "spleen")):
+        for key, text in (("Name", name), ("Layer", number), ("LabelValue", number + 1), ("Color", "1 0 0")):
+            image.SetMetaData(f"Segment{number}_{key}", str(text))
+    sitk.WriteImage(image, str(tmp_path / "drawn.seg.nrrd"))
+    found = survey._looked_at(str(tmp_path / "drawn.seg.nrrd"))
+    assert ("overlap" in found["error"]) if overlap else ([x["name"] for x in found["labels"]] == ["liver", "spleen"])
 
 
 def test_label_maps_that_cannot_be_used_are_told(clinic, trainer, tmp_path):

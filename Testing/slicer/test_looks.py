@@ -48,11 +48,18 @@ def test_large_letters_fit_the_usual_window(full):
         assert width_needed(full) <= USUAL - SCROLL_BAR
 
 
-def test_columns_fit(full, tmp_path):
+def test_columns_fit_and_a_line_that_says_nothing_takes_no_room(full, tmp_path):
     full.ui.weightsCombo.currentIndex = 0
     full.parameters.targetFiles = []
+    assert not full.ui.messageLabel.visible
     full.press(full.ui.segmentButton)
     assert full.results()[0][1] == "done", full.results()
+    assert full.ui.messageLabel.visible and full.ui.messageLabel.text
+    from MASSSlicerLib.runs.quality import Quality
+
+    (case,) = full.window.run.cases
+    case.quality = {"liver": Quality("unreliable", 0.35)}
+    full.window.results.update(case)
     tables = {name: table for name, table in vars(full.ui).items() if name.endswith("Table")}
     assert len(tables) == 7
     for width in (NARROW, USUAL):
@@ -73,8 +80,10 @@ def test_room_goes_to_tables_not_to_bands(full, tmp_path):
     assert {name: getattr(ui, name).height - getattr(ui, name).sizeHint.height() for name in ROWS} == dict.fromkeys(ROWS, 0)
 
 
-def test_a_line_that_says_nothing_takes_no_room(full):
-    assert not full.ui.messageLabel.visible
-    full.ui.weightsCombo.currentIndex = 0
-    full.press(full.ui.segmentButton)
-    assert full.ui.messageLabel.visible and full.ui.messageLabel.text
+def test_lines_that_say_nothing_take_no_room_where_sections_unfold(clinic):
+    for section in (clinic.ui.referencesSection, clinic.ui.advancedSection):
+        section.collapsed = True
+        section.collapsed = False
+    clinic.bench.process_events()
+    assert not clinic.ui.hostLabel.visible and not clinic.ui.taskRow.visible
+    assert clinic.ui.hostRow.visible and clinic.ui.referencesTable.visible

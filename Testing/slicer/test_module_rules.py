@@ -13,7 +13,7 @@ FILES = sorted(MODULE.rglob("*.py"))
 IMAGES = {"grids.py", "node_files.py", "exchange.py", "segments.py", "selftest.py"}
 """Files that touch voxels."""
 OURS = {
-    *("colors", "config", "errors", "files", "outputs", "progress", "weights.store", "worker.client", "worker.protocol"),
+    *("colors", "config", "data.scan_files", "errors", "files", "outputs", "progress", "weights.store", "worker.client", "worker.protocol"),
     *("remote.connection", "remote.hosts", "remote.reasons", "remote.ssh"),
 }
 """Of mass_core: what needs the standard library only."""

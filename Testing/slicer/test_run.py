@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,26 @@ def test_files_and_table(study, tmp_path):
     cases[1].output.unlink()
     again = study.run([reference], [study.case(scan) for scan in scans], destination=destination)
     assert [case.status for case in again.cases] == ["skipped", "done"]
+
+
+def test_files_of_references_and_targets_are_not_written_over(study, tmp_path):
+    """Also where results replace older ones, and by another name of the folder."""
+    folder, link = tmp_path / "patients", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder, target_is_directory=True)
+    reference, names = study.reference(), ("drawn", "scan", "file", "other")
+    assert study.slicer.util.saveNode(reference.segmentation, str(folder / "drawn.seg.nrrd"))
+    scans = [study.volume(1, name) for name in names]
+    assert study.slicer.util.saveNode(scans[1], str(folder / "scan.seg.nrrd"))
+    study.scene.write_volume(scans[2], folder / "file.seg.nrrd")
+    cases = [study.case(scan) for scan in scans]
+    cases[2] = replace(cases[2], volume_id="", path=folder / "file.seg.nrrd")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    destination = study.module.Destination(folder=link, ending=".seg.nrrd", skip_done=False)
+    run = study.run([reference], cases, destination=destination)
+    assert [case.status for case in run.cases] == ["failed", "failed", "failed", "done"]
+    assert all("is an input of this run" in case.message and "another name" in case.message for case in run.cases[:3])
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_segmentation_file_carries_names_and_colours(study, tmp_path):

@@ -1,14 +1,18 @@
 """The window, clicked through: shipped .py and .ui files on the testbench, a real worker, the bundled weights."""
 
+import importlib
 import unittest
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mass_core import __version__
+
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
 from Testing.slicer import patients
 from Testing.slicer.patients import LIVER
+from Testing.slicer.trainer import lines
 
 
 def test_nothing_happens_when_it_opens(clinic):
@@ -17,8 +21,11 @@ def test_nothing_happens_when_it_opens(clinic):
     assert not clinic.ui.segmentButton.enabled
 
 
-def test_opening_only_checks_the_packages(clinic):
-    """In a process of its own, and not in Slicer's testing mode, in which the other tests run."""
+def test_opening_only_checks_the_packages(clinic, monkeypatch, tmp_path):
+    """In a process of its own, and not in Slicer's testing mode, in which the other tests run; a PyTorch that fails at once."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise ImportError('not now')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     clinic.bench.exit("MASSSlicer")
     clinic.bench.application.testing = False
     clinic.bench.enter("MASSSlicer")
@@ -84,17 +91,7 @@ def test_undo_takes_added_segments_back(clinic):
     assert [mine.GetSegmentation().GetNthSegmentID(0)] == ["mine"] and mine.GetSegmentation().GetNumberOfSegments() == 1
 
 
-def test_a_corrected_result_becomes_a_reference(clinic):
-    clinic.ready("target")
-    clinic.press(clinic.ui.segmentButton)
-    clinic.ui.resultsTable.setCurrentCell(0, 0)
-    clinic.ui.asReferenceButton.click()
-    assert [node.GetName() for node in clinic.parameters.referenceVolumes] == ["reference", "target"]
-    assert len(clinic.window.references.rows) == 2
-    assert clinic.window.references.rows[1].segments.text == "liver"
-
-
-def test_show_edit_and_export(clinic, tmp_path):
+def test_a_result_is_edited_exported_and_becomes_a_reference_and_a_case_to_finetune_on(clinic, tmp_path):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
     clinic.ui.editButton.click()
@@ -105,6 +102,21 @@ def test_show_edit_and_export(clinic, tmp_path):
     clinic.bench.answer("save file", str(path))
     clinic.ui.exportButton.click()
     assert clinic.slicer.util.loadSegmentation(str(path)).GetSegmentation().GetNthSegment(0).GetName() == "liver"
+    scan = tmp_path / "scan.nii.gz"
+    assert clinic.slicer.util.saveNode(clinic.targets[0], str(scan))
+    precious = scan.read_bytes()
+    clinic.bench.answer("save file", str(scan))
+    clinic.ui.exportButton.click()
+    assert "not written over" in clinic.bench.shown[-1][1] and scan.read_bytes() == precious
+    clinic.ui.resultsTable.setCurrentCell(0, 0)
+    clinic.ui.asReferenceButton.click()
+    assert [node.GetName() for node in clinic.parameters.referenceVolumes] == ["reference", "target"]
+    assert len(clinic.window.references.rows) == 2
+    assert clinic.window.references.rows[1].segments.text == "liver"
+    clinic.ui.forFinetuningButton.click()
+    assert [node.GetName() for node in clinic.parameters.tuneSegmentations] == ["target MASS"]
+    assert [node.GetName() for node in clinic.parameters.tuneVolumes] == ["target"]
+    assert lines(clinic.ui.classesTable) == [["liver", "1 of 1"]]
 
 
 def test_segments_to_choose(clinic):
@@ -202,6 +214,8 @@ def test_a_folder_of_scans_to_files(clinic, tmp_path):
     clinic.bench.answer("folder", str(folder))
     clinic.ui.addFolderButton.click()
     assert [Path(path).name for path in clinic.parameters.targetFiles] == ["a.nrrd", "b.nrrd"]
+    told = clinic.ui.messageLabel.text
+    assert told.startswith("Scans found in “scans”: 2.") and "left out" in told and "a_seg.nrrd" in told and "notes.txt" in told
     clinic.ui.toFilesCheck.click()
     clinic.ui.outputFolderEdit.currentPath = str(results)
     clinic.press(clinic.ui.segmentButton)
@@ -333,7 +347,10 @@ def test_the_check_of_the_packages_really_imports_them(clinic):
     """And Install… has nothing to do where all is there."""
     clinic.ui.installButton.click()
     clinic.bench.wait_until(lambda: clinic.window.status.readiness is not None)
-    assert clinic.window.status.readiness.ready
+    found = clinic.window.status.readiness
+    assert found.ready and found.missing == () and found.broken is None and found.replace == ()
+    assert found.torch == importlib.import_module("torch").__version__
+    assert __version__ in found.details and str(Path(__file__).parents[2] / "mass_core") in found.details
     assert clinic.ui.statusLabel.text.startswith("PyTorch ")
     assert clinic.bench.shown[-1] == ("info", "All required packages are installed.")
 

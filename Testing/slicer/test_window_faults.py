@@ -152,6 +152,7 @@ def test_a_window_that_is_gone_does_not_come_back(clinic):
     clinic.widget.cleanup()
     count = observers(clinic.slicer.mrmlScene)
     clinic.bench.process_events()
+    gone.enter()
     assert gone.parameters is None and observers(clinic.slicer.mrmlScene) == count
     clinic.slicer.mrmlScene.Clear(0)
     clinic.bench.process_events()

@@ -8,7 +8,9 @@ import torch
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.data.dataset import Case, Dataset, write_case
+from mass_core.masks.mask_set import MaskSet
 from mass_core.model import MASS
+from mass_core.volumes.boxes import label_boxes
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import save_weights
 
@@ -30,16 +32,19 @@ def scan(seed: int, values: Sequence[int] = (1, 2)) -> tuple[np.ndarray, np.ndar
     return image, labels
 
 
-def write_dataset(folder: Path, splits: Mapping[str, Sequence[str]] = SPLITS, shown: Mapping[str, Sequence[int]] | None = None) -> Path:
-    """A dataset of such scans; `shown` says which balls a case has, if not both."""
+def write_dataset(
+    folder: Path, splits: Mapping[str, Sequence[str]] = SPLITS, shown: Mapping[str, Sequence[int]] | None = None, *, masked: bool = False
+) -> Path:
+    """A dataset of such scans; `shown` says which balls a case has, if not both, `masked` gives each ball as a class-agnostic mask too."""
     cases = []
     for seed, name in enumerate(sum(map(tuple, splits.values()), ())):
         case = Case(
             name=name, patient=name, modality="mr", shape_zyx=SHAPE, spacing_zyx=SPACING, origin_xyz=(0.0, 0.0, 0.0),
-            direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), labels="labels.npy",
+            direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), labels="labels.npy", masks="mask_set.masks" if masked else None,
         )  # fmt: skip
         image, labels = scan(seed, (shown or {}).get(name, (1, 2)))
-        write_case(folder, case, image.astype(np.float16), labels=labels)
+        found = [(box, labels[box.slices()] == value) for value, box in label_boxes(labels).items()]
+        write_case(folder, case, image.astype(np.float16), labels=labels, masks=MaskSet.of(found, SHAPE, SPACING) if masked else None)
         cases.append(case)
     Dataset(folder=folder, name="balls", cases=tuple(cases), splits=dict(splits), label_names=NAMES).write()
     return folder

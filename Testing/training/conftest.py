@@ -51,3 +51,16 @@ def make_dataset():
 def blob_dataset(tmp_path_factory) -> Path:
     """Folder of the dataset."""
     return write_dataset(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at the curves of a run: they are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def plain_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curves, which would take half of the time of so short ones."""
+    if "drawn" not in request.fixturenames:
+        for place in ("training.pretrain.loop.draw", "training.finetune.command._draw"):
+            monkeypatch.setattr(place, lambda folder: None)

@@ -1,21 +1,15 @@
 """Datasets a run cannot use, and unusual ones it can."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.masks.mask_set import MaskSet
-from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "workers=0", "log_every=1",
         "steps=2", "episodes.smallest_voxels=1"]  # fmt: skip
 
@@ -86,15 +80,3 @@ def test_a_scan_smaller_than_the_view_with_fewer_masks_than_a_task_trains(tmp_pa
     data = small_scan(tmp_path / "data", (5, 9, 12), [((1, 2, 3), (4, 6, 8))])
     assert pretrain.main(words(data, tmp_path / "run", "episodes.task_slots=4", "batch_size=2", recipe=recipe)) == 0
     assert np.isfinite(losses(tmp_path / "run")).all() and len(losses(tmp_path / "run")) == 2
-
-
-def test_more_processes_than_scans_train(make_dataset, tmp_path):
-    """A process draws a scan, it does not own one."""
-    data = make_dataset(tmp_path / "data", scans=1)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "training.pretrain"]
-    done = subprocess.run(
-        [*torchrun, *words(data, tmp_path / "run")], cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-        timeout=PATIENCE_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    assert np.isfinite(losses(tmp_path / "run")).all()

@@ -96,6 +96,7 @@ def tree(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_are_timed_each_with_its_own_packages(exported, tree, monkeypatch, capsys):
     """Both trees have a package `training`; only the right one lets the other's network be built."""
     words = ["--data", str(exported[0]), "--exported", str(exported[1]), "--released-tree", str(tree)]

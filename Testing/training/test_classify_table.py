@@ -82,3 +82,14 @@ def test_numbers_are_classes_in_their_order(images, rows, tmp_path):
     numbered = [{**row, "label": str(9 + n % 2)} for n, row in enumerate(rows)]
     table = read_table(write_csv(tmp_path / "l.csv", numbered), images)
     assert table.classes == ("9", "10") and table.splits["train"][1].target == (0.0, 1.0)
+
+
+def test_a_share_holds_whole_patients_and_a_larger_one_the_smaller(images, rows, tmp_path):
+    paired = [{**row, "patient": f"p{number // 2}"} for number, row in enumerate(rows)]
+    table = read_table(write_csv(tmp_path / "l.csv", paired), images)
+    few, more = ({row.name for row in table.with_share(share, 3).splits["train"]} for share in (0.2, 0.5))
+    assert len(few) == 2 and len(more) == 4 and few < more
+    assert table.with_share(0.5, 3).splits["test"] == table.splits["test"] and table.with_share(1.0, 3) == table
+    with pytest.raises(InputError, match="Of 8 training scans 1 were drawn") as caught:
+        read_table(write_csv(tmp_path / "l.csv", rows), images).with_share(0.01, 0)
+    assert "train_share" in caught.value.cure

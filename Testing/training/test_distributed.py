@@ -1,6 +1,7 @@
 """Two processes on one machine share a run: one set of files, the same weights in both, any number of processes may go on with it."""
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -27,18 +28,21 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def words(blob_dataset):
-    """A run of four steps, without its folder."""
-    return ["--recipe", "smoke", "--data", str(blob_dataset), "--device", "cpu", "--set", *TINY]
+def words(make_dataset, tmp_path_factory):
+    """A run of four steps on a single scan, which both processes draw: none owns a scan. Without its folder."""
+    data = make_dataset(tmp_path_factory.mktemp("one"), scans=1)
+    return ["--recipe", "smoke", "--data", str(data), "--device", "cpu", "--set", *TINY]
 
 
 @pytest.fixture(scope="module")
 def of_two(words, tmp_path_factory):
-    """The run folder of two processes."""
-    output = tmp_path_factory.mktemp("two")
+    """The run folder of two processes, for which another package `training` is installed; SAM2 has one."""
+    output, other = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("installed")
+    (other / "training").mkdir()
+    (other / "training" / "__init__.py").write_text("raise SystemExit('this is not our training')")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     command = [*torchrun, "-m", "training.pretrain", "--output", str(output), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(other)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0 and b"strides" not in done.stderr, done.stderr.decode("utf-8", "replace")
     return output
@@ -47,7 +51,8 @@ def of_two(words, tmp_path_factory):
 def test_two_processes_share_a_run_and_one_goes_on(of_two, words, tmp_path):
     state = torch.load(saved(of_two / "state")[0], weights_only=True)
     assert state["step"] == 4 and all(value.isfinite().all() for value in state["network"].values())
-    assert [json.loads(line)["step"] for line in (of_two / "log.jsonl").read_text().splitlines()] == [2, 4]
+    logged = [json.loads(line) for line in (of_two / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [2, 4] and all(math.isfinite(line["loss"]) for line in logged)
     shutil.copytree(of_two, tmp_path / "run")
     assert pretrain.main(["--output", str(tmp_path / "run"), "--resume", *words, "steps=6"]) == 0
     assert torch.load(saved(tmp_path / "run" / "state")[0], weights_only=True)["step"] == 6

@@ -17,10 +17,11 @@ import torch
 from monai.networks.nets import SegResNet
 
 from mass_core.cli import main as mass
-from Testing.benchmarks.pretraining_methods import main as pretraining_methods
+from training.baselines.command import main as baselines
 from training.classify.loop import main as classify
 from training.finetune.command import main as finetune
 from training.pretrain.loop import main as pretrain
+from training.reproduce.command import main as reproduce
 
 from .balls import write_dataset, write_files, write_weights
 from .conftest import write_dataset as write_blobs
@@ -31,7 +32,8 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "training.pretrain": pretrain,
     "training.finetune": finetune,
     "training.classify": classify,
-    "Testing.benchmarks.pretraining_methods": pretraining_methods,
+    "training.baselines": baselines,
+    "training.reproduce": reproduce,
 }
 NETWORK = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "precision=float32"]
 STEPS = ["--set", *NETWORK, "early_window=16", "episodes.task_slots=2", "episodes.smallest_voxels=8", "batch_size=2", "log_every=1"]
@@ -42,8 +44,8 @@ SMALLER: dict[str, list[str]] = {
     "training.pretrain": ["--device", "cpu", *STEPS, "steps=2", "validate_every=0"],
     "training.finetune": ["--weights", "tiny.safetensors", "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--set", *TUNE],
     "training.classify": ["--weights", "tiny.safetensors", "--device", "cpu", "--set", "size_zyx=16,16,16", "epochs=1"],
-    "pretraining_methods pretrain": ["--steps", "1", *STEPS],
-    "pretraining_methods compare": EVALUATE,
+    "training.reproduce": ["--rows", "Scratch", "--datasets", "mine", "--shots", "1", "--dry-run"],
+    "training.baselines": ["--device", "cpu", "--steps", "1", *STEPS],
     "mass evaluate": ["--weights", "tiny.safetensors", *EVALUATE],
     "mass masks": ["--max-masks", "50"],
     "mass prepare": ["--min-voxels", "1"],
@@ -69,9 +71,10 @@ NOT_HERE = {
     "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote_command.py",
     "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
+    "python -m training.reproduce (table2|all)": "more data: test_reproduce.py",
 }
-LONG = ("evaluation.md", "paper.md")
-"""Pages that finetune networks in processes of their own, one after the other."""
+LONG = ("mass evaluate", "pretraining_methods compare")
+"""Beginnings of commands that finetune networks in processes of their own, one after the other."""
 RENAMED = {"IMAGE": "ct1.nii.gz", "MASK": "ct1_liver.nii.gz", "SCAN": "ct2.nii.gz"}
 
 
@@ -109,11 +112,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (place / "train.json", place / "scans/split.json"):
         path.write_text(json.dumps(split))
     splits = {"train": tuple("abcde"), "val": ("f",), "test": ("g",)}
-    for name in ("LABELLED", "hippocampus", "headneck", "dataset"):
+    for name in ("LABELLED", "hippocampus", "headneck", "dataset", "DATA/mine"):
         write_dataset(place / name, splits)
     for name in ("DATASET", "data/hippocampus_mr", "data/others"):
         write_blobs(place / name, scans=2)
-    for name in ("tiny", "WEIGHTS", "NONE", "MAE"):
+    for name in ("tiny", "WEIGHTS"):
         write_weights(place / f"{name}.safetensors")
     torch.save(SegResNet(init_filters=16, blocks_down=(1, 2, 2, 4), out_channels=25).state_dict(), place / "model.pt")
     order = {"dataset": "LABELLED", "folder": "ORDERED", "weights": "tiny.safetensors", "recipe": "smoke", "epochs": 1, "settings": TUNE}
@@ -144,15 +147,12 @@ def words_of(line: str) -> list[str]:
     words = shlex.split(line)
     if words[0] != "mass":
         words = words[words.index("-m") + 1 :]
-    labelled = words[0] == "training.finetune" or "compare" in words
-    renamed = RENAMED | ({"DATASET": "LABELLED"} if labelled else {})
+    renamed = RENAMED | ({"DATASET": "LABELLED"} if words[0] == "training.finetune" else {})
     return [renamed.get(word, word) for word in words]
 
 
 def beginning(words: list[str]) -> str:
-    if words[0] == "mass":
-        return " ".join(words[:2])
-    return f"pretraining_methods {words[1]}" if words[0].endswith("pretraining_methods") else words[0]
+    return " ".join(words[:2]) if words[0] == "mass" else words[0]
 
 
 def run(line: str) -> int:
@@ -168,10 +168,22 @@ def run(line: str) -> int:
     return PROGRAMS[words[0]]([*words[1:], *more])
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow) if page in LONG else page for page in HERE])
+def is_long(line: str) -> bool:
+    return beginning(words_of(line)) in LONG
+
+
+@pytest.mark.parametrize("page", [page for page, lines in HERE.items() if not all(map(is_long, lines))])
 def test_the_commands_of_a_page_run(page: str, place: Path) -> None:
+    """All but the long ones."""
     if page == "masks.md":  # here scans/ holds scans only
         shutil.rmtree("scans/labels")
         os.remove("scans/split.json")
+    for line in HERE[page]:
+        assert is_long(line) or run(line) == 0, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, lines in HERE.items() if any(map(is_long, lines))])
+def test_all_commands_of_a_page_run(page: str, place: Path) -> None:
     for line in HERE[page]:
         assert run(line) == 0, line

@@ -255,8 +255,8 @@ def test_classes_of_files_have_the_names_given_or_those_of_a_description(tune, t
     assert code == 2 and "'liver'" in failed["message"] and not (tmp_path / "other").exists()
 
 
-def test_the_log_tells_rate_and_time_and_only_what_it_holds_is_drawn(tune, tmp_path, monkeypatch):
-    assert tune("--epochs", 1)[0] == 0
+def test_the_log_tells_rate_and_time_and_only_what_it_holds_is_drawn(tune, tmp_path, monkeypatch, drawn):
+    assert tune("--epochs", 1)[0] == 0 and (tmp_path / "run/curves.png").stat().st_size > 1000
     log = read_log(tmp_path / "run/log.jsonl")
     assert set(log["rate"].values()) == {1e-4} and list(log["minutes"].values()) == sorted(log["minutes"].values())
     before = max(log["minutes"].values())
@@ -304,32 +304,49 @@ def test_every_recipe_runs(tune, recipe):
 
 
 _THREADS_AT_THE_END = """
-import runpy, sys
+import atexit, runpy, sys
 from pathlib import Path
-try:
-    runpy.run_module("training.finetune", run_name="__main__", alter_sys=True)
-finally:
+
+def tell():
     names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none but on Linux
     sys.stdout.write(f"threads of the group: {sum('gloo' in name for name in names)}\\n")
+
+atexit.register(tell)  # called after what the run registers
+runpy.run_module("training.finetune", run_name="__main__", alter_sys=True)
 """
 
 
-def test_two_processes_train_and_no_parameter_is_idle(weights, dataset, tmp_path):
-    """DistributedDataParallel refuses a step in which a parameter had no part, as with the tokens of a group that is not trained.
+@pytest.fixture
+def tune_by_two(weights, dataset, tmp_path):
+    """Runs the command in two processes, which tell at their end how many threads of their group are left: they could abort it."""
 
-    At the end no thread of the group is left that could abort the process while Python shuts down.
-    """
-    program = tmp_path / "program.py"
-    program.write_text(_THREADS_AT_THE_END)
-    words = ["--weights", weights, "--data", dataset, "--device", "cpu", "--recipe", "smoke", "--output", tmp_path / "run", "--epochs", 2]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    command = [*launcher, *map(str, words), "--set", *QUICK]
-    root = Path(finetune.__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    def run(data=dataset):
+        program = tmp_path / "program.py"
+        program.write_text(_THREADS_AT_THE_END)
+        words = ["--weights", weights, "--data", data, "--device", "cpu", "--recipe", "smoke", "--output", tmp_path / "run", "--epochs", 2]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+        root = Path(finetune.__file__).parents[2]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        command = [*launcher, *map(str, words), "--set", *QUICK]
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    return run
+
+
+def test_two_processes_train_and_no_parameter_is_idle(tune_by_two, tmp_path):
+    """DistributedDataParallel refuses a step in which a parameter had no part, as with the tokens of a group that is not trained."""
+    done = tune_by_two()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("threads of the group: 0") == 2, done.stdout
     assert state_of(tmp_path / "run")["step"] == 4 and done.stdout.count("best.safetensors") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_that_fail_end_their_group_as_well(tune_by_two, tmp_path):
+    """torchrun ends the second one when the first one has ended, maybe before it tells."""
+    done = tune_by_two(tmp_path / "nowhere")
+    assert done.returncode != 0 and "nowhere" in done.stderr
+    assert "threads of the group: 0" in done.stdout and "terminate called" not in done.stderr, done.stdout
 
 
 def test_all_tokens_get_gradients_though_one_group_is_trained(weights):

@@ -13,7 +13,7 @@ import torch
 from Testing.benchmarks import gpu, gpu_sections
 from Testing.benchmarks.gpu_sections import SECTIONS, NotHere, Result
 
-QUICK = ("table 8, ours, channels last", "whole CT", "cancel", "memory ends", "pretraining, paper")
+SLOW = ("bundled weights", "pretraining, small", "SAM2", "table 8, ours, compiled", "table 8, ours, CUDA graphs", "whole CT, compiled")
 UNITS = ("_s", "_ms", "_gb", "_share", "_per_s", "_dice", "_difference")
 
 
@@ -40,7 +40,7 @@ def check(record: dict[str, Any]) -> None:
             assert 0 < value < (3.6e6 if name.endswith("_ms") else 3600 if name.endswith("_s") else 100), (name, value)
 
 
-@pytest.mark.parametrize("section", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SECTIONS])
+@pytest.mark.parametrize("section", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in SECTIONS])
 def test_every_section_in_miniature(section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "gpu.json"
     assert call(output, "--sections", section) == 0

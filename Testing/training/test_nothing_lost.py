@@ -193,7 +193,7 @@ def test_draws_of_pytorchs_own_generator_are_resumed_too(blob_dataset, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
-@pytest.mark.parametrize("number, workers", [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+@pytest.mark.parametrize("number, workers", [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow), (signal.SIGINT, 2)])
 def test_a_signal_saves_and_leaves(blob_dataset, tmp_path, number, workers):
     """Ctrl-C goes to all processes of the terminal, so to those of the loader as well."""
     process = started(*MODULE, *words(blob_dataset, tmp_path, "steps=100000", f"workers={workers}", "save_every=100000", "log_every=1"))
@@ -236,8 +236,9 @@ def steps_of_two(blob_dataset, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="torchrun restarts processes on POSIX only")
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_takes_the_run_back_to_the_last_state(steps_of_two, blob_dataset, tmp_path, killed):
     launcher = started(*TORCHRUN, "--standalone", "--max-restarts", "1", *MODULE, *words(blob_dataset, tmp_path, *LONGER, resume="auto"))
     wait_for_state(tmp_path, launcher, step=4)

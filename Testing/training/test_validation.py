@@ -59,7 +59,7 @@ def logged(output, name):
     return {line["step"]: line[name] for line in map(json.loads, (output / "log.jsonl").read_text().splitlines()) if name in line}
 
 
-def test_a_run_is_judged_and_keeps_its_best(labelled_dataset, tmp_path, capsys):
+def test_a_run_is_judged_and_keeps_its_best(labelled_dataset, tmp_path, capsys, drawn):
     assert run([labelled_dataset], tmp_path / "run") == 0
     assert "shows label 3; it is not validated" in capsys.readouterr().err
     scores = logged(tmp_path / "run", "val_dice")

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Modality, Recipe
-from ..volumes.volume import Volume
+from ..volumes.volume import Geometry, Volume
 from .atlas import Atlas, coarse_mm, intensity_limits, modality_of
 from .discrete import robust_affine, search, search_both_ways
 from .features import mind
-from .fields import composed, resized, sample, smoothed, voxel_grid
+from .fields import composed, mostly, pooled, resized, sample, smoothed, voxel_grid
 from .refine import refined
-from .scan import AlignedScan, aligned_scan, averaged, lattice
+from .scan import AlignedScan, aligned_scan, around, averaged, lattice
 from .start import shifts
+from .warp import Warp
 
 _TRIES = 3
 """Shifts from correlation that are carried through the coarse search."""
@@ -52,11 +53,15 @@ class Target:
             self._whole[mm] = aligned_scan(self._coarser(mm), lattice(self.volume.geometry, mm), self._limits, self.device)
         return self._whole[mm]
 
-    def under(self, atlas: Atlas, shift: Tensor) -> AlignedScan:
-        """The part of the target under an atlas after a shift, on the atlas's grid."""
-        origin = np.asarray(atlas.grid.origin_xyz) - shift.cpu().numpy()[::-1]
-        grid = replace(atlas.grid, origin_xyz=(float(origin[0]), float(origin[1]), float(origin[2])))
-        return aligned_scan(self._coarser(atlas.scan.mm), grid, self._limits, self.device)
+    def under(self, grid: Geometry, shift: Tensor) -> AlignedScan:
+        """The part of the target under a lattice of a reference after a shift, on that lattice."""
+        return aligned_scan(self._coarser(grid.spacing_xyz[0]), _shifted(grid, shift), self._limits, self.device)
+
+    def closely_under(self, grid: Geometry, shift: Tensor) -> AlignedScan | None:
+        """The same for a small lattice of its own voxel size: only that part of the target is averaged. None where they do not meet."""
+        place = _shifted(grid, shift)
+        part = around(self.volume, place)
+        return None if part is None else aligned_scan(averaged(part, grid.spacing_xyz[0]), place, self._limits, self.device)
 
     def _coarser(self, mm: float) -> Volume:
         if mm not in self._averaged:
@@ -64,17 +69,17 @@ class Target:
         return self._averaged[mm]
 
 
+def _shifted(grid: Geometry, shift: Tensor) -> Geometry:
+    """Where a lattice of the reference lies in the target."""
+    x, y, z = (np.asarray(grid.origin_xyz) - shift.cpu().numpy()[::-1]).tolist()
+    return replace(grid, origin_xyz=(x, y, z))
+
+
 @dataclass(frozen=True, eq=False)
-class Alignment:
-    """Map from a target's points to a reference's, with evidence of its quality."""
+class Alignment(Warp):
+    """Alignment of a whole reference, with evidence of its quality."""
 
     atlas: Atlas
-    shift: Tensor
-    """[3] z, y, x in mm: a point of the target plus this is about the matching point of the reference."""
-    field: Tensor
-    """[3,D,H,W] on the atlas's box after the shift, in its voxels."""
-    difference: Tensor
-    """[D,H,W] mean squared feature difference that is left, smoothed."""
     known: Tensor
     """[D,H,W] from 0 to 1: both scans are there."""
     wrong_mm: Tensor
@@ -87,15 +92,6 @@ class Alignment:
     """[12,D,H,W] features of the reference, carried over."""
     score: float
     """Feature difference around the structures and all over after the coarse search; the lower the better."""
-
-    def in_box(self, points_mm: Tensor) -> Tensor:
-        """Voxels of the box after the shift at points [3,...] of the target, z, y, x in LPS mm."""
-        return self.atlas.scan.index(points_mm + self.shift.view(3, *[1] * (points_mm.ndim - 1)))
-
-    def reference_mm(self, points_mm: Tensor) -> Tensor:
-        """The matching points of the reference, as `points_mm` [3,d,h,w]."""
-        index = self.in_box(points_mm)
-        return self.atlas.scan.points_mm(index + sample(self.field, index))
 
 
 def align(atlas: Atlas, target: Target, check: Callable[[], None] = lambda: None) -> Alignment:
@@ -138,7 +134,7 @@ def _best_start(atlas: Atlas, target: Target, check: Callable[[], None]) -> "_Tr
     tries = []
     for shift in candidate_shifts(atlas, target):
         check()
-        tries.append(_coarse(atlas, target.under(atlas, shift), shift))
+        tries.append(_coarse(atlas, target.under(atlas.grid, shift), shift))
     check()
     return min(tries, key=lambda one: one.score)
 
@@ -175,9 +171,9 @@ class _Try:
 def _coarse(atlas: Atlas, under: AlignedScan, shift: Tensor) -> _Try:
     """Search, fit an affine map robustly, and search again from there."""
     features, known = mind(under.values), under.usable.float()
-    fixed, moving = _pooled(features, _COARSE), _pooled(atlas.features, _COARSE)
-    there, here = _known(known, _COARSE), _known(atlas.scan.usable.float(), _COARSE)
-    near = _pooled(atlas.near[None], _COARSE)
+    fixed, moving = pooled(features, _COARSE), pooled(atlas.features, _COARSE)
+    there, here = mostly(known, _COARSE), mostly(atlas.scan.usable.float(), _COARSE)
+    near = pooled(atlas.near[None], _COARSE)
     field, wrong = search_both_ways(fixed, moving, there, here, reach=3)
     affine = robust_affine(field, there * torch.exp(-wrong / 2) + 1e-6)
     moved = sample(torch.cat([moving, here[None], near]), voxel_grid(affine.shape[1:], affine.device) + affine)
@@ -194,8 +190,8 @@ def _coarse(atlas: Atlas, under: AlignedScan, shift: Tensor) -> _Try:
 def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
     """The finer levels, and what speaks for the result."""
     here, there = atlas.scan.usable.float(), best.known
-    fixed, moving = _pooled(best.features, _MIDDLE), _pooled(atlas.features, _MIDDLE)
-    known_there, known_here = _known(there, _MIDDLE), _known(here, _MIDDLE)
+    fixed, moving = pooled(best.features, _MIDDLE), pooled(atlas.features, _MIDDLE)
+    known_there, known_here = mostly(there, _MIDDLE), mostly(here, _MIDDLE)
     field = resized(best.field, fixed.shape[1:])
     moved = sample(torch.cat([moving, known_here[None]]), voxel_grid(field.shape[1:], field.device) + field)
     field = composed(field, search(fixed, moved[:-1], known_there, (moved[-1] > 0.5).float(), reach=2))
@@ -207,6 +203,7 @@ def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
     difference, structure = ((best.features - moved[:-2]) ** 2).mean(0), moved[-2]
     wrong = F.interpolate(best.wrong[None, None], size=there.shape, mode="trilinear", align_corners=False)[0, 0]
     return Alignment(
+        scan=atlas.scan,
         atlas=atlas,
         shift=best.shift,
         field=field,
@@ -218,15 +215,6 @@ def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
         moved=moved[:-2],
         score=best.score,
     )
-
-
-def _pooled(volume_CDHW: Tensor, size: int) -> Tensor:
-    return F.avg_pool3d(volume_CDHW[None], size)[0]
-
-
-def _known(usable: Tensor, size: int) -> Tensor:
-    """Coarse voxels most of which is usable."""
-    return (_pooled(usable[None], size)[0] > 0.6).float()
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:

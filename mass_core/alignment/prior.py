@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
-from .align import Alignment
-from .atlas import REACH_MM
+from .align import Alignment, Target
+from .atlas import REACH_MM, distance_at
+from .closeup import refined_around
 from .fields import sample, voxel_grid
+from .warp import Warp
 
 _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
@@ -62,8 +63,8 @@ def evidence(alignment: Alignment, value: int) -> Evidence:
     """Evidence for one structure of an alignment."""
     index = voxel_grid(alignment.field.shape[1:], alignment.field.device)
     map_mm = alignment.atlas.distances[value]
-    distance = distance_at(map_mm, alignment.atlas.scan.points_mm(index + alignment.field))
-    weight = (distance > -alignment.atlas.scan.mm).float()
+    distance = distance_at(map_mm, alignment.scan.points_mm(index + alignment.field))
+    weight = (distance > -alignment.scan.mm).float()
     total = weight.sum().clamp(min=1e-3)
     known = alignment.known * weight
     seen = float(known.sum()) > _LEAST_SEEN * float(total)
@@ -71,7 +72,7 @@ def evidence(alignment: Alignment, value: int) -> Evidence:
     return Evidence(
         residual=alignment.residual if seen else 1.0,
         relative_residual=_relative_residual(alignment, (distance > 1 - REACH_MM) & (alignment.known > 0.5)) if seen else 1.0,
-        inverse_share=float((alignment.wrong_mm * weight).sum() / total) / max(size, alignment.atlas.scan.mm),
+        inverse_share=float((alignment.wrong_mm * weight).sum() / total) / max(size, alignment.scan.mm),
         covered=float(known.sum() / total),
     )
 
@@ -86,18 +87,18 @@ def _relative_residual(alignment: Alignment, where: Tensor) -> float:
 
 
 def combined(
-    alignments: Sequence[Alignment], value: int, target: Geometry, weights: tuple[float, float, float, float, float]
+    alignments: Sequence[Alignment], value: int, target: Target, weights: tuple[float, float, float, float, float]
 ) -> Prior | None:
     """The structure's prior in a target.
 
-    Several references are averaged, each voxel by how well they resemble the target there (locally weighted multi-atlas fusion). Distances
-    count up to a voxel in the average, so that one reference far off does not outweigh several that agree; what lies deeper inside or
-    further outside on average keeps that distance.
+    Alignments that are trusted are first refined around the structure. Several references are averaged, each voxel by how well they
+    resemble the target there (locally weighted multi-atlas fusion). Distances count up to a voxel in the average, so that one reference
+    far off does not outweigh several that agree; what lies deeper inside or further outside on average keeps that distance.
 
     Args:
         alignments: of references that show the label.
         value: the label.
-        target: grid of the target.
+        target: the scan they were aligned with.
         weights: of the recipe (`Recipe.fusion`).
 
     Returns:
@@ -105,19 +106,22 @@ def combined(
     """
     facts = [evidence(one, value) for one in alignments]
     trusts = [trust(some) for some in facts]
-    box = _box(alignments, value, target)
+    geometry = target.volume.geometry
+    maps = [one.atlas.distances[value] for one in alignments]
+    warps = [refined_around(one, value, target) if worth >= LEAST_TRUST else one for one, worth in zip(alignments, trusts, strict=True)]
+    box = _box(warps, maps, geometry)
     if box is None:
         return None
-    mm = min(one.atlas.scan.mm for one in alignments)
-    part = target.cropped(box)
+    mm = min(one.scan.mm for one in warps)
+    part = geometry.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
-    points = points_mm_of(coarse, alignments[0].field.device)
+    points = points_mm_of(coarse, target.device)
     total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
-    for one, worth in zip(alignments, trusts, strict=True):
+    for one, map_mm, worth in zip(warps, maps, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        distance_mm = distance_at(one.atlas.distances[value], one.reference_mm(points))
+        distance_mm = distance_at(map_mm, one.reference_mm(points))
         total += weight * distance_mm
         near += weight * distance_mm.clamp(-mm, mm)
         counted += weight
@@ -153,17 +157,17 @@ def _reason(facts: Evidence, worth: float) -> str:
     return "the scan does not resemble the reference there, so it may not show it"
 
 
-def _box(alignments: Sequence[Alignment], value: int, target: Geometry) -> Box | None:
-    """Voxels of the target in which some alignment sees the structure, half the known distance around."""
+def _box(warps: Sequence[Warp], maps: Sequence[Volume], target: Geometry) -> Box | None:
+    """Voxels of the target in which some reference sees the structure, half the known distance around."""
     corners = []
-    for one in alignments:
+    for one, map_mm in zip(warps, maps, strict=True):
         index = voxel_grid(one.field.shape[1:], one.field.device)
-        distance = distance_at(one.atlas.distances[value], one.atlas.scan.points_mm(index + one.field))
+        distance = distance_at(map_mm, one.scan.points_mm(index + one.field))
         where = (distance > -REACH_MM / 2).nonzero()
         if len(where):
             ends = torch.stack([where.amin(0), where.amax(0)]).float()
             places = torch.cartesian_prod(ends[:, 0], ends[:, 1], ends[:, 2]).T
-            corners.append(one.atlas.scan.points_mm(places) - one.shift[:, None])
+            corners.append(one.scan.points_mm(places) - one.shift[:, None])
     if not corners:
         return None
     to_index = np.linalg.inv(target.affine)
@@ -180,14 +184,3 @@ def points_mm_of(grid: Geometry, device: torch.device) -> Tensor:
     affine = torch.from_numpy(grid.affine[2::-1, [2, 1, 0, 3]].astype(np.float32)).to(device)
     index = voxel_grid(grid.shape_zyx, device)
     return torch.einsum("ij,jdhw->idhw", affine[:, :3], index) + affine[:, 3].view(3, 1, 1, 1)
-
-
-def distance_at(volume: Volume, points_mm: Tensor) -> Tensor:
-    """A distance map at points [3,d,h,w], z, y, x in LPS mm: as far as is known beyond its edge."""
-    inverse = np.linalg.inv(volume.geometry.affine)[2::-1, [2, 1, 0, 3]].astype(np.float32)
-    matrix = torch.from_numpy(inverse).to(points_mm.device)
-    index = torch.einsum("ij,jdhw->idhw", matrix[:, :3], points_mm) + matrix[:, 3].view(3, 1, 1, 1)
-    size = torch.tensor(volume.array.shape, dtype=torch.float32, device=points_mm.device).view(3, 1, 1, 1)
-    places = ((2 * index + 1) / size - 1).flip(0).permute(1, 2, 3, 0)
-    known = torch.from_numpy(volume.array).to(points_mm.device)[None, None] + REACH_MM
-    return F.grid_sample(known, places[None], padding_mode="zeros", align_corners=False)[0, 0] - REACH_MM

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .fields import sample, smoothed, voxel_grid
+from .fields import length, sample, smoothed, voxel_grid
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
@@ -46,4 +46,4 @@ def _step(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
     determinant = xx * first[0] + xy * first[1] + xz * first[2]
     rows = (first, (first[1], *second), (first[2], second[1], third))
     step = torch.stack([sum(a * b for a, b in zip(row, right, strict=True)) for row in rows]) / determinant
-    return step / step.norm(dim=0, keepdim=True).clamp(min=1)
+    return step / length(step).clamp(min=1)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 
@@ -53,6 +54,14 @@ def averaged(volume: Volume, mm: float) -> Volume:
     """A scan whose voxels are not finer than `mm` along any of its axes, each the mean of those it replaces."""
     coarser = [max(own, mm) for own in volume.geometry.spacing_zyx]
     return resample(volume, grid_at(volume.geometry, (coarser[0], coarser[1], coarser[2]), centred=True), average=True, fill=None)
+
+
+def around(volume: Volume, grid: Geometry) -> Volume | None:
+    """The part of a scan that a grid covers, with a voxel more on every side; None where they do not meet."""
+    to_index = np.linalg.inv(volume.geometry.affine)
+    corners = (grid.corners_mm() @ to_index[:3, :3].T + to_index[:3, 3])[:, ::-1]
+    box = Box.of(np.floor(corners.min(0)), np.ceil(corners.max(0)) + 1).grown((1, 1, 1), volume.geometry.shape_zyx)
+    return volume.cropped(box) if all(box.size) else None
 
 
 def aligned_scan(volume: Volume, grid: Geometry, limits: tuple[float, float], device: torch.device) -> AlignedScan:

@@ -79,6 +79,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Atlas:
         near=near_structures(distances.values(), scan),
         distances=distances,
         limits=(low, high),
+        closeups={},
     )
 
 

@@ -4,19 +4,22 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from ..config import Modality
 from ..errors import HostError, InputError
-from ..jobs.checks import check_assess, check_order, check_references, inputs, task_file
-from ..outputs import Job, all_or_none, amount, check_free, folders_ready, plan
+from ..jobs.checks import check_assess, check_references, task_file
+from ..outputs import Job, all_or_none, amount, folders_ready
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
 from .batch import Batch
+from .features import COMMON
+from .features import begun as begun_features
 from .options import as_request
 from .remote import check_agreed
-from .segment import check_predictions, describe_predictions
-from .shards import Share, shard_of
+from .segment import begun, describe_predictions
+from .shards import Share
 
 if TYPE_CHECKING:
     from ..worker.transport import LocalClient
@@ -46,28 +49,17 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 
 def segment(arguments: argparse.Namespace) -> int:
     """Segment every target."""
-    check_order(_segment(arguments, str(arguments.target[0]), ""))
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
-    check_predictions(arguments)
-    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
-    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
-    used = inputs(_segment(arguments, str(arguments.target[0]), ""))
-    check_free(files, overwrite=arguments.overwrite, inputs=[*used, *arguments.target])
-    with folders_ready([*files, share.table]), client(arguments) as there:
-        batch, broken = Batch(arguments.terminal, len(jobs), len(share.left)), 0
+    first = _segment(arguments, str(arguments.target[0]), "")
+    with begun(arguments, first) as (share, batch, table), client(arguments) as there:
         for job in share.left:
-            before = broken
             with batch.target(job.target), share.noting(job) as note:
-                try:
-                    labels = _one(there, arguments, job)
-                    note(labels)
-                    describe_predictions(arguments, {label["value"]: label["name"] for label in labels})
-                except HostError:
-                    broken += 1
-                    raise
-            broken = broken if broken > before else 0
-            if broken == ENOUGH:
-                raise _given_up(arguments.on)
+                values = _one(there, arguments, job)
+                note(values["labels"])
+                table.add(values)
+                describe_predictions(arguments, {label["value"]: label["name"] for label in values["labels"]})
+            if job.target in batch.failures:
+                table.add_failure(job.target, batch.failures[job.target])
+            _check_line(arguments.on, share, batch, job)
         share.close(arguments.terminal)
     return batch.exit_status
 
@@ -99,29 +91,33 @@ def assess(arguments: argparse.Namespace) -> int:
 
 
 def features(arguments: argparse.Namespace) -> int:
-    """PCA colours of the network's features."""
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
-    if len(jobs) > 1 or arguments.picture is not None:
-        raise InputError(
-            "Another computer looks at one scan at a time, and draws no picture: scans of one call would share their colours.",
-            "Give one scan without --picture, or leave out --on.",
-        )
-    (job,) = jobs
-    began, request = time.monotonic(), as_request(Features, arguments, target=str(job.target), output=str(job.output))
-    check_free([job.output], overwrite=arguments.overwrite, inputs=inputs(request))
-    with folders_ready([job.output]), client(arguments) as there:
-        reply = _ask(there, arguments, "features", request)
+    """PCA colours of the network's features, common to all targets: those of the first ones, for all would have to be there at once."""
+    with begun_features(arguments) as (first, jobs, share, batch), client(arguments) as there:
+        common = [str(job.target) for job in jobs[:COMMON] if job.target.exists()] if len(jobs) > 1 else []
+        for job in share.left:
+            with batch.target(job.target), share.noting(job):
+                _look(there, arguments, job, replace(first, target=str(job.target), output=str(job.output), common=common))
+            _check_line(arguments.on, share, batch, job)
+        share.close(arguments.terminal)
+    return batch.exit_status
+
+
+def _look(there: "LocalClient", arguments: argparse.Namespace, job: Job, request: Features) -> None:
+    """Have the features of a target painted, draw them, tell."""
+    began = time.monotonic()
+    reply = _ask(there, arguments, "features", request)
     result = reply["result"]
+    if job.picture is not None:
+        _draw_colours(job, arguments.frame, result["modality"])
     for warning in result["warnings"]:
         arguments.terminal.warn(warning)
     shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), result["explained"], strict=True))
+    picture = None if job.picture is None else str(job.picture)
     arguments.terminal.result(
         f"{job.output}: {shares} of what the features tell apart ({time.monotonic() - began:.1f} s on {arguments.on})",
-        target=str(job.target),
-        **result,
+        **{**result, "target": str(job.target), "output": str(job.output), "picture": picture},
         **_run_values(arguments, reply, began),
     )
-    return 0
 
 
 def _ask(there: "LocalClient", arguments: argparse.Namespace, method: str, request: Load) -> dict[str, Any]:
@@ -148,15 +144,13 @@ def _segment(arguments: argparse.Namespace, target: str, output: str) -> Segment
     return as_request(Segment, arguments, target=target, output=output)
 
 
-def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> list[dict[str, Any]]:
-    """Have a target segmented, draw it, tell; returns its labels."""
+def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> dict[str, Any]:
+    """Have a target segmented, draw it, tell; returns the result as JSON values."""
     began = time.monotonic()
     reply = _ask(there, arguments, "segment", _segment(arguments, str(job.target), str(job.output)))
     if job.picture is not None:
         _draw(job, arguments.frame, reply["result"])
-    _tell(arguments, job, reply["result"], reply, began)
-    labels: list[dict[str, Any]] = reply["result"]["labels"]
-    return labels
+    return _tell(arguments, job, reply, began)
 
 
 def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
@@ -173,15 +167,37 @@ def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
         draw(place[job.picture], scan, found, names=names, colors=colors, modality=result["modality"])
 
 
-def _given_up(host: str) -> HostError:
-    return HostError(
-        f"{host} could not be reached {ENOUGH} times in a row, so the other targets were not tried.",
-        f"See what is wrong with mass remote {host}; then repeat the command for the targets that have no result.",
-    )
+def _draw_colours(job: Job, frame: int | None, modality: Modality) -> None:
+    """The picture of a target, whose colours are here."""
+    import SimpleITK as sitk
+
+    from ..pictures.colour_volume import draw
+    from ..volumes.volume import Volume
+
+    assert job.picture is not None
+    with all_or_none([job.picture]) as place:
+        rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
+        draw(place[job.picture], Volume.read(job.target, frame=frame), rgb, modality=modality)
 
 
-def _tell(arguments: argparse.Namespace, job: Job, result: dict[str, Any], reply: Mapping[str, Any], began: float) -> None:
-    """The outcome of a target."""
+def _check_line(host: str, share: Share, batch: Batch, job: Job) -> None:
+    """Stop after a target if the other computer could not be reached for it and for those before it.
+
+    Raises:
+        HostError: saying so.
+    """
+    end = share.left.index(job) + 1
+    failures = [batch.failures.get(one.target) for one in share.left[max(0, end - ENOUGH) : end]]
+    if len(failures) == ENOUGH and all(isinstance(error, HostError) for error in failures):
+        raise HostError(
+            f"{host} could not be reached {ENOUGH} times in a row, so the other targets were not tried.",
+            f"See what is wrong with mass remote {host}; then repeat the command for the targets that have no result.",
+        )
+
+
+def _tell(arguments: argparse.Namespace, job: Job, reply: Mapping[str, Any], began: float) -> dict[str, Any]:
+    """Print warnings and the result; returns the result as JSON values."""
+    result = reply["result"]
     labels = result["labels"]
     for warning in result["warnings"]:
         arguments.terminal.warn(f"{job.target.name}: {warning}")
@@ -192,11 +208,10 @@ def _tell(arguments: argparse.Namespace, job: Job, result: dict[str, Any], reply
     found = [f"{label['name']} {amount(label['ml'])}" for label in labels]
     more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
     picture = None if job.picture is None else str(job.picture)
-    arguments.terminal.result(
-        f"{job.output}: {', '.join(found[:_NAMED] + more)} ({time.monotonic() - began:.1f} s on {arguments.on})",
-        **{**result, "target": str(job.target), "output": str(job.output), "picture": picture, "timings": reply["timings"]},
-        **_run_values(arguments, reply, began),
-    )
+    values = {**result, "target": str(job.target), "output": str(job.output), "picture": picture, "timings": reply["timings"]}
+    text = f"{job.output}: {', '.join(found[:_NAMED] + more)} ({time.monotonic() - began:.1f} s on {arguments.on})"
+    arguments.terminal.result(text, **values, **_run_values(arguments, reply, began))
+    return values
 
 
 def _run_values(arguments: argparse.Namespace, reply: Mapping[str, Any], began: float) -> dict[str, Any]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _METHODS = ("copied", "aligned", "in-context", "default", "adapted", "finetuned", "scratch")
 _NETWORKS = ("finetuned", "scratch")
 """Methods that train a network for every draw."""
+_ALL = "all"
+"""Number of references: every training scan that shows a structure."""
 _DECIDED = ("ct_clip", "body_crop", "body_margin", "body_threshold")
 """Options of the recipe that took effect when the dataset was prepared."""
 
@@ -53,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         help="methods to compare (default: in-context, the network alone; `default` is what mass segment does)",
     )
     compared.add_argument("--split", default="test", choices=("train", "val", "test"), help="split to evaluate on (default: %(default)s)")
-    compared.add_argument("--shots", nargs="+", type=int, default=[1], metavar="K", help="numbers of references (default: 1)")
+    compared.add_argument(
+        "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
+    )
     compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
     compared.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
     compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
@@ -74,6 +78,11 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _number(text: str) -> int | str:
+    """A number of references, or the word all."""
+    return text if text == _ALL else int(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Encode the references, segment the scans, score them, write the results."""
     from ..data.opening import open_dataset
@@ -81,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     shard = shard_of(arguments)
     epochs = 1 if arguments.epochs is None else arguments.epochs
-    if min([*arguments.shots, arguments.repeats, epochs]) < 1:
+    if min([*(count for count in arguments.shots if count != _ALL), arguments.repeats, epochs]) < 1:
         raise InputError(
             f"--shots {arguments.shots}, --repeats {arguments.repeats}, --epochs {arguments.epochs}.", "All must be at least 1."
         )
@@ -264,7 +273,8 @@ def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[in
     from ..evaluation.scoring import Trial, draw_scans, shown_labels
 
     shown = shown_labels(dataset, dataset.splits["train"])
-    counts = sorted(set(arguments.shots))
+    whole = sum(bool(values & set(labels)) for values in shown.values())
+    counts = sorted({whole if shots == _ALL else shots for shots in arguments.shots})
     drawn = {shots: draw_scans(shown, labels, shots, arguments.repeats, arguments.seed) for shots in counts}
     return [
         _Job(trial=Trial(method=method, shots=shots, draw=draw), scans=scans)

@@ -2,8 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ..volumes.volume import Volume
 
 
-_COMMON = 8
-"""Number of targets, the first of all, that make the colours where several processes share a run; the same in every share."""
+COMMON = 8
+"""Number of targets, the first of all, that make the colours where several processes share a run, or another computer does it."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,18 +60,31 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Paint the features of every target, in colours common to all."""
+@contextmanager
+def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], Share, Batch]]:
+    """Context of a run: everything that can be checked before is, and the folders of its results are there.
+
+    Returns:
+        The request of the first target, all targets, those of this process, and their failures.
+
+    Raises:
+        MassError: if what is asked for cannot be done, or a file may not be written.
+    """
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
-    shard = shard_of(arguments)
-    share = Share(shard, jobs, overwrite=arguments.overwrite)
+    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
     files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    batch = Batch(arguments.terminal, len(jobs), 2 * len(share.left) if len(jobs) > 1 else 1)  # sampled, then painted
     with folders_ready([*files, share.table]):
+        visits = 2 * len(share.left) if len(jobs) > 1 else 1  # sampled, then painted
+        yield request, jobs, share, Batch(arguments.terminal, len(jobs), visits)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Paint the features of every target, in colours common to all."""
+    with begun(arguments) as (request, jobs, share, batch):
         if share.left:  # no network is loaded for nothing
-            _paint(arguments, request, share, jobs[:_COMMON] if shard.asked else share.left, batch)
+            _paint(arguments, request, share, jobs[:COMMON] if share.asked else share.left, batch)
         share.close(arguments.terminal)
     return batch.exit_status
 

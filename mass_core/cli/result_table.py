@@ -3,13 +3,10 @@
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import MassError, OutputError
+from ..errors import MassError, OutputError, concerning
 from ..files import write_bytes
-
-if TYPE_CHECKING:
-    from ..tasks.task import Task
 
 _COLUMNS = ("target", "output", "label", "name", "ml", "decided_by", "quality", "expected_dice", "warnings", "error")
 
@@ -30,12 +27,13 @@ class ResultTable:
         self._path = path
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, values: dict[str, Any], task: "Task") -> None:
+    def add(self, values: dict[str, Any]) -> None:
         """Add the labels of a target, given as the JSON values of mass segment."""
+        names = {label["value"]: label["name"] for label in values["labels"]}
         for label in values["labels"]:
             quality = label.get("quality", {})
             nothing = [] if label["ml"] else ["Nothing was found."]
-            sentences = dict.fromkeys([*nothing, *task.about(label["value"], values["warnings"]), *quality.get("reasons", ())])
+            sentences = dict.fromkeys([*nothing, *concerning(label["value"], names, values["warnings"]), *quality.get("reasons", ())])
             row = {"label": label["value"], "name": label["name"], "ml": round(label["ml"], 4), "decided_by": label["decision"]["by"]}
             row |= {"quality": quality.get("flag"), "expected_dice": quality.get("expected_dice"), "warnings": " ".join(sentences)}
             self._rows.append({name: values[name] for name in ("target", "output")} | row)

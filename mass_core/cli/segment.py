@@ -2,7 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,24 +104,40 @@ def describe_predictions(arguments: argparse.Namespace, names: Mapping[int, str]
         describe_predictions(arguments.output_dir, names, nnunet_ending(arguments.target))
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Segment every target."""
-    request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
+@contextmanager
+def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Share, Batch, ResultTable]]:
+    """Context of a run: everything that can be checked before is, and the folders of its results are there.
+
+    Args:
+        arguments: of the command.
+        request: of the first target.
+
+    Returns:
+        The targets of this process, their failures, and the table of their results.
+
+    Raises:
+        MassError: if what is asked for cannot be done, or a file may not be written.
+    """
     check_order(request)
     jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
     check_predictions(arguments)
     shard = shard_of(arguments)
     if arguments.table is not None and shard.count > 1:
         raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
-    share = Share(shard, jobs, overwrite=arguments.overwrite)
-    table = ResultTable(arguments.table)
+    share, table = Share(shard, jobs, overwrite=arguments.overwrite), ResultTable(arguments.table)
     files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
     files += [arguments.table] if arguments.table is not None else []
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready([*files, share.table]):
+        yield share, Batch(arguments.terminal, len(jobs), len(share.left)), table
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment every target."""
+    request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
+    with begun(arguments, request) as (share, batch, table):
         from ..jobs.segment import segment, tools_for
 
-        batch = Batch(arguments.terminal, len(jobs), len(share.left))
         if share.left:  # no network is loaded for nothing
             session, run = begin(request, arguments.terminal)
             tools = tools_for(request, session, run, share.left)
@@ -130,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
                 began = time.monotonic()
                 made = segment(request, session, run, tools, job)
                 note(made.labels("value", "name"))
-                table.add(_tell(arguments.terminal, job, made, time.monotonic() - began), tools.task)
+                table.add(_tell(arguments.terminal, job, made, time.monotonic() - began))
             if job.target in batch.failures:
                 table.add_failure(job.target, batch.failures[job.target])
         share.close(arguments.terminal)

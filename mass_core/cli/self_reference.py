@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace, dataset: "Dataset", cases: Sequence[str],
     from ..inference.segmenter import Segmenter
 
     output = arguments.output / _FILE
-    check_free([output], overwrite=arguments.overwrite)
+    check_free([output], overwrite=arguments.overwrite, inputs=[arguments.dataset, arguments.weights])
     with folders_ready([output]):
         model = load(arguments)
         recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)

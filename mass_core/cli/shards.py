@@ -157,6 +157,11 @@ class Share:
         terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
 
     @property
+    def asked(self) -> bool:
+        """True if shards were requested."""
+        return self._shard.asked
+
+    @property
     def table(self) -> Path:
         """Path of the table of these targets."""
         return self._folder / f"summary{self._shard.suffix}.csv"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..command_help import examples
 from ..errors import DeviceError
+from ..weights.store import keep_compiled
 
 if TYPE_CHECKING:
     from ..worker.server import Service
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..remote.host_end import serve
 
         return serve(*claim_standard_streams())
+    keep_compiled()
     Worker(*claim_standard_streams(), new_service).run()
     return 0
 

@@ -62,7 +62,7 @@ def find_scans(paths: Iterable[Path], left_out: list[Path] | None = None) -> lis
         InputError: if a path is missing, there are no scans at all, or two would have the same name.
     """
     left_out = [] if left_out is None else left_out
-    scans = [scan for path in paths for scan in _scans_at(path, left_out)]
+    scans = [scan for path in paths for scan in scans_at(path, left_out)]
     if not scans:
         raise InputError("There are no scans in the folders given.", f"Endings of images are {', '.join(IMAGE_ENDINGS)}.")
     return distinct_scans(scans)
@@ -80,7 +80,12 @@ def distinct_scans(scans: Iterable[Scan]) -> list[Scan]:
     return sorted(first.values(), key=lambda scan: scan.name)
 
 
-def _scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
+def scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
+    """What a file or folder stands for, see `find_scans`; maybe nothing, and maybe several of one name.
+
+    Raises:
+        InputError: if there is no such file or folder.
+    """
     if not os.path.exists(path):
         raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
     if not os.path.isdir(path):
@@ -95,7 +100,7 @@ def _scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
     scans = [Scan(stem(image), image) for image in images] + ([Scan(stem(path), path)] if slices else [])
     if images:
         return scans
-    within = [scan for folder in folders for scan in _scans_at(folder, left_out)]
+    within = [scan for folder in folders for scan in scans_at(folder, left_out)]
     # Beside slices of a patient a subfolder is as a rule called scout or T1, as with the next patient.
     return scans + [replace(scan, name=f"{stem(path)}_{scan.name}") if slices else scan for scan in within]
 

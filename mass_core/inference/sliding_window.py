@@ -1,6 +1,5 @@
 """Sliding-window inference over a preprocessed scan."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ..failures import is_out_of_memory
 from ..model import MASS, Tokens
 from ..model.compute import Compute
 from ..volumes.boxes import Box
-from ..weights.store import home
+from ..weights.store import keep_compiled
 from .blending import Best, Blend, Spans
 from .windows import blend_weights, padded_shape, positions
 
@@ -216,7 +215,7 @@ def window_probabilities(network: MASS, batch_B1DHW: Tensor, passes: Sequence[To
 @cache
 def compiled() -> Callable[[MASS, Tensor, Sequence[Tokens]], Tensor]:
     """`window_probabilities` as a CUDA graph of compiled kernels, one for each shape; kernels are kept on the disk for the next run."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+    keep_compiled()
     return torch.compile(window_probabilities, mode="reduce-overhead", dynamic=False)
 
 

@@ -12,7 +12,8 @@ from ..worker.requests import Assess, Encode, Learn, Load, Order
 def inputs(request: Load) -> list[str]:
     """The files a request reads, which are never written over."""
     pairs = [path for reference in getattr(request, "references", []) for path in (reference.image, reference.mask)]
-    return [request.weights, *pairs, *filter(None, [getattr(request, "target", None), getattr(request, "task", None)])]
+    common = getattr(request, "common", [])
+    return [request.weights, *pairs, *common, *filter(None, [getattr(request, "target", None), getattr(request, "task", None)])]
 
 
 def check_order(request: Order) -> None:

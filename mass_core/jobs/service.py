@@ -8,7 +8,6 @@ import torch
 
 from ..config import to_dict
 from ..devices import Peak, choose_device
-from ..inference.features import look
 from ..outputs import all_or_none, check_free, folders_ready, plan
 from ..progress import Steps
 from ..schema import read
@@ -19,6 +18,7 @@ from ..worker.server import Job
 from .assess import assess_file
 from .checks import check_order, inputs
 from .encode import encode
+from .features import Colours, painted
 from .segment import segment, tools_for
 from .session import Run, Session
 
@@ -31,6 +31,7 @@ class Service:
 
     def __init__(self) -> None:
         self._session = Session()
+        self._colours: Colours | None = None
         self._methods: dict[str, tuple[type[Load | Finetune], Callable[[Any, Run], dict[str, Any]]]] = {
             "load": (Load, lambda request, run: _facts(self._session.model(request, run))),
             "encode": (Encode, self._encode),
@@ -62,6 +63,7 @@ class Service:
     def unload(self) -> None:
         """Forget everything and give its memory back."""
         self._session.forget()
+        self._colours = None
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:
         made = encode(request, self._session, run)
@@ -103,12 +105,15 @@ class Service:
             with run.stage("read"):
                 target = self._session.scans.read(files.target, request.frame)
             steps = Steps(*run.callbacks.values())
-            painting = look(segmenter, target, steps)
+            if request.common:
+                self._colours = Colours.of(request, self._session, segmenter, steps, self._colours)
+            painting = painted(segmenter, target, self._colours if request.common else None, steps)
             run.seconds.update(steps.seconds)
             with run.stage("write"), all_or_none([files.output]) as place:
                 painting.write(place[files.output])
                 run.check()
-        return {"output": str(files.output), "explained": painting.explained, "warnings": painting.warnings}
+        facts = {"explained": painting.explained, "modality": painting.modality, "warnings": painting.warnings}
+        return {"output": str(files.output), **facts}
 
     def _finetune(self, request: Finetune, run: Run) -> dict[str, Any]:
         self.unload()  # the process that trains gets the memory

@@ -17,6 +17,15 @@ _LARGE = 1 << 22
 estimate from a GPU's bandwidth and the time it takes to start a kernel."""
 
 
+def learned_tokens(*shape: int) -> Tensor:
+    """Random first values of learned tokens, deviation 0.02; on the meta device, which holds no values, none are drawn.
+
+    There the product alone would import PyTorch's compiler: a second, each time a process reads its first weights.
+    """
+    values = torch.empty(*shape)
+    return values if values.is_meta else torch.randn_like(values) * 0.02
+
+
 def norm_relu(x: Tensor, eps: float = slabs.EPS) -> Tensor:
     """Instance norm (each channel of each image on its own, no learned scale) and ReLU, [B,C,D,H,W]."""
     if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d) and not torch.compiler.is_compiling():

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import GeometryError, InputError
+from .blocks import learned_tokens
 from .decoder import Classifier, Decoder
 from .encoder import build_encoder
 from .task_encoding import TaskEncoder
@@ -34,7 +34,7 @@ class MASS(nn.Module):
         self.decoder = Decoder(config.channels, config.stages, config.summary_token)
         self.classifier = Classifier(sum(fused), config.channels[0])
         for stage, c in enumerate(fused):
-            self.register_buffer(f"class_tokens{stage}", torch.randn(config.task_rows, config.queries + 1, c) * 0.02)
+            self.register_buffer(f"class_tokens{stage}", learned_tokens(config.task_rows, config.queries + 1, c))
 
     def forward(self, image_B1DHW: Tensor, reference_B1DHW: Tensor, masks_BKDHW: Tensor) -> Tensor:
         """Logits [B,K,D,H,W] in the image of what the masks show in the reference."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CrossAttention, ResidualMLP, SelfAttention, norm_relu, voxels_as_tokens
+from .blocks import CrossAttention, ResidualMLP, SelfAttention, learned_tokens, norm_relu, voxels_as_tokens
 from .interpolation import along_axis, upsampling_matrix
 
 NORM_EPS = 1e-5
@@ -71,7 +71,7 @@ class TaskEncoder(nn.Module):
     def __init__(self, channels: int, scale: int, queries: int, position_size: int) -> None:
         super().__init__()
         self.scale = scale
-        self.queries = nn.Parameter(torch.randn(queries, channels) * 0.02)
+        self.queries = nn.Parameter(learned_tokens(queries, channels))
         self.norm_queries = nn.LayerNorm(channels)
         self.norm_foreground = nn.LayerNorm(channels)
         self.norm_in = nn.LayerNorm(channels)

@@ -46,8 +46,15 @@ class Connection:
         """One sentence."""
         about, free = self.device["about"], self.device["free"]
         room = "" if free is None else f", {free / _GB:.1f} GB free"
-        what = f"{about}{room}" if self.has_gpu else f"no GPU, {about}{room}: the network runs on its processor, which takes long"
+        what = f"{about}{room}" if self.has_gpu else f"no GPU, {about}{room}, so runs take long; {self._without_gpu()}"
         return f"{self.host} answers with mass {self.worker['mass_version']}: {what}."
+
+    def _without_gpu(self) -> str:
+        """The reason PyTorch finds no GPU, and what to do."""
+        torch = self.worker["torch"]
+        if torch["built_for"] is None:
+            return f"its PyTorch {torch['version']} is for processors only: if it has a GPU, install the build for that there (pytorch.org)"
+        return f"its PyTorch is built for {torch['built_for']} and finds none: if it has one, see what nvidia-smi or rocm-smi says there"
 
 
 def connect(name: str, *, command: str | None = None) -> Connection:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +15,18 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..failures import ending
 from ..worker import protocol
 from ..worker.transport import SubprocessTransport, worker_command
-from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces
+from .reasons import ENDED
+from .run_copy import RunCopy
+from .stream import SILENCE_S, VERSION, Inbox, Parts, frame, pieces, run_place
 
 _CHUNK = 1 << 16
 _PREFIX = "mass-remote"
+_MORE_ROOM = "Free some space there, or set TMPDIR for it there to a folder on a larger disk."
 _ENDING_S = 7.0
 """Time the worker may take to end by itself."""
-_BEST = "best.safetensors"
-"""In the folder of a finetuning run: the best weights so far."""
-_REST = 10
-"""So many times as long as sending them took, nothing of the kind is sent."""
 _ROOT = Path(__file__).resolve().parents[2]
 _CLEANER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
 """Waits for the end of its input, which comes however the process at the other end dies."""
@@ -51,10 +50,17 @@ def serve(requests: int, replies: int, *, command: list[str] | None = None, sile
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder nobody else may look into, gone afterwards, even if this process is killed."""
-    _sweep(Path(tempfile.gettempdir()))
-    # The name tells which process of which computer it belongs to: temporary folders may be shared by several.
-    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}-{platform.node()}-{os.getpid()}-")))
+    """A folder nobody else may look into, gone afterwards, even if this process is killed.
+
+    Raises:
+        OutputError: if there is no room for one.
+    """
+    try:
+        _sweep(Path(tempfile.gettempdir()))
+        # The name tells which process of which computer it belongs to: temporary folders may be shared by several.
+        folder = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"{_PREFIX}-{platform.node()}-{os.getpid()}-")))
+    except OSError as error:
+        raise OutputError(f"A temporary folder could not be made: {error.strerror or error}.", _MORE_ROOM) from error
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _CLEANER, str(folder)],
         stdin=subprocess.PIPE,
@@ -93,10 +99,8 @@ class _HostEnd:
         self._inbox = Inbox(folder)
         self._lost: dict[str, OutputError] = {}
         self._stopped: set[Any] = set()
-        self._keeping: dict[Any, str] = {}
-        """Requests that keep what they have, and the name of what they make."""
-        self._known, self._quiet_until = 0, 0.0
-        """Times at which the latest best weights sent were written, and at which others may be sent."""
+        self._runs: dict[Any, RunCopy | None] = {}
+        """Requests that keep what they have, and the copy of their folder, if one is wanted."""
         self._writing = threading.Lock()
         self._parts, self._lines = Parts(), protocol.Lines()
         self._code: int | None = None
@@ -114,7 +118,7 @@ class _HostEnd:
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
         while self._code is None:
-            self._worker.pump(0.5)
+            self._worker.pump(0.0 if self._copied() else 0.5)
         return self._code if self._code >= 0 else 128 - self._code  # as shells tell of signals
 
     def _watch(self) -> None:
@@ -153,6 +157,8 @@ class _HostEnd:
         if head["kind"] == "file" and place not in self._lost:
             try:
                 self._inbox.take(head, data)
+                if head["last"]:  # names tell the content: over a new line, a run that goes on finds the same files as before
+                    os.utime(self._folder / name, (0, 0))
             except OSError as error:
                 self._lost[place] = self._no_room(error)
                 self._write(frame("lost", name=place))
@@ -164,7 +170,7 @@ class _HostEnd:
     def _no_room(self, error: OSError) -> OutputError:
         return OutputError(
             f"A file could not be kept in {self._folder.parent}: {error.strerror or error}.",
-            "Free some space there, or set TMPDIR for it there to a folder on a larger disk.",
+            _MORE_ROOM,
         )
 
     def _asked(self, line: bytes) -> None:
@@ -177,10 +183,13 @@ class _HostEnd:
             message = {}
         params = message.get("params")
         if message.get("method") in protocol.KEEPING and isinstance(params, dict):
-            self._keeping[message.get("id")] = str(params.get("output"))
-            line = protocol.to_line({**message, "params": {**params, "folder": f"run/{message.get('id')}"}}).rstrip()
+            number = message.get("id")
+            place = run_place(number)
+            (self._folder / place).parent.mkdir(exist_ok=True)
+            self._runs[number] = RunCopy(self._folder / place, place, number) if params.get("folder") else None
+            line = protocol.to_line({**message, "params": {**params, "folder": place}}).rstrip()
         if message.get("method") == "cancel" and isinstance(params, dict):
-            self._stopped |= {params.get("id")} - self._keeping.keys()
+            self._stopped |= {params.get("id")} - self._runs.keys()
         if lost is not None:
             self._write(protocol.to_line({"id": message.get("id"), "event": "failed", **protocol.failure(lost)}))
         else:
@@ -200,25 +209,22 @@ class _HostEnd:
         number = message.get("id")
         if message.get("event") in protocol.LAST and isinstance(number, int):
             made = self._folder / "out" / str(number)
+            if (copy := self._runs.pop(number, None)) is not None:
+                for data in copy.rest():
+                    self._write(data)
             if message["event"] == "done" and not self._sent(number, made):
                 line = protocol.to_line({"id": number, "event": "cancelled"})
-            for done in (made, self._folder / "run" / str(number)):
+            for done in (made, self._folder / run_place(number)):
                 shutil.rmtree(done, ignore_errors=True)
             self._stopped.discard(number)
-            self._keeping.pop(number, None)
-        elif number in self._keeping:
-            self._send_best(number)
         self._write(line + b"\n")
 
-    def _send_best(self, number: Any) -> None:
-        """Send the best weights so far of a finetuning under the name of its result, so that a line that breaks does not lose them."""
-        best, began = self._folder / "run" / str(number) / _BEST, time.monotonic()
-        if began < self._quiet_until or not best.is_file() or (written := best.stat().st_mtime_ns) == self._known:
-            return
-        for data, _ in pieces(best, self._keeping[number], id=number):
-            self._write(data)
-        now = time.monotonic()
-        self._known, self._quiet_until = written, now + _REST * (now - began)
+    def _copied(self) -> bool:
+        """Send a piece of what has changed in the folder of a run, so that a line that breaks does not lose it; false: there is none."""
+        piece = next((piece for copy in list(self._runs.values()) if copy is not None and (piece := copy.piece())), None)
+        if piece is not None:
+            self._write(piece)
+        return piece is not None
 
     def _sent(self, number: int, made: Path) -> bool:
         """Send what a request made; false: it was cancelled meanwhile."""
@@ -235,6 +241,8 @@ class _HostEnd:
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
+        if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
+            self._told(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()
 

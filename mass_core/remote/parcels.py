@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..outputs import check_free, folders_ready, read_with, stem
+from ..outputs import check_free, check_no_input, folders_ready, read_with, stem
 from ..weights.store import BUNDLED, locate
+from .run_copy import files_of
+from .stream import run_place
 
-_READ = ("image", "mask", "target", "task", "result")
+_READ = ("image", "mask", "target", "task", "result", "common")
 _CHUNK = 1 << 20
 _DIGITS = 32
 
@@ -25,6 +27,18 @@ class Parcel:
     files: tuple[Path, ...]
     root: Path
     """The files lie in it."""
+    fixed: str = ""
+    """Path on the other computer of the folder of a run, which goes on there; of inputs it goes by the content."""
+
+    @classmethod
+    def of_run(cls, folder: Path, number: int) -> "Parcel":
+        """The folder of a run that goes on.
+
+        Args:
+            folder: of the run; need not exist.
+            number: of the request.
+        """
+        return cls(path=folder, files=tuple(files_of(folder).values()), root=folder, fixed=run_place(number))
 
     @classmethod
     def of(cls, path: Path, *, tree: bool = False) -> "Parcel":
@@ -51,7 +65,7 @@ class Parcel:
     @property
     def alone(self) -> bool:
         """A single file; its own name stays here."""
-        return len(self.files) == 1 and not self.path.is_dir()
+        return len(self.files) == 1 and not self.fixed and not self.path.is_dir()
 
     @property
     def size(self) -> int:
@@ -78,6 +92,8 @@ class Parcel:
 
     def place(self, digest: str) -> str:
         """Path of the files on the other computer."""
+        if self.fixed:
+            return self.fixed
         ending = self.path.name[len(stem(self.path)) :] if self.alone else ""
         return f"in/{digest}{ending if ending.isascii() else ''}"
 
@@ -88,7 +104,7 @@ class Parcel:
 
     def named(self, place: str) -> str:
         """Name in a request on the other computer."""
-        return place if self.alone or self.path.is_dir() else f"{place}/{self.path.name}"
+        return place if self.alone or self.fixed or self.path.is_dir() else f"{place}/{self.path.name}"
 
     def _inside(self, file: Path) -> str:
         return Path(os.path.normpath(file)).relative_to(self.root).as_posix()
@@ -128,6 +144,8 @@ class Packing:
     params: Mapping[str, Any]
     parcels: tuple[Parcel, ...]
     result: Result | None
+    run: Path | None = None
+    """Folder of the run, a copy of the one on the other computer."""
 
     @classmethod
     def of(cls, params: Mapping[str, Any], number: int) -> "Packing":
@@ -137,22 +155,29 @@ class Packing:
             MassError: if a file is missing, or the result may not be written.
         """
         parcels = tuple(parcel for key, value in _texts(params) if (parcel := _parcel(key, value)) is not None)
-        if params.get("folder"):
-            raise InputError("The folder of a run stays on the computer it runs on.", "Leave it out; the weights come back.")
+        inputs = [parcel.path for parcel in parcels]
+        run = Path(params["folder"]).absolute() if params.get("folder") else None
+        if run is not None:
+            check_no_input(files_of(run).values(), inputs)
+            if any(run.glob("state/*.pt")) and not params.get("resume"):
+                raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
+            parcels += (Parcel.of_run(run, number),) if params.get("resume") else ()
         output = params.get("output")
         if not isinstance(output, str):
-            return cls(params=params, parcels=parcels, result=None)
+            return cls(params=params, parcels=parcels, result=None, run=run)
         path = Path(output)
-        check_free([path], overwrite=bool(params.get("overwrite")), inputs=[parcel.path for parcel in parcels])
+        check_free([path], overwrite=bool(params.get("overwrite")), inputs=inputs)
         with folders_ready([path]):
-            return cls(params=params, parcels=parcels, result=Result.of(path, number))
+            return cls(params=params, parcels=parcels, result=Result.of(path, number), run=run)
 
-    def renamed(self, places: Mapping[Path, str]) -> dict[str, Any]:
-        """The params with the names files have there."""
+    def renamed(self, places: Mapping[Path, str], number: int) -> dict[str, Any]:
+        """The params of the request of this number with the names files have there."""
 
         def text(key: str, value: str) -> str:
             if key == "output" and self.result is not None:
                 return self.result.named
+            if key == "folder":
+                return run_place(number)
             if key == "weights":
                 return _weights(value) or places[locate(value)]
             return places[Path(value)] if key in (*_READ, "dataset") else value

@@ -6,6 +6,8 @@ from ..errors import DeviceError, HostError, MassError
 
 ENOUGH = 2
 """Scans in a row for which another computer could not be reached; the rest would fail of the same."""
+ENDED = "The worker's process ended"
+"""What the other end says where its worker ended by itself."""
 _EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
 """Last words of ssh where the other end was gone first; the lines before give the reason."""
 _SSH_FAILED = 255
@@ -64,18 +66,21 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
             if re.search(words, tail):
                 return HostError(message.format(host=host, said=said), cure.format(host=host))
         return HostError(f"ssh could not reach {host}. {said}".strip(), f"See whether ssh {host} works in a terminal.")
-    if code == _SSH_FAILED:
+    ended = ENDED in tail
+    if code == _SSH_FAILED and not ended:
         return HostError(f"The line to {host} broke. {said}".strip(), "Try again; the run there has ended and left nothing behind.")
     if not answered:
         return _not_started(host, code, tail, said, command)
     return DeviceError(
-        f"The worker on {host} ended in the middle of its work (exit code {code}). {said}".strip(),
+        f"The worker on {host} ended in the middle of its work{'' if ended else f' (exit code {code})'}. {said}".strip(),
         "Try again, it is started anew. If it happens again, memory may have run out there.",
     )
 
 
 def _not_started(host: str, code: int, tail: str, said: str, command: str) -> HostError:
     """The line held, but no worker of this kind began."""
+    if told := re.search(r"^error: (.+)\n +(.+)", tail, re.MULTILINE):  # as `mass` tells what it cannot do
+        return HostError(f"On {host}: {told[1]}", told[2])
     if re.search(r"unrecognized arguments|invalid choice", tail):
         return HostError(f"On {host} an older version of mass is installed.", "Install the same version there as here.")
     if code in (126, 127) or re.search(r"not found|not recognized|No module named|No such file", tail):

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from ..failures import as_mass_error
 from ..outputs import check_free, stem
 from ..worker import protocol
 from .parcels import Packing, Parcel
-from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces
+from .run_copy import files_of
+from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces, run_place
 
 _KEPT_BYTES = 4 << 30
 """Of files that no request under way needs and that stay on the other computer for the next one."""
@@ -37,8 +37,13 @@ class _Order:
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         """Folder in which its results wait until they are all there."""
         self.inbox: Inbox | None = None
+        self.run = None if packing.run is None else Inbox(packing.run)
+        """Of the copy of its run's folder."""
+        self.copied = set() if packing.run is None else set(files_of(packing.run))
+        """Names of the files in it."""
         self.received, self.began = 0, time.monotonic()
-        """Bytes of the result that is arriving, and since when."""
+        """Bytes of the file that is arriving, and since when."""
+        self._arrives = ""
         self._told = 0.0
 
     def due(self, fraction: float) -> bool:
@@ -50,7 +55,15 @@ class _Order:
         return True
 
     def take(self, head: Mapping[str, Any], data: bytes) -> None:
-        """A piece of a result."""
+        """A piece of a result, or of a file in the folder of the run."""
+        if head["name"] != self._arrives:
+            self._arrives, self.began = head["name"], time.monotonic()
+        name = str(head["name"]).removeprefix(f"{run_place(self.id)}/")
+        if self.run is not None and name != head["name"]:
+            self.copied.add(name)
+            self.run.take({**head, "name": name}, data)
+            self.received = self.run.size
+            return
         result = self.packing.result
         if result is None:
             return
@@ -73,22 +86,22 @@ class _Order:
             return
         place = Path(self.folder.name)
         found = {path: result.here(path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()}
-        inputs = [parcel.path for parcel in self.packing.parcels]
+        inputs = [parcel.path for parcel in self.packing.parcels if not parcel.fixed]
         check_free(found.values(), overwrite=bool(self.packing.params.get("overwrite")), inputs=inputs)
         for path, target in found.items():
             os.replace(path, target)
 
-    def keep(self) -> None:
-        """Name the files that came whole of a request that keeps its results, though nobody hears of its end."""
-        if self.inbox is not None and self.method in protocol.KEEPING:
-            self.inbox.close()
-            with suppress(MassError, OSError):
-                self.deliver()
+    def gone(self, name: str) -> None:
+        """The run has removed a file of its folder."""
+        name = name.removeprefix(f"{run_place(self.id)}/")
+        if self.run is not None and name in self.copied:
+            self.run.remove(name)
 
     def close(self) -> None:
         """Remove what was not delivered."""
-        if self.inbox is not None:
-            self.inbox.close()
+        for inbox in (self.inbox, self.run):
+            if inbox is not None:
+                inbox.close()
         if self.folder is not None:
             self.folder.cleanup()
 
@@ -103,7 +116,7 @@ class _Order:
     def _text(self, text: str, folder: str) -> str:
         for there, path in self._names():
             spelled = re.escape(there).replace("/", r"[\\/]")
-            text = re.sub(rf"(?:{re.escape(folder)}[\\/])?{spelled}", lambda _, path=path: path, text)  # type: ignore[misc]
+            text = re.sub(rf"(?:{re.escape(folder)}[\\/])?{spelled}(?!\d)", lambda _, path=path: path, text)  # type: ignore[misc]
             if there.startswith("in/"):
                 text = text.replace(there.removeprefix("in/"), Path(path).name)
         return text
@@ -114,6 +127,8 @@ class _Order:
             if parcel.path in self.places:
                 whole = parcel.alone or parcel.path.is_dir()
                 yield self.places[parcel.path], str(parcel.path if whole else parcel.path.parent)
+        if self.packing.run is not None:
+            yield run_place(self.id), str(self.packing.run)
         if (result := self.packing.result) is not None:
             yield result.place, str(result.path.parent / stem(result.path))
 
@@ -171,7 +186,6 @@ class Shipping:
             for order in orders:
                 order.stopped = True
         for order in orders:
-            order.keep()
             order.close()
         self._queue.put(None)
 
@@ -179,9 +193,11 @@ class Shipping:
         """End a request whose files are on their way, here at once; false: the other computer has to be asked."""
         with self._lock:
             order = self._open.get(number)
-            if order is None or (order.sent and not order.arriving) or (order.sent and order.method in protocol.KEEPING):
+            if order is None:
                 return False
             order.stopped = True
+            if order.sent and (not order.arriving or order.method in protocol.KEEPING):
+                return False
             self._open.pop(number)
         order.close()
         self._tell({"id": number, "event": "cancelled"})
@@ -209,7 +225,7 @@ class Shipping:
         """The files of a request that are not there yet, then the request."""
         try:
             yield from self._files(order)
-            params = order.packing.renamed(order.places)
+            params = order.packing.renamed(order.places, order.id)
         except Cancelled:
             return
         except (MassError, OSError) as error:
@@ -342,7 +358,10 @@ class Shipping:
                 self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
                 self._failed(order, error)
                 return
-            self._progress(order, _RECEIVED, order.received, head["size"], order.began)
+            if order.stopped or not head.get("beside"):  # the client waits for what is kept as long as it hears that it comes
+                self._progress(order, _RECEIVED, order.received, head["size"], order.began)
+        elif head["kind"] == "gone" and (order := self._open.get(head.get("id", -1))) is not None:
+            order.gone(str(head["name"]))
 
     def _line(self, line: bytes) -> Iterator[bytes]:
         """A line of the worker, for the client."""

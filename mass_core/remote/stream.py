@@ -56,6 +56,11 @@ def pieces(path: Path, name: str, **fields: Any) -> Iterator[tuple[bytes, int]]:
             yield frame("file", sent, name=name, size=size, packed=packs, last=last, **fields), file.tell()
 
 
+def run_place(number: object) -> str:
+    """Name of the folder of a run on the other computer, by the number of the request."""
+    return f"run/{number}"
+
+
 def content(head: Mapping[str, Any], data: bytes) -> bytes:
     """The bytes of the file in a frame."""
     return zlib.decompress(data) if head["packed"] else data

@@ -1,7 +1,6 @@
 """Tasks: embeddings of the structures to segment, with their names, and the task file."""
 
 import json
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,7 +16,7 @@ from ..alignment.atlas import Atlas
 from ..alignment.stored import from_tensors, to_tensors
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, from_dict, to_dict
-from ..errors import InputError, OutputError, WeightsError, listing
+from ..errors import InputError, OutputError, WeightsError, concerning, listing
 from ..files import write_bytes
 from ..model import Tokens
 from ..volumes.label_maps import MAX_LABEL
@@ -111,12 +110,8 @@ class Task:
         return tuple(torch.stack(stage)[None] for stage in zip(*chosen, strict=True))
 
     def about(self, value: int, warnings: Iterable[str]) -> tuple[str, ...]:
-        """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none."""
-        names = {label.value: {label.name.lower(), f"label {label.value}"} for label in self.labels}
-        longest_first = sorted(set().union(*names.values()), key=len, reverse=True)  # the left kidney is not "kidney"
-        pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)")
-        named = {text: set(pattern.findall(text.lower())) for text in warnings}
-        return tuple(text for text, found in named.items() if not found or found & names[value])
+        """The warnings that concern a label (`errors.concerning`)."""
+        return concerning(value, {label.value: label.name for label in self.labels}, warnings)
 
     @property
     def looks(self) -> dict[int, LabelStyle]:

@@ -66,7 +66,7 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
     levels = _levels(heights[order])
     volumes = _volumes(where, what, planes, order, levels)
     if frame is None and len(volumes) > 1:
-        raise InputError(_several(where, what, planes, volumes), f"Choose one of them with frame 0 to {len(volumes) - 1}.")
+        raise InputError(_several(where, what, planes, volumes), f"Choose one of them with --frame 0 to {len(volumes) - 1} (frame).")
     if frame is not None and not 0 <= frame < len(volumes):
         have = "is one volume" if len(volumes) == 1 else f"holds {len(volumes)}"
         raise InputError(f"Frame {frame} is asked for, {where} {have}.", "Leave the frame out, or choose another.")
@@ -79,7 +79,7 @@ def _of_stacks(where: str, what: str, planes: Sequence[Plane], stacks: Sequence[
     """The planes of one of several stacks, which may lie in different directions."""
     if frame is None or not 0 <= frame < len(stacks):
         told = ", ".join(map(str, stacks[:_NAMED]))
-        cure = f"Choose one with frame 0 to {len(stacks) - 1}."
+        cure = f"Choose one with --frame 0 to {len(stacks) - 1} (frame)."
         raise InputError(f"{_begin(where)} holds {len(stacks)} stacks of {what}s ({told}).", cure)
     own = [i for i, plane in enumerate(planes) if plane.signs.get(STACK) == stacks[frame]]
     alone = [replace(planes[i], signs={**planes[i].signs, STACK: None}) for i in own]

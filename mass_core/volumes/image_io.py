@@ -31,7 +31,9 @@ _KNOWN = (
     ((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar"), "an archive", "Unpack it first."),
 )
 """Files that people have and that are no images: endings, what they are, and the way out."""
-_OVERLAP_CURE = "Its segments overlap: as the mask of a reference they may; else export them as a label map, or choose a layer with frame."
+_OVERLAP_CURE = (
+    "Its segments overlap: as the mask of a reference they may; else export them as a label map, or choose a layer with --frame (frame)."
+)
 
 
 def read_image(path: Path, frame: int | None = None) -> tuple[sitk.Image, tuple[str, ...]]:
@@ -266,7 +268,7 @@ def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame:
         raise InputError(f"{path} has {len(size)} dimensions and {components} values a voxel.", "Save one 3D volume of it.")
     count, what = (size[3], "volumes") if len(size) == 4 else (components, "values a voxel")
     if frame is None and count > 1:
-        cure = f"Choose one of them with frame 0 to {count - 1}, or save it as a 3D file."
+        cure = f"Choose one of them with --frame 0 to {count - 1} (frame), or save it as a 3D file; 3D Slicer loads 4D files as sequences."
         if path.name.endswith(".seg.nrrd"):
             cure = _OVERLAP_CURE
         raise InputError(f"{path} holds {count} {what}.", cure)

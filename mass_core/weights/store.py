@@ -95,6 +95,14 @@ def home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "massslicer"
 
 
+def keep_compiled() -> None:
+    """Let PyTorch's compiler keep its kernels for later runs beside the weights, unless another folder is set.
+
+    To be called early: parts of PyTorch, its optimisers too, load the compiler, which then takes a temporary folder.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+
+
 def folder() -> Path:
     """Folder of downloads, and of files placed by hand."""
     return home() / "weights"

@@ -21,7 +21,7 @@ Reply = dict[str, Any]
 TAIL = 20
 """Last lines of a worker's standard error that are told when it dies."""
 _KEEPING_S = 150.0
-"""Time a cancelled request that keeps its results may take to write them."""
+"""Time a cancelled request that keeps its results may take to write them, counted from the last it told."""
 
 
 class WorkerDied(MassError):
@@ -329,6 +329,8 @@ class Client:
         if event == "log":
             self._log(str(message.get("text", "")))
         elif call is not None and event == "progress":
+            if call.keeps and call.deadline is not None:  # what it keeps is on its way
+                call.deadline = self._clock() + _KEEPING_S
             call.advance(str(message.get("stage", "")), *_how_far(message), _values(message))
         elif call is not None and event in protocol.LAST:
             self._end(call, message if event == "done" else protocol.error_of(message) if event == "failed" else None)

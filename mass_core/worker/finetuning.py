@@ -63,8 +63,9 @@ def finetune(
         raise InputError(f"The output is {order.output!r}, which is no name for weights.", "End it with .safetensors.")
     check_free([Path(order.output)], overwrite=order.overwrite, inputs=inputs(order))
     if not (_ROOT / "training" / "finetune" / "__main__.py").is_file():
-        raise InputError(f"This installation cannot train: there is no folder training in {_ROOT}.", "Finetune from the project's folder.")
-    with tempfile.TemporaryDirectory(prefix="mass-finetune-", ignore_cleanup_errors=True) as place:
+        cure = "Install it from a checkout of the project: pip install -e '.[train]'"
+        raise DeviceError(f"This installation cannot train: there is no folder training in {_ROOT}.", cure)
+    with tempfile.TemporaryDirectory(prefix="mass-finetune-", dir=_beside(order.folder), ignore_cleanup_errors=True) as place:
         file = Path(place) / "order.json"
         whole = _absolute(replace(order, folder=order.folder or str(Path(place) / "run")))
         file.write_text(json.dumps(asdict(whole)), encoding="utf-8")
@@ -79,6 +80,12 @@ def inputs(order: Finetune) -> list[str]:
     """The files and folders an order reads, which are never written over."""
     pairs = [path for case in order.cases for path in (case.image, case.mask)]
     return [order.weights, *pairs, *([order.dataset] if order.dataset else [])]
+
+
+def _beside(folder: str | None) -> Path | None:
+    """Folder around that of a run, with which the order goes where it is temporary; None: the system's for temporary files."""
+    place = None if folder is None else Path(folder).absolute().parent
+    return place if place is not None and place.is_dir() else None
 
 
 def _absolute(order: Finetune) -> Finetune:

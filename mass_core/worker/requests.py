@@ -136,6 +136,8 @@ class Features(Load):
     target: str
     frame: int | None = None
     """Index of the volume in a 4D target."""
+    common: list[str] = field(default_factory=list)
+    """Scans whose common colours it gets, at the voxel size of the first one; empty: its own."""
     output: str
     overwrite: bool = False
 
@@ -170,6 +172,8 @@ class Finetune:
     """The weights file to write."""
     folder: str | None = None
     """Of the run; null: a temporary one."""
+    resume: bool = False
+    """Go on from the newest state in `folder`, if there is one."""
     recipe: str | None = None
     """Null: the one that suits the size of the network."""
     settings: list[str] = field(default_factory=list)

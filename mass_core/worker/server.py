@@ -257,6 +257,6 @@ def about() -> dict[str, Any]:
     try:
         import torch
 
-        return {**found, "torch": {"version": torch.__version__}, "devices": machine.devices()}
+        return {**found, "torch": {"version": torch.__version__, "built_for": machine.built_for()}, "devices": machine.devices()}
     except Exception as error:  # noqa: BLE001 - a broken package may raise anything
         return {**found, "torch": {"error": f"{type(error).__name__}: {error}"}, "devices": []}

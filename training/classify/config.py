@@ -24,6 +24,8 @@ class ClassifyConfig:
     """True: only the head learns, on features computed once. False: the encoder learns as well."""
     random_encoder: bool = False
     """The encoder starts from chance: the same network without pretraining, to compare with."""
+    train_share: float = 1.0
+    """Share of the training scans that is learned from; patients are drawn by the seed."""
     epochs: int = 50
     """Length of the run."""
     batch_size: int = 8
@@ -76,6 +78,8 @@ class ClassifyConfig:
             raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}.", "Choose a share from 0 to below 1.")
+        if not 0 < self.train_share <= 1:
+            raise InputError(f"train_share is {self.train_share}.", "Choose a share above 0, up to 1 for all.")
         if self.spacing_mm < 0 or self.copies < 0:
             raise InputError(f"spacing_mm is {self.spacing_mm}, copies {self.copies}.", "Choose 0 or more.")
 

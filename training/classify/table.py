@@ -5,9 +5,10 @@ import hashlib
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,22 @@ class Table:
     def targets(self, split: str) -> Tensor:
         """[scans, classes], 1 for the classes a scan has."""
         return torch.tensor([row.target for row in self.splits[split]]).reshape(-1, len(self.classes))
+
+    def with_share(self, share: float, seed: int) -> "Table":
+        """The table with a share of the training scans, of whole patients in a random order; a larger share holds a smaller one.
+
+        Raises:
+            InputError: if nothing can be learned from so few.
+        """
+        rows = self.splits["train"]
+        patients = np.random.default_rng(seed).permutation(sorted({row.patient for row in rows})).tolist()
+        place = {patient: number for number, patient in enumerate(patients)}
+        last = sorted(place[row.patient] for row in rows)[max(1, round(share * len(rows))) - 1]
+        kept = tuple(row for row in rows if place[row.patient] <= last)
+        table = replace(self, splits={**self.splits, "train": kept})
+        if faults := list(_class_faults(table)):
+            raise InputError(f"Of {len(rows)} training scans {len(kept)} were drawn. {' '.join(faults)}", "Choose a larger train_share.")
+        return table
 
     def silent(self, split: str) -> list[str]:
         """Classes that all scans of a split have, or none: no AUC can be computed for them."""

@@ -18,7 +18,7 @@ from mass_core.data.opening import open_dataset
 from mass_core.errors import InputError
 from mass_core.evaluation.scoring import case_volumes, segmenter_for
 from mass_core.inference.segmenter import Segmenter
-from mass_core.outputs import stem
+from mass_core.outputs import read_with, stem
 from mass_core.progress import Report, Steps
 from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import read_appearance
@@ -242,8 +242,9 @@ def _names(cases: Sequence[Reference]) -> list[str]:
 
 
 def _settings(case: Reference, recipe: Recipe) -> str:
-    """Fingerprint of the files and settings a case is made from."""
-    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, (case.image, case.mask))]
+    """Fingerprint of the files and settings a case is made from; the folder they lie in does not matter."""
+    files = [file for path in (case.image, case.mask) for file in sorted(read_with(Path(path))) if file.exists()]
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(
         json.dumps([to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold]).encode()
     ).hexdigest()

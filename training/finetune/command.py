@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.on:
             result = elsewhere.run(order, arguments, output)
-            output.result(_summary(result, resumable=False), **result)
+            output.result(_summary(result), **result)
             return 0
         with Signals() as signals:
             group = Group.join(order.device)
             news = News(output, signals, order.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-            result = run(order, group, news, resume=arguments.resume)
+            result = run(order, group, news, resume=arguments.resume or "auto" * order.resume)
             group.leave()
         if group.leads:
             output.result(_summary(result), **result)
@@ -165,11 +165,11 @@ def _config(order: Finetune, model: Model) -> FinetuneConfig:
     return config if order.epochs is None else replace(config, epochs=order.epochs)
 
 
-def _summary(result: dict[str, Any], *, resumable: bool = True) -> str:
+def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    more = "; the same command with --resume goes on" if resumable and result["stopped"] in ("budget", "cancelled") else ""
+    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
 

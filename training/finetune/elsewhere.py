@@ -1,4 +1,4 @@
-"""Finetuning on another computer (--on): the scans go there over ssh, the weights come back."""
+"""Finetuning on another computer (--on): the scans go there over ssh, the folder of the run comes back while it goes on."""
 
 import argparse
 from dataclasses import asdict
@@ -13,6 +13,8 @@ from mass_core.worker.client import Reply
 from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune
 
+from ..runs.run_folder import check_enter
+from ..runs.state import saved
 from ..runs.stopping import Signals
 
 _BEST = "best.safetensors"
@@ -22,8 +24,8 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
     """Have an order done; Ctrl-C stops it, and the best weights so far come back.
 
     Args:
-        order: as for a run here. Of its folder there will be the best weights only.
-        arguments: say where, and perhaps that scans may be sent there.
+        order: as for a run here.
+        arguments: say where, whether to resume, and perhaps that scans may be sent there.
         output: hears how far it is.
 
     Returns:
@@ -34,23 +36,26 @@ def run(order: Finetune, arguments: argparse.Namespace, output: Output) -> dict[
         Cancelled: if it was stopped before there was anything to keep.
     """
     assert order.folder is not None
-    if arguments.resume:
-        raise InputError("A run on another computer cannot be resumed: it leaves nothing there.", "Leave out --resume, or --on.")
-    target = Path(order.output or Path(order.folder) / _BEST)
-    check_free([target], overwrite=order.overwrite, inputs=inputs(order))
+    folder, states = Path(order.folder), Path(order.folder) / "state"
+    check_enter(folder, arguments.resume)
+    if arguments.resume == "last" and not saved(states):
+        raise InputError(f"There is no state to resume in {states}.", "Start without --resume, or with --resume auto.")
+    target = folder / _BEST if order.output is None else Path(order.output)
+    check_free([target], overwrite=order.overwrite or bool(arguments.resume), inputs=inputs(order))
     arguments.terminal = output
-    with folders_ready([target]), client(arguments) as there, Signals() as signals:
+    with folders_ready([target, folder / _BEST]), client(arguments) as there, Signals() as signals:
         replies: list[Reply] = []
         errors: list[MassError] = []
-        params = {**asdict(order), "folder": None, "output": str(target)}
+        # The best weights come into the folder as they are found, so the result may replace them.
+        params = {**asdict(order), "output": str(target), "overwrite": True, "resume": bool(arguments.resume)}
         call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
         while call.state == "waiting":
             there.pump()
             if signals.asked:
                 call.cancel()
     if errors:
-        if target.exists() and not order.overwrite:
-            output.warn(f"The best weights until then are in {target}.")
+        if saved(states):
+            output.warn(f"What was done until then is in {folder}; the same command with --resume goes on.")
         raise errors[0]
     if not replies:
         raise Cancelled

@@ -1,5 +1,6 @@
 """The processes of a run: one under plain `python -m`, several under `torchrun`. All hold the same weights and average their gradients."""
 
+import atexit
 import gc
 import importlib
 import os
@@ -54,6 +55,8 @@ class Group:
         # imports it. Imported now, there is none yet, so that `leave` can end the threads of the group.
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        if chosen.type != "cuda":
+            atexit.register(_end)  # a run that fails does not come to `leave`
         return cls(rank, size, chosen)
 
     @property
@@ -114,5 +117,11 @@ class Group:
         """
         self.wait()
         if self.size > 1:
-            gc.collect()
-            dist.destroy_process_group()
+            _end()
+
+
+def _end() -> None:
+    """End the group of this process, if there is one, without waiting for the others, which may have failed."""
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()

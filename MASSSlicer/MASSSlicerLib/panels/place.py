@@ -89,6 +89,8 @@ class PlacePanel:
         ui.testHostButton.text = _("Test connection") if self._call is None else _("Stop")
         ui.hostCommandEdit.enabled = elsewhere and ui.placeCombo.enabled
         ui.withdrawButton.enabled = elsewhere and self._agreed()
+        if not ui.hostLabel.text:
+            ui.hostLabel.visible = False
 
     def _agreed(self) -> bool:
         try:

@@ -17,6 +17,9 @@ from ..runs.folders import scans_in
 from ..scene import dicom, sequences
 from .scan_list import ScanList
 
+_NAMED = 5
+"""Files that are left out and named."""
+
 
 class TargetsPanel(ScanList):
     """The table of targets.
@@ -24,13 +27,15 @@ class TargetsPanel(ScanList):
     Args:
         ui: the window's parts by name.
         changed: called whenever the targets changed.
+        said: shows a sentence.
         failed: shows an error.
     """
 
     FILES = "targetFiles"
     FOLDER = _("Folder with scans")
 
-    def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None], failed: Callable[[Exception], None]) -> None:
+        self._said = said
         super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed, failed)
         self._table.connect("itemSelectionChanged()", lambda: self._changed())
 
@@ -78,11 +83,15 @@ class TargetsPanel(ScanList):
         self._store_files(known + [entry for entry in entries if entry not in known])
 
     def add_folder(self, folder: Path) -> None:
-        """Add every scan in a folder."""
+        """Add every scan in a folder, and say what is left out."""
+        left_out: list[Path] = []
         try:
-            self.add_files([str(path) for path in scans_in(folder)])
+            scans = scans_in(folder, left_out)
         except (MassError, OSError) as error:
             self._failed(error)
+            return
+        self.add_files([str(path) for path in scans])
+        self._said(_told(folder, len(scans), left_out))
 
     def _ticked(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
         """The ticked volumes that are still in the scene."""
@@ -97,6 +106,16 @@ class TargetsPanel(ScanList):
         wanted = [node for node in _volumes() if node.GetID() not in references]
         self._parameters.targetVolumes = [] if len(self._ticked()) >= len(wanted) else wanted
         self._refresh_and_tell()
+
+
+def _told(folder: Path, count: int, left_out: Sequence[Path]) -> str:
+    """What was found in a folder, and the first files that were not taken."""
+    text = _("Scans found in “{name}”: {count}.").format(name=folder.name, count=count)
+    if not left_out:
+        return text
+    names = ", ".join(path.name for path in left_out[:_NAMED])
+    more = _(" and {count} more").format(count=len(left_out) - _NAMED) if len(left_out) > _NAMED else ""
+    return text + " " + _("Masks, results and other files are left out: {names}{more}.").format(names=names, more=more)
 
 
 def _of_volume(node: slicer.vtkMRMLScalarVolumeNode, *, all_frames: bool) -> list[Case]:

@@ -40,7 +40,7 @@ _BAR = 1000
 _WIDE = {
     "referencesTable": (0, 1, 2),
     "targetsTable": (0,),
-    "resultsTable": (0, 3, 5),
+    "resultsTable": (0, 3, 4, 5),
     "tasksTable": (0,),
     "annotatedTable": (0, 1, 2),
     "classesTable": (0,),
@@ -81,7 +81,7 @@ class Window(VTKObservationMixin):
         self.status.changed = self.update
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
-        self.targets = TargetsPanel(ui, self.update, self.show_error)
+        self.targets = TargetsPanel(ui, self.update, self._say, self.show_error)
         self.choice = Choice(ui, self.update)
         self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
         self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
@@ -107,11 +107,15 @@ class Window(VTKObservationMixin):
         ui.addDicomButton.connect("clicked()", self._add_dicom)
         ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._on_folder())
         ui.outputFolderEdit.connect("validInputChanged(bool)", lambda valid: self._on_folder())  # an emptied line sends nothing else
+        for section in (ui.referencesSection, ui.advancedSection):  # unfolding shows all they hold, lines that say nothing too
+            section.connect("contentsCollapsed(bool)", lambda folded: None if folded else self.update())
         empty_when_removed(ui.outputSelector)
         logic.worker_started = self._worker_started
 
     def enter(self) -> None:
         """Show the scene's parameters."""
+        if self._closed:
+            return
         if self.parameters is None:
             self._show_scene()
         self.models.refresh()

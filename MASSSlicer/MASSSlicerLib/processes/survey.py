@@ -28,10 +28,10 @@ def _looked_at(mask: str) -> dict[str, object]:
 
     from mass_core.errors import MassError
     from mass_core.volumes.appearance import read_appearance
-    from mass_core.volumes.volume import Volume
+    from mass_core.volumes.mask_files import read_label_map
 
     try:
-        array = Volume.read(mask).array
+        array = read_label_map(Path(mask)).array
     except MassError as error:
         return {"error": f"{error.message} {error.cure}".strip()}
     known = read_appearance(mask)

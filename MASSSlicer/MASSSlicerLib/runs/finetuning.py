@@ -18,7 +18,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import InputError, MassError, OutputError
+from mass_core.errors import HostError, InputError, MassError, OutputError
+from mass_core.remote.reasons import ENOUGH
 from mass_core.worker.client import Call, Client
 
 from ..library import models, named_files
@@ -28,8 +29,10 @@ from .annotated import Annotated
 from .order import Reference
 from .reference_files import appearance_of
 
+_RUN = "run"
+"""Subfolder of the worker's run."""
 _BEST = "best.safetensors"
-"""In the folder of a run: the best model so far."""
+"""In it: the best model so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,6 @@ class Finetuning:
     Args:
         client: to the worker.
         order: what for.
-        host: computer the worker runs on, which sends the best model so far by itself; empty: this one, where the run's folder has it.
         log: gets a line for the record.
         told: called with `News`.
         finished: called once.
@@ -97,7 +99,6 @@ class Finetuning:
         client: Client,
         order: Order,
         *,
-        host: str = "",
         log: Callable[[str], None] = lambda text: None,
         told: Callable[[News], None] = lambda news: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
@@ -109,8 +110,9 @@ class Finetuning:
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._host, self._log, self._told, self._finished = client, host, log, told, finished
+        self._client, self._log, self._told, self._finished = client, log, told, finished
         self._call: Call | None = None
+        self._broken = 0
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
         self._pieces = self._written()
@@ -215,18 +217,31 @@ class Finetuning:
             "labels": sorted(self.numbers.values()),
             "appearance": appearance_of(styles),
             "output": str(self._output),
-            "folder": None if self._host else str(self._folder / "run"),
+            "folder": str(self._folder / _RUN),
             "recipe": order.recipe,
             "epochs": order.epochs,
             "minutes": order.minutes,
         }
+        self._request(params)
+
+    def _request(self, params: dict[str, Any]) -> None:
+        def failed(error: MassError) -> None:
+            """A run on another computer whose line broke goes on over a new one, with what came back of it."""
+            self._broken += 1
+            lost = isinstance(error, HostError) and not self.stopping and self._broken <= ENOUGH
+            if lost and any((self._folder / _RUN / "state").glob("*.pt")):
+                self._log(str(error))
+                self._request({**params, "resume": True})
+            else:
+                self._end(error)
+
         self._call = self._client.request(
-            "finetune", params, progress=self._on_progress, done=self._on_done, failed=self._end, cancelled=self._end
+            "finetune", params, progress=self._on_progress, done=self._on_done, failed=failed, cancelled=self._end
         )
 
     def _on_progress(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None = None) -> None:
-        if stage == "train" and self._began is None:
-            self._began = time.monotonic()
+        if stage == "train":
+            self._began, self._broken = self._began or time.monotonic(), 0
         spent = 0.0 if self._began is None else time.monotonic() - self._began
         self._told(News(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
 
@@ -240,7 +255,7 @@ class Finetuning:
         self.active, self._call = False, None
         if details := getattr(error, "details", ""):
             self._log(details)
-        best = self._folder / "run" / _BEST
+        best = self._folder / _RUN / _BEST
         if not self._output.is_file() and best.is_file():
             with contextlib.suppress(OutputError):  # what ended the run is the news then
                 named_files.copy(best, self._output)

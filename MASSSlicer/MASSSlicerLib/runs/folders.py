@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
+from mass_core.data.scan_files import scans_at
 from mass_core.errors import InputError
 from mass_core.outputs import IMAGE_ENDINGS, stem
 
@@ -20,26 +21,40 @@ _PROBABILITIES = re.compile(r"_label\d+_prob$", re.IGNORECASE)
 _BACKGROUND = "background"
 
 
-def scans_in(folder: Path) -> list[Path]:
-    """Image files of a folder by name, without results and masks; if there are none, subfolders with one DICOM series each.
+def scans_in(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
+    """Image files and DICOM series (their folders) of a folder, and of its subfolders if it has no image files; neither masks nor results.
+
+    Args:
+        folder: of scans, of one series, of a patient or of patients.
+        left_out: gets the files that are not taken.
 
     Raises:
         InputError: if there is none.
     """
     if not folder.is_dir():
         raise _missing(folder, _("Choose a folder with scans."))
-    files = [path for path in _images(folder) if _is_scan(path)]
-    if files:
-        return files
-    series = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(inner.is_file() for inner in path.iterdir())]
-    if not series:
+    left_out = [] if left_out is None else left_out
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    scans = _scans_at(folder, left_out) or [path for place in inner for path in _scans_at(place, left_out)]
+    left_out[:] = dict.fromkeys(left_out)
+    # Slices of old do not always say that they are DICOM: reading them will tell.
+    scans = scans or [path for path in inner if any(file.is_file() for file in path.iterdir())]
+    if not scans:
         raise InputError(
             _("{folder} holds no scans.").format(folder=folder),
-            _("Choose a folder of image files ({endings}) or of folders with one DICOM series each.").format(
+            _("Choose a folder of image files ({endings}) or of DICOM files, or one of such folders.").format(
                 endings=", ".join(IMAGE_ENDINGS)
             ),
         )
-    return series
+    return scans
+
+
+def _scans_at(folder: Path, left_out: list[Path]) -> list[Path]:
+    """The scans there by name, without masks and results."""
+    found = [scan.path for scan in scans_at(folder, left_out)]
+    scans = [path for path in found if path.is_dir() or _is_scan(path)]
+    left_out += [path for path in found if path not in scans]
+    return scans
 
 
 def pairs_in(folder: Path) -> list[tuple[Path, Path]]:

@@ -17,12 +17,12 @@ from slicer.i18n import tr as _
 from mass_core.colors import LabelStyle
 from mass_core.errors import HostError, InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
-from mass_core.outputs import serious
+from mass_core.outputs import check_no_input, serious
 from mass_core.remote.reasons import ENOUGH
 from mass_core.worker.client import Call, Client
 from mass_core.worker.protocol import error_of, failure
 
-from ..scene import dicom, grids, sequences
+from ..scene import dicom, grids, node_files, sequences
 from ..scene import exchange as scene
 from ..scene.exports import Exports
 from . import cases as c
@@ -204,6 +204,8 @@ class Run:
             case.output = output
             self._set(case, c.SKIPPED, _("Its result file already exists."))
             return False
+        if output is not None and output.exists():
+            check_no_input([output], self._inputs())
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
         params = {**self.settings.params(), **self._what(), "target": str(target), "output": str(label_file)}
@@ -232,6 +234,12 @@ class Run:
 
         self._call = self._client.request("segment", params, progress=progress, done=done, failed=failed, cancelled=cancelled)
         return True
+
+    def _inputs(self) -> list[Path]:
+        """The user's files of references and targets."""
+        nodes = [node for reference in self._references for node in (reference.volume, reference.segmentation)]
+        nodes += [slicer.mrmlScene.GetNodeByID(case.volume_id) for case in self.cases if case.volume_id]
+        return [*node_files.own_files(nodes), *(case.path for case in self.cases if case.path)]
 
     def _what(self) -> dict[str, Any]:
         """Task parameters for the worker: a task file; references, where results are checked; or nothing, with a model."""

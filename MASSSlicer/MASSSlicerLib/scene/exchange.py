@@ -18,9 +18,12 @@ from slicer.i18n import tr as _
 
 from mass_core.colors import LabelStyle, distinct
 from mass_core.errors import GeometryError, InputError, OutputError
-from mass_core.outputs import all_or_none
+from mass_core.outputs import all_or_none, check_no_input
 
 from . import grids, node_files, segments
+
+_LOADED = ("vtkMRMLVolumeNode", "vtkMRMLSegmentationNode")
+"""Kinds of nodes whose files hold what the user has: scans, label maps, drawings."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +239,11 @@ def save_segments(
 
     Raises:
         InputError: if there is nothing to write.
-        OutputError: if it cannot be written.
+        OutputError: if it cannot be written, or the file is that of a scan or of another segmentation of the scene.
     """
+    scene = slicer.mrmlScene
+    loaded = [scene.GetNthNodeByClass(n, kind) for kind in _LOADED for n in range(scene.GetNumberOfNodesByClass(kind))]
+    check_no_input([path], node_files.own_files(node for node in loaded if node is not segmentation))
     present = [] if segmentation is None else segment_ids(segmentation)
     shown = label_styles(segmentation, [i for i in ids if i in present])
     if not shown:

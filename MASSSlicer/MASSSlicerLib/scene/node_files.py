@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,14 @@ def unwritable(path: Path) -> OutputError:
     return OutputError(
         _("The file {path} could not be written.").format(path=path), _("Check the free space and the rights of the folder.")
     )
+
+
+def own_files(nodes: Iterable[slicer.vtkMRMLStorableNode | None]) -> list[Path]:
+    """The files that nodes were loaded from or saved to last."""
+    stores = [store for node in nodes if node is not None and (store := node.GetStorageNode()) is not None]
+    names = [store.GetFullNameFromFileName() for store in stores]
+    names += [store.GetFullNameFromNthFileName(number) for store in stores for number in range(store.GetNumberOfFileNames())]
+    return [Path(name) for name in dict.fromkeys(names) if name]
 
 
 def label_node(labels: np.ndarray, geometry: vtk.vtkMatrix4x4) -> slicer.vtkMRMLLabelMapVolumeNode:

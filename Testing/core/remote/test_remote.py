@@ -1,9 +1,12 @@
 """A worker on another computer: a real ssh server on this one, with keys of its own (ssh_server.py)."""
 
+import json
 import os
+import platform
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +19,19 @@ import SimpleITK as sitk
 
 from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
-from mass_core.remote import hosts, shipping
-from mass_core.remote.connection import connect
+from mass_core.remote import hosts, run_copy, shipping
+from mass_core.remote.connection import Connection, connect
+from mass_core.remote.parcels import Packing
+from mass_core.remote.reasons import ENDED, why
 from mass_core.remote.ssh import SshTransport
+from mass_core.remote.stream import PIECE, Inbox, Parts, pieces
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
 from mass_core.worker import protocol
 from mass_core.worker.transport import LocalClient
 from Testing.core.ssh_server import HERE, Server
 from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
+from Testing.waiting import wait_until
 
 PATIENCE_S = 600.0
 
@@ -132,7 +139,8 @@ def test_the_other_methods(remote: Recorder, files: Files) -> None:
     remote.ask("adapt", files.encode(seconds=0.1, seed=3))
     found = files.folder / "out.nrrd"
     remote.ask("segment", files.segment(task=str(files.task)))
-    judged = remote.ask("assess", {**files.common, "task": str(files.task), "target": str(files.target), "result": str(found)})["result"]
+    whole = {**files.common, "task": str(files.task), "target": str(files.target), "result": str(found), "same_grid": True}
+    judged = remote.ask("assess", whole)["result"]
     assert [label["value"] for label in judged["labels"]] == [1, 2]
     colours = files.folder / "colours.nii.gz"
     remote.ask("features", {**files.common, "target": str(files.target), "output": str(colours)})
@@ -173,24 +181,31 @@ def test_finetuning_there(remote: Recorder, files: Files) -> None:
     }
     result = remote.ask("finetune", {**order, "output": str(tuned)})["result"]
     assert result["output"] == str(tuned) and tuned.exists() and result["epochs"] == 1
-    with pytest.raises(InputError, match="folder of a run"):
-        remote.ask("finetune", {**order, "output": str(tuned), "folder": str(files.folder / "run"), "overwrite": True})
 
 
 @pytest.mark.slow
-def test_the_best_weights_survive_a_line_that_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    one, tuned, mask = fresh(), files.folder / "two.safetensors", files.folder / "new_mask.nrrd"
+def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
+    one, run, mask = fresh(), files.folder / "run", files.folder / "new_mask.nrrd"
+    tuned = run / "best.safetensors"
     scan(1)[1].write(mask)
-    before, cases = files.names(), [*files.references, {"image": str(files.target), "mask": str(mask)}]
-    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "epochs=1000", "patience=1000"]
-    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small}
-    call = one.request("finetune", {**order, "output": str(tuned)})
-    one.until(lambda: call.state != "waiting" or any(kind == "receive" and fraction == 1 for kind, fraction in one.events))
-    assert not tuned.exists()
+    cases = [*files.references, {"image": str(files.target), "mask": str(mask)}]
+    small = ["batch_size=2", "steps_per_epoch=1", "validate_cases=1", "references=1", "patience=1000", "keep_states=1"]
+    order = {"weights": files.common["weights"], "device": "cpu", "cases": cases, "recipe": "smoke", "settings": small, "epochs": 1000}
+    order |= {"folder": str(run), "output": str(tuned), "overwrite": True}
+    call = one.request("finetune", order)
+    one.until(lambda: call.state != "waiting" or tuned.exists() and len(list(run.glob("state/*.pt"))) == 1)
     server.cut()
     one.until(lambda: call.state != "waiting")
     assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
-    assert files.names() == before | {tuned.name} and [label.value for label in classes(tuned)] == [1, 2]
+    assert [label.value for label in classes(tuned)] == [1, 2]
+    assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
+    done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
+    result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
+    assert result["epochs"] == done + 2 and result["output"] == str(tuned) and tuned.exists()
+    assert [path.name for path in run.glob("state/*.pt")] == [f"step_{done + 2:08}.pt"], "older ones are removed here as well"
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == done + 2
 
 
 # Before anything is sent
@@ -268,6 +283,7 @@ def test_failures_there_name_the_computer(remote: Recorder, files: Files) -> Non
         ("nobody.invalid", None, "no computer called nobody.invalid", "spelling"),
         (HERE, "mass-is-not-here", "could not be started on", f"mass remote {HERE} --command"),
         (HERE, f"{sys.executable} -m no_such_module", "No module named no_such_module", "Install it there"),
+        (HERE, f"ulimit -f 0; {sys.executable} -m mass_core", "temporary folder could not be made", "set TMPDIR"),
         (HERE, f"{sys.executable} -c 'import argparse; argparse.ArgumentParser().parse_args()'", "older version", "same version"),
     ],
 )
@@ -320,15 +336,27 @@ def test_the_connection_in_a_sentence() -> None:
     assert ("no GPU" in found.text()) is not found.has_gpu
 
 
+@pytest.mark.parametrize(
+    ("built_for", "cure"),
+    [(None, "for processors only: if it has a GPU, install the build for that there"), ("CUDA 12.8", "built for CUDA 12.8 and finds none")],
+)
+def test_no_gpu_there_comes_with_a_cure(built_for: str | None, cure: str) -> None:
+    device = {"name": "cpu", "about": "8 cores", "total": None, "free": 4e9}
+    worker = {"mass_version": "1", "torch": {"version": "2.9.1+cpu", "built_for": built_for}, "devices": [device]}
+    assert "no GPU, 8 cores, 4.0 GB free" in (said := Connection.of("gpu01", worker).text()) and cure in said
+
+
 # In the middle of a run
 
 
 def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
-    one, before = fresh(), files.names()
+    one, before, left = fresh(), files.names(), set(server.left())
     call = one.request("segment", files.segment(options=LONG))
     one.until_computing()
+    (own,) = set(server.left()) - left
     server.cut()
     one.until(lambda: call.state != "waiting")
+    assert gone(server, own)
     assert call.state == "failed" and isinstance(one.last(), HostError) and f"The line to {HERE} broke" in one.last().message
     assert files.names() == before
     assert one.ask("segment", files.segment())["result"]["labels"], "the next request starts anew"
@@ -346,6 +374,32 @@ def test_nothing_is_left_there(fresh: Callable[..., Recorder], files: Files, ser
     assert gone(server, own)
 
 
+def test_nothing_is_left_there_by_a_client_that_is_killed(server: Server) -> None:
+    left = set(server.left())
+    code = (
+        "from mass_core.remote.ssh import SshTransport\nfrom mass_core.worker.transport import LocalClient\n"
+        f"client = LocalClient(transport=lambda: SshTransport({HERE!r}))\n"
+        "print(client.ask('hello', {'version': 1})['result']['pid'], flush=True)\nwhile True: client.pump()"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    with client.stdout:
+        worker = int(client.stdout.readline())
+    (own,) = set(server.left()) - left
+    client.kill()
+    client.wait()
+    assert gone(server, own)
+    wait_until(lambda: not alive(worker))
+
+
+def test_a_worker_that_ends_while_it_is_sent_something_is_no_broken_line() -> None:
+    """ssh ends with 255 then, as for a line that broke, and says that it could not say goodbye."""
+    goodbye = "client_loop: send disconnect: Broken pipe"
+    ended = why("gpu01", 255, f"{ENDED}: signal 9, SIGKILL.\n{goodbye}", answered=True, command="mass")
+    assert isinstance(ended, DeviceError) and "gpu01 ended in the middle of its work. " in ended.message and "SIGKILL" in ended.message
+    assert isinstance(why("gpu01", 255, goodbye, answered=True, command="mass"), HostError)
+
+
 @pytest.mark.parametrize("whom", ["end", "worker"])
 def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Server, whom: str) -> None:
     psutil = pytest.importorskip("psutil")
@@ -359,8 +413,30 @@ def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Serv
     os.kill(end if whom == "end" else inner, signal.SIGKILL)
     one.until(lambda: call.state != "waiting")
     assert call.state == "failed" and isinstance(one.last(), DeviceError) and one.last().cure
+    assert ("SIGKILL" in one.last().message) is (whom == "worker")
     assert gone(server, own)
     one.until(lambda: not alive(inner))
+
+
+def test_silence_ends_it_and_it_removes_what_a_power_cut_left(tmp_path: Path) -> None:
+    """A laptop that sleeps closes no line; a computer that lost its power removes nothing."""
+    here = f"mass-remote-{platform.node()}"
+    over = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    left, used = tmp_path / f"{here}-{over.stdout.strip()}-a", tmp_path / f"{here}-{os.getpid()}-b"
+    left.mkdir()
+    used.mkdir()
+    code = (
+        "import sys\nfrom mass_core.remote.host_end import serve\n"
+        "serve(0, 1, command=[sys.executable, '-c', 'import sys; sys.stdin.read()'], silence_s=0.3)"
+    )
+    end = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert end.stdin is not None and end.stderr is not None and end.stdout is not None
+    with end.stdin, end.stdout, end.stderr:
+        assert end.wait(PATIENCE_S) == 1 and b"Nothing was heard for 0.3 s." in end.stderr.read()
+    assert list(tmp_path.glob("mass-remote-*")) == [used]
 
 
 def gone(server: Server, name: str) -> bool:
@@ -380,6 +456,58 @@ def test_cancel_while_it_computes(fresh: Callable[..., Recorder], files: Files, 
     one.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and files.names() == before
     assert one.ask("segment", files.segment())["result"]["reused"]["model"] is True and one.pid == pid
+
+
+def test_the_copy_of_a_runs_folder_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece beside the run and, at its end, all the rest; a file that changes while it is sent is sent anew."""
+    monkeypatch.setattr(run_copy, "_LEAST_S", 0.0)
+    monkeypatch.setattr(run_copy, "_REST", 0)
+    here, there = tmp_path / "here", tmp_path / "there"
+    for path in ("state/step_1.pt", "data/case/image.npy", "state/.mass-half"):
+        (there / path).parent.mkdir(parents=True, exist_ok=True)
+        (there / path).write_bytes(b"1")
+    copy, parts, inbox = run_copy.RunCopy(there, "run/7", 7), Parts(), Inbox(here)
+
+    def hear(data: bytes | None) -> None:
+        for head, piece in parts.feed(data or b""):
+            name = head["name"].removeprefix("run/7/")
+            inbox.take({**head, "name": name}, piece) if head["kind"] == "file" else inbox.remove(name)
+
+    assert copy.piece() is None, "what is there at first is in the copy already"
+    (there / "best.safetensors").write_bytes(os.urandom(3 * PIECE))
+    hear(copy.piece())
+    (there / "best.safetensors").write_bytes(os.urandom(2 * PIECE))
+    (there / "state/step_2.pt").write_bytes(b"2")
+    for _ in range(20):
+        hear(copy.piece())
+    assert (here / "state/step_2.pt").read_bytes() == b"2" and not (here / "data").exists()
+    (there / "state/step_2.pt").unlink()
+    (there / "last.safetensors").write_bytes(b"last")
+    for data in copy.rest():
+        hear(data)
+    assert {name: path.read_bytes() for name, path in run_copy.files_of(here).items()} == {
+        name: (there / name).read_bytes() for name in ("best.safetensors", "last.safetensors")
+    }
+
+
+def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Path) -> None:
+    best, better = tmp_path / "run" / "best.safetensors", tmp_path / "better"
+    best.parent.mkdir()
+    best.write_bytes(b"best so far")
+    better.write_bytes(b"better")
+    (best.parent / "state").mkdir()
+    (best.parent / "state" / "step_1.pt").touch()
+    params = {"folder": str(best.parent), "output": str(best), "overwrite": True}
+    with pytest.raises(InputError, match="holds a run already"):
+        Packing.of(params, 3)
+    packing = Packing.of({**params, "resume": True}, 3)
+    assert packing.result is not None
+    order = shipping._Order({"id": 3, "method": "finetune"}, packing)
+    for data, _ in pieces(better, packing.result.named):
+        for head, piece in Parts().feed(data):
+            order.take(head, piece)
+    order.deliver()
+    assert best.read_bytes() == b"better"
 
 
 @pytest.mark.slow
@@ -460,14 +588,14 @@ def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, ser
 
 
 @pytest.mark.slow
-def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files) -> None:
+def test_a_file_that_changes_while_it_is_sent(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     one = fresh("slow")
     large = noise(files.folder / "large.nrrd", 200)
     call = one.request("segment", files.segment(weights="small", target=str(large)))
     one.until(lambda: any(kind == "send" and 0 < fraction < 1 for kind, fraction in one.events))
     os.utime(large, ns=(1, 1))
     one.until(lambda: call.state != "waiting")
-    assert call.state == "failed" and "changed while it was sent" in one.last().message, (one.last(), one.logged)
+    assert call.state == "failed" and "changed while it was sent" in one.last().message, (one.last(), one.logged, server.said())
 
 
 def test_a_sign_of_life_while_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,9 @@ class ones:
 """A torch that passes its own check; the network cannot be built with it."""
 
 
+@pytest.mark.slow
 def test_probe_of_what_works(install: Any, readiness: Any) -> None:
-    """The packages these tests run with."""
+    """The packages these tests run with; without a window, in which `test_window.py` has it read by the same probe."""
     done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     found = readiness.read_probe(done.stdout, done.returncode)
     missing = () if importlib.util.find_spec("monai") else ("monai",)
@@ -39,6 +40,10 @@ def test_probe_of_what_works(install: Any, readiness: Any) -> None:
 
 
 def test_torchvision_of_another_torch_is_told_but_no_obstacle(install: Any, readiness: Any, tmp_path: Path) -> None:
+    for name in ("monai", "monai-1.5.dist-info"):  # a stand-in, for the real one takes long to load
+        (tmp_path / name).mkdir()
+    (tmp_path / "monai/__init__.py").write_text("__version__ = '1.5'")
+    (tmp_path / "monai-1.5.dist-info/METADATA").write_text("Name: monai\nVersion: 1.5\n")
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -22,7 +22,7 @@ from torch.nn import functional
 from ...devices import check_compiler, choose_device, free_memory, has_bfloat16, not_compiled
 from ...errors import InputError, WeightsError
 from ...failures import is_out_of_memory
-from ...weights.store import locate
+from ...weights.store import keep_compiled, locate
 from ..mask_set import Bools
 from .channels import Bytes
 from .frames import Frames
@@ -148,6 +148,7 @@ class Sam2:
         """
         if backend == "inductor":
             check_compiler("SAM2", self.device)
+            keep_compiled()
         self.network.image_encoder.compile(backend=backend)
         # The number of objects and of what is remembered of them changes from step to step.
         self.network.memory_attention.compile(backend=backend, dynamic=True)

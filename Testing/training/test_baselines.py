@@ -8,9 +8,9 @@ import torch
 from mass_core import load_model
 from mass_core.config import ModelConfig
 from mass_core.model import build_model
-from Testing.benchmarks import learners, pretraining_methods
-from Testing.benchmarks.learners import BLOCK, Genesis, Mae, S3d, SimClr, bend, boxes, curves, deformed, shuffled
-from Testing.benchmarks.pretraining_methods import configured
+from training.baselines import learners
+from training.baselines.command import configured, main
+from training.baselines.learners import BLOCK, Genesis, Mae, S3d, SimClr, bend, boxes, curves, deformed, shuffled
 from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "early_window=16",
@@ -20,8 +20,8 @@ CHANNELS = (8, 32)
 
 
 def run(method, data, output, *settings, steps=2):
-    words = ["pretrain", "--method", method, "--steps", str(steps), "--data", str(data), "--output", str(output), "--set", *TINY]
-    return pretraining_methods.main([*words, *settings])
+    words = ["--method", method, "--steps", str(steps), "--data", str(data), "--output", str(output), "--device", "cpu", "--set", *TINY]
+    return main([*words, *settings])
 
 
 def tensors(path):
@@ -54,6 +54,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(blob_dataset, tmp_path, metho
     saved(tmp_path / "parts.run" / "state")[0].unlink()
     assert run(method, blob_dataset, parts, "save_every=2", steps=3) == 0
     assert load_model(whole, "cpu").fingerprint == load_model(parts, "cpu").fingerprint
+
+
+def test_a_batch_may_be_computed_in_parts(blob_dataset, tmp_path):
+    losses = []
+    for parts in (1, 2):
+        assert run("mae", blob_dataset, tmp_path / f"{parts}.safetensors", f"accumulate={parts}") == 0
+        losses.append(json.loads((tmp_path / f"{parts}.run" / "log.jsonl").read_text().splitlines()[0])["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.5)  # the same samples, other hidden blocks
 
 
 def encoder():
@@ -186,34 +194,9 @@ def test_views_of_one_scan_that_look_alike_cost_less_than_those_that_do_not():
 
 
 def test_contrast_goes_without_far_views_and_nothing_else_differs():
-    mae, simclr = (configured(method, 5, []).as_json() for method in ("mae", "simclr"))
+    mae, simclr = (configured(method, "small", []).as_json() for method in ("mae", "simclr"))
     assert simclr["episodes"].pop("far_share") == 0 < mae["episodes"].pop("far_share")
     assert {**simclr, "name": ""} == {**mae, "name": ""}
-
-
-def test_tables_are_joined(tmp_path, monkeypatch):
-    asked = []
-
-    def evaluate(command, check):
-        asked.append(command)
-        folder = tmp_path / command[command.index("--weights") + 1].split(".")[0]
-        folder.mkdir()
-        dice = 0.75 if folder.name == "mae" else 0.375
-        cells = [{"shots": shots, "method": "finetuned", "dice": dice, "dice_sd": 0.01} for shots in (5, 1)]
-        (folder / "summary.json").write_text(json.dumps({"means": cells if folder.name == "mae" else cells[1:]}))
-
-    monkeypatch.setattr(pretraining_methods.subprocess, "run", evaluate)
-    paths = [pretraining_methods.Path(name) for name in ("none.safetensors", "mae.safetensors")]
-    table = pretraining_methods.compare(paths, tmp_path / "data", tmp_path, ["--shots", "1"])
-    assert table.splitlines() == [
-        "| pretraining | finetuned, 1-shot | finetuned, 5-shot |", "|---|--:|--:|",
-        "| none | 0.375 (0.010) |  |", "| mae | 0.750 (0.010) | 0.750 (0.010) |",
-    ]  # fmt: skip
-    assert all(command[-4:] == ["--methods", "finetuned", "--shots", "1"] for command in asked)
-    for folder in ("none", "mae"):
-        (tmp_path / folder / "summary.json").unlink(), (tmp_path / folder).rmdir()
-    pretraining_methods.compare(paths, tmp_path / "data", tmp_path, ["--methods", "adapted"])
-    assert all(command[-2:] == ["--methods", "adapted"] and command.count("--methods") == 1 for command in asked[2:])
 
 
 def test_bad_settings_are_told(blob_dataset, tmp_path, capsys):

@@ -102,7 +102,7 @@ class S3d(Reconstruction):
     def sparse_levels(self, images: Tensor, visible: Tensor) -> list[Tensor]:
         """The encoder's levels, deepest first, of what is visible; 0 in hidden places."""
         self.visible = visible
-        stem = self.encoder.stem.register_forward_hook(lambda module, inputs, output: output * self._at(output))
+        stem = self.encoder.get_submodule("stem").register_forward_hook(lambda module, inputs, output: output * self._at(output))
         try:
             return self.encoder(images * visible)
         finally:

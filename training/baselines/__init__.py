@@ -1,0 +1,1 @@
+"""Other ways to pretrain the encoder, to compare with MASS."""

@@ -1,0 +1,129 @@
+"""Other ways to pretrain the same encoder, beside MASS: the rows of the paper's table 1.
+
+    python -m training.baselines --method mae --steps 1500 --data DATASET[=WEIGHT]... --output MAE.safetensors
+    torchrun --nproc-per-node 2 -m training.baselines ...     two processes, each computing half of every batch
+
+The result is weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
+reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` tells views of one scan from views of other scans
+(`learners`), `none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the
+same scans in the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped goes on
+from its last state, in OUTPUT's name with `.run`, when called again.
+"""
+
+import argparse
+import copy
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mass_core.errors import MassError
+from mass_core.schema import changed
+
+from ..pretrain import recipes
+from ..pretrain.config import RunConfig
+from ..pretrain.loader import batches, episodes_of
+from ..pretrain.loop import advance, augmented_views, train
+from ..pretrain.schedule import window_at
+from ..pretrain.start import optimiser_of, start
+from ..runs.distributed import Group
+from ..runs.logbook import Logbook
+from ..runs.precision import autocast, scaler
+from ..runs.run_folder import enter, publish
+from ..runs.sources import Source, open_sources
+from ..runs.state import State
+from .learners import LEARNERS
+
+
+def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
+    """The recipe with views of one size throughout, those it begins with, and a state every 200 steps.
+
+    A view anywhere else in the scan, which teaches MASS silence, shows nothing the reference shows: the contrast goes without.
+    """
+    config = changed(recipes.named(recipe), ["early_share=1", "save_every=200", "validate_every=0", *settings])
+    if method == "simclr":
+        config = changed(config, ["episodes.far_share=0"])
+    return replace(config, name=f"{config.name} {method}")
+
+
+def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path, group: Group) -> None:
+    """Run to the end, or on from the last state, and write the weights."""
+    folder = output.with_suffix(".run")
+    if method == "mass":
+        train(config, sources, folder, group, resume="auto", minutes=0)
+        if group.leads:
+            shutil.copyfile(folder / "last.safetensors", output)
+        return
+    whole = start(config, group.device, None)
+    if method != "none":
+        learned = learn(LEARNERS[method], config, sources, folder, group)
+        whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
+        whole.step = learned.step
+    if group.leads:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        publish(config, sources, output, whole)
+
+
+def learn(
+    learner: Callable[[nn.Module, Sequence[int]], nn.Module], config: RunConfig, sources: Sequence[Source], folder: Path, group: Group
+) -> State:
+    """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
+    group.share(config.batch_size, config.accumulate)
+    episodes = episodes_of(config, sources)
+    network = learner(start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    optimiser, scaling = optimiser_of(network, config.optim), scaler(config.precision, group.device)
+    state = State(network, average, optimiser, scaler=scaling)  # type: ignore[arg-type]  # the learner stands for the whole network
+    state.origin = {"datasets": list(map(str, sources))}
+    enter(config, folder, state, group, "auto")
+    wrapped = group.wrap(network)
+    with Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads) as log:
+        mark = time.monotonic()
+        for parts in batches(config, episodes, state.step, group):
+            state.optimiser.zero_grad(set_to_none=True)
+            loss = torch.zeros((), device=group.device)
+            for number, batch in enumerate(parts):
+                seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
+                generator = torch.Generator(group.device).manual_seed(seed)
+                views, _ = augmented_views(batch, window_at(state.step, config), config, generator)
+                with group.alone(wrapped, last=number == len(parts) - 1):
+                    with autocast(config.precision, group.device):
+                        part = wrapped(views, generator) / len(parts)
+                    state.scaler.scale(part).backward()
+                loss += part.detach()
+            norm = advance(config, state)
+            now = time.monotonic()
+            log.add(state.step, loss=loss, norm=norm, samples_per_s=config.batch_size / (now - mark))
+            mark = now
+            if group.leads and (state.step % config.save_every == 0 or state.step == config.steps):
+                state.save(folder / "state", config, group)
+    return state
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="training.baselines", description="Other ways to pretrain the encoder, beside MASS.")
+    parser.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
+    parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)}; default: %(default)s)")
+    parser.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
+    parser.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
+    parser.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors")
+    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args(argv)
+    if not args.data and args.method != "none":
+        parser.error("--data is missing")
+    try:
+        config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
+        group = Group.join(args.device)
+        pretrain(args.method, config, open_sources(args.data), args.output, group)
+        group.leave()
+    except MassError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
