@@ -76,8 +76,8 @@ def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], 
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
     with folders_ready([*files, share.table]):
-        parts = 2 * len(share.left) if len(jobs) > 1 else 1  # sampled, then painted
-        yield request, jobs, share, Batch(arguments.terminal, len(jobs), parts)
+        visits = 2 * len(share.left) if len(jobs) > 1 else 1  # sampled, then painted
+        yield request, jobs, share, Batch(arguments.terminal, len(jobs), visits)
 
 
 def run(arguments: argparse.Namespace) -> int:
