@@ -359,6 +359,6 @@ def _command(argv: Sequence[str] | None) -> None:
         sys.stdout.write(f"{printed(parser, args, config)}\n")
         return
     table = read_table(args.labels, args.images).with_share(config.train_share, config.seed)
-    group = Group.join(args.device)
+    group = ProcessGroup.join(args.device)
     train(config, table, args.weights, args.output, group, resume=args.resume, minutes=args.minutes or 0)
     group.leave()
