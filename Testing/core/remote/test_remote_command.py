@@ -67,7 +67,7 @@ def test_a_bad_scan_does_not_stop_a_batch(files: Files, capsys: pytest.CaptureFi
     assert mass(*order, "--table", results / "table.csv") == 3
     assert {path.name for path in results.iterdir()} == {"new_seg.nii.gz", "ref_seg.nii.gz", "table.csv"}
     assert str(bad) in capsys.readouterr().err
-    with (results / "table.csv").open(newline="") as file:
+    with (results / "table.csv").open(newline="", encoding="utf-8") as file:
         failed, *rows = csv.DictReader(file)
     assert failed["target"] == str(bad) and f"{bad} cannot be read" in failed["error"]
     made = [results / f"{name}_seg.nii.gz" for name in ("new", "ref")]
