@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mass_core.console import Terminal, say_all_letters
-from mass_core.errors import MassError, as_mass_error
+from mass_core.errors import MassError, known_failures
 
 
 def answered(work: Callable[[], object]) -> int:
@@ -11,14 +11,12 @@ def answered(work: Callable[[], object]) -> int:
     say_all_letters()
     terminal = Terminal()
     try:
-        work()
+        with known_failures():
+            work()
     except KeyboardInterrupt:
         terminal.cancelled()
         return 130
-    except (MassError, RuntimeError, MemoryError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        terminal.failed(known)
+    except MassError as error:
+        terminal.failed(error)
         return 2
     return 0

@@ -19,6 +19,7 @@ import torch
 from mass_core.cli import build_parser
 from mass_core.cli import main as mass
 from mass_core.cli import masks as masks_command
+from mass_core.cli.common.batch import terminated_as_interrupted
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.store import folder as weights_folder
 from Testing.core.test_from_slices import Seer
@@ -391,7 +392,7 @@ def test_a_run_saves_when_this_program_is_told_to_end(tmp_path: Path, monkeypatc
 
     teller = threading.Thread(target=tell)
     teller.start()
-    with pytest.raises(KeyboardInterrupt), running.terminated_as_interrupted():
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
         execute(["python", "-c", code], log)
     teller.join()
     assert log.read_text().endswith("saved\n")

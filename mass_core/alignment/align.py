@@ -70,7 +70,7 @@ class Target:
 
 
 def _shifted(grid: Geometry, shift: Tensor) -> Geometry:
-    """Where a lattice of the reference lies in the target."""
+    """A lattice of the reference, moved to its place in the target."""
     x, y, z = (np.asarray(grid.origin_xyz) - shift.cpu().numpy()[::-1]).tolist()
     return replace(grid, origin_xyz=(x, y, z))
 

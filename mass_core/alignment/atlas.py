@@ -85,7 +85,7 @@ class Atlas:
 
 
 def _moved(parts: dict[int, _Part], before: int, after: int) -> dict[int, _Part]:
-    """What belongs to one label, under another number."""
+    """The part of one label, under another number; none where it has none."""
     return {after: parts[before]} if before in parts else {}
 
 

@@ -23,9 +23,11 @@ def refined_around(found: Alignment, value: int, target: Target) -> Warp:
         target: the scan it was aligned with.
     """
     close = found.atlas.closeups.get(value)
+    if close is None:
+        return found
     shift = found.shift + _displacement_mm(found, value)
-    under = None if close is None else target.closely_under(close.grid, shift)
-    if close is None or under is None:
+    under = target.closely_under(close.grid, shift)
+    if under is None:
         return found
     index = voxel_grid(close.scan.values.shape, found.field.device)
     points = close.scan.points_mm(index) - shift.view(3, 1, 1, 1)

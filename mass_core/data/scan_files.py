@@ -81,7 +81,7 @@ def distinct_scans(scans: Iterable[Scan]) -> list[Scan]:
 
 
 def scans_at(path: Path, left_out: list[Path]) -> list[Scan]:
-    """What a file or folder stands for, see `find_scans`; maybe nothing, and maybe several of one name.
+    """Scans a file or folder stands for, see `find_scans`; maybe none, and maybe several of one name.
 
     Raises:
         InputError: if there is no such file or folder.

@@ -13,7 +13,6 @@ from its last state, in OUTPUT's name with `.run`, when called again.
 import argparse
 import copy
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mass_core.errors import MassError
 from mass_core.schema import changed
 
+from ..failures import answered
 from ..pretrain import recipes
 from ..pretrain.config import RunConfig
 from ..pretrain.loader import batches, episodes_of
@@ -110,7 +109,7 @@ def learn(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input."""
+    """The command; 0 done, 2 bad input, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="training.baselines", description="Other ways to pretrain the encoder, beside MASS.")
     parser.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
     parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)}; default: %(default)s)")
@@ -122,12 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.data and args.method != "none":
         parser.error("--data is missing")
-    try:
-        config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
-        group = ProcessGroup.join(args.device)
-        pretrain(args.method, config, open_sources(args.data), args.output, group)
-        group.leave()
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return answered(lambda: _command(args))
+
+
+def _command(args: argparse.Namespace) -> None:
+    config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
+    group = ProcessGroup.join(args.device)
+    pretrain(args.method, config, open_sources(args.data), args.output, group)
+    group.leave()

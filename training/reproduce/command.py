@@ -16,10 +16,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mass_core.cli.common.options import DEVICES
+from mass_core.cli.common.batch import terminated_as_interrupted
 from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
 from mass_core.console import Terminal
-from mass_core.errors import InputError, MassError, as_mass_error
+from mass_core.devices import DEVICES
+from mass_core.errors import InputError, MassError, known_failures
 from mass_core.files import write_bytes
 from mass_core.option_files import add_config, as_file
 from mass_core.outputs import folders_ready
@@ -30,7 +31,7 @@ from . import work
 from .inputs import DATA, UPSTREAM
 from .plan import Cell, Planner, Run
 from .report import Found, as_rows, found, markdown, paper
-from .running import Execute, Machine, Workspace, execute, ordered, terminated_as_interrupted
+from .running import Execute, Machine, Workspace, execute, ordered
 from .tables import SHOWN, TABLES
 
 _KINDS = ("masks", "datasets", "pretrain", "evaluate", "classify", "pictures", "speed")
@@ -49,13 +50,10 @@ def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int
         if args.print_config:
             sys.stdout.write(f"{as_file(parser, args)}\n")
             return 0
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), known_failures():
             return _reproduce(args, terminal, carry_out)
-    except (MassError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        terminal.failed(known)
+    except MassError as error:
+        terminal.failed(error)
         return 2
     except KeyboardInterrupt:
         terminal.log("Stopped; the same command goes on from here.")

@@ -110,7 +110,7 @@ class TargetsPanel(ScanList):
 
 
 def _told(folder: Path, count: int, left_out: Sequence[Path]) -> str:
-    """What was found in a folder, and the first files that were not taken."""
+    """Text on the scans found in a folder, with the first files that were not taken."""
     text = _("Scans found in “{name}”: {count}.").format(name=folder.name, count=count)
     if not left_out:
         return text

@@ -1,5 +1,7 @@
-"""Several targets in one run."""
+"""Several targets in one run, and how it ends."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +45,16 @@ class Batch:
     def exit_status(self) -> int:
         """Of the command: 3 if a target failed."""
         return 3 if self.failures else 0
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which queues and systems end programs with, does what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

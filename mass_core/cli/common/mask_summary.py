@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data.scan_files import Scan
 from ...errors import MassError, OutputError, known_failures, listing
+from .batch import terminated_as_interrupted
 from .shards import Shard, merge_tables, write_table
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class Summary:
         A run that fails before there is any mask leaves none, nor does one that cannot write.
         """
         try:
-            with _terminated_as_interrupted():
+            with terminated_as_interrupted():
                 yield
         except OutputError:
             raise
@@ -189,19 +188,6 @@ class Summary:
 
     def _file(self, scan: Scan, ending: str) -> Path:
         return self._output / f"{scan.name}{ending}"
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which queues and systems end programs with, does what Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # Python hands signals to the main thread only
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:
