@@ -31,7 +31,7 @@ def locate(
         target: the scan.
         recipe: for modality, intensity limits and the weights of both.
         device: where to compute.
-        steps: told of every reference, as stage `align`; may stop the run.
+        steps: counts references and labels, as stage `align`; may stop the run.
 
     Returns:
         The priors; and the axis of the patient along which the target fits far better mirrored, None where it does not.
