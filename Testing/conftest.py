@@ -5,6 +5,7 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def fixed_seeds() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloaded weights of the person who runs the tests are neither read nor changed."""
-    monkeypatch.setenv("MASS_HOME", str(tmp_path_factory.getbasetemp() / "mass_home"))
+    """Every test has weights and settings of its own: neither the user's nor those that another test left."""
+    monkeypatch.setenv("MASS_HOME", str(tmp_path_factory.getbasetemp() / "homes" / uuid4().hex))
 
 
 @pytest.fixture(scope="session")
