@@ -44,13 +44,18 @@ def draw(run: Path) -> Path:
     return path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.curves", description="Draw a run's log into curves.png.", **examples("python -m training.curves RUN")
     )
     parser.add_argument("run", type=Path, help="run folder")
-    run = parser.parse_args(argv).run
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input."""
+    run = build_parser().parse_args(argv).run
     return answered(lambda: sys.stdout.write(f"{draw(run)}\n"))
 
 

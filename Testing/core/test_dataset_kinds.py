@@ -346,6 +346,25 @@ def test_regions_of_nnunet_are_explained_and_ignored_voxels_refused(tmp_path: Pa
         find_cases([folder], KINDS["nnunet"])
 
 
+@pytest.mark.parametrize(("kind", "place", "source"), [
+    ("nnunet", "nnUNet_raw/Dataset007_Two/labelsTr/k_1.nrrd", "dataset.json"),
+    ("msd", "Task01_BrainTumour/labelsTr/BRATS_001.nii.gz", "dataset.json"),
+    ("kits", "data/case_00000/segmentation.nii.gz", "the list of labels of KiTS"),
+])  # fmt: skip
+def test_values_without_a_name_are_told(kind: str, place: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    LOOKALIKES[kind][0](tmp_path)
+    labels = Volume.read(tmp_path / place)
+    array = labels.array.astype(np.int16)
+    array[0, 0, :3], array[0, 1, :2], array[0, 2, :1] = 7, 9, -1
+    Volume(array, labels.geometry).write(tmp_path / place)
+    dataset = prepare(tmp_path, kind)
+    name = Path(place).name
+    told = f": {name} holds values that {source} does not name: 7 (3 voxels), 9 (2 voxels). They stay labels, without a name."
+    assert told in capsys.readouterr().err
+    marked = next(labels_of(dataset, case.name) for case in dataset.cases if 7 in labels_of(dataset, case.name))
+    assert set(np.unique(marked)) == {0, LOOKALIKES[kind][2], 7, 9}, "below 0 is background"
+
+
 def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
     folder, _ = nnunet(tmp_path)
     for broken in ("{}", "[]", '[{"train": ["k_1"]}]', "["):

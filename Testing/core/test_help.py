@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from mass_core.cli import build_parser
+from training.baselines.command import build_parser as baselines
 from training.classify.loop import build_parser as classify
+from training.curves import build_parser as curves
 from training.finetune.command import build_parser as finetune
+from training.pretrain.bodies import build_parser as bodies
 from training.pretrain.loop import build_parser as pretrain
+from training.reproduce.command import build_parser as reproduce
+from training.reproduce.measure import build_parser as measure
 
 MOST_TOGETHER = 8
 """Options below the heading that argparse gives those of no group, --help included."""
@@ -24,7 +29,8 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(inner)
 
 
-PARSERS = {parser.prog: parser for parser in (*parsers(build_parser()), pretrain(), finetune(), classify())}
+TRAINING = (pretrain, finetune, classify, baselines, reproduce, curves, bodies, measure)
+PARSERS = {parser.prog: parser for parser in (*parsers(build_parser()), *(build() for build in TRAINING))}
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -21,6 +21,9 @@ LINES = {
     "assess": [*PAIR, "--target", "x", "--result", "y", "--overlap", "0.5"],
     "features": ["--target", "a", "--output", "b.nii.gz"],
     "classify": ["--weights", "w", "--target", "a", "--output", "o.csv"],
+    "dataset import": ["r", "--output", "d", "--spacing", "1", "2", "3", "--modality", "ct", "--split", "s.json", "--fold", "2"],
+    "dataset export": ["d", "--output", "o", "--format", "nnunet"],
+    "demo": ["--output", "o", "--overwrite"],
 }
 
 
@@ -38,9 +41,10 @@ def options(*words: str) -> dict:
 @pytest.mark.parametrize("command", LONG)
 def test_a_printed_file_makes_the_same_run(command: str, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    file.write_text(printed(command, *LINES[command]))
-    assert options(command, "--config", str(file)) == options(command, *LINES[command])
-    assert options("--json", command, f"--config={file}") == options("--json", command, *LINES[command])
+    words = command.split()
+    file.write_text(printed(*words, *LINES[command]))
+    assert options(*words, "--config", str(file)) == options(*words, *LINES[command])
+    assert options("--json", *words, f"--config={file}") == options("--json", *words, *LINES[command])
 
 
 def test_the_command_line_counts_last(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Other ways to pretrain the encoder: each learns, goes on where it stopped, and leaves weights of which only the encoder has changed."""
 
 import json
+import os
+import signal
+import sys
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ import torch
 from mass_core import load_model
 from mass_core.config import ModelConfig
 from mass_core.model import build_model
-from training.baselines import learners
+from training.baselines import command, learners
 from training.baselines.command import configured, main
 from training.baselines.learners import BLOCK, Genesis, Mae, S3d, SimClr, bend, boxes, curves, deformed, shuffled
 from training.runs.state import saved
@@ -54,6 +57,39 @@ def test_a_stopped_run_goes_on_to_the_same_weights(blob_dataset, tmp_path, metho
     saved(tmp_path / "parts.run" / "state")[0].unlink()
     assert run(method, blob_dataset, parts, "save_every=2", steps=3) == 0
     assert load_model(whole, "cpu").fingerprint == load_model(parts, "cpu").fingerprint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends programs without asking them")
+def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(blob_dataset, tmp_path, monkeypatch, capsys):
+    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    assert run("mae", blob_dataset, whole, "seed=3", steps=3) == 0
+    advance = command.advance
+
+    def told(config, state):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return advance(config, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "advance", told)
+        assert run("mae", blob_dataset, stopped, "seed=3", steps=3) == 0
+    assert "Saved at step 1 of 3; the same command goes on from there." in capsys.readouterr().err
+    assert not stopped.exists() and saved(tmp_path / "stopped.run" / "state")
+    assert run("mae", blob_dataset, stopped, "seed=3", steps=3) == 0
+    assert load_model(whole, "cpu").fingerprint == load_model(stopped, "cpu").fingerprint
+    assert load_model(stopped, "cpu").provenance["config"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--method", "mae", "--output", "w.safetensors"], "--data is missing: mae learns from scans."),
+        (["--method", "none", "--output", "w.pth"], "w.pth is no name for weights."),
+        (["--method", "mae", "--data", "D", "--output", "w.safetensors", "--set", "step=3"], "Did you mean"),
+    ],
+)
+def test_bad_orders_are_told(words, told, capsys):
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_batch_may_be_computed_in_parts(blob_dataset, tmp_path):

@@ -35,6 +35,7 @@ from training.reproduce.plan import SAM2_WEIGHTS
 from training.reproduce.report import paper
 from training.reproduce.running import execute
 from training.reproduce.tables import TABLES
+from training.runs.stopping import SAVED
 
 from .balls import scan, write_dataset, write_weights
 from .classify_rows import write_csv
@@ -354,6 +355,32 @@ class Recorder:
         if name.startswith("evaluate"):
             (log.parent / "summary.json").write_text(json.dumps({"means": [{"dice": 0.5 + 0.1 * ("draw1" in name)}]}))
         return 2 if self._bad in name else 0
+
+
+def test_a_seed_is_everyones_and_stands_beside_the_results(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("table1", "--rows", "MAE", *ONE, "--draws", "2", "--seed", "7")
+    assert reproduce(place, *words, carry_out=Recorder()) == 0
+    assert {row["seed"] for row in table(place, "table1").values()} == {"7"}
+    assert (place / "runs/table1.md").read_text(encoding="utf-8").endswith("\nSeed 7\n")
+    assert reproduce(place, *words, "--dry-run", carry_out=never) == 0
+    commands = [line for line in capsys.readouterr().out.splitlines() if " --" in line]
+    assert [re.findall(r"--seed (\d+)", line) for line in commands] == [["7"], ["7"], ["8"]]
+
+
+def test_a_run_that_only_saved_is_not_finished(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stopped(Recorder):
+        def __call__(self, command: Sequence[str], log: Path) -> int:
+            super().__call__(command, log)
+            log.write_text(f"{SAVED} 3 of 9; the same command goes on from there.\n")
+            return 0
+
+    words = ("table1", "--rows", "MAE", *ONE)
+    assert reproduce(place, *words, carry_out=Stopped()) == 3
+    told = capsys.readouterr().err
+    assert "pretrain/mae_bcv was stopped before its end" in told and not numbers(place, "table1")
+    again = Recorder()
+    assert reproduce(place, *words, carry_out=again) == 0 and again.names[0] == "pretrain/mae_bcv"
+    assert re.search(r"evaluate/bcv/mae_bcv_finetuned/1-shot/draw0, \d+\.\d h left \(log", capsys.readouterr().err)
 
 
 FULL = ("table1", "--rows", "MAE", "MASS-FT", "--datasets", "bcv", "ss_hn")

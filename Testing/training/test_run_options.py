@@ -13,6 +13,7 @@ import pytest
 from mass_core.errors import InputError
 from mass_core.option_files import settings
 from mass_core.schema import changed
+from training.baselines.command import main as baselines
 from training.classify import config as classify_config
 from training.classify.loop import main as classify
 from training.failures import answered
@@ -20,6 +21,7 @@ from training.finetune import recipes as finetune_recipes
 from training.finetune.command import main as finetune
 from training.pretrain import recipes as pretrain_recipes
 from training.pretrain.loop import main as pretrain
+from training.reproduce.command import main as reproduce
 from training.runs.logbook import Logbook
 from training.runs.tracking import boards
 
@@ -27,6 +29,8 @@ RUNS: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "pretrain": (pretrain, ["--recipe", "smoke", "--data", "A=0.5", "B=0.5", "--set", "steps=7", "optim.learning_rate=2e-3"]),
     "classify": (classify, ["--recipe", "smoke", "--labels", "l.csv", "--images", "scans", "--full", "--set", "size_zyx=8,16,24"]),
     "finetune": (finetune, ["--recipe", "smoke", "--data", "A", "--shots", "5", "--draw", "1", "--set", "batch_size=3"]),
+    "baselines": (baselines, ["--method", "simclr", "--recipe", "smoke", "--data", "A=0.5", "B=0.5", "--steps", "7"]),
+    "reproduce": (reproduce, ["table1", "table2", "--data", "DATA", "--rows", "MASS (FT)", "--add", "evaluate=--cases 2", "--dry-run"]),
 }
 
 
@@ -42,6 +46,8 @@ def test_a_printed_file_makes_the_same_run(name: str, tmp_path: Path, capsys: py
     values, other = json.loads(text), json.loads(capsys.readouterr().out)
     if name == "finetune":
         assert values["settings"] == ["batch_size=3", "seed=5"] and other["settings"][-1] == "seed=6"
+    elif name == "reproduce":
+        assert (values.pop("seed"), other.pop("seed")) == (5, 6) and values == other
     else:
         assert (values["set"].pop("seed"), other["set"].pop("seed")) == (5, 6) and values == other
     (tmp_path / "run.json").write_text('{"recip": "smoke"}')

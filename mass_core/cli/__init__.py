@@ -33,8 +33,11 @@ COMMANDS = (
 """Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
 `terminal` is the `Output` for messages, and returns an exit code."""
 
-LONG = ("segment", "encode", "adapt", "masks", "prepare", "evaluate", "assess", "features", "classify")
-"""Those with options from a file."""
+LONG = (
+    *("segment", "encode", "adapt", "masks", "prepare", "dataset import", "dataset export"),
+    *("evaluate", "assess", "features", "classify", "demo"),
+)
+"""Those with options from a file, actions of a command after its name."""
 
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
 
@@ -75,10 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     """The options of a command line and of the file it names; what runs them prints them where that is asked for."""
     parser, long = _parsers()
-    command = next((word for word in words if not word.startswith("-")), "")
-    if command in long:
-        place = words.index(command) + 1
-        words = [*words[:place], *with_file(long[command], words[place:])]
+    command = ""
+    for place in [place for place, word in enumerate(words) if not word.startswith("-")][:2]:
+        command = f"{command} {words[place]}".strip()
+        if command in long:
+            words = [*words[: place + 1], *with_file(long[command], words[place + 1 :])]
+            break
     parsed = parser.parse_args(words)
     for name, value in vars(parsed).items():
         setattr(parsed, name, _at_home(value))
@@ -128,7 +133,15 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     for subparser in subparsers.choices.values():
         # Also behind the command; SUPPRESS keeps it from overruling the one in front.
         subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    long = {name: subparsers.choices[name] for name in LONG}
+    long = {name: _named(subparsers, name) for name in LONG}
     for subparser in long.values():
         add_config(subparser)
     return parser, long
+
+
+def _named(subparsers: Any, name: str) -> argparse.ArgumentParser:
+    """The parser of a command, or of an action of one."""
+    command, _, action = name.partition(" ")
+    parser: argparse.ArgumentParser = subparsers.choices[command]
+    inner = [one.choices[action] for one in parser._actions if action and isinstance(one, argparse._SubParsersAction)]
+    return inner[0] if inner else parser

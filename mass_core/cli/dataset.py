@@ -9,6 +9,7 @@ from ..command_help import examples
 from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import folders_ready
+from ..progress import Steps
 from .common.scans import work_through
 from .prepare import given_splits, listed
 
@@ -108,7 +109,7 @@ def _export_decathlon(arguments: argparse.Namespace) -> int:
 
     dataset, output, form = open_dataset(arguments.folder), arguments.output, arguments.format
     decathlon_layout.check_export(output)
-    numbers = decathlon_layout.numbering(dataset)
+    numbers = decathlon_layout.numbering(dataset, Steps(arguments.terminal.progress))
     if moved := [f"{value} becomes {number}" for value, number in numbers.items() if value != number]:
         arguments.terminal.warn(f"Label numbers must have no gaps there: {', '.join(moved)}.")
     scans = [Scan(case.name, dataset.folder) for case in dataset.cases]

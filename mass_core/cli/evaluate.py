@@ -250,6 +250,7 @@ class _Bench:
         """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
         from ..evaluation.scoring import scan
         from ..pictures.label_map import draw
+        from ..progress import Steps
         from ..volumes.volume import Volume
 
         names = {1: "agreed", 2: "missed", 3: "too much"}
@@ -257,7 +258,9 @@ class _Bench:
         wanted = {self._picture(place, score): score for place, score in enumerate(self._worst(), 1)}
         for path in set(self._arguments.output.glob("worst*.png")) - set(wanted):
             path.unlink()
-        for path, score in wanted.items():
+        steps = Steps(self._arguments.terminal.progress)
+        for number, (path, score) in enumerate(wanted.items()):
+            steps.at("pictures", number, len(wanted))
             if path.exists():
                 continue
             job = next(job for job in self.jobs if vars(job.trial).items() <= vars(score).items())
@@ -293,9 +296,11 @@ class _Bench:
 
 def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> list[_Job]:
     """Every method after every draw; all methods get the same scans."""
-    from ..evaluation.scoring import Trial, draw_scans, shown_labels
+    from ..data.dataset import shown_labels
+    from ..evaluation.scoring import Trial, draw_scans
+    from ..progress import Steps
 
-    shown = shown_labels(dataset, dataset.splits["train"])
+    shown = shown_labels(dataset, dataset.splits["train"], Steps(arguments.terminal.progress))
     whole = sum(bool(values & set(labels)) for values in shown.values())
     counts = sorted({whole if shots == _ALL else shots for shots in arguments.shots})
     drawn = {shots: draw_scans(shown, labels, shots, arguments.repeats, arguments.seed) for shots in counts}

@@ -302,6 +302,7 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     """Prepare one scan."""
     from ..data.make_case import make_case
     from ..masks.mask_set import MaskSet
+    from ..volumes.label_maps import as_label_map
 
     masks_path = plan.mask_file(scan)
     label_map = scan.read_labels(plan.labels)
@@ -319,6 +320,10 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         if label_map is None:
             raise InputError(f"No masks were found in {scan.name}.", "Make them anew with other settings of mass masks, or leave it out.")
         terminal.warn(f"No masks were found in {scan.name}; it has labels only.")
+    unnamed: Sequence[str] = ()
+    if label_map is not None and scan.case is not None and plan.labels is None:
+        label_map = as_label_map(label_map)
+        unnamed = scan.case.unnamed(label_map)
     warnings = make_case(
         plan.folder,
         scan.name,
@@ -330,5 +335,5 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
         masks=masks,
         min_voxels=plan.min_voxels,
     )
-    for warning in warnings:
+    for warning in (*unnamed, *warnings):
         terminal.warn(f"{scan.name}: {warning}")

@@ -6,7 +6,7 @@ case is finished when it exists.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,8 @@ from ..config import Shape, Triple
 from ..errors import InputError, OutputError
 from ..files import read_json, write_bytes, write_json
 from ..masks.mask_set import MaskSet
+from ..progress import Steps
+from ..volumes.label_maps import voxels_of
 from ..volumes.volume import Geometry
 from .splits import SPLITS, check_splits
 
@@ -168,6 +170,24 @@ class Dataset:
 
     def _path(self, case: Case, file: str) -> Path:
         return case_folder(self.folder, case.name) / file
+
+
+def shown_labels(dataset: Dataset, names: Sequence[str], steps: Steps | None = None) -> dict[str, frozenset[int]]:
+    """The structures each scan shows; scans without a label map are left out.
+
+    Args:
+        dataset: of the scans.
+        names: of the scans.
+        steps: counts them: every label map is read once.
+    """
+    shown: dict[str, frozenset[int]] = {}
+    steps = steps or Steps()
+    for number, name in enumerate(names):
+        steps.at("labels", number, len(names))
+        if (labels := dataset.labels(name)) is not None:
+            shown[name] = frozenset(voxels_of(labels))
+    steps.at("labels", len(names), len(names))
+    return shown
 
 
 def case_folder(folder: Path, name: str) -> Path:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
 from ..files import read_json, write_json
+from ..progress import Steps
 from ..volumes.volume import Volume
-from .dataset import Dataset
+from .dataset import Dataset, shown_labels
 
 Form = Literal["nnunet", "msd"]
 ENDING = ".nii.gz"
@@ -31,13 +32,15 @@ _STATE = ".mass-export"
 _PARTS = {"train": "Tr", "val": "Tr", "test": "Ts"}
 
 
-def numbering(dataset: Dataset) -> dict[int, int]:
-    """Number of each label value where numbers must have no gaps: the values all label maps hold, in their order, from 1 on."""
-    values = set[int]()
-    for case in dataset.cases:
-        labels = dataset.labels(case.name)
-        values |= set() if labels is None else set(np.unique(labels).tolist())
-    return {value: number for number, value in enumerate(sorted(values - {0}), start=1)}
+def numbering(dataset: Dataset, steps: Steps | None = None) -> dict[int, int]:
+    """Number of each label value where numbers must have no gaps: the values all label maps hold, in their order, from 1 on.
+
+    Args:
+        dataset: whose label maps are read.
+        steps: counts them.
+    """
+    shown = shown_labels(dataset, [case.name for case in dataset.cases], steps)
+    return {value: number for number, value in enumerate(sorted(frozenset[int]().union(*shown.values())), start=1)}
 
 
 def read_fold(path: Path, number: int) -> dict[str, tuple[str, ...]]:

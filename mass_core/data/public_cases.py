@@ -15,6 +15,7 @@ import numpy as np
 from ..config import Modality, Triple
 from ..errors import GeometryError, InputError
 from ..files import read_json
+from ..volumes.label_maps import voxels_of
 from ..volumes.volume import Volume
 from . import bids_layout
 from .decathlon_layout import read_fold
@@ -71,6 +72,19 @@ class DatasetCase:
                 raise GeometryError(f"{path} has another grid than {self.labels[0]}.", "Fetch the label maps of this scan once more.")
             merged[part.array > 0] = numbers[_bare(path.name)]
         return Volume(merged, first.geometry)
+
+    def unnamed(self, labels: Volume) -> tuple[str, ...]:
+        """Notes for the user about the values of its label map that have no name in the dataset.
+
+        Args:
+            labels: the label map, of whole numbers.
+        """
+        counts = {value: count for value, count in voxels_of(labels.array).items() if value not in self.label_names}
+        if not counts or not self.label_names:
+            return ()
+        values = ", ".join(f"{value} ({count:,} voxels)" for value, count in counts.items())
+        source = self.kind.description or f"the list of labels of {self.kind.title}"
+        return (f"{self.labels[0].name} holds values that {source} does not name: {values}. They stay labels, without a name.",)
 
     @property
     def fingerprint(self) -> list[Any]:

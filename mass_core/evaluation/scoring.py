@@ -85,17 +85,6 @@ def segmenter_for(segmenter: Segmenter, dataset: Dataset) -> Segmenter:
     return segmenter.with_recipe(segmenter.recipe.changed(modality=dataset.modality or "auto", modality_once=True, body_crop="none"))
 
 
-def shown_labels(dataset: Dataset, names: Sequence[str]) -> dict[str, frozenset[int]]:
-    """The structures each scan shows; scans without a label map are left out. Every label map is read once."""
-    maps = ((name, dataset.labels(name)) for name in names)
-    return {name: _values(labels) for name, labels in maps if labels is not None}
-
-
-def _values(labels: NDArray[np.integer]) -> frozenset[int]:
-    """Values above 0; plane by plane, for counting takes eight times the memory of a label map."""
-    return frozenset(value for plane in labels for value in np.flatnonzero(np.bincount(plane.reshape(-1))).tolist() if value)
-
-
 def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots: int, draws: int, seed: int) -> list[tuple[str, ...]]:
     """Scans that together show every structure, `shots` for each draw; draws that follow one another share as few as possible.
 

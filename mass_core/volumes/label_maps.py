@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
 from .resample import resample
@@ -50,8 +51,19 @@ def as_label_map(labels: Volume) -> Volume:
         array = np.rint(array).astype(np.int32)
     if low < -_ROUNDING:
         notes = (*notes, f"The mask holds values below 0, down to {low:.4g}; they count as background.")
+        array = np.maximum(array, 0)
     _check_regions(array, round(high))
     return replace(labels, array=array, notes=notes)
+
+
+def voxels_of(array: NDArray[np.integer]) -> dict[int, int]:
+    """Voxels of each value above 0, in ascending order; plane by plane, for counting takes eight times the memory of a label map."""
+    counts: dict[int, int] = {}
+    for plane in array:
+        found = np.bincount(np.maximum(plane, 0).reshape(-1))
+        for value in np.flatnonzero(found).tolist():
+            counts[value] = counts.get(value, 0) + int(found[value])
+    return {value: counts[value] for value in sorted(counts) if value}
 
 
 def only(labels: Volume, values: Collection[int] | None) -> Volume:

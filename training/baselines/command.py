@@ -6,13 +6,14 @@
 The result is weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
 reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` tells views of one scan from views of other scans
 (`learners`), `none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the
-same scans in the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped goes on
-from its last state, in OUTPUT's name with `.run`, when called again.
+same scans in the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped, by
+SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTPUT's name with `.run`, when called again.
 """
 
 import argparse
 import copy
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mass_core.command_help import examples
+from mass_core.devices import DEVICES
+from mass_core.errors import InputError, OutputError
+from mass_core.option_files import add_config
 from mass_core.schema import changed
 
 from ..failures import answered
@@ -33,9 +38,11 @@ from ..pretrain.start import optimiser_of, start
 from ..pretrain.state import State, publish
 from ..runs.distributed import ProcessGroup
 from ..runs.logbook import Logbook
+from ..runs.options import parsed, printed, recipe_changes
 from ..runs.precision import autocast, scaler
 from ..runs.run_folder import enter
 from ..runs.sources import Source, open_sources
+from ..runs.stopping import Signals, tell_saved
 from .learners import LEARNERS
 
 
@@ -51,16 +58,19 @@ def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
 
 
 def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup) -> None:
-    """Run to the end, or on from the last state, and write the weights."""
+    """Run to the end, or on from the last state, and write the weights; of a run that is stopped before, only its state."""
     folder = output.with_suffix(".run")
     if method == "mass":
-        train(config, sources, folder, group, resume="auto", minutes=0)
-        if group.leads:
+        if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
             shutil.copyfile(folder / "last.safetensors", output)
         return
     whole = start(config, group.device, None)
     if method != "none":
         learned = learn(LEARNERS[method], config, sources, folder, group)
+        if learned.step < config.steps:
+            if group.leads:
+                tell_saved(learned.step, config.steps, "auto")
+            return
         whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
         whole.step = learned.step
     if group.leads:
@@ -85,7 +95,8 @@ def learn(
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, folder, state, group, "auto")
     wrapped = group.wrap(network)
-    with Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads) as log:
+    book = Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads)
+    with Signals() as signals, book as log:
         mark = time.monotonic()
         for parts in batches(config, episodes, state.step, group):
             state.optimiser.zero_grad(set_to_none=True)
@@ -103,29 +114,54 @@ def learn(
             now = time.monotonic()
             log.add(state.step, loss=loss, norm=norm, samples_per_s=config.batch_size / (now - mark))
             mark = now
-            if group.leads and (state.step % config.save_every == 0 or state.step == config.steps):
+            stopping = group.any(signals.asked)
+            if group.leads and (stopping or state.step % config.save_every == 0 or state.step == config.steps):
                 state.save(folder / "state", config, group)
+            if stopping:
+                break
     return state
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="training.baselines", description="Other ways to pretrain the encoder, beside MASS.")
-    parser.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True)
-    parser.add_argument("--recipe", default="small", help=f"named configuration ({', '.join(recipes.RECIPES)}; default: %(default)s)")
-    parser.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
-    parser.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
-    parser.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors")
-    parser.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args(argv)
+    """The command; 0 done, 2 bad input, 130 interrupted before the first step."""
+    return answered(lambda: _command(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="training.baselines",
+        description="Other ways to pretrain the encoder, beside MASS.",
+        **examples(
+            "python -m training.baselines --method mae --steps 1500 --data DATASET --output MAE.safetensors",
+            "torchrun --nproc-per-node 8 -m training.baselines --method s3d --recipe paper --data CT=0.6 MR=0.4 --output S3D.safetensors",
+        ),
+    )
+    start = parser.add_argument_group("start")
+    start.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True, help="what the encoder learns from")
+    start.add_argument("--recipe", default="small", help=f"one of {', '.join(recipes.RECIPES)} (default: %(default)s)")
+    start.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's lie beside it")
+    run.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
+    run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
+    run.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    run.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
+    add_config(parser)
+    return parser
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    parser = build_parser()
+    args = parsed(parser, argv)
+    config = configured(args.method, args.recipe, [*recipe_changes(args), *([] if args.steps is None else [f"steps={args.steps}"])])
+    if args.print_config:
+        sys.stdout.write(f"{printed(parser, args, replace(config, name=recipes.named(args.recipe).name))}\n")
+        return
     if not args.data and args.method != "none":
-        parser.error("--data is missing")
-    return answered(lambda: _command(args))
-
-
-def _command(args: argparse.Namespace) -> None:
-    config = configured(args.method, args.recipe, [*args.set, *([] if args.steps is None else [f"steps={args.steps}"])])
+        raise InputError(f"--data is missing: {args.method} learns from scans.", "Give datasets of mass prepare with masks.")
+    if args.output.suffix != ".safetensors":
+        raise OutputError(f"{args.output} is no name for weights.", "End it with .safetensors.")
     group = ProcessGroup.join(args.device)
     pretrain(args.method, config, open_sources(args.data), args.output, group)
     group.leave()

@@ -126,7 +126,7 @@ def train(
         output=output,
         group=group,
     )
-    if learn(run, learner, minutes):
+    if learn(run, learner, resume, minutes):
         judge(run)
     return learner
 
@@ -162,7 +162,7 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
     return lines
 
 
-def learn(run: Run, learner: Learner, minutes: float) -> bool:
+def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     """Run the remaining steps, with validation after every epoch; returns true if the end was reached."""
     settings, group = run.settings, run.group
     steps = run.epoch * settings.epochs
@@ -195,7 +195,7 @@ def learn(run: Run, learner: Learner, minutes: float) -> bool:
             if stopping:
                 break
     if group.leads:
-        tell_saved(learner.step, steps)
+        tell_saved(learner.step, steps, resume)
     return learner.step == steps
 
 
@@ -311,7 +311,7 @@ def judge(run: Run) -> None:
     run.group.any(False)  # until the file is there
     best = load_classifier(run.output / "best.safetensors", str(run.group.device))
     network = best.network.head if run.settings.frozen else best.network
-    found: dict[str, Any] = {"steps": best.provenance["steps"]}
+    found: dict[str, Any] = {"steps": best.provenance["steps"], "seed": run.settings.seed}
     for split in ("val", "test"):
         if run.table.splits[split]:
             logits = predict(network, run.samples[split], run.group)

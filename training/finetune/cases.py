@@ -61,12 +61,12 @@ def gather(request: Finetune, model: Model, config: FinetuneConfig, folder: Path
     looks = {} if request.dataset else _looks(request.cases)
     if request.dataset is None and group.leads:
         dataset = _prepared(request.cases, model.recipe.changed(modality=request.modality), folder, steps)
-        _with_splits(dataset, looks, config.seed).write()
+        _with_splits(dataset, looks, config.seed, steps).write()
     group.wait()
     dataset = open_dataset(request.dataset or folder)
     looks = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | looks
     looks |= {int(value): style for value, style in request.appearance.items()}
-    return _chosen(request, config, dataset, looks)
+    return _chosen(request, config, dataset, looks, steps)
 
 
 def recipe_of(model: Model, dataset: Dataset) -> Recipe:
@@ -146,9 +146,9 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
     return Dataset(folder=folder, name=folder.name, cases=tuple(done), splits={"train": tuple(names)}, recipe=to_dict(recipe))
 
 
-def _with_splits(dataset: Dataset, looks: Mapping[int, LabelStyle], seed: int) -> Dataset:
+def _with_splits(dataset: Dataset, looks: Mapping[int, LabelStyle], seed: int, steps: Steps) -> Dataset:
     """Some scans kept apart to validate on, and the names of the classes."""
-    shown = {case.name: set(voxels_by_plane(_labels(dataset, case.name))) for case in dataset.cases}
+    shown = {name: set(counts) for name, counts in _counted(dataset, [case.name for case in dataset.cases], steps).items()}
     train, val = hold_out(shown, seed)
     names = {value: look.name for value, look in looks.items()}
     return replace(dataset, splits={"train": train, "val": val, "test": ()}, label_names=names)
@@ -169,14 +169,14 @@ def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...],
     return tuple(sorted(train)), tuple(sorted(val))
 
 
-def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle]) -> Cohort:
+def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle], steps: Steps) -> Cohort:
     """Training scans, validation scans and classes."""
     names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
     if request.train_cases is not None:
         if unknown := sorted(set(request.train_cases) - set(names)):
             raise InputError(f"{dataset.folder} has no labelled training scan {', '.join(unknown)}.", "Names are listed in dataset.json.")
         names = list(request.train_cases)
-    planes = {name: voxels_by_plane(_labels(dataset, name)) for name in names}
+    planes = _counted(dataset, names, steps)
     if request.labels:
         planes = {name: {value: counts for value, counts in shown.items() if value in request.labels} for name, shown in planes.items()}
     planes = drawn(planes, request.shots, request.draw, config.seed)
@@ -208,6 +208,16 @@ def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
     order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(planes))]
     order = sorted(order, key=lambda name: -len(planes[name]))
     return {name: planes[name] for name in (order[(draw * shots + k) % len(order)] for k in range(shots))}
+
+
+def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
+    """Voxels of each value in each plane of these scans."""
+    found: Planes = {}
+    for number, name in enumerate(names):
+        steps.at("labels", number, len(names))
+        found[name] = voxels_by_plane(_labels(dataset, name))
+    steps.at("labels", len(names), len(names))
+    return found
 
 
 def _labels(dataset: Dataset, name: str) -> NDArray[np.integer]:

@@ -9,7 +9,7 @@ from mass_core.data.dataset import Dataset
 from mass_core.evaluation.metrics import dice
 from mass_core.evaluation.scoring import scan, segmenter_for
 from mass_core.inference.segmenter import Segmenter
-from mass_core.progress import Report
+from mass_core.progress import Report, Steps
 from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model
 
@@ -54,13 +54,14 @@ class Judge:
         """
         task, mine = self._average.learned(self._task), self._cases[self._group.rank :: self._group.size]
         found: list[tuple[int, float]] = []
+        steps = Steps(progress)
         for number, name in enumerate(mine):
-            progress("validate", number / len(mine), None)
+            steps.at("validate", number, len(mine))
             image, truth = scan(self._dataset, name)
             labels = self._segmenter.segment(image, task, cancelled=cancelled).labels.array
             shown = [label.value for label in task.labels if (truth.array == label.value).any()]
             found += [(value, dice(truth.array == value, labels == value)) for value in shown]
-        progress("validate", 1.0, 0.0)
+        steps.at("validate", len(mine), len(mine))
         found = self._group.gather(found)
         means = {value: float(np.mean([d for v, d in found if v == value])) for value in sorted({v for v, _ in found})}
         return {f"dice_{value}": mean for value, mean in means.items()} | {"val_dice": float(np.mean(list(means.values())))}

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mass_core.command_help import examples
+from mass_core.errors import InputError
 from mass_core.volumes.volume import Geometry, Volume
 
 from ..failures import answered
+from ..runs.logbook import progress_bar
 from .synthetic import RIGHT
 
 SIZE = 112
@@ -78,7 +80,7 @@ def member(labels: Labels, rng: np.random.Generator) -> Labels:
 def write_families(directory: Path, families: int, members: int, seed: int) -> None:
     """Write `body_FF_M.nii.gz` for every member of every family."""
     directory.mkdir(parents=True, exist_ok=True)
-    for family in range(families):
+    for family in progress_bar(range(families), desc="bodies", unit="family"):
         plan = body(LABELS * family, np.random.default_rng((seed, family)))
         for number in range(members):
             labels = member(plan, np.random.default_rng((seed, family, number)))
@@ -132,8 +134,8 @@ def _noise(nodes: int, rng: np.random.Generator) -> Floats:
     return np.asarray(ndimage.zoom(coarse, SIZE / nodes, order=1, grid_mode=True, mode="nearest"), np.float32)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write families of random bodies; 0 done, 2 bad input."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.pretrain.bodies",
         description=__doc__.splitlines()[0],
@@ -143,10 +145,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--families", type=int, default=24, help="body plans (default: %(default)s, which is the most)")
     parser.add_argument("--members", type=int, default=5, help="bodies of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the bodies (default: %(default)s)")
-    options = parser.parse_args(argv)
-    if not 1 <= options.families <= _FAMILIES:
-        parser.error(f"--families is {options.families}; choose 1 to {_FAMILIES}, since their labels share the numbers up to {RIGHT}.")
-    return answered(lambda: write_families(options.directory, options.families, options.members, options.seed))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write families of random bodies; 0 done, 2 bad input."""
+    return answered(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    options = build_parser().parse_args(argv)
+    if not 1 <= options.families <= _FAMILIES or options.members < 1:
+        raise InputError(
+            f"--families is {options.families}, --members {options.members}.",
+            f"Choose 1 to {_FAMILIES} families, since their labels share the numbers up to {RIGHT}, and 1 member or more.",
+        )
+    write_families(options.directory, options.families, options.members, options.seed)
 
 
 if __name__ == "__main__":

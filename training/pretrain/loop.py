@@ -106,7 +106,7 @@ def train(
     if group.leads:
         publish(config, sources, output / "last.safetensors", state)
         draw(output)
-        tell_saved(state.step, config.steps)
+        tell_saved(state.step, config.steps, resume)
     return state
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mass_core.data.dataset import Dataset
-from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for, shown_labels
+from mass_core.data.dataset import Dataset, shown_labels
+from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for
 from mass_core.evaluation.tables import table
 from mass_core.inference.segmenter import Segmenter
 from mass_core.tasks.task import Task

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mass_core.cli.common.batch import terminated_as_interrupted
 from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
+from mass_core.command_help import examples
 from mass_core.console import Terminal
 from mass_core.devices import DEVICES
 from mass_core.errors import InputError, MassError, known_failures
@@ -39,12 +40,12 @@ _OPEN = ("table1", "table2", "table6")
 """Tables that take datasets the paper does not have."""
 _OWN = ("1", "5", "10")
 """Numbers of labelled scans for these."""
-_COLUMNS = ("row", "column", "ours", "sd", "draws", "paper")
+_COLUMNS = ("row", "column", "ours", "sd", "draws", "seed", "paper")
 
 
 def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int:
     """The command; 0 done, 2 bad input, 3 something is missing, failed or left to other shards, 130 interrupted."""
-    parser, terminal = _parser(), Terminal()
+    parser, terminal = build_parser(), Terminal()
     try:
         args = parsed(parser, argv)
         if args.print_config:
@@ -72,7 +73,7 @@ def _reproduce(args: argparse.Namespace, terminal: Terminal, carry_out: Execute)
     with folders_ready([args.output / f"{name}.md" for name in cells]):
         workspace.work(_share(runs, shard), machine, carry_out)
         for name, some in cells.items():
-            _write(name, some, workspace, terminal)
+            _write(name, some, workspace, args.seed, terminal)
     return _tell_left(runs, workspace, terminal)
 
 
@@ -119,6 +120,7 @@ def _planner(args: argparse.Namespace) -> Planner:
         mass=args.weights,
         upstream=tuple(args.upstream),
         draws=args.draws,
+        seed=args.seed,
         more=more,
     )
 
@@ -183,13 +185,13 @@ def _list(runs: Sequence[Run], workspace: Workspace, machine: Machine) -> None:
         sys.stdout.write(f"missing: {text}\n")
 
 
-def _write(name: str, cells: Sequence[Cell], workspace: Workspace, terminal: Terminal) -> None:
+def _write(name: str, cells: Sequence[Cell], workspace: Workspace, seed: int, terminal: Terminal) -> None:
     """Write and print a table."""
     theirs = paper(TABLES[name].paper)
     ours: Mapping[tuple[str, str], Found] = {(cell.row, cell.column): found(cell, workspace.output, workspace.finished) for cell in cells}
-    text = markdown(TABLES[name].title, theirs, ours, SHOWN)
+    text = f"{markdown(TABLES[name].title, theirs, ours, SHOWN)}\nSeed {seed}\n"
     write_bytes(workspace.output / f"{name}.md", text.encode())
-    write_table(workspace.output / f"{name}.csv", _COLUMNS, as_rows(theirs, ours))
+    write_table(workspace.output / f"{name}.csv", _COLUMNS, [{**row, "seed": seed} for row in as_rows(theirs, ours)])
     terminal.result(text)
 
 
@@ -207,9 +209,19 @@ def _tell_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) ->
     return 3 * bool(left)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(
-        prog="training.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="training.reproduce",
+        description="The paper's tables and figures beside ours. Every run has a folder below --output; the same command goes on where it "
+        "stopped, names what is missing, does the rest, and writes TABLE.md and TABLE.csv.",
+        allow_abbrev=False,
+        **examples(
+            "python -m training.reproduce table1 --data DIR --output DIR --dry-run",
+            "python -m training.reproduce table1 --data DIR --output DIR",
+            "python -m training.reproduce table2 --data DIR --output DIR --datasets bcv --rows 'MASS (FT)' OM-MAE --weights mass_base",
+            "python -m training.reproduce all --data DIR --output DIR --shard 3/8",
+        ),
     )
     parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"{', '.join(TABLES)}, or all")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the datasets, as published or prepared")
@@ -228,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method that makes masks (default: %(default)s)")
     how.add_argument("--weights", metavar="W", help="for MASS instead of large-scale pretraining, such as mass_base")
     how.add_argument("--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of that pretraining (default: all)")
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws and trainings (default: %(default)s)")
     how.add_argument("--processes", type=int, default=1, metavar="N", help="GPUs that share a training (default: %(default)s)")
     how.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     how.add_argument(

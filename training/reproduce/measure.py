@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 
-from mass_core.data.dataset import Dataset, write_json
+from mass_core.command_help import examples
+from mass_core.data.dataset import Dataset, shown_labels, write_json
 from mass_core.data.opening import open_dataset
-from mass_core.errors import InputError, MassError
-from mass_core.evaluation.scoring import scan, shown_labels
+from mass_core.errors import InputError
+from mass_core.evaluation.scoring import scan
 from mass_core.masks.statistics import averages, label_scores, mean_known
 from mass_core.model import build_model
 from mass_core.volumes.volume import Volume
 
+from ..failures import answered
 from ..pretrain import recipes
+from ..runs.logbook import progress_bar
 
 
 def masks(dataset: Dataset) -> dict[str, float]:
     """The paper's table 4a in %: masks of the training scans beside their labels, on the grid of the dataset."""
     rows = []
-    for name in dataset.splits["train"]:
+    for name in progress_bar(dataset.splits["train"], desc="masks beside labels", unit="scan"):
         _, labels = scan(dataset, name)
         found = dataset.masks(name)
         found.meta.update(_place(labels))
@@ -72,29 +75,39 @@ def _place(labels: Volume) -> dict[str, Any]:
     return {"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(prog="training.reproduce.measure", description="Numbers and scans of the paper's tables and figures.")
-    parser.add_argument("what", choices=("masks", "corpus", "parameters", "scans"))
-    parser.add_argument("--dataset", nargs="+", default=[], type=Path, metavar="DIR")
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="training.reproduce.measure",
+        description="Numbers and scans of the paper's tables and figures that no other command gives.",
+        **examples("python -m training.reproduce.measure masks --dataset DATASET --output masks.json"),
+    )
+    parser.add_argument("what", choices=("masks", "corpus", "parameters", "scans"), help="of tables 4a, 7, 8, figures 6 and 7")
+    parser.add_argument("--dataset", nargs="+", default=[], type=Path, metavar="DIR", help="prepared datasets")
     parser.add_argument("--output", type=Path, required=True, help="JSON file; of scans a folder")
-    args = parser.parse_args(argv)
-    try:
-        datasets = [open_dataset(folder) for folder in args.dataset]
-        if args.what == "scans":
-            write_scans(datasets[0], args.output)
-            return 0
-        numbers: dict[str, Callable[[], dict[str, Any]]] = {
-            "masks": lambda: masks(datasets[0]),
-            "corpus": lambda: corpus(datasets),
-            "parameters": parameters,
-        }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.output, numbers[args.what]())
-    except MassError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0 done, 2 bad input, 130 interrupted."""
+    return answered(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    args = build_parser().parse_args(argv)
+    if not args.dataset and args.what != "parameters":
+        raise InputError("--dataset is missing.", "Give folders that mass prepare made.")
+    datasets = [open_dataset(folder) for folder in args.dataset]
+    if args.what == "scans":
+        write_scans(datasets[0], args.output)
+        return
+    numbers: dict[str, Callable[[], dict[str, Any]]] = {
+        "masks": lambda: masks(datasets[0]),
+        "corpus": lambda: corpus(datasets),
+        "parameters": parameters,
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.output, numbers[args.what]())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ RESNET = "model.encoder=resnet152"
 FROM_CHANCE = ("random_encoder=true", "encoder_rate=5e-4")
 """Settings of classification with everything learned at the rate the paper gives for the classifier."""
 SAM2_WEIGHTS = "sam2.1_hiera_large"
+_SEEDED = ("masks", "datasets", "pretrain", "classify")
+"""Kinds of runs that take --seed; evaluations have their own for each draw."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Planner:
         mass: weights taken for MASS instead of large-scale pretraining.
         upstream: datasets of the large-scale pretraining.
         draws: repetitions of a cell, with other labelled scans.
+        seed: of all runs that draw; draws of labelled scans count on from it.
         more: options added to commands, by kind of run.
     """
 
@@ -90,13 +93,16 @@ class Planner:
     mass: str | None = None
     upstream: tuple[str, ...] = UPSTREAM
     draws: int = 3
+    seed: int = 0
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def run(self, name: str, words: Iterable[object], *parts: Part, needs: Sequence[Need] = (), tflop: float = 0.0) -> Run:
         """A run that takes some parts."""
         after = tuple(run for part in parts for run in part.after)
         needed = tuple(need for part in parts for need in part.needs)
-        whole = (*map(str, words), *self.more.get(name.partition("/")[0], ()))
+        kind = name.partition("/")[0]
+        seed = ("--seed", str(self.seed)) if self.seed and kind in _SEEDED else ()
+        whole = (*map(str, words), *seed, *self.more.get(kind, ()))
         return Run(name, whole, after, (*needed, *needs), tflop)
 
     def labelled(self, name: str) -> Part:
@@ -198,7 +204,7 @@ class Planner:
         part, data = self.labelled(dataset), DATA.get(dataset, Data(title=dataset))
         name = f"evaluate/{dataset}/{weights.name}_{method}/{shots}-shot/draw{draw}"
         words: list[object] = ["mass", "evaluate", "--weights", weights.word, "--dataset", part.word, "--methods", method, "--shots", shots]
-        words += ["--seed", draw, "--pictures", 0, "--output", self.output / name]
+        words += ["--seed", self.seed + draw, "--pictures", 0, "--output", self.output / name]
         words += ["--labels", *data.labels] if data.labels else []
         crop = work.TUNE[weights.network]
         tflop = data.scans * work.JUDGED * work.WINDOWS * crop / 3

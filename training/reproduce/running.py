@@ -17,6 +17,7 @@ from mass_core.console import Output
 from mass_core.errors import OutputError
 from mass_core.files import write_bytes
 
+from ..runs.stopping import SAVED
 from .plan import Run
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +99,23 @@ def ordered(runs: Iterable[Run]) -> list[Run]:
 
 
 @dataclass
+class Pace:
+    """Time that the counted work of the runs so far took."""
+
+    seconds: float = 0.0
+    tflop: float = 0.0
+
+    def add(self, run: Run, seconds: float) -> None:
+        """A run took so long; those whose work is not counted tell nothing."""
+        if run.tflop:
+            self.seconds, self.tflop = self.seconds + seconds, self.tflop + run.tflop
+
+    def text(self, runs: Iterable[Run]) -> str:
+        """Time these runs will take at that pace, for a message; empty: not known yet."""
+        return f", {sum(run.tflop for run in runs) * self.seconds / self.tflop / 3600:.1f} h left" if self.tflop else ""
+
+
+@dataclass
 class Workspace:
     """The runs of a call and what became of them.
 
@@ -158,16 +176,22 @@ class Workspace:
     def work(self, runs: Sequence[Run], machine: Machine, carry_out: Execute) -> None:
         """Carry out the runs that are not finished and can be."""
         left = [run for run in runs if not self.finished(run)]
+        pace = Pace()
         for number, run in enumerate(left, 1):
             if self.obstacle(run) or self.finished(run):  # another process may have made it meanwhile
                 continue
             folder = self.output / run.name
             folder.mkdir(parents=True, exist_ok=True)
-            self.terminal.log(f"[{number}/{len(left)}] {run.name} (log: {folder / 'log.txt'})")
+            self.terminal.log(f"[{number}/{len(left)}] {run.name}{pace.text(left[number - 1 :])} (log: {folder / 'log.txt'})")
             began = time.monotonic()
             status = carry_out(machine.command(run), folder / "log.txt")
-            if status == 0 or (status == _SOME_FAILED and run.kind in _BATCHES):
-                record = {"command": run.words, "seconds": round(time.monotonic() - began, 1), "status": status}
+            seconds = round(time.monotonic() - began, 1)
+            if status == 0 and _last_words(folder / "log.txt", 1).startswith(SAVED):
+                self.failed.add(run.name)
+                self.terminal.warn(f"{run.name} was stopped before its end; the same command goes on with it.")
+            elif status == 0 or (status == _SOME_FAILED and run.kind in _BATCHES):
+                pace.add(run, seconds)
+                record = {"command": run.words, "seconds": seconds, "status": status}
                 write_bytes(folder / _MARK, json.dumps(record, indent=1).encode())
             else:
                 self.failed.add(run.name)
@@ -180,7 +204,7 @@ def _options(words: Sequence[str]) -> list[str]:
     return [" ".join(words[start:stop]) for start, stop in pairwise(starts)]
 
 
-def _last_words(log: Path) -> str:
-    """The message a failed command ended with."""
+def _last_words(log: Path, count: int = 2) -> str:
+    """The last lines a command wrote; a failed one ends with two."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return " ".join(lines[-2:]).removeprefix("error: ")
+    return " ".join(lines[-count:]).removeprefix("error: ")

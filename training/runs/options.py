@@ -71,4 +71,4 @@ def recipe_changes(arguments: argparse.Namespace) -> list[str]:
 
 def printed(parser: argparse.ArgumentParser, arguments: argparse.Namespace, config: Any) -> str:
     """The whole run as a file for --config: every option, and every field of the recipe under `set`."""
-    return as_file(parser, arguments, **dict.fromkeys(("seed", "frozen", "full")), set=asdict(config))
+    return as_file(parser, arguments, **dict.fromkeys(("seed", "steps", "frozen", "full")), set=asdict(config))

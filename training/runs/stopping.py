@@ -27,10 +27,21 @@ class Signals:
         self.asked = True
 
 
-def tell_saved(step: int, steps: int) -> None:
-    """Print on standard error that a run stopped before its last step, and how to resume it."""
+SAVED = "Saved at step"
+"""Beginning of what a run says that stopped before its last step."""
+
+
+def tell_saved(step: int, steps: int, resume: str) -> None:
+    """Print on standard error that a run stopped before its last step, and how to resume it.
+
+    Args:
+        step: it stopped at.
+        steps: of the whole run.
+        resume: as it was started; auto: it goes on by itself.
+    """
     if step < steps:
-        sys.stderr.write(f"Saved at step {step} of {steps}; the same command with --resume goes on from there.\n")
+        again = "the same command" if resume == "auto" else "the same command with --resume"
+        sys.stderr.write(f"{SAVED} {step} of {steps}; {again} goes on from there.\n")
 
 
 def ignore_interrupt(worker: int) -> None:
