@@ -94,15 +94,15 @@ def check_choices(config: Any, section: str = "") -> None:
             raise InputError(f"{section}{name} is {getattr(config, name)!r}.", f"Choose one of: {', '.join(get_args(kind))}.")
 
 
-def check_counts(config: Any, *names: str) -> None:
-    """Refuse fields below 1.
+def check_counts(config: Any, *names: str, least: int = 1) -> None:
+    """Refuse fields below a number.
 
     Raises:
         InputError: naming the field.
     """
     for name in names:
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}.", "Choose at least 1.")
+        if getattr(config, name) < least:
+            raise InputError(f"{name} is {getattr(config, name)}.", f"Choose at least {least}.")
 
 
 def _from_text(kind: Any, text: str, setting: str) -> Any:

@@ -66,7 +66,8 @@ def test_a_few_steps_find_the_references_better_and_leave_the_network_alone(tick
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.network.parameters())
     plain = [{k: v for k, v in vars(label).items() if k != "tokens"} for label in task.labels]
     assert [{k: v for k, v in vars(label).items() if k != "tokens"} for label in fitted.task.labels] == plain
-    assert {k: v for k, v in vars(fitted.task).items() if k != "labels"} == {k: v for k, v in vars(task).items() if k != "labels"}
+    changed = {"labels", "adapted"}
+    assert {k: v for k, v in vars(fitted.task).items() if k not in changed} == {k: v for k, v in vars(task).items() if k not in changed}
     assert [stage.shape for label in fitted.task.labels for stage in label.tokens] == [s.shape for x in task.labels for s in x.tokens]
     assert not torch.equal(tokens(fitted.task), tokens(task)) and not tokens(fitted.task).requires_grad
     assert segmenter.segment(scan(1)[0], fitted.task).labels.array.any(), "it is a task like any other"
@@ -199,11 +200,12 @@ def test_short_memory_and_missing_monai_are_told(tiny: Segmenter, monkeypatch: p
 def test_the_command(files: Files, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture) -> None:
     pair = ["--weights", str(tiny_weights), "--reference", str(files.image), str(files.mask), "--device", "cpu", "--modality", "ct"]
     output = tmp_path / "fitted.masstask"
-    assert main(["adapt", *pair, "--seconds", "0.5", "--output", str(output), "--json"]) == 0
+    assert main(["adapt", *pair, "--seconds", "0.5", "--seed", "3", "--output", str(output), "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"encode", "adapt"} == {line["stage"] for line in told if line["event"] == "progress"}
     assert told[-1]["steps"] >= 1 and told[-1]["dice"][1] >= told[-1]["dice"][0] and told[-1]["seconds"] > 0
     assert [label["value"] for label in told[-1]["labels"]] == [1, 2] == [label.value for label in Task.load(output).labels]
+    assert Task.load(output).adapted == {"seed": 3, "steps": told[-1]["steps"]} and told[-1]["seed"] == 3
     for arguments, message in (
         (["--seconds", "0", "--output", str(tmp_path / "x.masstask")], "--seconds is 0"),
         (["--output", str(tmp_path / "x.nii.gz")], "no name for a task"),

@@ -174,6 +174,10 @@ def test_a_scan_stored_otherwise_has_the_same_colours(tiny: Segmenter, name: str
 def test_twice_the_same(tiny: Segmenter) -> None:
     first, again = painted(tiny, noisy()), painted(tiny.with_recipe(tiny.recipe), noisy())
     np.testing.assert_array_equal(first.rgb, again.rgb)
+    seen = view(tiny, noisy(), (3.0, 3.0, 3.0), Steps())
+    drawn = [sample(tiny, seen, Steps(), seed) for seed in (0, 7, 7)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[1], drawn[2])
 
 
 def test_colours_blended_are_features_blended(tiny: Segmenter) -> None:
@@ -344,7 +348,7 @@ def test_the_worker_gives_what_the_library_gives(worker: Recorder, files: Files)
     reply = worker.ask("features", order(files))
     model = load_model(files.common["weights"], "cpu")
     expected = look(Segmenter(model, model.recipe.changed(modality="ct")), balls(1)[0], Steps())
-    assert set(reply["result"]) == {"output", "explained", "modality", "warnings"}
+    assert set(reply["result"]) == {"output", "explained", "modality", "seed", "warnings"}
     assert reply["result"]["explained"] == pytest.approx(expected.explained)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(reply["result"]["output"])), expected.rgb)
     assert {"prepare", "sample", "features", "place", "write"} <= set(reply["timings"])

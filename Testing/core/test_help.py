@@ -30,6 +30,8 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 TRAINING = (pretrain, finetune, classify, baselines, reproduce, curves, bodies, measure)
+TRAINED = ("pretrain", "finetune", "classify", "baselines", "reproduce", "pretrain.bodies")
+"""Those of them that draw random numbers; so do some of `mass`."""
 PARSERS = {parser.prog: parser for parser in (*parsers(build_parser()), *(build() for build in TRAINING))}
 
 
@@ -55,3 +57,14 @@ def test_examples_are_understood(name: str) -> None:
         elif words[0] != "mass":
             module = words.index("-m") + 1
             PARSERS[words[module]].parse_args(words[module + 1 :])
+
+
+def test_a_seed_is_a_whole_number_from_0(capsys: pytest.CaptureFixture[str]) -> None:
+    seeded = [name for name, parser in PARSERS.items() if any(action.dest == "seed" for action in parser._actions)]
+    drawing = ("adapt", "evaluate", "features", "masks", "prepare")
+    assert set(seeded) == {f"mass {name}" for name in drawing} | {f"training.{name}" for name in TRAINED}
+    for name in seeded:
+        for bad in ("-1", "1.5", "x", "4294967296"):
+            with pytest.raises(SystemExit) as ended:
+                PARSERS[name].parse_args([f"--seed={bad}"])
+            assert ended.value.code == 2 and f"{bad!r} is no whole number from 0" in capsys.readouterr().err

@@ -196,7 +196,7 @@ def test_the_validation_is_the_users_segmentation(tune, dataset, tmp_path, capsy
 def test_what_progress_tells(tune):
     _, _, lines = tune("--epochs", 1)
     stages = [line["stage"] for line in lines if line["event"] == "progress"]
-    assert [stage for i, stage in enumerate(stages) if stage not in stages[:i]] == ["encode", "validate", "train"]
+    assert [stage for i, stage in enumerate(stages) if stage not in stages[:i]] == ["labels", "encode", "validate", "train"]
     values = [line["values"] for line in lines if "values" in line]
     assert {"epoch", "step", "val_dice"} <= set(values[0]) and {"epoch", "step", "loss"} == set(values[1])
     assert [value["step"] for value in values if "loss" in value] == [1, 2]

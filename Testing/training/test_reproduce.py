@@ -361,7 +361,7 @@ def test_a_seed_is_everyones_and_stands_beside_the_results(place: Path, capsys: 
     words = ("table1", "--rows", "MAE", *ONE, "--draws", "2", "--seed", "7")
     assert reproduce(place, *words, carry_out=Recorder()) == 0
     assert {row["seed"] for row in table(place, "table1").values()} == {"7"}
-    assert (place / "runs/table1.md").read_text(encoding="utf-8").endswith("\nSeed 7\n")
+    assert (place / "runs/table1.md").read_text(encoding="utf-8").endswith("\nSeed: 7\n")
     assert reproduce(place, *words, "--dry-run", carry_out=never) == 0
     commands = [line for line in capsys.readouterr().out.splitlines() if " --" in line]
     assert [re.findall(r"--seed (\d+)", line) for line in commands] == [["7"], ["7"], ["8"]]

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..command_help import examples
+from ..command_help import examples, seed_number
 from ..errors import InputError
 from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     add_weights(parser)
     add_references(parser)
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time limit of the fit (default: %(default)g)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random windows (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the random windows (default: %(default)s)")
     add_preparation(parser)
     add_output(parser)
     add_on(parser, "adapt")

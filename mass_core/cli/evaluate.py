@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..command_help import examples
+from ..command_help import examples, seed_number
 from ..errors import InputError
 from ..outputs import check_free, check_no_input, folders_ready
 from .common.options import add_decision, add_preparation, add_weights, chosen_recipe, load
@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
         "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
     )
     compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
-    compared.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: %(default)s)")
+    compared.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the draws (default: %(default)s)")
     compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
     compared.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
     results = parser.add_argument_group("results")

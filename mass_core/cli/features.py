@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..command_help import examples
+from ..command_help import examples, seed_number
 from ..config import Triple
 from ..errors import MassError
 from ..jobs.checks import inputs
@@ -55,6 +55,9 @@ def add_parser(subparsers: Any) -> None:
     results.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes, in grey and in colour")
     results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="of the voxels that make the colours (default: %(default)s)"
+    )
     parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
     add_on(parser, "features")
     parser.set_defaults(run=run)
@@ -126,7 +129,7 @@ class _Targets:
         """Feature vectors of a target."""
         from ..inference.features import sample
 
-        return sample(self._segmenter, self._seen(job.target)[1], self._steps())
+        return sample(self._segmenter, self._seen(job.target)[1], self._steps(), self._arguments.seed)
 
     def paint(self, job: Job, basis: "Basis") -> None:
         """Paint a target, write it and report."""
@@ -155,6 +158,7 @@ class _Targets:
             explained=[round(share, 4) for share in painting.explained],
             spacing_zyx=self._spacing,
             modality=painting.modality,
+            seed=self._arguments.seed,
             warnings=painting.warnings,
             seconds=round(seconds, 3),
             device=str(self._segmenter.model.device),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..command_help import examples
+from ..command_help import examples, seed_number
 from ..data.scan_files import Scan
 from ..devices import DEVICES
 from ..errors import InputError, listing
@@ -64,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
     made.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels are added to the masks")
     add_same_grid(made)
     made.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
-    made.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
+    made.add_argument("--seed", type=seed_number, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
     made.add_argument(
         "--spacing",
         dest="grid",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..command_help import examples
+from ..command_help import examples, seed_number
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
 from ..errors import InputError
@@ -66,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
         help="which of splits_final.json, of --split or the dataset, from 0 (default: 0)",
     )
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help=SHARES)
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shares (default: %(default)s)")
+    group.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the shares (default: %(default)s)")
     group.add_argument(
         "--patient",
         metavar="REGEX",

@@ -103,7 +103,7 @@ def adapt(
             group = _Group(segmenter, task, spacing, indices)
             views = group.views(references, part, rng)
             fits.append(group.fitted(views, change, part, rng))
-    return _together(task, fits, clock.spent())
+    return _together(task, fits, clock.spent(), seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -253,16 +253,17 @@ def _feed(views: Sequence[View], change: "Compose", count: int, rng: np.random.G
         order = order[count:]
 
 
-def _together(task: Task, fits: Sequence[_Fitted], seconds: float) -> Adapted:
+def _together(task: Task, fits: Sequence[_Fitted], seconds: float, seed: int) -> Adapted:
     """The task with the fitted tokens."""
     labels = list(task.labels)
     for fit in fits:
         for row, index in enumerate(fit.indices):
             labels[index] = replace(labels[index], tokens=tuple(stage[0, row].contiguous() for stage in fit.tokens))
     before, after = (float(torch.cat([getattr(fit, name) for fit in fits]).nanmean().nan_to_num()) for name in ("before", "after"))
+    steps = sum(fit.steps for fit in fits)
     return Adapted(
-        task=replace(task, labels=tuple(labels)),
-        steps=sum(fit.steps for fit in fits),
+        task=replace(task, labels=tuple(labels), adapted={"seed": seed, "steps": steps}),
+        steps=steps,
         seconds=seconds,
         dice_before=before,
         dice_after=after,

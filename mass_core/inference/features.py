@@ -108,13 +108,14 @@ class Painting:
         write_image(sitk.Compose([Volume(self.rgb[..., channel], self.geometry).to_sitk() for channel in range(3)]), Path(path))
 
 
-def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
+def look(segmenter: Segmenter, scan: Volume, steps: Steps, seed: int = 0) -> Painting:
     """The features of one scan, in colours of its own.
 
     Args:
         segmenter: gives network, recipe and precision.
         scan: as stored.
         steps: counts the steps of the stages prepare, sample, features and place.
+        seed: of the voxels that make the colours.
 
     Raises:
         InputError: if the scan cannot be used.
@@ -122,7 +123,7 @@ def look(segmenter: Segmenter, scan: Volume, steps: Steps) -> Painting:
         Cancelled: if the user stopped the run.
     """
     seen = view(segmenter, scan, view_spacing(scan.geometry, segmenter.recipe), steps)
-    return paint(segmenter, seen, Basis.of([sample(segmenter, seen, steps)]), steps)
+    return paint(segmenter, seen, Basis.of([sample(segmenter, seen, steps, seed)]), steps)
 
 
 def view_spacing(scan: Geometry, recipe: Recipe) -> Triple:
@@ -151,8 +152,8 @@ def view(segmenter: Segmenter, scan: Volume, spacing_zyx: Triple, steps: Steps) 
     return View(prepared=prepared, body=body_mask(scan.array, prepared.record.modality, segmenter.recipe).astype(np.uint8))
 
 
-def sample(segmenter: Segmenter, seen: View, steps: Steps) -> np.ndarray:
-    """Feature vectors float32 [n, C] of voxels of the body, drawn in some windows of a scan; the same ones every time.
+def sample(segmenter: Segmenter, seen: View, steps: Steps, seed: int = 0) -> np.ndarray:
+    """Feature vectors float32 [n, C] of voxels of the body, drawn in some windows of a scan; the same seed draws the same ones.
 
     Raises:
         DeviceError: if memory does not suffice.
@@ -162,7 +163,7 @@ def sample(segmenter: Segmenter, seen: View, steps: Steps) -> np.ndarray:
     inside = resample(Volume(seen.body, record.target), record.working, "nearest").array
     body = _padded(inside if inside.any() else np.ones_like(inside), recipe)  # smaller than a working voxel: look everywhere
     windows = [start for start in positions(shape_of(volume), recipe.window_zyx, recipe.overlap) if _part(body, start, recipe).any()]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     drawn = sorted(rng.choice(len(windows), min(len(windows), _WINDOWS), replace=False).tolist())
 
     def found(compute: Compute) -> list[np.ndarray]:
@@ -170,7 +171,7 @@ def sample(segmenter: Segmenter, seen: View, steps: Steps) -> np.ndarray:
         for number, index in enumerate(drawn):
             steps.at("sample", number, len(drawn))
             places = np.flatnonzero(_part(body, windows[index], recipe))
-            places = np.random.default_rng(index).choice(places, min(len(places), _VOXELS), replace=False)
+            places = np.random.default_rng(seed * len(windows) + index).choice(places, min(len(places), _VOXELS), replace=False)
             features_1CDHW = _features(segmenter.model.network, stacked(volume, [windows[index]], recipe.window_zyx), compute)
             vectors.append(features_1CDHW[0].flatten(1)[:, torch.from_numpy(places)].T.float().cpu().numpy())
         return vectors

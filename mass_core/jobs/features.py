@@ -40,7 +40,7 @@ class Colours:
             InputError: if none of the scans can be used.
         """
         files = [state_of(Path(path)) for path in request.common]
-        key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {files}"
+        key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {request.seed} {files}"
         if kept is not None and kept.key == key:
             return kept
         samples, spacing = [], None
@@ -48,14 +48,14 @@ class Colours:
             with suppress(MassError):
                 scan = session.scans.read(Path(path), request.frame)
                 spacing = spacing or view_spacing(scan.geometry, segmenter.recipe)
-                samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps))
+                samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
         if not samples or spacing is None:
             raise InputError("None of the scans that share their colours can be used.", "Look at each of them alone.")
         return cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
 
 
-def painted(segmenter: Segmenter, scan: Volume, colours: Colours | None, steps: Steps) -> Painting:
+def painted(segmenter: Segmenter, scan: Volume, colours: Colours | None, steps: Steps, seed: int) -> Painting:
     """A scan in these colours, or in colours of its own."""
     if colours is None:
-        return look(segmenter, scan, steps)
+        return look(segmenter, scan, steps, seed)
     return paint(segmenter, view(segmenter, scan, colours.spacing_zyx, steps), colours.basis, steps)

@@ -107,12 +107,12 @@ class Service:
             steps = Steps(*run.callbacks.values())
             if request.common:
                 self._colours = Colours.of(request, self._session, segmenter, steps, self._colours)
-            painting = painted(segmenter, target, self._colours if request.common else None, steps)
+            painting = painted(segmenter, target, self._colours if request.common else None, steps, request.seed)
             run.seconds.update(steps.seconds)
             with run.stage("write"), all_or_none([files.output]) as place:
                 painting.write(place[files.output])
                 run.check()
-        facts = {"explained": painting.explained, "modality": painting.modality, "warnings": painting.warnings}
+        facts = {name: getattr(painting, name) for name in ("explained", "modality", "warnings")} | {"seed": request.seed}
         return {"output": str(files.output), **facts}
 
     def _finetune(self, request: Finetune, run: Run) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +78,9 @@ class Task:
     """Warnings about the references from encoding."""
     atlases: tuple[Atlas, ...] = ()
     """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is asked for."""
+
+    adapted: Mapping[str, Any] = field(default_factory=dict)
+    """Of tokens fitted to the references: seed and steps of the fit; empty: they were not."""
 
     def __post_init__(self) -> None:
         """Refuse a task without labels or with one number twice."""
@@ -172,7 +175,7 @@ class Task:
 
     def header(self) -> dict[str, Any]:
         """Everything but the tokens, as JSON values."""
-        plain = [field.name for field in fields(TaskLabel) if field.name not in ("tokens", "place")]
+        plain = [one.name for one in fields(TaskLabel) if one.name not in ("tokens", "place")]
         labels = [{name: getattr(label, name) for name in plain} | {"place": _plain(label.place)} for label in self.labels]
         return {
             "version": VERSION,
@@ -182,6 +185,7 @@ class Task:
             "recipe": to_dict(self.recipe),
             "labels": labels,
             "warnings": self.warnings,
+            **({"adapted": dict(self.adapted)} if self.adapted else {}),
         }
 
     @classmethod
@@ -226,6 +230,7 @@ class Task:
             recipe=from_dict(Recipe, header["recipe"]),
             modality=header["modality"],
             warnings=tuple(header["warnings"]),
+            adapted=dict(header.get("adapted", {})),
         )
 
 

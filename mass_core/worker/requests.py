@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ..colors import LabelStyle
 from ..config import Recipe, recipe
-from ..schema import values_of
+from ..schema import check_counts, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,10 @@ class Adapt(Encode):
     seed: int = 0
     """Of the windows looked at."""
 
+    def __post_init__(self) -> None:
+        """Validate the seed."""
+        check_counts(self, "seed", least=0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
@@ -138,6 +142,13 @@ class Features(Load):
     """Index of the volume in a 4D target."""
     common: list[str] = field(default_factory=list)
     """Scans whose common colours it gets, at the voxel size of the first one; empty: its own."""
+    seed: int = 0
+    """Of the voxels that make the colours."""
+
+    def __post_init__(self) -> None:
+        """Validate the seed."""
+        check_counts(self, "seed", least=0)
+
     output: str
     overwrite: bool = False
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mass_core.command_help import examples
+from mass_core.command_help import examples, seed_number
 from mass_core.devices import DEVICES
 from mass_core.errors import InputError, OutputError
 from mass_core.option_files import add_config
@@ -145,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's lie beside it")
     run.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
     run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    run.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    run.add_argument("--seed", type=seed_number, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
     run.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
     add_config(parser)
     return parser

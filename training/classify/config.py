@@ -74,6 +74,7 @@ class ClassifyConfig:
         """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
+        check_counts(self, "seed", least=0)
         if min(self.size_zyx) < 1:
             raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")
         if not 0 <= self.dropout < 1:

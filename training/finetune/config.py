@@ -123,6 +123,7 @@ class FinetuneConfig:
         """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "epochs", "steps_per_epoch", "batch_size", "accumulate", "validate_every", "validate_cases", "references")
+        check_counts(self, "seed", least=0)
         check_counts(self, "log_every", "save_every", "keep_states")
 
     @property

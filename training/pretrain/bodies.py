@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mass_core.command_help import examples
+from mass_core.command_help import examples, seed_number
 from mass_core.errors import InputError
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -144,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("directory", type=Path, help="folder of the label maps")
     parser.add_argument("--families", type=int, default=24, help="body plans (default: %(default)s, which is the most)")
     parser.add_argument("--members", type=int, default=5, help="bodies of each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bodies (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the bodies (default: %(default)s)")
     return parser
 
 

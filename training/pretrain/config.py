@@ -165,6 +165,7 @@ class RunConfig:
         """Validate enumerated fields and counts."""
         check_choices(self)
         check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
+        check_counts(self, "seed", least=0)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, as written to `config.json`."""

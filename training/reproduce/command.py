@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mass_core.cli.common.batch import terminated_as_interrupted
 from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
-from mass_core.command_help import examples
+from mass_core.command_help import examples, seed_number
 from mass_core.console import Terminal
 from mass_core.devices import DEVICES
 from mass_core.errors import InputError, MassError, known_failures
@@ -185,11 +185,11 @@ def _list(runs: Sequence[Run], workspace: Workspace, machine: Machine) -> None:
         sys.stdout.write(f"missing: {text}\n")
 
 
-def _write(name: str, cells: Sequence[Cell], workspace: Workspace, seed: int, terminal: Terminal) -> None:
+def _write(name: str, cells: Sequence[Cell], workspace: Workspace, seed: int | None, terminal: Terminal) -> None:
     """Write and print a table."""
     theirs = paper(TABLES[name].paper)
     ours: Mapping[tuple[str, str], Found] = {(cell.row, cell.column): found(cell, workspace.output, workspace.finished) for cell in cells}
-    text = f"{markdown(TABLES[name].title, theirs, ours, SHOWN)}\nSeed {seed}\n"
+    text = f"{markdown(TABLES[name].title, theirs, ours, SHOWN)}\nSeed: {'the default of each run' if seed is None else seed}\n"
     write_bytes(workspace.output / f"{name}.md", text.encode())
     write_table(workspace.output / f"{name}.csv", _COLUMNS, [{**row, "seed": seed} for row in as_rows(theirs, ours)])
     terminal.result(text)
@@ -240,7 +240,9 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method that makes masks (default: %(default)s)")
     how.add_argument("--weights", metavar="W", help="for MASS instead of large-scale pretraining, such as mass_base")
     how.add_argument("--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of that pretraining (default: all)")
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws and trainings (default: %(default)s)")
+    how.add_argument(
+        "--seed", type=seed_number, metavar="N", help="of all draws and trainings (default: 0 of the draws, the recipe's of trainings)"
+    )
     how.add_argument("--processes", type=int, default=1, metavar="N", help="GPUs that share a training (default: %(default)s)")
     how.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     how.add_argument(

@@ -82,7 +82,7 @@ class Planner:
         mass: weights taken for MASS instead of large-scale pretraining.
         upstream: datasets of the large-scale pretraining.
         draws: repetitions of a cell, with other labelled scans.
-        seed: of all runs that draw; draws of labelled scans count on from it.
+        seed: of all runs that draw; draws of labelled scans count on from it. None: 0 of those, the recipe's of trainings.
         more: options added to commands, by kind of run.
     """
 
@@ -93,7 +93,7 @@ class Planner:
     mass: str | None = None
     upstream: tuple[str, ...] = UPSTREAM
     draws: int = 3
-    seed: int = 0
+    seed: int | None = None
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def run(self, name: str, words: Iterable[object], *parts: Part, needs: Sequence[Need] = (), tflop: float = 0.0) -> Run:
@@ -101,7 +101,7 @@ class Planner:
         after = tuple(run for part in parts for run in part.after)
         needed = tuple(need for part in parts for need in part.needs)
         kind = name.partition("/")[0]
-        seed = ("--seed", str(self.seed)) if self.seed and kind in _SEEDED else ()
+        seed = ("--seed", str(self.seed)) if self.seed is not None and kind in _SEEDED else ()
         whole = (*map(str, words), *seed, *self.more.get(kind, ()))
         return Run(name, whole, after, (*needed, *needs), tflop)
 
@@ -204,7 +204,7 @@ class Planner:
         part, data = self.labelled(dataset), DATA.get(dataset, Data(title=dataset))
         name = f"evaluate/{dataset}/{weights.name}_{method}/{shots}-shot/draw{draw}"
         words: list[object] = ["mass", "evaluate", "--weights", weights.word, "--dataset", part.word, "--methods", method, "--shots", shots]
-        words += ["--seed", self.seed + draw, "--pictures", 0, "--output", self.output / name]
+        words += ["--seed", (self.seed or 0) + draw, "--pictures", 0, "--output", self.output / name]
         words += ["--labels", *data.labels] if data.labels else []
         crop = work.TUNE[weights.network]
         tflop = data.scans * work.JUDGED * work.WINDOWS * crop / 3

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mass_core.command_help import seed_number
 from mass_core.devices import DEVICES
 from mass_core.errors import InputError
 from mass_core.option_files import add_config, as_file, with_file
@@ -41,7 +42,7 @@ def add_run(parser: argparse.ArgumentParser, form: str = "", *, required: bool =
     group = parser.add_argument_group("run")
     group.add_argument("--output", type=Path, required=required, metavar="RUN", help="run folder")
     group.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    group.add_argument("--seed", type=int, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    group.add_argument("--seed", type=seed_number, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
     group.add_argument("--minutes", type=float, metavar="M", help="save and stop after this time")
     group.add_argument(

@@ -23,12 +23,20 @@ from .items import fill, put
 from .status import StatusPanel
 
 _BAR = 1000
-_STAGES = {"write": (0.0, 0.05), "send": (0.05, 0.08), "prepare": (0.08, 0.12), "encode": (0.12, 0.15), "train": (0.15, 1.0)}
+_STAGES = {
+    "write": (0.0, 0.05),
+    "send": (0.05, 0.08),
+    "prepare": (0.08, 0.12),
+    "labels": (0.12, 0.13),
+    "encode": (0.13, 0.15),
+    "train": (0.15, 1.0),
+}
 """Begin and end of each stage on the bar; a validation does not move it."""
 _WORDS = {
     "write": _("Writing the scans to files"),
     "send": _("Sending the scans"),
     "prepare": _("Preparing the scans"),
+    "labels": _("Reading the label maps"),
     "encode": _("Encoding the structures"),
     "train": _("Training"),
     "validate": _("Validating"),
