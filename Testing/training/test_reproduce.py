@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import itertools
 import json
 import os
@@ -10,7 +11,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +23,16 @@ from mass_core.cli import build_parser
 from mass_core.cli import main as mass
 from mass_core.cli import masks as masks_command
 from mass_core.cli.common.batch import terminated_as_interrupted
+from mass_core.evaluation import trials
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.store import folder as weights_folder
+from mass_core.worker.requests import Finetune
 from Testing.core.test_from_slices import Seer
 from Testing.core.test_other_encoders import anatomix
 from Testing.waiting import wait_until
 from training.baselines.command import main as baselines
 from training.classify.loop import main as classify
+from training.finetune.command import main as tune
 from training.pretrain.loop import main as pretrain
 from training.reproduce import measure, running, tables
 from training.reproduce.command import main
@@ -112,6 +118,20 @@ def one_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "ORGANS", ("bcv",))
 
 
+@pytest.fixture
+def tuned_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are finetuned by this process, which spares the start of another one for each."""
+
+    def finetune(request: Finetune, progress: object) -> dict[str, Any]:
+        file, text = tmp_path / "request.json", io.StringIO()
+        file.write_text(json.dumps(asdict(replace(request, folder=f"{request.output}.run"))))
+        with contextlib.redirect_stdout(text):
+            assert tune(["--config", str(file), "--json"]) == 0
+        return json.loads(text.getvalue().splitlines()[-1])
+
+    monkeypatch.setattr(trials, "finetune", finetune)
+
+
 def write_classified(folder: Path, name: str) -> None:
     (folder / "images").mkdir(parents=True)
     rows = [{"filename": f"s{n}", "label": n % 2, "split": "train" if n < 40 else "val" if n < 42 else "test"} for n in range(44)]
@@ -156,8 +176,14 @@ def test_every_cell_of_the_paper_has_runs_or_is_a_fact(tmp_path: Path) -> None:
 def test_the_page_names_every_table_and_its_tests() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
     assert [name for name in TABLES if f"`{name}`" not in page] == []
-    assert [name for name in re.findall(r"`(test_\w+)`", page) if name not in globals()] == []
+    named = re.findall(r"`(test_\w+)`( \(slow\))?", page)
+    assert [name for name, _ in named if name not in globals()] == []
+    assert [name for name, slow in named if bool(slow) != is_slow(globals()[name])] == []
     assert [name for name in (*DATA, *LABELS) if f"`{name}`" not in page and f"`{name}.csv`" not in page] == []
+
+
+def is_slow(test: Callable[..., None]) -> bool:
+    return any(mark.name == "slow" for mark in getattr(test, "pytestmark", ()))
 
 
 def test_the_papers_numbers_are_those_of_its_text(shared: Path) -> None:
@@ -183,6 +209,7 @@ def _holds(line: Sequence[str], part: Sequence[str]) -> bool:
 
 TWO = ("--upstream", "bcv", "amos_mr")
 ONE = ("--datasets", "bcv", "--shots", "1")
+METHODS = ("Scratch", "MG", "MAE", "S3D", "SimCLR", "MASS-IC", "MASS-FT")
 
 
 def test_table_1_in_context(common: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,11 +223,18 @@ def test_table_1_in_context(common: Path, capsys: pytest.CaptureFixture[str]) ->
     assert numbers(common, "table9")["Both", "bcv:1"] == numbers(common, "table1")["MASS-IC", "bcv:1"]
 
 
+def test_table_1(place: Path, tuned_here: None) -> None:
+    """All methods with one labelled scan; the pretrained network in context and finetuned with five and ten as well."""
+    assert reproduce(place, "table1", *ONE) == 0
+    assert set(numbers(place, "table1")) == {(row, "bcv:1") for row in METHODS}
+    assert reproduce(place, "table1", "--rows", "MASS-IC", "MASS-FT", "--datasets", "bcv", "--shots", "5", "10") == 0
+    assert set(numbers(place, "table1")) == {(row, f"bcv:{shots}") for row in ("MASS-IC", "MASS-FT") for shots in (5, 10)}
+
+
 @pytest.mark.slow
 def test_table_1_in_processes_of_its_own(place: Path) -> None:
-    rows = ("Scratch", "MG", "MAE", "S3D", "SimCLR", "MASS-IC", "MASS-FT")
     assert reproduce(place, "table1", *ONE, carry_out=execute) == 0
-    assert {row for row, _ in numbers(place, "table1")} == set(rows)
+    assert {row for row, _ in numbers(place, "table1")} == set(METHODS)
     assert reproduce(place, "table1", "--rows", "Full supervision", "--datasets", "bcv") == 0
     assert set(numbers(place, "table1")) == {("Full supervision", "bcv:all")}
 
