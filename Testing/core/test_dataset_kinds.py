@@ -401,6 +401,8 @@ def test_general_layouts_are_recognised(kind: str, places: tuple[str, ...], tmp_
     for given in (tmp_path / root / place for place in places):
         mass("masks", given, "--method", "labels", "--labels", tmp_path, "--output", tmp_path / "masks")
         assert f"{given} looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind}" in capsys.readouterr().err
+        assert mass("evaluate", "--dataset", given, "--output", tmp_path / "results") == 2
+        assert f"mass prepare {given} --dataset-kind {kind} --output" in capsys.readouterr().err
 
 
 def test_which_label_map_of_bids_is_meant_must_be_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

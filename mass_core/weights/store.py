@@ -19,6 +19,7 @@ from ..colors import LabelStyle
 from ..errors import InputError, OutputError, WeightsError
 from ..files import write_bytes
 from ..progress import Report
+from ..schema import suggestion
 from .published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -150,10 +151,11 @@ def locate(weights: str | Path) -> Path:
         raise WeightsError(f"The weights {entry.name!r} are not on this computer.", f"Run `mass weights download {entry.name}`.")
     if str(weights) in PUBLISHED:
         raise WeightsError(*PUBLISHED[str(weights)].told(str(weights), folder()))
-    names = ", ".join(known) or "none"
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, not a weights file.", "Give the file in it.")
-    raise WeightsError(f"There are no weights {str(weights)!r}.", f"Give a file, or one of the names known here: {names}.")
+    raise WeightsError(
+        f"There are no weights {str(weights)!r}.", f"Give a file, or a name. {suggestion(str(weights), [*known, *PUBLISHED])}"
+    )
 
 
 def classes(path: Path) -> dict[int, LabelStyle]:

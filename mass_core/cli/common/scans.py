@@ -74,7 +74,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
                 advice = f"looks like a dataset of {KINDS[kind].title}; --dataset-kind {kind} finds its label maps and splits."
                 arguments.terminal.warn(f"{folder} {advice}")
         left_out: list[Path] = []
-        scans = find_scans(arguments.images, left_out)
+        scans = _without_label_maps(find_scans(arguments.images, left_out), arguments.labels)
         if left_out:
             arguments.terminal.warn(f"No scans, and left out: {listing((file.name for file in left_out), _NAMED)}.")
         return scans
@@ -86,6 +86,12 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         arguments.terminal.warn(warning)
     scans = distinct_scans(Scan(case.name, case.image, case) for case in cases)
     return _of_modality(scans, arguments.modality, arguments.terminal)
+
+
+def _without_label_maps(scans: list[Scan], labels: Path | None) -> list[Scan]:
+    """The scans outside the folder of label maps, which may be among those given; all of them where both lie in one folder."""
+    folder = labels.resolve() if labels is not None else None
+    return [scan for scan in scans if folder not in scan.path.resolve().parents] or scans
 
 
 def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> list[Scan]:
