@@ -73,7 +73,7 @@ NOT_HERE = {
     "mass evaluate --self-reference": "test_self_reference.py",
     "python -m training.reproduce (table2|all)": "more data: test_reproduce.py",
 }
-LONG = ("mass evaluate", "pretraining_methods compare")
+LONG = ("mass evaluate",)
 """Beginnings of commands that finetune networks in processes of their own, one after the other."""
 RENAMED = {"IMAGE": "ct1.nii.gz", "MASK": "ct1_liver.nii.gz", "SCAN": "ct2.nii.gz"}
 

@@ -36,7 +36,7 @@ from mass_core.weights.checkpoint import Model, load_model
 
 from ..failures import answered
 from ..runs.distributed import ProcessGroup
-from ..runs.logbook import Logbook
+from ..runs.logbook import PATIENCE_S, Logbook, progress_bar
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, commit, enter
@@ -274,9 +274,11 @@ def predict(network: nn.Module, samples: Samples, group: ProcessGroup) -> Tensor
     before = network.training
     network.eval()
     mine = range(len(samples.files))[group.rank :: group.size]
+    size = samples.settings.batch_size
+    bar = {"desc": "score", "unit": "batch", "leave": False, "delay": PATIENCE_S, "disable": not group.leads}
     rows = [
         row.tolist()
-        for seen, inside, _ in samples.batches(samples.settings.batch_size, mine)
+        for seen, inside, _ in progress_bar(samples.batches(size, mine), total=math.ceil(len(mine) / size), **bar)
         for row in network(seen.to(group.device), inside.to(group.device)).float().cpu()
     ]
     network.train(before)

@@ -16,7 +16,7 @@ from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
 from ..runs.distributed import ProcessGroup
-from ..runs.logbook import progress_bar
+from ..runs.logbook import PATIENCE_S, progress_bar
 from ..runs.sources import Source
 from .config import RunConfig
 from .state import State
@@ -55,7 +55,8 @@ def _references(dataset: Dataset, cases: Sequence[str], seed: int) -> tuple[dict
     """For each structure the cases show, in ascending order, a training scan that shows it too; and the structures without one."""
     wanted = frozenset[int]().union(*shown_labels(dataset, cases).values())
     found: dict[int, str] = {}
-    for name in map(str, np.random.default_rng(seed).permutation(dataset.splits["train"])):
+    order = np.random.default_rng(seed).permutation(dataset.splits["train"])
+    for name in progress_bar(map(str, order), total=len(order), desc="references", unit="scan", leave=False, delay=PATIENCE_S):
         if len(found) == len(wanted):
             break
         for shown in shown_labels(dataset, [name]).values():

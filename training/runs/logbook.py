@@ -14,6 +14,9 @@ import torch
 from ..run_log import read_log
 from .tracking import Board
 
+PATIENCE_S = 10.0
+"""Work that may be done sooner shows its bar only then."""
+
 
 class Logbook:
     """Collects values on the device and writes their means every few steps, so that logging never makes the device wait."""
