@@ -139,7 +139,6 @@ def run_export(arguments: argparse.Namespace) -> int:
     check_free([output], overwrite=arguments.overwrite, inputs=[arguments.weights])
     model = load_model(arguments.weights, "cpu", ema=arguments.ema)
     with folders_ready([output]):
-        arguments.terminal.log("Tracing the network; a large one takes minutes.")
         part = export(model, output, arguments.part)
     size, stride = output.stat().st_size, model.config.stride
     text = f"{output}: {part} of {model.name}, images with sides that are multiples of {stride} ({size / 1e6:.1f} MB)"

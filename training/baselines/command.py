@@ -43,6 +43,7 @@ from ..runs.precision import autocast, scaler
 from ..runs.run_folder import enter
 from ..runs.sources import Source, open_sources
 from ..runs.stopping import Signals, tell_saved
+from ..runs.tracking import boards
 from .learners import LEARNERS
 
 
@@ -95,7 +96,16 @@ def learn(
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, folder, state, group, "auto")
     wrapped = group.wrap(network)
-    book = Logbook(folder / "log.jsonl", start=state.step, steps=config.steps, every=config.log_every, quiet=not group.leads)
+    book = Logbook(
+        folder / "log.jsonl",
+        start=state.step,
+        steps=config.steps,
+        every=config.log_every,
+        quiet=not group.leads,
+        boards=boards(folder, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
+        if group.leads
+        else (),
+    )
     with Signals() as signals, book as log:
         mark = time.monotonic()
         for parts in batches(config, episodes, state.step, group):
