@@ -114,6 +114,20 @@ def test_a_bad_scan_is_reported_and_skipped(scans: Path, tmp_path: Path, capsys:
     assert failed[0]["message"] == bad["reason"]
 
 
+def test_a_missing_scan_fails_alone(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    given = (tmp_path / "gone.nii.gz", scans / "images" / "p1_a.nii.gz", scans / "images" / "p1_b.nii.gz")
+    assert mass("masks", *given, "--output", tmp_path / "m", "--modality", "ct", "--max-masks", 5) == 3
+    assert mass("prepare", *given, "--output", tmp_path / "d", "--modality", "ct", "--masks", tmp_path / "m") == 3
+    assert mass("prepare", *given, "--output", tmp_path / "l", "--modality", "ct", "--labels", scans / "labels") == 3
+    told = capsys.readouterr().err
+    assert told.count("gone.nii.gz: There") == 3
+    for name in ("d", "l"):
+        assert [case.name for case in Dataset.read(tmp_path / name).cases] == ["p1_a", "p1_b"]
+    assert (
+        mass("masks", given[0], "--output", tmp_path / "x") == mass("masks", tmp_path / "gone", given[1], "--output", tmp_path / "x") == 2
+    )
+
+
 @pytest.mark.parametrize(
     "array", [np.full((4, 8, 8), 5, np.int16), np.where(np.arange(256).reshape(4, 8, 8) == 9, np.nan, 1).astype(np.float32)]
 )

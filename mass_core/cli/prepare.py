@@ -18,7 +18,7 @@ from .common.scans import add_scans, given_scans, scan_recipe, work_through
 from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
-    from ..data.dataset import Dataset
+    from ..data.dataset import Case, Dataset
 
 
 SHARES = "of the patients in each split, where no file says them (default: 0.8 0.1 0.1)"
@@ -96,6 +96,15 @@ class _Plan:
         masks = self.masks / f"{scan.name}{SUFFIX}" if self.masks else None
         return masks if masks is not None and masks.exists() else None
 
+    def finished(self, scan: Scan) -> "Case | None":
+        """The record of a scan that is prepared; None: it has to be, or its files are gone."""
+        from ..data.dataset import finished_case
+
+        try:
+            return finished_case(self.folder, scan.name, self.settings(scan))
+        except OSError:
+            return None
+
     def settings(self, scan: Scan) -> str:
         """Fingerprint of the files and settings a case is made from."""
         files = [scan.path, *filter(None, [self.mask_file(scan)]), *scan.label_files(self.labels)]
@@ -106,8 +115,6 @@ class _Plan:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare every scan and write the dataset."""
-    from ..data.dataset import finished_case
-
     scans, shard = given_scans(arguments), shard_of(arguments)
     splits, names = given_splits(arguments.split, arguments.fold)
     if splits:
@@ -116,13 +123,16 @@ def run(arguments: argparse.Namespace) -> int:
     scans = _with_something_to_learn(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
 
-    def is_done(scan: Scan) -> bool:
-        return finished_case(plan.folder, scan.name, plan.settings(scan)) is not None
-
     check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
     with folders_ready([plan.folder / "dataset.json"]):
         own = shard.of(scans)
-        outcome = work_through(own, is_done, lambda scan: _make(plan, scan, arguments.terminal), "prepare", arguments.terminal)
+        outcome = work_through(
+            own,
+            lambda scan: plan.finished(scan) is not None,
+            lambda scan: _make(plan, scan, arguments.terminal),
+            "prepare",
+            arguments.terminal,
+        )
         dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
@@ -141,10 +151,10 @@ def _listed(
     names: Mapping[int, str],
 ) -> "Dataset":
     """The dataset of all scans that are finished, by whichever shard of the work, written to its folder."""
-    from ..data.dataset import Dataset, finished_case
+    from ..data.dataset import Dataset
 
     while True:
-        cases = [case for scan in scans if (case := finished_case(plan.folder, scan.name, plan.settings(scan))) is not None]
+        cases = [case for scan in scans if (case := plan.finished(scan)) is not None]
         present = {case.name for case in cases}
         dataset = Dataset(
             folder=plan.folder,
@@ -157,7 +167,7 @@ def _listed(
         )
         dataset.write()
         # Another shard may have ended meanwhile and written a longer list, over which this one was written.
-        if all(scan.name in present or finished_case(plan.folder, scan.name, plan.settings(scan)) is None for scan in scans):
+        if all(scan.name in present or plan.finished(scan) is None for scan in scans):
             return dataset
 
 

@@ -52,17 +52,20 @@ class Scan:
 def find_scans(paths: Iterable[Path], left_out: list[Path] | None = None) -> list[Scan]:
     """The scans among some files and folders.
 
-    A folder stands for the image files and the DICOM series in it; if it has no image files, also for what its subfolders stand for.
+    A folder stands for the image files and the DICOM series in it; if it has no image files, also for what its subfolders stand for. One
+    of several image files may be missing: it fails when it is read, like a broken one.
 
     Args:
         paths: of files and folders.
         left_out: gets the files of the folders that are no scans, broken links among them.
 
     Raises:
-        InputError: if a path is missing, there are no scans at all, or two would have the same name.
+        InputError: if the only path or a folder is missing, there are no scans at all, or two would have the same name.
     """
     left_out = [] if left_out is None else left_out
-    scans = [scan for path in paths for scan in scans_at(path, left_out)]
+    given = list(paths)
+    lost = [path for path in given if path.name.lower().endswith(IMAGE_ENDINGS) and not os.path.exists(path)] if len(given) > 1 else []
+    scans = [scan for path in given for scan in ([Scan(stem(path), path)] if path in lost else scans_at(path, left_out))]
     if not scans:
         raise InputError("There are no scans in the folders given.", f"Endings of images are {', '.join(IMAGE_ENDINGS)}.")
     return distinct_scans(scans)
