@@ -36,7 +36,7 @@ def test_the_whole_way(clinic):
     text = clinic.ui.tuneLabel.text
     assert "“torso” is ready" in text and "Validation Dice" in text, text
     stages = list(dict.fromkeys(one.stage for one in told))
-    assert stages == ["write", "prepare", "encode", "validate", "train"], stages
+    assert stages == ["write", "prepare", "labels", "encode", "validate", "train"], stages
     assert any(one.eta_s for one in told if one.stage == "train") and not clinic.window.finetune.curves.empty
     clinic.slicer.mrmlScene.Clear(0)
     clinic.admit("target")

@@ -85,6 +85,12 @@ def test_a_class_of_no_scan_and_of_one_scan(tune, refused, tmp_path):
     assert code == 0 and any("Label 2 is in one of the 3 training scans only" in text for text in warnings)
 
 
+def test_a_name_for_nothing_is_told(tune, tmp_path):
+    images, labels = write_files(tmp_path / "files", 2)
+    code, _, warnings = tune("--images", images, "--labels-dir", labels, "--names", "1=bright", "7=spleen")
+    assert code == 0 and [text for text in warnings if "is named" in text] == ["No training scan shows spleen, which is named."]
+
+
 def test_scans_without_labels(refused, tmp_path):
     data = write_dataset(tmp_path / "data", shown={"a": (), "b": (), "c": ()})
     assert "None of the 3 training scans" in refused("--data", data)

@@ -29,7 +29,7 @@ _ENDING_S = 120.0
 
 
 class Progress(Protocol):
-    """Callback for the progress of a run: stage (prepare, encode, train, validate), done share of it, seconds left, and numbers."""
+    """Callback for the progress of a run: stage (prepare, labels, encode, train, validate), done share of it, seconds left, and numbers."""
 
     def __call__(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> object:
         """Report progress."""

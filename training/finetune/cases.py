@@ -177,6 +177,7 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
             raise InputError(f"{dataset.folder} has no labelled training scan {', '.join(unknown)}.", "Names are listed in dataset.json.")
         names = list(request.train_cases)
     planes = _counted(dataset, names, steps)
+    vain = [style.name for value, style in request.appearance.items() if not any(int(value) in shown for shown in planes.values())]
     if request.labels:
         planes = {name: {value: counts for value, counts in shown.items() if value in request.labels} for name, shown in planes.items()}
     planes = drawn(planes, request.shots, request.draw, config.seed)
@@ -192,6 +193,7 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
     val = tuple(name for name in val if set(voxels_by_plane(_labels(dataset, name))) & set(labels))
     notes = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
+    notes += tuple(f"No training scan shows {name}, which is named." for name in vain)
     return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=notes)
 
 

@@ -61,7 +61,7 @@ class FinetuneProgress:
     """Progress of a finetuning run."""
 
     stage: str
-    """write (files, by Slicer); prepare, encode, train, validate (by the worker); send, receive (with another computer)."""
+    """write (files, by Slicer); prepare, labels, encode, train, validate (by the worker); send, receive (with another computer)."""
     fraction: float
     eta_s: float | None = None
     """Seconds to the end of the training; None: not known yet."""
