@@ -73,7 +73,7 @@ def test_scans_become_weights_that_need_no_reference(worker: Recorder, tuning: T
     assert result["output"] == str(tuning.output) and (result["epochs"], result["stopped"]) == (2, "")
     assert [(x["value"], x["name"], x["color"]) for x in result["labels"]] == [(1, "small ball", [1.0, 0.5, 0.0]), (2, "label 2", None)]
     stages = [kind for kind, _ in worker.events]
-    assert [stage for i, stage in enumerate(stages) if stage not in stages[:i]] == ["prepare", "labels", "encode", "validate", "train", "done"]
+    assert list(dict.fromkeys(stages)) == ["prepare", "labels", "encode", "validate", "train", "done"]
     told = [values for _, values in worker.events if isinstance(values, dict) and "step" in values]
     assert [v["step"] for v in told if "loss" in v] == [1, 2, 3, 4] and [v["epoch"] for v in told if "val_dice" in v] == [0, 1, 2]
     assert {"val_dice", "dice_1", "dice_2"} <= set(told[0])
