@@ -1,4 +1,4 @@
-"""Switches of inference on a GPU (`devices.DeviceUse`): each on and off finds the same, on a CPU that takes the GPU's way through the code."""
+"""Switches of inference on a GPU (`devices.DeviceUse`): on and off, the same is found by a CPU that goes the GPU's way through the code."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -28,7 +28,8 @@ def uploaded(volume_zyx: Tensor, compute: Compute) -> Tensor:
     if device.type != "cuda" or not compute.use.pinned_upload:
         return volume_zyx.to(device)
     there = torch.empty(volume_zyx.shape, dtype=volume_zyx.dtype, device=device)
-    return through_buffers(volume_zyx, there, pinned=_pinned, mark=torch.cuda.Event)
+    with torch.cuda.device(device):  # marks go where the copies do, which may be another GPU than the first
+        return through_buffers(volume_zyx, there, pinned=_pinned, mark=torch.cuda.Event)
 
 
 def _pinned(like: Tensor) -> Tensor:
