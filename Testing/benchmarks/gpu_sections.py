@@ -189,7 +189,7 @@ def switches(scale: Scale) -> Result:
         for _ in range(2):
             found = scene.segmenter.segment(scene.target, task)
         whole = whole or found
-        name = f"without_{off[0]}" if off else "with_all"
+        name = f"without_{off[0].replace('-', '_')}" if off else "with_all"
         numbers |= {f"{name}_s": found.timings["segment"], f"{name}_dice": _agreement(found, whole)}
         if numbers[f"{name}_dice"] < ALIKE:
             wrong.append(f"{name.replace('_', ' ')} another label map is found: Dice {numbers[f'{name}_dice']:.3f}.")
