@@ -2,17 +2,55 @@
 
 import os
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DeviceError
+from .errors import DeviceError, InputError, listing
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 """Names a user may give."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceUse:
+    """Switches of inference on a GPU. What is off costs time and changes results by rounding at most: to compare, and where a GPU or its
+    driver fails at something. Without a GPU, attention alone is concerned."""
+
+    channels_last: bool = True
+    """The channels of a voxel lie side by side in memory, on GPUs with bfloat16."""
+    batches: bool = True
+    """As many windows at a time as memory takes; off: one."""
+    pinned_upload: bool = True
+    """A scan is sent through two buffers of pinned memory by turns, one is filled while the other is on its way; off: as it lies."""
+    gpu_blending: bool = True
+    """Windows are cut and blended on the GPU; off: on the CPU."""
+    run_ahead: bool = True
+    """Windows are blended while the GPU computes the next ones; off: it waits meanwhile."""
+    fused_attention: bool = True
+    """Attention by one kernel that keeps no scores; off: product, softmax, product."""
+
+    @classmethod
+    def without(cls, names: Iterable[str]) -> "DeviceUse":
+        """All but the switches of these names, written with dashes.
+
+        Raises:
+            InputError: if one does not exist.
+        """
+        off = {name.replace("-", "_"): False for name in names}
+        if unknown := sorted(off.keys() - {field.name for field in fields(cls)}):
+            raise InputError(f"Inference has no switch called {listing(unknown)}.", f"Known are {', '.join(cls.names())}.")
+        return cls(**off)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of all switches, with dashes."""
+        return [field.name.replace("_", "-") for field in fields(cls)]
 
 
 def free_memory() -> int | None:
@@ -132,6 +170,11 @@ def has_bfloat16(device: "torch.device") -> bool:
     import torch
 
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def likes_channels_last(device: "torch.device") -> bool:
+    """True if a device convolves faster where the channels of a voxel lie side by side: tensor cores do."""
+    return device.type == "cuda" and has_bfloat16(device)
 
 
 def _reset_linux_peak() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mass_core.config import ModelConfig, Recipe, Shape
-from mass_core.devices import Peak
+from mass_core.devices import DeviceUse, Peak
 from mass_core.errors import Cancelled, DeviceError
 from mass_core.inference.segmenter import Segmentation, Segmenter
 from mass_core.tasks.task import Task
@@ -31,6 +31,10 @@ PATIENCE_S = 2.0
 ROUNDED = {"tf32": 0.1, "bfloat16": 0.35}
 """Largest root mean square of differences allowed, as a share of the logits': random weights make much of small differences (0.21 on a
 CPU in bfloat16)."""
+
+
+ALIKE = 0.99
+"""Least Dice of label maps that may differ by rounding: random weights make many voxels doubtful."""
 
 
 class NotHere(Exception):
@@ -174,6 +178,22 @@ def whole_scan(scale: Scale, *, compiled: bool = False) -> Result:
         segmentation = scene.segmenter.segment(scene.target, task)
         numbers |= {f"{run}_s": time.perf_counter() - began, f"{run}_windows_s": segmentation.timings["segment"]}
     return Result(numbers=numbers | {"peak_gb": _gb(peak)})
+
+
+def switches(scale: Scale) -> Result:
+    """The same CT with each switch of the device off: seconds of its windows, and that the same is found."""
+    numbers, wrong, whole = {}, [], None
+    for off in ((), *((name,) for name in DeviceUse.names())):
+        scene = Scene.of(scale, use=DeviceUse.without(off))
+        task = scene.task()
+        for _ in range(2):
+            found = scene.segmenter.segment(scene.target, task)
+        whole = whole or found
+        name = f"without_{off[0].replace('-', '_')}" if off else "with_all"
+        numbers |= {f"{name}_s": found.timings["segment"], f"{name}_dice": _agreement(found, whole)}
+        if numbers[f"{name}_dice"] < ALIKE:
+            wrong.append(f"{name.replace('_', ' ')} another label map is found: Dice {numbers[f'{name}_dice']:.3f}.")
+    return Result(numbers=numbers, wrong=wrong)
 
 
 def bundled_weights(scale: Scale) -> Result:
@@ -340,12 +360,12 @@ class Scene:
     reference: tuple[Volume, Volume]
 
     @classmethod
-    def of(cls, scale: Scale, *, compiled: bool = False) -> "Scene":
-        """Drawn anew."""
+    def of(cls, scale: Scale, *, compiled: bool = False, use: DeviceUse = DeviceUse()) -> "Scene":  # noqa: B008 - frozen
+        """The same every time."""
         with tempfile.TemporaryDirectory() as place:
             weights = Path(place) / "random.safetensors"
             write_own_weights(weights, ModelConfig(channels=scale.channels, position_size=scale.edge), scale.recipe)
-            segmenter = Segmenter(load_model(weights, str(scale.device)), compile=compiled)
+            segmenter = Segmenter(load_model(weights, str(scale.device), use=use), compile=compiled)
         return cls(segmenter=segmenter, target=phantom(1, scale.scan_zyx)[0], reference=phantom(2, scale.scan_zyx))
 
     def task(self) -> Task:
@@ -359,6 +379,7 @@ SECTIONS: dict[str, tuple[Callable[[Scale], Result], float]] = {
     "table 8, released": (lambda scale: table(scale, "released"), 60),
     "golden cases": (golden, 60),
     "whole CT": (whole_scan, 90),
+    "switches": (switches, 120),
     "cancel": (cancel, 90),
     "memory ends": (full_memory, 120),
     "alignment": (alignment, 60),

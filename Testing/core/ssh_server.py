@@ -1,6 +1,7 @@
 """A real ssh server on this computer, with keys and settings of its own; nothing of the user's is read or changed."""
 
 import getpass
+import hashlib
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from mass_core.remote import hosts
 
 HERE = "loopback"
 """The ssh name of the server."""
+PHRASE = "open sesame"
+"""Opens the key of the host `locked`."""
 
 
 def sshd() -> str:
@@ -30,7 +33,9 @@ def sshd() -> str:
     return found
 
 
-_SLOW_LINE = """
+SLOW_BYTES_PER_S = 800_000
+"""Of the host `slow`: a 6 Mbit/s line."""
+_SLOW_LINE = f"""
 import os, socket, sys, threading, time
 line = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 def back():
@@ -40,9 +45,8 @@ def back():
 threading.Thread(target=back, daemon=True).start()
 while data := os.read(0, 16384):
     line.sendall(data)
-    time.sleep(0.02)
+    time.sleep(16384 / {SLOW_BYTES_PER_S})
 """
-"""Passes on at most 0.8 MB a second."""
 
 
 class Server:
@@ -54,9 +58,9 @@ class Server:
         self.tmp = folder / "tmp"
         """Temporary folder of what runs on it."""
         self.tmp.mkdir()
-        for name in ("host", "user", "stranger"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-        (folder / "authorized").write_text((folder / "user.pub").read_text())
+        for name, phrase in (("host", ""), ("user", ""), ("stranger", ""), ("locked", PHRASE)):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", phrase, "-f", str(folder / name)], check=True)
+        (folder / "authorized").write_text("".join((folder / f"{name}.pub").read_text() for name in ("user", "locked")))
         key = " ".join((folder / "host.pub").read_text().split()[:2])
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {key}\n")
         (folder / "nobody").write_text("")
@@ -72,13 +76,18 @@ class Server:
             f"UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
             f"SetEnv TMPDIR={self.tmp} OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1\n"
         )
-        hosts = {
+        shared = {"ControlMaster": "auto", "ControlPersist": "yes", "ControlPath": f / "mux", "LogLevel": "QUIET"}
+        hosts: dict[str, dict[str, object]] = {
             HERE: {},
             "stranger": {"IdentityFile": f / "stranger"},
             "unknown": {"UserKnownHostsFile": f / "nobody"},
             "changed": {"UserKnownHostsFile": f / "wrong"},
             "closed": {"Port": _free_port()},
             "slow": {"ProxyCommand": f"{sys.executable} {f}/slow.py {self.port}"},
+            "locked": {"IdentityFile": f / "locked"},
+            "behind": {"ProxyJump": "locked"},
+            "sharing": shared,
+            "sharing-stranger": {**shared, "IdentityFile": f / "stranger"},
         }
         common = {
             "HostName": "127.0.0.1",
@@ -99,6 +108,15 @@ class Server:
     def command(self) -> str:
         """Starts `mass` on it."""
         return f"{sys.executable} -m mass_core"
+
+    def altered(self, code: str) -> str:
+        """Starts a `mass` on it in which some code ran before, in its worker as well."""
+        script = self.folder / f"{hashlib.sha256(code.encode()).hexdigest()[:8]}.py"
+        script.write_text(
+            f"import sys\n{code}\nfrom mass_core.cli import main\nfrom mass_core.remote import host_end\n"
+            f"host_end.worker_command = lambda: [sys.executable, {str(script)!r}, 'worker']\nraise SystemExit(main(sys.argv[1:]))\n"
+        )
+        return f"{sys.executable} {script}"
 
     def befriend(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The user of this test knows the server, told how `mass` is started there, and agreed to send scans to it."""

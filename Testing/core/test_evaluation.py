@@ -330,7 +330,7 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
         return {"stopped": "early"}
 
     monkeypatch.setattr(trials, "finetune", trained)
-    monkeypatch.setattr(trials, "load_model", lambda path, device: replace(model, task=task))
+    monkeypatch.setattr(trials, "load_model", lambda path, device, use: replace(model, task=task, use=use))
     methods = ("scratch", "finetuned", "in-context", "adapted")
     arguments = ("--methods", *methods, "--seconds", 0.1, "--epochs", 2, "--recipe-finetune", "smoke", "--pictures", 1, "--seed", 4)
     arguments = (*arguments, "--precision", "bfloat16", "--set", "validate_cases=1")

@@ -16,6 +16,7 @@ from PIL import Image
 from mass_core.cli import main
 from mass_core.config import ModelConfig, Recipe
 from mass_core.data import phantoms
+from mass_core.devices import DeviceUse
 from mass_core.errors import Cancelled, InputError, MassError
 from mass_core.inference import features
 from mass_core.inference.blending import blend_weights
@@ -58,7 +59,8 @@ class Echo(torch.nn.Module):
 
 def echo(**changes: Any) -> Segmenter:
     recipe = Recipe(window_zyx=(32, 32, 32), spacing_zyx=(4.0, 4.0, 4.0), modality="ct", body_margin_zyx=(2, 2, 2), **changes)
-    model = SimpleNamespace(network=Echo(), recipe=recipe, fingerprint="echo", name="echo", device=torch.device("cpu"))
+    device = {"device": torch.device("cpu"), "use": DeviceUse()}
+    model = SimpleNamespace(network=Echo(), recipe=recipe, fingerprint="echo", name="echo", **device)
     return Segmenter(model, recipe)  # type: ignore[arg-type]
 
 

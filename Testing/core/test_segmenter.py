@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mass_core.colors import LabelStyle
 from mass_core.config import ModelConfig, Recipe, recipe
+from mass_core.devices import DeviceUse
 from mass_core.errors import Cancelled, DeviceError, InputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model.compute import Compute
@@ -66,6 +67,7 @@ class FakeModel:
     fingerprint: str = "a" * 64
     name: str = "nearness"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    use: DeviceUse = DeviceUse()
     provenance: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,6 +1,8 @@
 """--shard I/N means the same for every command: disjoint, together complete, resumable, one table of all."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from mass_core.cli.common.shards import Shard, merge_tables, write_table
 from mass_core.data.dataset import Dataset
 from mass_core.volumes.volume import Volume
 from Testing.core.worker_process import Files, scan
+from Testing.waiting import PATIENCE_S
 
 SHARDS = 4
 NAMES = [f"scan{number}" for number in range(6)]
@@ -115,6 +118,13 @@ def test_prepare_in_four_shards(scans: Path, tmp_path: Path, capsys: pytest.Capt
     assert [case.name for case in shared.cases] == [case.name for case in whole.cases] == NAMES
     assert shared.splits == whole.splits
     assert "holds 1 of 6 scans so far" in capsys.readouterr().err
+    assert [(row["case"], row["status"]) for row in rows(tmp_path / "shared" / "summary.csv")] == [(name, "done") for name in NAMES]
+    (scans / "scan3.nii.gz").write_bytes(b"damaged")
+    made = (tmp_path / "shared" / "cases" / "scan1").stat().st_mtime_ns
+    assert mass(*order, tmp_path / "shared", "--shard", "2/2") == 3
+    table = {row["case"]: row for row in rows(tmp_path / "shared" / "summary_2of2.csv")}
+    assert {name: row["status"] for name, row in table.items()} == {"scan1": "present", "scan3": "failed", "scan5": "present"}
+    assert "scan3.nii.gz" in table["scan3"]["reason"] and (tmp_path / "shared" / "cases" / "scan1").stat().st_mtime_ns == made
 
 
 def test_evaluate_in_four_shards(files: Files, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -150,6 +160,33 @@ def test_masks_in_four_shards(scans: Path, tmp_path: Path) -> None:
             [{k: v for k, v in row.items() if k != "seconds"} for row in rows(tmp_path / f / name)] for f in ("whole", "shared")
         )
         assert whole == shared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["masks", "prepare", "segment", "evaluate", "features"])
+def test_two_processes_of_torchrun_are_two_shares(command: str, files: Files, scans: Path, tmp_path: Path) -> None:
+    """The commands of docs/cluster.md."""
+    output, labels, targets = tmp_path / "out", scans.parent / "labels", [scans / f"{name}.nii.gz" for name in NAMES]
+    network = ["--weights", files.common["weights"], "--device", "cpu"]
+    prepare = ["prepare", scans, "--labels", labels, "--spacing", "3", "3", "3", "--shares", 1, 0, 0, "--output"]
+    words = {
+        "masks": ["masks", scans, "--max-masks", 20, "--output", output],
+        "prepare": [*prepare, output],
+        "segment": ["segment", *network, "--reference", files.image, files.mask, "--target", *targets, "--output-dir", output],
+        "features": ["features", *network, "--target", *targets, "--output-dir", output],
+        "evaluate": ["evaluate", *network, "--dataset", tmp_path / "data", "--split", "train", "--methods", "copied", "--output", output],
+    }[command]
+    if command == "evaluate":
+        assert mass(*prepare, tmp_path / "data") == 0
+        words += ["--pictures", 0, "--labels", 1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nproc-per-node", "2", "--standalone"]
+    program = [*torchrun, sys.executable, "-m", "mass_core", *map(str, words)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    parts = [rows(output / f"{'scores' if command == 'evaluate' else 'summary'}_{number}of2.csv") for number in (1, 2)]
+    cases = [{row["case"] for row in part} for part in parts]
+    assert not cases[0] & cases[1] and sorted(cases[0] | cases[1]) == NAMES and len(cases[0]) == len(cases[1]) == 3
+    assert (output / "summary.csv").exists()
 
 
 def test_tables_are_merged_once_all_are_there(tmp_path: Path) -> None:

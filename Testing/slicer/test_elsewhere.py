@@ -1,10 +1,20 @@
 """Runs on another computer, clicked through: a real ssh server on this one, with keys of its own (Testing/core/ssh_server.py)."""
 
+import sys
+
 import pytest
 
-from Testing.core.ssh_server import HERE, running
+from Testing.core.ssh_server import HERE, SLOW_BYTES_PER_S, running
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
+
+
+GPU = """
+from mass_core import devices
+about = {"name": "cuda:0", "about": "NVIDIA RTX A6000", "total": 51 * 10**9, "free": 46200 * 10**6}
+devices.devices = lambda: [about, {"name": "cpu", "about": "8 cores", "total": None, "free": None}]
+"""
+"""Has a worker tell of a GPU, which it computes without."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +62,11 @@ def test_the_whole_way_over_ssh(office, monkeypatch):
     clinic, ui = office.clinic, office.ui
     clinic.ready("one", "two")
     monkeypatch.setattr("MASSSlicerLib.panels.status.install.torch_at_hand", lambda: False)
-    office.choose(HERE)
+    office.choose(HERE, office.server.altered(GPU))
     assert clinic.widget.logic.host == HERE and ui.placeCombo.currentText == HERE
     assert ui.segmentButton.enabled, "PyTorch is needed there, not here"
-    assert office.tested().startswith(f"{HERE} answers with mass ")
-    assert f"Runs on {HERE}" in ui.statusLabel.text and "GB free" in ui.statusLabel.text
+    assert office.tested().startswith(f"{HERE} answers with mass ") and ui.hostLabel.text.endswith(": NVIDIA RTX A6000, 46.2 GB free.")
+    assert f"Runs on {HERE}" in ui.statusLabel.text and "cuda:0: NVIDIA RTX A6000, 46.2 GB free" in ui.statusLabel.text
 
     before = office.segmentations()
     clinic.bench.answer("question", False, True)
@@ -101,6 +111,8 @@ def test_what_is_missing_is_said_below_the_button(office, name, said):
 def test_the_command_there(office):
     office.choose(HERE, "mass-is-not-here")
     assert "mass could not be started" in (told := office.tested()) and "Command there" in told
+    office.choose(HERE, f"{sys.executable} -c 'import argparse; argparse.ArgumentParser().parse_args()'")
+    assert "an older version of mass is installed.\nInstall the same version" in office.tested()
 
 
 def test_ssh_is_missing_or_the_name_is_none(office, monkeypatch):
@@ -155,10 +167,14 @@ def test_a_transfer_can_be_cancelled(office):
     clinic.bench.answer("question", True)
     ui.segmentButton.click()
     clinic.bench.wait_until(lambda: "Sending the references to slow: 1" in ui.progressBar.format)
-    ui.cancelButton.click()
     client = clinic.widget.logic.engine.client
+    shipping = client._life.transport.shipping
+    sent = shipping.bytes_sent
+    ui.cancelButton.click()
     clinic.bench.wait_until(lambda: not client.busy)
     assert client.ready, "the connection is kept"
+    assert office.tested().startswith("slow answers"), "which is free again"
+    assert shipping.bytes_sent - sent < 2 * SLOW_BYTES_PER_S, "no more than the line carries in two seconds"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from ..files import fingerprint, read_json, size_and_time
 from ..outputs import check_no_input, folders_ready
 from .common.options import add_same_grid
 from .common.scans import add_scans, given_scans, scan_recipe, work_through
-from .common.shards import add_shard, shard_of
+from .common.shards import Outcomes, add_shard, shard_of
 
 if TYPE_CHECKING:
     from ..data.dataset import Case, Dataset
@@ -126,13 +126,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
     with folders_ready([plan.folder / "dataset.json"]):
         own = shard.of(scans)
-        outcome = work_through(
-            own,
-            lambda scan: plan.finished(scan) is not None,
-            lambda scan: _make(plan, scan, arguments.terminal),
-            "prepare",
-            arguments.terminal,
-        )
+        outcomes = Outcomes(plan.folder, shard, own)
+        make = outcomes.noting(lambda scan: _make(plan, scan, arguments.terminal))
+        outcome = work_through(own, lambda scan: plan.finished(scan) is not None, make, "prepare", arguments.terminal)
+        outcomes.close()
         dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")

@@ -14,10 +14,10 @@ def add_parser(subparsers: Any) -> None:
         "remote",
         help="try the connection to another computer, where --on runs commands over ssh",
         description="Says in a sentence what the other computer offers, or what is missing and how to cure it. No scan is sent.",
-        **examples("mass remote gpu01 --agree", "mass remote gpu01 --command '~/mass/.venv/bin/mass'"),
+        **examples("mass remote gpu01 --agree", "mass remote gpu01 --command '~/mass/bin/mass'"),
     )
     parser.add_argument("host", nargs="?", metavar="HOST", help="what stands behind ssh in a terminal (default: list those known)")
-    parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/.venv/bin/mass'")
+    parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/bin/mass'")
     agreement = parser.add_mutually_exclusive_group()
     agreement.add_argument("--agree", action="store_true", help="scans may be sent there, now and later")
     agreement.add_argument("--withdraw", action="store_true", help="scans may no longer be sent there")

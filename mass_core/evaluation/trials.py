@@ -129,7 +129,7 @@ class Trials:
             masks = [self._reference(name)[1] for name in scans]
             return lambda target: Found(copied(masks, self._conditions.labels, target.geometry))
         if trial.method in ("finetuned", "scratch"):
-            model = load_model(self._file(trial), str(self._conditions.model.device))
+            model = load_model(self._file(trial), str(self._conditions.model.device), use=self._conditions.model.use)
             assert model.task is not None  # finetuning writes no others
             segmenter, task = segmenter_for(self._conditions.segmenter(model), self._conditions.dataset), model.task
         else:

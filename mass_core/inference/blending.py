@@ -117,8 +117,8 @@ class WindowBlender:
         self._plane = plane
 
     def _goes_on(self, patch: _Patch, done: int) -> bool:
-        """True if a patch may hold something behind its first planes; only a CPU looks, for a GPU would have to be waited for."""
-        return patch.filled > done and (self._device.type != "cpu" or bool(patch.sums[done:].any()))
+        """True if a patch may hold something behind its first planes."""
+        return patch.filled > done and (not at_hand(self._device) or bool(patch.sums[done:].any()))
 
     def _grown(self, label: int, rows: slice, columns: slice) -> _Patch:
         """The label's patch, enlarged where it does not hold these rows and columns yet."""
@@ -176,7 +176,7 @@ class TopLabels:
             held_values.copy_(torch.where(better, values, held_values))
             held_labels.copy_(torch.where(better, labels, held_labels))
             values, labels = values_left, labels_left
-            if values.device.type == "cpu" and not values.any():  # a GPU would have to be waited for
+            if at_hand(values.device) and not values.any():
                 break
         self.boxes[label] = self.boxes[label].enclosing(box) if label in self.boxes else box
 
@@ -199,6 +199,11 @@ class TopLabels:
         part = (slice(None), *box.slices())
         labels, values = self._labels[part].numpy(), self._values[part].numpy()
         return np.where(labels == label + 1, values, 0).sum(axis=0, dtype=np.float32)
+
+
+def at_hand(device: torch.device) -> bool:
+    """True if numbers on a device can be read without waiting for it, as on a CPU."""
+    return device.type == "cpu"
 
 
 def on_its_way(tensor: Tensor) -> Callable[[], np.ndarray]:

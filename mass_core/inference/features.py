@@ -29,6 +29,7 @@ from ..volumes.volume import Geometry, Volume
 from .blending import WindowBlender, blend_weights
 from .segmenter import Segmenter
 from .sliding_window import blended, padded_shape, padded_to, positions, put, shape_of, stacked
+from .upload import uploaded
 
 _VIEW_MM = 96.0
 """Extent of a window, for weights that choose their working spacing from a reference: organs fill a part of it."""
@@ -209,7 +210,7 @@ def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, 
     )  # least 0: every value is kept, those below 0 too
     result = np.zeros((3, *array_zyx.shape), np.uint8)
 
-    there = volume.to(compute.blend_device)
+    there = uploaded(volume, compute)
 
     def look(some: Sequence[Shape]) -> Tensor:
         return basis.colours(_features(network, stacked(there, some, recipe.window_zyx), compute))
@@ -241,7 +242,8 @@ def _features(network: MASS, windows_N1DHW: Tensor, compute: Compute) -> Tensor:
 
 
 def _compute(segmenter: Segmenter) -> Compute:
-    return choose_compute(segmenter.model.device, segmenter.precision, segmenter.model.network, segmenter.recipe, labels=3)
+    model = segmenter.model
+    return choose_compute(model.device, segmenter.precision, model.network, segmenter.recipe, 3, model.use)
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

@@ -298,7 +298,7 @@ class Segmenter:
 
     def compute(self, labels: int) -> Compute:
         """Device, precision and batch size for so many labels at once."""
-        chosen = choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels)
+        chosen = choose_compute(self.model.device, self.precision, self.model.network, self.recipe, labels, self.model.use)
         # What is compiled is compiled for one number of windows, whatever memory there is next time.
         return self._compiled.setdefault(labels, replace(chosen, compile=True)) if self.compile else chosen
 

@@ -19,6 +19,7 @@ from ..model.compute import Compute
 from ..volumes.boxes import Box
 from ..weights.store import keep_compiled
 from .blending import Spans, TopLabels, WindowBlender, blend_weights
+from .upload import uploaded
 
 _STORE_BYTES = 1 << 30
 _STORE_VOXEL = 4
@@ -111,7 +112,7 @@ def sliding_window_inference(
     best = TopLabels(shape, options.depth, exact=options.exact, device=compute.blend_device)
     maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if options.maps else None
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
-    there = padded.to(compute.blend_device)  # once, for windows overlap
+    there = uploaded(padded, compute)  # once, for windows overlap
 
     def probabilities(some: Sequence[Shape]) -> Tensor:
         return _probabilities(network, there, some, on_device, recipe.window_zyx, compute)

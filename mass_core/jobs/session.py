@@ -14,6 +14,7 @@ import torch
 from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Recipe
+from ..devices import DeviceUse
 from ..errors import Cancelled, InputError
 from ..inference.segmenter import Segmenter
 from ..tasks.task import Task
@@ -136,12 +137,12 @@ class Session:
     def model(self, request: Load, run: Run) -> Model:
         """The network of a request, read only if it is not the one at hand."""
         path = locate(request.weights)
-        key = f"{state_of(path)}{request.averaged}{run.device}"
+        key, use = f"{state_of(path)}{request.averaged}{run.device}{request.without}", DeviceUse.without(request.without)
         run.reused["model"] = self._model is not None and key == self._model_key
         if self._model is None or key != self._model_key:
             self._forget_model()  # first, for two networks may not fit side by side
             with run.stage("load"):
-                self._model = load_model(request.weights, str(run.device), ema=request.averaged)
+                self._model = load_model(request.weights, str(run.device), ema=request.averaged, use=use)
             self._model_key = key
             run.log(f"Loaded the weights {self._model.name} onto {run.device} in {run.seconds['load']:.1f} s.")
         return self._model

@@ -25,10 +25,16 @@ class Connection:
         """Greeting of a worker there.
 
         Raises:
-            HostError: if it cannot compute.
+            HostError: if it cannot compute, or says less than a worker of this version.
         """
-        if "error" in worker["torch"] or not worker["devices"]:
-            reason = worker["torch"].get("error", "it finds no device")
+        torch, devices = worker.get("torch", {}), worker.get("devices", [])
+        if not torch or not ("error" in torch or torch.keys() >= {"version", "built_for"}):
+            raise HostError(
+                f"On {host} an older build of mass {worker.get('mass_version', '')} is installed: it does not say what its PyTorch is for.",
+                "Install the same version there as here.",
+            )
+        if "error" in torch or not devices:
+            reason = torch.get("error", "it finds no device")
             raise HostError(f"PyTorch cannot be used on {host}: {reason}.", "Install it there again.")
         return cls(host=host, worker=worker)
 

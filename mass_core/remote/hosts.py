@@ -15,6 +15,7 @@ from ..files import write_bytes
 from ..weights.store import home, make_folder
 
 _ASKING_S = 20.0
+_WINDOWS = os.name == "nt"
 
 Environment = Mapping[str, str] | None
 """Of ssh; None: this process's. A program that brings libraries of its own along, as 3D Slicer does, gives the one it was started in."""
@@ -41,14 +42,27 @@ def ssh(environment: Environment = None) -> list[str]:
     Raises:
         DeviceError: if it is not there.
     """
-    words = shlex.split(os.environ.get("MASS_SSH", ""), posix=os.name != "nt") or ["ssh"]
-    program = shutil.which(words[0], path=None if environment is None else environment.get("PATH"))
+    words = _words(os.environ.get("MASS_SSH", "")) or ["ssh"]
+    program = shutil.which(words[0], path=_search_path(os.environ if environment is None else environment))
     if program is None:
         raise DeviceError(
             f"The program {words[0]} is not on this computer.",
             "Install OpenSSH: of Windows it is an optional feature, of Linux the package openssh-client.",
         )
     return [program, *words[1:]]
+
+
+def _words(command: str) -> list[str]:
+    """A command line as words; on Windows a backslash is part of a path, and quotes hold a path with blanks together."""
+    return [word.strip('"') for word in shlex.split(command, posix=False)] if _WINDOWS else shlex.split(command)
+
+
+def _search_path(environment: Mapping[str, str]) -> str | None:
+    """Folders to look for ssh in. On Windows also where the system puts it: a program started before that does not know."""
+    if not _WINDOWS:
+        return environment.get("PATH")
+    known = {name.upper(): value for name, value in environment.items()}  # "Path" as a rule
+    return known.get("PATH", "") + ";" + known.get("SYSTEMROOT", r"C:\Windows") + r"\System32\OpenSSH"
 
 
 def checked(name: str) -> str:

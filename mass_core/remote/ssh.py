@@ -1,5 +1,7 @@
 """A worker on another computer, started by ssh: no port is opened there, and no password is ever asked for."""
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,7 +27,14 @@ _OPTIONS = {
     "ForwardAgent": "no",
     "ForwardX11": "no",
     "PermitLocalCommand": "no",
+    "LogLevel": "INFO",  # what it says is read for the reason of a failure
+    # A connection that others share may be used, but this one is never theirs: it would go on when the worker has ended.
+    "ControlMaster": "no",
 }
+_WINDOWS_OPTIONS = {"ControlPath": "none"}
+"""OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere asks for it."""
+QUIET = {"SSH_ASKPASS_REQUIRE": "never"}
+"""Environment of ssh: no window asks for a password. BatchMode forbids it to this ssh, but not to that of a jump host."""
 _TAIL = 20
 
 
@@ -65,7 +74,8 @@ class SshTransport:
         self._command = f"{command or self.host.command} worker --remote"
         self._connect_s = connect_s
         self._environment = environment
-        self._new_process = process or (lambda command: SubprocessTransport(command, environment=environment))
+        quiet = {**(os.environ if environment is None else environment), **QUIET}
+        self._new_process = process or (lambda command: SubprocessTransport(command, environment=quiet))
         self._inner: ChildProcess | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._words = protocol.Lines()
@@ -80,8 +90,7 @@ class SshTransport:
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
         """See `client.Transport`."""
-        options = [word for name, value in {**_OPTIONS, "ConnectTimeout": self._connect_s}.items() for word in ("-o", f"{name}={value}")]
-        inner = self._new_process([*hosts.ssh(self._environment), "-T", *options, "--", self.host.name, self._command])
+        inner = self._new_process([*hosts.ssh(self._environment), "-T", *self._options(), "--", self.host.name, self._command])
         self._received = received
 
         def heard(data: bytes) -> None:
@@ -102,6 +111,11 @@ class SshTransport:
         inner.start(heard, said, over)
         self._inner = inner
         threading.Thread(target=self._send, args=(inner,), daemon=True).start()
+
+    def _options(self) -> list[str]:
+        """Options of ssh, which go before those of the user's configuration."""
+        values = {**_OPTIONS, **(_WINDOWS_OPTIONS if sys.platform == "win32" else {}), "ConnectTimeout": self._connect_s}
+        return [word for name, value in values.items() for word in ("-o", f"{name}={value}")]
 
     def write(self, data: bytes) -> None:
         """See `client.Transport`."""

@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ..config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from ..devices import choose_device, has_bfloat16
+from ..devices import DeviceUse, choose_device, likes_channels_last
 from ..errors import InputError, WeightsError
 from ..files import write_bytes
 from ..model import MASS, build_model
@@ -57,6 +57,8 @@ class Model:
     fingerprint: str
     """SHA-256 over names and values of the tensors: the same network has the same one in every file format."""
     device: torch.device
+    use: DeviceUse = DeviceUse()
+    """Of the device by inference."""
     task: Task | None = None
     """Classes of a fixed-class network; None: references define the task."""
 
@@ -74,7 +76,14 @@ class Checkpoint:
     """Of a fixed-class network; not yet bound to its fingerprint."""
 
 
-def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = None, network: Sequence[str] = ()) -> Model:
+def load_model(
+    weights: str | Path,
+    device: str = "auto",
+    *,
+    ema: bool | None = None,
+    network: Sequence[str] = (),
+    use: DeviceUse = DeviceUse(),  # noqa: B008 - frozen
+) -> Model:
     """Read weights and build their network, ready to use: in evaluation mode, its parameters frozen.
 
     To train it on, call `model.network.requires_grad_(True).train()`.
@@ -84,6 +93,7 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         device: see `choose_device`.
         ema: which weights of a released checkpoint: averaged, not averaged, or (None) averaged if there are any.
         network: of a checkpoint of one of MONAI's networks, its name and then its arguments as `name=value`; it becomes the encoder.
+        use: switches of inference on a GPU.
 
     Raises:
         WeightsError: if the file is missing, damaged, unsafe or of another network.
@@ -97,7 +107,7 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         built = build_model(checkpoint.config)
     fill(built, checkpoint.tensors, path)
     own = fingerprint(built)
-    if chosen.type == "cuda" and has_bfloat16(chosen):  # tensor cores want the channels of a voxel side by side
+    if use.channels_last and likes_channels_last(chosen):
         built.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     return Model(
         network=built.to(chosen).eval().requires_grad_(False),
@@ -108,6 +118,7 @@ def load_model(weights: str | Path, device: str = "auto", *, ema: bool | None = 
         name=path.stem,
         fingerprint=own,
         device=chosen,
+        use=use,
         task=checkpoint.task and replace(checkpoint.task, fingerprint=own, weights=path.stem),
     )
 

@@ -33,6 +33,8 @@ class Load:
     ema: bool | None = None
     compile: bool = False
     """Compile what goes over windows, on a CUDA device with Triton: minutes once, faster from then on."""
+    without: list[str] = field(default_factory=list)
+    """Switches of inference on a GPU that are off, by name (`devices.DeviceUse`)."""
     recipe: Literal["default", "released"] = "default"
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the recipe by name that shall differ from it."""

@@ -116,7 +116,8 @@ class SubprocessTransport:
         if not self._own_group:
             self._process.kill()
         elif sys.platform == "win32":
-            subprocess.run(["taskkill", "/PID", str(self._process.pid), "/T", "/F"], check=False, capture_output=True)
+            command = ["taskkill", "/PID", str(self._process.pid), "/T", "/F"]
+            subprocess.run(command, check=False, capture_output=True, creationflags=subprocess.CREATE_NO_WINDOW)
         else:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

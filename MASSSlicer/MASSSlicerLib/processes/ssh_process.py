@@ -10,6 +10,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from mass_core.remote.ssh import QUIET
+
 from .transport import ProcessTransport
 
 _PUMP_MS = 20
@@ -32,6 +34,8 @@ class SshProcess(ProcessTransport):
     def __init__(self, command: Sequence[str]) -> None:
         # Not Slicer's own environment: with its libraries, the system's ssh may not start.
         environment = slicer.app.startupEnvironment()
+        for name, value in QUIET.items():
+            environment.insert(name, value)
         super().__init__(command, cure=_("See whether ssh works in a terminal."), environment=environment)
         self._pieces: queue.Queue[bytes | None] = queue.Queue(_PIECES)
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from mass_core import __version__
 from mass_core.errors import DeviceError, GeometryError, HostError, InputError, MassError, OutputError
-from mass_core.remote import hosts, run_copy, shipping
+from mass_core.remote import host_end, hosts, run_copy, shipping, ssh
 from mass_core.remote.connection import Connection, connect
 from mass_core.remote.parcels import Packing
 from mass_core.remote.reasons import ENDED, why
@@ -28,8 +28,8 @@ from mass_core.remote.stream import PIECE, Inbox, Parts, pieces
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
 from mass_core.worker import protocol
-from mass_core.worker.transport import LocalClient
-from Testing.core.ssh_server import HERE, Server
+from mass_core.worker.transport import LocalClient, SubprocessTransport
+from Testing.core.ssh_server import HERE, PHRASE, SLOW_BYTES_PER_S, Server
 from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
 from Testing.waiting import wait_until
 
@@ -279,24 +279,92 @@ def test_a_host_that_sleeps(server: Server, tmp_path: Path, monkeypatch: pytest.
             fresh(connect_s=1).ask("hello", {"version": 1})
 
 
+def test_a_window_never_asks_for_a_password(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for this ssh nor for that of a jump host, which BatchMode does not reach."""
+    asker, asked = tmp_path / "asker", tmp_path / "asked"
+    asker.write_text(f"#!/bin/sh\ntouch '{asked}'\necho '{PHRASE}'\n")
+    asker.chmod(0o700)
+    monkeypatch.setenv("SSH_ASKPASS", str(asker))
+    monkeypatch.setenv("DISPLAY", ":0")
+    for name in ("locked", "behind"):
+        with pytest.raises(HostError, match=f"{name} refused the key of this computer.*\n.*ssh-agent"):
+            connect(name, command=server.command)
+    assert not asked.exists()
+
+
+def test_a_connection_is_not_left_for_others_to_share(server: Server) -> None:
+    """A user's configuration that says so, or that says nothing of reasons, changes nothing here."""
+    with pytest.raises(HostError, match="refused the key"):
+        connect("sharing-stranger")
+    with pytest.raises(HostError, match="could not be started on sharing"):
+        connect("sharing", command="mass-is-not-here")
+    assert not (server.folder / "mux").exists()
+
+
+def test_the_command_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSH of Windows is found where the system puts it, paths hold blanks and backslashes, and no window opens."""
+    there = r"D:\Windows\System32\OpenSSH\ssh.exe"
+    looked: list[tuple[str, str]] = []
+
+    def which(program: str, path: str) -> str | None:
+        looked.append((program, path))
+        return there if program == "ssh" else program
+
+    monkeypatch.setattr(hosts, "_WINDOWS", True)
+    monkeypatch.setattr(hosts.shutil, "which", which)
+    monkeypatch.setenv("MASS_SSH", "")
+    asked: list[list[str]] = []
+
+    class Process(SubprocessTransport):
+        def start(self, *_: Any) -> None:
+            asked.append(self._command)
+
+    path = {"Path": r"C:\bin", "SystemRoot": r"D:\Windows"}
+    one = SshTransport("me@gpu01", command=r'"C:\Program Files\mass.exe"', environment=path, process=Process)
+    with monkeypatch.context() as windows:
+        windows.setattr(ssh.sys, "platform", "win32")
+        one.start(*[lambda *_: None] * 3)
+    one.close_input()
+    assert looked == [("ssh", r"C:\bin;D:\Windows\System32\OpenSSH")]
+    (command,) = asked
+    assert command[:2] == [there, "-T"] and command[-3:] == ["--", "me@gpu01", r'"C:\Program Files\mass.exe" worker --remote']
+    options = dict(word.split("=") for word in command[3:-3:2])
+    assert command[2:-3:2] == ["-o"] * len(options)
+    assert options.items() >= {"BatchMode": "yes", "ControlMaster": "no", "ControlPath": "none", "RequestTTY": "no"}.items()
+    assert subprocess.list2cmdline(command).endswith(r'-- me@gpu01 "\"C:\Program Files\mass.exe\" worker --remote"'), "one word for ssh"
+    monkeypatch.setenv("MASS_SSH", r'"C:\Program Files\OpenSSH\ssh.exe" -F C:\Users\me\.ssh\config')
+    assert hosts.ssh() == [r"C:\Program Files\OpenSSH\ssh.exe", "-F", r"C:\Users\me\.ssh\config"]
+
+
+def test_no_window_opens_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process that is started here says so to Windows; elsewhere the flag is refused, so that it is looked at on its way."""
+    flags: list[int] = []
+
+    def popen(command: list[str], *, creationflags: int = 0, **options: Any) -> Any:
+        flags.append(creationflags)
+        raise OSError(2, "nothing is started here")
+
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(DeviceError, match="could not be started"):
+        SshTransport(HERE).start(*[lambda *_: None] * 3)
+    with pytest.raises(DeviceError, match="does not answer"):
+        hosts.address(HERE)
+    with pytest.raises(OSError, match="nothing is started"), host_end._private_folder():
+        pass
+    assert flags == [0x08000000] * 3
+
+
 def test_no_ssh_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_SSH", "no-such-ssh")
     with pytest.raises(DeviceError, match="no-such-ssh is not on this computer.\n.*OpenSSH"):
         connect(HERE)
 
 
-def test_another_version_there(tmp_path: Path) -> None:
-    script = tmp_path / "newer.py"
-    script.write_text(
-        "import sys\nimport mass_core\nmass_core.__version__ = '9.9'\nfrom mass_core.cli import main\n"
-        "import mass_core.worker.transport as t\n"
-        "t.worker_command.__defaults__ = (sys.executable,)\n"
-        f"command = [sys.executable, {str(script)!r}, 'worker']\n"
-        "import mass_core.remote.host_end as h\nh.worker_command = lambda: command\n"
-        "raise SystemExit(main(sys.argv[1:]))\n"
-    )
+def test_another_version_there(server: Server) -> None:
+    newer = server.altered("import mass_core\nmass_core.__version__ = '9.9'")
     with pytest.raises(InputError, match=rf"mass 9.9 is installed, on this computer mass {re.escape(__version__)}.*\n.*same version"):
-        connect(HERE, command=f"{sys.executable} {script}")
+        connect(HERE, command=newer)
 
 
 def test_what_a_login_prints_does_no_harm(fresh: Callable[..., Recorder], server: Server) -> None:
@@ -305,10 +373,17 @@ def test_what_a_login_prints_does_no_harm(fresh: Callable[..., Recorder], server
     assert any("to all" in line for line in one.logged)
 
 
-def test_the_connection_in_a_sentence() -> None:
-    found = connect(HERE)
+def test_the_connection_in_a_sentence(server: Server) -> None:
+    """On a computer whose GPUs, if it has some, are hidden from PyTorch."""
+    found = connect(HERE, command=f"CUDA_VISIBLE_DEVICES= {server.command}")
     assert found.text().startswith(f"{HERE} answers with mass {__version__}: ")
-    assert ("no GPU" in found.text()) is not found.has_gpu
+    assert ("no GPU" in found.text() and "so runs take long; its PyTorch" in found.text()) is not found.has_gpu
+
+
+def test_a_gpu_there_is_told_with_its_free_memory() -> None:
+    device = {"name": "cuda:0", "about": "NVIDIA RTX A6000", "total": 51e9, "free": 46.2e9}
+    worker = {"mass_version": "1", "torch": {"version": "2.9.1", "built_for": "CUDA 12.8"}, "devices": [device]}
+    assert Connection.of("gpu01", worker).text() == "gpu01 answers with mass 1: NVIDIA RTX A6000, 46.2 GB free."
 
 
 @pytest.mark.parametrize(
@@ -338,6 +413,29 @@ def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: S
     assert one.started == [False, True]
 
 
+@pytest.mark.parametrize("torch", [{"version": "2.9.1"}, {}])
+def test_a_worker_of_an_older_build(torch: dict[str, str]) -> None:
+    """Of the same version, but its greeting says less."""
+    worker = {"mass_version": __version__, "torch": torch, "devices": [{"name": "cpu", "about": "8 cores", "total": None, "free": None}]}
+    with pytest.raises(HostError, match=f"On gpu01 an older build of mass {re.escape(__version__)} is installed.*\n.*same version"):
+        Connection.of("gpu01", worker)
+
+
+@pytest.mark.slow
+def test_a_line_that_breaks_in_mid_run(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
+    """The run fails, nothing is written here or left there, and the next one goes over a new line."""
+    left, before, one = set(server.left()), files.names(), fresh()
+    call = one.request("segment", files.segment(options=LONG))
+    one.until_computing()
+    (own,) = set(server.left()) - left
+    server.cut()
+    one.until(lambda: call.state != "waiting")
+    assert call.state == "failed" and isinstance(one.last(), HostError)
+    assert f"The line to {HERE} broke" in one.last().message and one.last().cure.startswith("Try again")
+    assert files.names() == before and gone(server, own)
+    assert one.ask("segment", files.segment())["result"]["labels"] and one.started == [False, True]
+
+
 @pytest.mark.slow
 def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     """The folder of the run comes back while it goes on, and a later request begins with what it holds."""
@@ -353,7 +451,7 @@ def test_a_finetuning_whose_line_broke_goes_on(fresh: Callable[..., Recorder], f
     server.cut()
     one.until(lambda: call.state != "waiting")
     assert call.state == "failed" and isinstance(one.last(), HostError), one.last()
-    assert [label.value for label in classes(tuned)] == [1, 2]
+    assert list(classes(tuned)) == [1, 2]
     assert not (run / "data").exists() and not list(run.rglob(".*")), "scans are here already"
     done = int(max(run.glob("state/*.pt")).stem.removeprefix("step_"))
     result = one.ask("finetune", {**order, "resume": True, "epochs": done + 2})["result"]
@@ -510,6 +608,22 @@ def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Pat
     assert best.read_bytes() == b"better"
 
 
+def test_a_cancelled_transfer_is_cut_short(tmp_path: Path) -> None:
+    """The wish is looked at before each piece: less than a slow line carries in two seconds goes out after it."""
+    large = noise(tmp_path / "large.nrrd", 160)
+    told: list[dict[str, Any]] = []
+    one = shipping.Shipping("there", may_send=lambda: True, tell=told.append)
+    one.ask(protocol.Request(id=1, method="features", params={"target": str(large), "output": str(tmp_path / "out.nrrd")}).line())
+    going = one.outgoing()
+    under_way = [next(going) for _ in range(5)][-1]
+    one.ask(protocol.Request(id=2, method="cancel", params={"id": 1}).line())
+    assert told[-1] == {"id": 1, "event": "cancelled"}, "at once"
+    one.close()
+    rest = b"".join(going)
+    assert [part[0]["kind"] for part in Parts().feed(rest)] == ["drop"], "no request, no other piece"
+    assert len(under_way) + len(rest) < 2 * SLOW_BYTES_PER_S < large.stat().st_size
+
+
 @pytest.mark.slow
 def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     """Over a line that needs some 20 seconds for the scan."""
@@ -518,11 +632,12 @@ def test_cancel_while_a_scan_is_sent(fresh: Callable[..., Recorder], files: File
     large = noise(files.folder / "large.nrrd", 200)
     call = one.request("encode", files.encode(weights="small", references=[{"image": str(large), "mask": str(large)}]))
     one.until(lambda: any(kind == "send" and fraction > 0 for kind, fraction in one.events))
-    pid = one.pid
+    pid, sent = one.pid, transport(one).shipping.bytes_sent
     call.cancel()
     one.until(lambda: call.state != "waiting")
     assert call.state == "cancelled" and transport(one).shipping.bytes_sent < large.stat().st_size
     assert one.ask("hello", {"version": 1})["result"]["host"] == "slow" and one.pid == pid, "the worker lives on"
+    assert transport(one).shipping.bytes_sent - sent < 2 * SLOW_BYTES_PER_S, "no more than the line carries in two seconds"
     assert not any(path.is_file() for path in Path(transport(one).shipping._folder).glob("in/*")), "what had come of it is forgotten"
 
 

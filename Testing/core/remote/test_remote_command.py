@@ -104,6 +104,12 @@ def test_encode_assess_and_features_there(files: Files, capsys: pytest.CaptureFi
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
 
 
+@pytest.mark.slow
+def test_adapt_there(files: Files, capsys: pytest.CaptureFixture) -> None:
+    assert mass("adapt", "--on", HERE, *by_reference(files), "--seconds", 0.1, "--output", files.task) == 0
+    assert f"on {HERE}" in (said := capsys.readouterr().out) and "steps in" in said and files.task.exists()
+
+
 def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> None:
     from training.finetune.command import main as finetune
 

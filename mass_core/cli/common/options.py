@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...colors import LabelStyle
 from ...config import Recipe
 from ...console import Output
-from ...devices import DEVICES
+from ...devices import DEVICES, DeviceUse
 from ...errors import InputError
 from ...worker.requests import Load, Reference
 
@@ -40,6 +40,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
         help="of the arithmetic (default: auto, which is bfloat16 on GPUs that have it, else float32)",
+    )
+    group.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=DeviceUse.names(),
+        metavar="S",
+        help=f"use a GPU without some of: {', '.join(DeviceUse.names())}; slower, to compare or where one fails",
     )
 
 
@@ -133,7 +141,7 @@ def load(arguments: argparse.Namespace) -> "Model":
     from ...weights.checkpoint import load_model
 
     request = as_request(Load, arguments)
-    return load_model(request.weights, request.device, ema=request.averaged)
+    return load_model(request.weights, request.device, ema=request.averaged, use=DeviceUse.without(request.without))
 
 
 def begin(request: Load, terminal: Output) -> "tuple[Session, Run]":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...console import Output
+from ...data.scan_files import Scan
 from ...errors import InputError, MassError, known_failures
 from ...files import write_bytes
 from ...outputs import Job
@@ -99,6 +100,42 @@ def merge_tables(folder: Path, name: str, shard: Shard) -> Path | None:
     first = next(iter(columns), "")
     write_table(folder / f"{name}.csv", list(columns), sorted(rows, key=lambda row: row.get(first) or ""))
     return folder / f"{name}.csv"
+
+
+class Outcomes:
+    """Table of the scans of one process, `summary_<I>of<N>.csv`, and `summary.csv` of all once the last one has ended; only with shares.
+
+    Args:
+        folder: of the tables.
+        shard: of the scans.
+        scans: of this process.
+    """
+
+    def __init__(self, folder: Path, shard: Shard, scans: Sequence[Scan]) -> None:
+        self._folder, self._shard = folder, shard
+        self._rows = {scan.name: {"case": scan.name, "target": str(scan.path), "status": "present"} for scan in scans}
+
+    def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
+        """Wrap the work on a scan so that the outcome gets into its row."""
+
+        def noted(scan: Scan) -> None:
+            began = time.monotonic()
+            try:
+                with known_failures():
+                    work(scan)
+            except MassError as error:
+                self._rows[scan.name] |= {"status": "failed", "reason": error.message}
+                raise
+            self._rows[scan.name] |= {"status": "done", "seconds": f"{time.monotonic() - began:.2f}"}
+
+        return noted
+
+    def close(self) -> None:
+        """Write the tables."""
+        if self._shard.asked:
+            rows = [row for _, row in sorted(self._rows.items())]
+            write_table(self._folder / f"summary{self._shard.suffix}.csv", ("case", "target", "status", "reason", "seconds"), rows)
+            merge_tables(self._folder, "summary", self._shard)
 
 
 class Share:
