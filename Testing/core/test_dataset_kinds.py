@@ -405,6 +405,16 @@ def test_general_layouts_are_recognised(kind: str, places: tuple[str, ...], tmp_
         assert f"mass prepare {given} --dataset-kind {kind} --output" in capsys.readouterr().err
 
 
+def test_label_maps_beside_the_scans_are_no_scans(tmp_path: Path) -> None:
+    for number in (1, 2):
+        pair(tmp_path / f"raw/imagesTr/k_{number}_0000.nii.gz", tmp_path / f"raw/labelsTr/k_{number}.nii.gz", number)
+    labels = ("--labels", tmp_path / "raw/labelsTr")
+    assert mass("prepare", tmp_path / "raw", *labels, "--output", tmp_path / "d", *AS_STORED) == 0
+    assert [case.name for case in Dataset.read(tmp_path / "d").cases] == ["k_1_0000", "k_2_0000"]
+    assert mass("masks", tmp_path / "raw/labelsTr", *labels, "--method", "labels", "--output", tmp_path / "m") == 0
+    assert len(list((tmp_path / "m").glob("*.masks"))) == 2, "of a folder of label maps alone"
+
+
 def test_which_label_map_of_bids_is_meant_must_be_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     LOOKALIKES["bids"][0](tmp_path)
     other = tmp_path / "study/derivatives/auto"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mass_core.cli import build_parser
+from mass_core.cli import LONG, build_parser
 from training.baselines.command import build_parser as baselines
 from training.classify.loop import build_parser as classify
 from training.curves import build_parser as curves
@@ -68,3 +68,8 @@ def test_a_seed_is_a_whole_number_from_0(capsys: pytest.CaptureFixture[str]) -> 
             with pytest.raises(SystemExit) as ended:
                 PARSERS[name].parse_args([f"--seed={bad}"])
             assert ended.value.code == 2 and f"{bad!r} is no whole number from 0" in capsys.readouterr().err
+
+
+def test_long_commands_take_their_options_from_a_file() -> None:
+    found = {name for name, parser in PARSERS.items() if any(action.dest == "print_config" for action in parser._actions)}
+    assert found == {*(f"mass {name}" for name in LONG), *(f"training.{name}" for name in TRAINED if name != "pretrain.bodies")}
