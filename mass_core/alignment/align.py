@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import Modality, Recipe
+from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from .atlas import Atlas, coarse_mm, intensity_limits, modality_of
 from .discrete import robust_affine, search, search_both_ways
 from .features import mind
 from .fields import composed, mostly, pooled, resized, sample, smoothed, voxel_grid
+from .intensities import with_intensities
 from .refine import refined
-from .scan import AlignedScan, aligned_scan, around, averaged, lattice
+from .scan import AlignedScan, aligned_scan, around, averaged, intensities, lattice
 from .start import shifts
 from .warp import Warp
 
@@ -62,6 +64,11 @@ class Target:
         place = _shifted(grid, shift)
         part = around(self.volume, place)
         return None if part is None else aligned_scan(averaged(part, grid.spacing_xyz[0]), place, self._limits, self.device)
+
+    def intensities(self, grid: Geometry) -> tuple[Tensor, Tensor]:
+        """Intensities and usable voxels [D,H,W] on a grid that lies at least partly in the scan."""
+        part = around(self.volume, grid) or self.volume
+        return intensities(resample(part, grid, average=True, fill=None), grid, self._limits, self.device)
 
     def _coarser(self, mm: float) -> Volume:
         if mm not in self._averaged:
@@ -158,8 +165,10 @@ class _Try:
     """One shift after the coarse search."""
 
     shift: Tensor
+    under: AlignedScan
+    """The target on the reference's box."""
     features: Tensor
-    known: Tensor
+    """Of the target."""
     field: Tensor
     """Coarse, in coarse voxels."""
     wrong: Tensor
@@ -184,13 +193,14 @@ def _coarse(atlas: Atlas, under: AlignedScan, shift: Tensor) -> _Try:
     inside = structure * there
     covered = float(inside.sum() / structure.sum().clamp(min=1e-3))
     score = _mean(difference, inside) + _mean(difference, there) + 0.1 * (1 - covered)
-    return _Try(shift, features, known, field, wrong, score)
+    return _Try(shift, under, features, field, wrong, score)
 
 
 def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
     """The finer levels, and what speaks for the result."""
-    here, there = atlas.scan.usable.float(), best.known
-    fixed, moving = pooled(best.features, _MIDDLE), pooled(atlas.features, _MIDDLE)
+    here, there = atlas.scan.usable.float(), best.under.usable.float()
+    finest = with_intensities((best.features, atlas.features), (best.under, atlas.scan), resized(best.field, there.shape))
+    fixed, moving = (pooled(features, _MIDDLE) for features in finest)
     known_there, known_here = mostly(there, _MIDDLE), mostly(here, _MIDDLE)
     field = resized(best.field, fixed.shape[1:])
     moved = sample(torch.cat([moving, known_here[None]]), voxel_grid(field.shape[1:], field.device) + field)
@@ -198,7 +208,7 @@ def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
     check()
     field = refined(fixed, moving, known_there, known_here, field, steps=12)
     check()
-    field = refined(best.features, atlas.features, there, here, resized(field, there.shape), steps=4)
+    field = refined(*finest, there, here, resized(field, there.shape), steps=4)
     moved = sample(torch.cat([atlas.features, atlas.near[None], here[None]]), voxel_grid(field.shape[1:], field.device) + field)
     difference, structure = ((best.features - moved[:-2]) ** 2).mean(0), moved[-2]
     wrong = F.interpolate(best.wrong[None, None], size=there.shape, mode="trilinear", align_corners=False)[0, 0]

@@ -40,16 +40,17 @@ def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarra
     """The four terms that are weighted: the trusted distance to the aligned surface and the network's log odds, each once as far as the
     network is reliable for this structure, and once as far as it is not.
 
-    Trust counts by its square root: by itself it left too little of an alignment that is only just trusted where the network sees nothing.
+    What several references say adds up, as log odds of independent observers do. Trust counts by its square root: by itself it left too
+    little of an alignment that is only just trusted where the network sees nothing.
 
     Args:
-        prior: for trust and the reliability of the network.
+        prior: for trust, the number of references and the reliability of the network.
         distance_mm: of the prior for some voxels, positive inside.
         probability: of the network for the same.
     """
     odds = np.clip(probability, LEAST, 1 - LEAST)
     odds = np.log(odds / (1 - odds), dtype=np.float32)
-    trusted = np.float32(math.sqrt(prior.trust)) * distance_mm
+    trusted = np.float32(math.sqrt(prior.trust) * prior.references) * distance_mm
     return prior.reliability * trusted, (1 - prior.reliability) * trusted, prior.reliability * odds, (1 - prior.reliability) * odds
 
 

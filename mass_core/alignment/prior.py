@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import Triple
 from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
@@ -15,10 +16,14 @@ from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at
 from .closeup import refined_around
 from .fields import sample, voxel_grid
+from .patches import with_patches
 from .warp import Warp
 
 _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
+_CORRELATION = 0.1
+"""Of the errors of two references. With five, the default then reaches 0.85 on validation patients of the hippocampus, 0.83 if they counted
+as one; of head and neck the same 0.72."""
 _LEAST_SEEN = 0.05
 """Share of a structure that both scans must hold; with less, nothing speaks for the alignment."""
 
@@ -41,6 +46,8 @@ class Prior:
     """Reason against it; empty where it is trusted."""
     weights: tuple[float, float, float, float, float]
     """Weights of the sum with the network's probability (`alignment.fusion`)."""
+    references: float = 1.0
+    """Number of references that agree on it, in effect (`_in_effect`)."""
     reliability: float = 1.0
     """Of the network for this structure (`alignment.fusion.reliability`)."""
 
@@ -91,9 +98,10 @@ def combined(
 ) -> Prior | None:
     """The structure's prior in a target.
 
-    Alignments that are trusted are first refined around the structure. Several references are averaged, each voxel by how well they
-    resemble the target there (locally weighted multi-atlas fusion). Distances count up to a voxel in the average, so that one reference
-    far off does not outweigh several that agree; what lies deeper inside or further outside on average keeps that distance.
+    Alignments that are trusted are first refined around the structure, and patches decide where its surface lies to the voxel. Several
+    references are averaged, each voxel by how well they resemble the target there (locally weighted multi-atlas fusion). Distances count
+    up to a voxel in the average, so that one reference far off does not outweigh several that agree; what lies deeper inside or further
+    outside on average keeps that distance.
 
     Args:
         alignments: of references that show the label.
@@ -116,12 +124,13 @@ def combined(
     part = geometry.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
     points = points_mm_of(coarse, target.device)
+    seen = target.intensities(coarse)
     total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
     for one, map_mm, worth in zip(warps, maps, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        distance_mm = distance_at(map_mm, one.reference_mm(points))
+        distance_mm = _carried_over(one, map_mm, points, coarse.spacing_zyx, seen, mm)
         total += weight * distance_mm
         near += weight * distance_mm.clamp(-mm, mm)
         counted += weight
@@ -129,7 +138,20 @@ def combined(
     mean = near / counted + mean - mean.clamp(-mm, mm)
     distance = resample(Volume(mean.cpu().numpy(), coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
-    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights)
+    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, _in_effect(trusts))
+
+
+def _in_effect(trusts: Sequence[float]) -> float:
+    """Number of references whose errors are independent that would tell as much as these, each counted as it is trusted beside the best."""
+    count = sum(trusts) / max(trusts)
+    return count / (1 + _CORRELATION * (count - 1))
+
+
+def _carried_over(warp: Warp, map_mm: Volume, points_mm: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], reach: float) -> Tensor:
+    """A reference's distance to its surface at points of the target, patches compared; `seen` is the target's intensities, and usable, there."""
+    places = warp.reference_mm(points_mm)
+    moved, there = sample(torch.stack([warp.scan.values, warp.scan.usable.float()]), warp.scan.index(places))
+    return with_patches(distance_at(map_mm, places), seen[0], moved, seen[1] * (there > 0.5).float(), spacing, reach)
 
 
 def trust(facts: Evidence) -> float:

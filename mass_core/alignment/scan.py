@@ -73,12 +73,17 @@ def aligned_scan(volume: Volume, grid: Geometry, limits: tuple[float, float], de
         limits: intensities are clipped to these.
         device: where the result shall live.
     """
+    values, usable = intensities(volume, grid, limits, device)
+    x, y, z = grid.origin_xyz
+    return AlignedScan(values, usable, torch.tensor([z, y, x], dtype=torch.float32, device=device), grid.spacing_xyz[0])
+
+
+def intensities(volume: Volume, grid: Geometry, limits: tuple[float, float], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Values and usable voxels [D,H,W] of a scan on a grid of any kind (see `AlignedScan`)."""
     values = torch.from_numpy(np.ascontiguousarray(resample(volume, grid, fill=None).array)).to(device).clamp(*limits)
     usable = inside(volume.geometry, grid, device) & ~_flat_planes(values)
     known = values[usable] if bool(usable.any()) else values.flatten()
-    values = (values - known.mean()) / known.std(correction=0).clamp(min=1e-6)
-    x, y, z = grid.origin_xyz
-    return AlignedScan(values, usable, torch.tensor([z, y, x], dtype=torch.float32, device=device), grid.spacing_xyz[0])
+    return (values - known.mean()) / known.std(correction=0).clamp(min=1e-6), usable
 
 
 def inside(geometry: Geometry, grid: Geometry, device: torch.device) -> Tensor:
