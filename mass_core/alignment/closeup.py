@@ -35,10 +35,10 @@ def refined_around(found: Alignment, value: int, target: Target) -> Warp:
     field = close.scan.index(found.reference_mm(points)) - index
     fixed, moving = mind(under.values), mind(close.scan.values)
     there, here = under.usable.float(), close.scan.usable.float()
-    finest = with_intensities((fixed, moving), (under, close.scan), field)
-    half = resized(field, tuple(size // 2 for size in there.shape))
-    half = refined(*(pooled(one, 2) for one in finest), mostly(there, 2), mostly(here, 2), half, steps=_STEPS_OF_HALF)
-    field = refined(*finest, there, here, resized(half, there.shape), steps=_STEPS)
+    finest_fixed, finest_moving = with_intensities((fixed, moving), (under, close.scan), field)
+    coarser = pooled(finest_fixed, 2), pooled(finest_moving, 2), mostly(there, 2), mostly(here, 2)
+    half = refined(*coarser, resized(field, coarser[0].shape[1:]), steps=_STEPS_OF_HALF)
+    field = refined(finest_fixed, finest_moving, there, here, resized(half, there.shape), steps=_STEPS)
     difference = ((fixed - sample(moving, index + field)) ** 2).mean(0)
     return Warp(close.scan, shift, field, smoothed(difference[None], 4)[0])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import Shape, Triple
 from .intensities import IntensityMap
 
-_OFFSETS = [offset for offset in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, offset)) < 3]
+_OFFSETS = [(z, y, x) for z, y, x in itertools.product((-1, 0, 1), repeat=3) if abs(z) + abs(y) + abs(x) < 3]
 """In voxels. Two voxels far is as good on average, and worse for thin structures."""
 _FLOOR = 0.1
 """Added to squared differences, in units of the noise: alike is alike enough."""

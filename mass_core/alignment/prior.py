@@ -148,7 +148,7 @@ def _in_effect(trusts: Sequence[float]) -> float:
 
 
 def _carried_over(warp: Warp, map_mm: Volume, points_mm: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], reach: float) -> Tensor:
-    """A reference's distance to its surface at points of the target, patches compared; `seen` is the target's intensities, and usable, there."""
+    """A reference's distance to its surface at points of the target, by patches; `seen` are the target's intensities, and usable, there."""
     places = warp.reference_mm(points_mm)
     moved, there = sample(torch.stack([warp.scan.values, warp.scan.usable.float()]), warp.scan.index(places))
     return with_patches(distance_at(map_mm, places), seen[0], moved, seen[1] * (there > 0.5).float(), spacing, reach)
