@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mass_core.alignment.fields import voxel_grid
-from mass_core.alignment.intensities import IntensityMap, with_intensities
+from mass_core.alignment.intensities import IntensityMap, has_vanished, with_intensities
 from mass_core.alignment.patches import with_patches
 from mass_core.alignment.scan import AlignedScan
 
@@ -111,3 +111,20 @@ def test_structures_at_the_border_and_outside() -> None:
         found = with_patches(distance, image(distance), image(distance), torch.ones_like(distance), (1, 1, 1), 1.5)
         assert torch.isfinite(found).all()
         assert dice(found > 0, distance > 0) > 0.9 or not (distance > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("reference", "target", "vanished"),
+    [(1.0, 0.0, True), (1.0, 0.3, False), (1.0, -1.0, False), (0.02, 0.0, False)],
+    ids=["gone", "fainter", "inverted", "faint in the reference too"],
+)
+def test_what_stands_out_in_the_reference_alone_has_vanished(reference: float, target: float, vanished: bool) -> None:
+    distance, known = ball_mm((12, 12, 12), 5), torch.ones(SIZE, SIZE, SIZE)
+    assert has_vanished(distance, image(distance, target), image(distance, reference), known, 3.0) is vanished
+
+
+def test_what_is_too_small_or_unknown_is_never_said_to_have_vanished() -> None:
+    small, large = ball_mm((12, 12, 12), 1), ball_mm((12, 12, 12), 5)
+    known, unknown = torch.ones(SIZE, SIZE, SIZE), torch.zeros(SIZE, SIZE, SIZE)
+    assert not has_vanished(small, image(small, 0.0), image(small), known, 3.0)
+    assert not has_vanished(large, image(large, 0.0), image(large), unknown, 3.0)

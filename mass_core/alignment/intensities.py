@@ -18,6 +18,10 @@ _RARE = 1e-3
 _SHARE = 0.75
 """What intensities count beside all other features together, if they explained everything. On validation pairs 0.5 and 1 are as good."""
 
+_STANDS_OUT, _VANISHED = 0.2, 0.1
+_FEWEST = 20
+"""Voxels inside and around a structure from which they say something."""
+
 
 @dataclass(frozen=True, eq=False)
 class IntensityMap:
@@ -92,3 +96,33 @@ def with_intensities(features: tuple[Tensor, Tensor], scans: tuple[AlignedScan, 
     left = float((((fixed - moved[:-2]) ** 2).sum(0) * weight).sum() / weight.sum().clamp(min=1))
     scale = (_SHARE * to_target.explained * left / to_target.noise) ** 0.5
     return torch.cat([fixed, scale * target.values[None]]), torch.cat([moving, scale * to_target(reference.values)[None]])
+
+
+def has_vanished(distance_mm: Tensor, target: Tensor, reference: Tensor, known: Tensor, reach: float) -> bool:
+    """True if a structure stands out from its surroundings in the reference, but not at all at the same place of the target.
+
+    Standing out is the share of variance that being inside or outside explains: at least 0.2 in the reference and less than a tenth of
+    that in the target. Of 60 structures of validation patients, random bodies, phantoms and the abdomen's example that stand out, the
+    least kept 0.19 of it; of five artificial lesions laid elsewhere in the target three kept 0.03 to 0.08, two 0.4 and 0.5 by chance.
+
+    Args:
+        distance_mm: [D,H,W] to the structure's surface, positive inside.
+        target: intensities.
+        reference: intensities at the matching places.
+        known: 1 where both are there, else 0.
+        reach: how far from the surface the surroundings reach, in mm; voxels within an eighth of it are left out.
+    """
+    inside = (distance_mm > reach / 8) & (known > 0)
+    outside = (distance_mm < -reach / 8) & (distance_mm > -reach) & (known > 0)
+    if min(int(inside.sum()), int(outside.sum())) < _FEWEST:
+        return False
+    there, here = _between(reference[inside], reference[outside]), _between(target[inside], target[outside])
+    return there > _STANDS_OUT and here < _VANISHED * there
+
+
+def _between(some: Tensor, others: Tensor) -> float:
+    """Share of the variance of two groups together that lies between their means."""
+    both = torch.cat([some, others])
+    within = ((some - some.mean()) ** 2).sum() + ((others - others.mean()) ** 2).sum()
+    total = ((both - both.mean()) ** 2).sum()
+    return float(1 - within / total) if float(total) > 1e-6 * len(both) else 0.0

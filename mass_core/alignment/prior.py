@@ -16,6 +16,7 @@ from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at
 from .closeup import refined_around
 from .fields import sample, voxel_grid
+from .intensities import has_vanished
 from .patches import with_patches
 from .warp import Warp
 
@@ -124,13 +125,14 @@ def combined(
     part = geometry.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
     points = points_mm_of(coarse, target.device)
-    seen = target.intensities(coarse)
+    seen, vanished = target.intensities(coarse), []
     total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
     for one, map_mm, worth in zip(warps, maps, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        distance_mm = _carried_over(one, map_mm, points, coarse.spacing_zyx, seen, mm)
+        distance_mm, vanishes = _carried_over(one, map_mm, points, coarse.spacing_zyx, seen, mm)
+        vanished.append(vanishes)
         total += weight * distance_mm
         near += weight * distance_mm.clamp(-mm, mm)
         counted += weight
@@ -138,6 +140,8 @@ def combined(
     mean = near / counted + mean - mean.clamp(-mm, mm)
     distance = resample(Volume(mean.cpu().numpy(), coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
+    if all(gone for gone, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST:
+        return Prior(box, distance, 0.0, _VANISHED, weights)
     return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, _in_effect(trusts))
 
 
@@ -147,11 +151,18 @@ def _in_effect(trusts: Sequence[float]) -> float:
     return count / (1 + _CORRELATION * (count - 1))
 
 
-def _carried_over(warp: Warp, map_mm: Volume, points_mm: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], reach: float) -> Tensor:
-    """A reference's distance to its surface at points of the target, by patches; `seen` are the target's intensities, and usable, there."""
+def _carried_over(
+    warp: Warp, map_mm: Volume, points_mm: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], mm: float
+) -> tuple[Tensor, bool]:
+    """A reference's distance to its surface at points of the target, by patches; and if what stands out there is not seen in the target.
+
+    `seen` are the target's intensities at these points, and which are usable.
+    """
     places = warp.reference_mm(points_mm)
     moved, there = sample(torch.stack([warp.scan.values, warp.scan.usable.float()]), warp.scan.index(places))
-    return with_patches(distance_at(map_mm, places), seen[0], moved, seen[1] * (there > 0.5).float(), spacing, reach)
+    known, distance = seen[1] * (there > 0.5).float(), distance_at(map_mm, places)
+    vanished = has_vanished(distance, seen[0], moved, known, 2 * mm)
+    return with_patches(distance, seen[0], moved, known, spacing, mm), vanished
 
 
 def trust(facts: Evidence) -> float:
@@ -166,6 +177,7 @@ WEIGHTS = {"residual": -32.5, "relative_residual": -6.97, "inverse_share": -4.6,
 other body parts), which count a third as much: a target shows the structure more often than not. The form is that of
 `Testing.benchmarks.fit_alignment`; scans of chest and brain without labels were among those where nothing belongs."""
 OUTSIDE = "the reference's place of it lies outside the scan"
+_VANISHED = "what the reference shows does not stand out at that place of the scan, so it may lie elsewhere, as lesions do, or be absent"
 LEAST_TRUST = 0.25
 """Below it the alignment does not say where to look."""
 
