@@ -1,16 +1,8 @@
 """Per-mask loss: Dice plus binary cross-entropy (paper equation 3); false positives of absent structures count by their size."""
 
-from functools import cache
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-
-from ..errors import InputError
-
-if TYPE_CHECKING:
-    from monai.losses import DiceLoss
 
 
 def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float) -> tuple[Tensor, Tensor]:
@@ -24,18 +16,15 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
 
     Returns:
         The loss to minimise, and the mean soft Dice of masks present in the target, for the log.
-
-    Raises:
-        InputError: if MONAI is not installed.
     """
     logits, masks = logits.float(), masks.float()
     asked, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
     present = asked & (foreground > 0)
     probabilities = logits.sigmoid()
-    dice = _dice()(probabilities, masks).flatten(1)
     # A mask the target does not hold has no overlap to measure. Its false positives cost by their size relative to
     # the reference's: cross-entropy, a mean over many voxels, hardly notices a false structure.
     found = probabilities.sum(dim=(2, 3, 4))
+    dice = 1 - (2 * (probabilities * masks).sum(dim=(2, 3, 4)) + 1) / (found + foreground + 1)
     overlap = torch.where(foreground > 0, dice, found / (found + shown.clamp(min=1)))
     weight = ((masks[0, 0].numel() - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power
     entropy = binary_cross_entropy_with_logits(logits, masks, pos_weight=weight[:, :, None, None, None], reduction="none")
@@ -69,13 +58,3 @@ def tversky_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     """Mean of `values` over `where`, zero if there are none."""
     return torch.where(where, values, 0).sum() / where.sum().clamp(min=1)
-
-
-@cache
-def _dice() -> "DiceLoss":
-    """MONAI's Dice loss, imported on first use since segmenting does not need it."""
-    try:
-        from monai.losses import DiceLoss
-    except ModuleNotFoundError as error:
-        raise InputError(f"Training and adapting need {error.name}.", "Run: pip install 'mass-core[train]'") from error
-    return DiceLoss(reduction="none", smooth_nr=1.0, smooth_dr=1.0)
