@@ -11,11 +11,28 @@ class Clinic:
     """Helpers that click through the window with phantoms as patients."""
 
     def __init__(self, bench):
+        import qt
         import slicer
 
         self.bench, self.people, self.slicer = bench, patients.people(3), slicer
         self.widget = bench.module("MASSSlicer")
         self.ui, self.window = self.widget.ui, self.widget.window
+        self.timer = qt.QTimer()
+
+    def borrow(self, pool, monkeypatch):
+        """Work with workers of a pool, in place of a process started for this window."""
+        from MASSSlicerLib.processes import engine
+
+        from Testing.slicer.lent_worker import Lent
+
+        def lent(command, **options):
+            found = Lent(pool)
+            self.timer.connect("timeout()", found.pump)
+            return found
+
+        monkeypatch.setattr(engine, "ProcessTransport", lent)
+        self.timer.setInterval(5)
+        self.timer.start()
 
     @property
     def parameters(self):

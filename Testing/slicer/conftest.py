@@ -60,6 +60,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(path, patients.people(1), (patients.LIVER, patients.SPLEEN), ("liver", "spleen"))
 
 
+@pytest.fixture(scope="session")
+def quick_weights(tiny_network: Any, tiny_recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network with random weights that looks at the phantoms in their own voxels, for tests in which no result must be good."""
+    import torch
+
+    from mass_core.weights.checkpoint import save_weights
+
+    path = tmp_path_factory.mktemp("quick") / "quick.safetensors"
+    save_weights(path, tiny_network, tiny_recipe.changed(spacing_zyx=(8.0, 8.0, 8.0)), {}, dtype=torch.float32)
+    return path
+
+
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch, made: Path) -> Any:
     """A worker that finetunes as the test says (`trainer.Trainer`)."""
@@ -94,21 +106,42 @@ def nodes(host: Host) -> Any:
 
 
 @pytest.fixture
-def clinic(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The module's window, with hands that click."""
+def clinic(request: pytest.FixtureRequest, bench: Bench, workers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The module's window, with hands that click. Its worker has served other tests, unless the test uses `own_worker`."""
     from Testing.slicer.clinic import Clinic
 
     monkeypatch.setenv("MASS_HOME", str(tmp_path / "home é"))
     bench.application.testing = True
-    return Clinic(bench)
+    made = Clinic(bench)
+    if "own_worker" not in request.fixturenames:
+        made.borrow(workers, monkeypatch)
+    yield made
+    made.timer.stop()
+
+
+@pytest.fixture
+def own_worker() -> None:
+    """For tests whose worker is a process of Slicer's, started for them, and sees their environment."""
 
 
 @pytest.fixture(scope="session")
-def worker_client() -> Iterator[Any]:
+def workers() -> Iterator[Any]:
+    """Real workers, the same for all tests of a process."""
+    from Testing.slicer.lent_worker import Pool
+
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def worker_client(workers: Any) -> Iterator[Any]:
     """To a real worker, the same for all tests of a process."""
+    from Testing.slicer.lent_worker import Lent
+
     from mass_core.worker.transport import LocalClient
 
-    client = LocalClient()
+    client = LocalClient(transport=lambda: Lent(workers))
     yield client
     client.close()
 

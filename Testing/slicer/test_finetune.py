@@ -102,6 +102,7 @@ def test_the_estimate_comes_from_what_was_measured(clinic, trainer):
     assert clinic.ui.tuneBar.format == "Validating, epoch 1"
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_the_model_is_used_at_once(clinic, trainer):
     """And files are gone, and the next one needs another name."""
     clinic.admit("target")

@@ -24,6 +24,7 @@ def begin(clinic):
     assert clinic.widget.logic.busy, clinic.bench.shown
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_the_whole_way(clinic):
     """Annotate, train, segment; Slicer stays usable meanwhile: it gets its turn after each scan that is written."""
     told, turns = [], set()
@@ -50,6 +51,7 @@ def test_the_whole_way(clinic):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+@pytest.mark.usefixtures("own_worker")
 def test_a_worker_that_is_killed_leaves_the_scene_and_can_be_started_again(clinic):
     begin(clinic)
     clinic.bench.wait_until(lambda: "Training" in clinic.ui.tuneBar.format or "Validating" in clinic.ui.tuneBar.format)

@@ -31,6 +31,7 @@ def names(clinic):
     return [table.item(row, 0).text() for row in range(table.rowCount)]
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_a_chosen_model_segments_without_references(clinic, model, monkeypatch):
     helped = Helped(monkeypatch)
     assert names(clinic) == ["torso"]
@@ -54,6 +55,7 @@ def test_a_chosen_model_segments_without_references(clinic, model, monkeypatch):
     assert not clinic.ui.saveTaskButton.enabled, "there is no task to save"
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_back_to_the_references_with_the_weights_used_before(clinic, model):
     clinic.ready("target")
     clinic.ui.modelsTable.setCurrentCell(0, 0)

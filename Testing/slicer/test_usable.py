@@ -34,7 +34,7 @@ def handled(clinic, monkeypatch):
 
 def test_little_of_a_large_scan_passes_through_the_window(clinic, handled):
     """The scan is written once, as it is; of masks and results what holds something; surfaces, which take longest, wait for the end."""
-    clinic.reference, clinic.segmentation = patients.large(1, "abdomen", (4, 5, 5))
+    clinic.reference, clinic.segmentation = patients.large(1, "abdomen", (2, 3, 3))
     clinic.segmentation.CreateClosedSurfaceRepresentation()
     clinic.bench.process_events()
     clinic.choose_reference()
@@ -85,7 +85,7 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
     assert [row[1] for row in clinic.results()] == ["done", "done"] and asked == ["auto", "auto", "auto", "cpu"]
 
 
-def test_many_scans_leave_nothing_behind(study, tmp_path):
+def test_many_scans_leave_nothing_behind(study, quick_weights, tmp_path):
     """Nodes, temporary files and the worker's memory stay what they are after the first few."""
     from MASSSlicerLib.runs.cases import Case
 
@@ -103,7 +103,8 @@ def test_many_scans_leave_nothing_behind(study, tmp_path):
     try:
         (tmp_path / "results").mkdir()
         destination = study.module.Destination(folder=tmp_path / "results", ending=".nii.gz")
-        run = study.run([reference], [Case(path.stem, path=path) for path in scans], destination=destination)
+        settings = study.module.Settings(device="cpu", weights=str(quick_weights))
+        run = study.run([reference], [Case(path.stem, path=path) for path in scans], destination=destination, settings=settings)
     finally:
         del study.client.request
     assert [case.status for case in run.cases] == ["done"] * 10

@@ -54,6 +54,7 @@ def test_the_disabled_button_says_what_is_missing(clinic):
     assert not clinic.ui.segmentButton.enabled and "folder" in tip()
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_the_whole_way(clinic):
     clinic.ready("target one", "target two")
     clinic.press(clinic.ui.segmentButton)

@@ -27,6 +27,7 @@ def test_cancel_leaves_the_scene_as_it_was_and_resume_goes_on(clinic):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+@pytest.mark.usefixtures("own_worker")
 def test_a_worker_that_dies_is_told_and_replaced(clinic):
     clinic.ready("target one", "target two")
     clinic.ui.segmentButton.click()
@@ -51,6 +52,7 @@ def test_closing_the_scene_stops_the_run_and_the_window_goes_on(clinic):
     assert clinic.results()[0][1] == "done"
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_slicer_ends_in_mid_run_and_no_process_stays(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
@@ -100,6 +102,7 @@ def test_weights_by_file_and_those_that_are_none(clinic, tmp_path):
     assert clinic.results()[0][1] == "done"
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_the_worker_that_cannot_start_is_told(clinic, monkeypatch, tmp_path):
     monkeypatch.setenv("MASS_PYTHON", str(tmp_path / "no such python"))
     clinic.ready("target")
@@ -109,6 +112,7 @@ def test_the_worker_that_cannot_start_is_told(clinic, monkeypatch, tmp_path):
     assert not clinic.widget.logic.busy
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_reload_and_module_switches_leave_nothing_behind(clinic):
     from Testing.slicer.testbench.host import observers
 
