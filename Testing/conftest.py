@@ -78,3 +78,15 @@ def tiny_weights(tiny_network, tiny_recipe, tmp_path_factory: pytest.TempPathFac
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, tiny_network, tiny_recipe, {"recipe": "tests"}, dtype=torch.float32)
     return path
+
+
+@pytest.fixture(scope="session")
+def quick_weights(tiny_network, tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of the tiny network that looks at scans in voxels of 8 mm: quickest where no result must be good."""
+    import torch
+
+    from mass_core.weights.checkpoint import save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "quick.safetensors"
+    save_weights(path, tiny_network, tiny_recipe.changed(spacing_zyx=(8.0, 8.0, 8.0)), {"recipe": "tests"}, dtype=torch.float32)
+    return path

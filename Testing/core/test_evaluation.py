@@ -230,11 +230,25 @@ def read_scores(output: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_warnings_stand_in_the_scores_of_their_label(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_stand_in_the_scores_of_their_label(
+    folder: Path, quick_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segment = Segmenter.segment
     told = (f"label {SPLEEN}: 41% of what was found was left out.", "No body was found.")
     monkeypatch.setattr(Segmenter, "segment", lambda self, *given, **more: replace(segment(self, *given, **more), warnings=told))
-    fixed = ("evaluate", "--dataset", folder, "--device", "cpu", "--pictures", 0, "--output", tmp_path / "tables")
+    fixed = (
+        "evaluate",
+        "--dataset",
+        folder,
+        "--weights",
+        quick_weights,
+        "--device",
+        "cpu",
+        "--pictures",
+        0,
+        "--output",
+        tmp_path / "tables",
+    )
     assert mass(*fixed, "--methods", "copied", "in-context", "--cases", 1) == 0
     found = {(score["method"], int(score["label"])): score["warnings"] for score in read_scores(tmp_path / "tables")}
     assert found["in-context", LIVER] == told[1] and found["in-context", SPLEEN] == " ".join(told)
@@ -278,9 +292,11 @@ def test_options_without_effect_are_refused(mixed: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_same_command_goes_on_where_it_was_stopped(
+    folder: Path, quick_weights: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
     output = tmp_path / "tables"
-    fixed = ("evaluate", "--dataset", folder, "--device", "cpu", "--pictures", 0, "--output", output)
+    fixed = ("evaluate", "--dataset", folder, "--weights", quick_weights, "--device", "cpu", "--pictures", 0, "--output", output)
     learned, judged = [], []
     encode, segment = Segmenter.encode, Segmenter.segment
 
@@ -304,7 +320,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(folder: Path, tmp_path: P
     before = (output / "summary.json").read_text()
     assert mass(*fixed, "--repeats", 2) == 0 and len(judged) == 1 and (output / "summary.json").read_text() == before
     assert mass(*fixed, "--repeats", 2, "--threshold", 0.3) == 2
-    assert "other settings: recipe.threshold was 0.6, now 0.3." in capsys.readouterr().err
+    assert "other settings: recipe.threshold was 0.5, now 0.3." in capsys.readouterr().err
     assert mass(*fixed, "--repeats", 2, "--precision", "bfloat16") == 2
     assert "other settings: precision was 'auto', now 'bfloat16'" in capsys.readouterr().err
     assert mass(*fixed, "--threshold", 0.3, "--overwrite") == 0
@@ -333,7 +349,7 @@ def test_methods_are_compared_after_the_same_scans(folder: Path, tmp_path: Path,
     monkeypatch.setattr(trials, "load_model", lambda path, device, use: replace(model, task=task, use=use))
     methods = ("scratch", "finetuned", "in-context", "adapted")
     arguments = ("--methods", *methods, "--seconds", 0.1, "--epochs", 2, "--recipe-finetune", "smoke", "--pictures", 1, "--seed", 4)
-    arguments = (*arguments, "--precision", "bfloat16", "--set", "validate_cases=1")
+    arguments = (*arguments, "--cases", 1, "--precision", "bfloat16", "--set", "validate_cases=1")
     assert mass("evaluate", "--dataset", folder, "--device", "cpu", *arguments, "--output", output) == 0
     summary = json.loads((output / "summary.json").read_text())
     assert [cell["method"] for cell in summary["means"]] == ["scratch", "in-context", "adapted", "finetuned"]

@@ -153,6 +153,63 @@ def test_finetuned_weights_do_not_replace_what_they_come_from(tmp_path: Path, ti
         finetune(order)
 
 
+def test_weights_are_not_pulled_over_themselves(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mass_core.weights import store
+
+    assert main(["weights", "push", str(tiny_weights), str(tmp_path / "shared")]) == 0
+    place = store.place_of("mine")
+    place.parent.mkdir(parents=True)
+    os.link(tmp_path / "shared" / "model.safetensors", place)
+    assert main(["weights", "pull", str(tmp_path / "shared"), "--name", "mine", "--overwrite"]) == 2
+    assert "is an input of this run" in capsys.readouterr().err
+    assert place.read_bytes() == (tmp_path / "shared" / "model.safetensors").read_bytes() == tiny_weights.read_bytes()
+
+
+def test_an_imported_dataset_does_not_replace_the_file_of_its_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "theirs").mkdir()
+    np.save(tmp_path / "theirs" / "a_image.npy", np.zeros((8, 8, 8), np.float32))
+    (tmp_path / "ours").mkdir()
+    split = tmp_path / "ours" / "dataset.json"
+    split.write_text('{"train": ["a"]}')
+    assert main(["dataset", "import", str(tmp_path / "theirs"), "--output", str(tmp_path / "ours"), "--split", str(split)]) == 2
+    assert "is an input of this run" in capsys.readouterr().err and split.read_text() == '{"train": ["a"]}'
+
+
+@pytest.mark.parametrize("training", ["pretrain", "classify"])
+def test_training_does_not_replace_the_weights_it_starts_from(
+    tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str], training: str
+) -> None:
+    import importlib
+
+    (tmp_path / "run").mkdir()
+    weights = tmp_path / "run" / "best.safetensors"
+    weights.write_bytes(tiny_weights.read_bytes())
+    (tmp_path / "labels.csv").write_text("filename,split,label\np.nii.gz,train,0\nq.nii.gz,train,1\nr.nii.gz,val,0\ns.nii.gz,test,1\n")
+    for name in "pqrs":
+        sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkInt16), str(tmp_path / f"{name}.nii.gz"))
+    words = {
+        "pretrain": ["--init", weights, "--recipe", "smoke", "--data", write_dataset(tmp_path / "set", masked=True)],
+        "classify": ["--weights", weights, "--labels", tmp_path / "labels.csv", "--images", tmp_path],
+    }[training]
+    program = importlib.import_module(f"training.{training}.loop")
+    assert program.main([*map(str, words), "--output", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert "is an input of this run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [
+        "best.safetensors"
+    ] and weights.read_bytes() == tiny_weights.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["segment", "features", "encode"])
+def test_other_computers_write_over_no_input_either(scans: Path, tiny_weights: Path, refused: Callable[..., None], command: str) -> None:
+    """Seen before anything is sent."""
+    pair = ["--reference", scans / "images" / "p.nii.gz", scans / "labels" / "p.nii.gz"]
+    output = scans / "t.masstask" if command == "encode" else scans / "images" / "q.nii.gz"
+    if command == "encode":
+        _link(scans / "labels" / "p.nii.gz", output)
+    words = [*([] if command == "features" else pair), *([] if command == "encode" else ["--target", scans / "images" / "q.nii.gz"])]
+    refused(command, *words, "--output", output, "--overwrite", "--weights", tiny_weights, "--on", "nowhere.invalid")
+
+
 def test_a_result_beside_the_slices_of_a_series_is_no_harm(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkInt16), str(tmp_path / "scan.nii.gz"))
     check_free([tmp_path / "scan_seg.nii.gz"], overwrite=False, inputs=[tmp_path])

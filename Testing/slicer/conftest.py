@@ -60,16 +60,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(path, patients.people(1), (patients.LIVER, patients.SPLEEN), ("liver", "spleen"))
 
 
-@pytest.fixture(scope="session")
-def quick_weights(tiny_network: Any, tiny_recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with random weights that looks at the phantoms in their own voxels, for tests in which no result must be good."""
-    import torch
-
-    from mass_core.weights.checkpoint import save_weights
-
-    path = tmp_path_factory.mktemp("quick") / "quick.safetensors"
-    save_weights(path, tiny_network, tiny_recipe.changed(spacing_zyx=(8.0, 8.0, 8.0)), {}, dtype=torch.float32)
-    return path
+@pytest.fixture
+def quick(request: pytest.FixtureRequest, quick_weights: Path) -> None:
+    """The test's window or runs use the quick weights."""
+    if "clinic" in request.fixturenames:
+        request.getfixturevalue("clinic").window.advanced.use_file(quick_weights)
+    else:
+        request.getfixturevalue("study").weights = str(quick_weights)
 
 
 @pytest.fixture
@@ -137,9 +134,8 @@ def workers() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def worker_client(workers: Any) -> Iterator[Any]:
     """To a real worker, the same for all tests of a process."""
-    from Testing.slicer.lent_worker import Lent
-
     from mass_core.worker.transport import LocalClient
+    from Testing.slicer.lent_worker import Lent
 
     client = LocalClient(transport=lambda: Lent(workers))
     yield client

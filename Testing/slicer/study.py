@@ -17,7 +17,7 @@ class Study:
 
         self.slicer, self.module, self.scene, self.Run = slicer, order, scene, Run
         self.client, self.people, self.patients = client, patients.people(3), patients
-        self.exports = Exports()
+        self.exports, self.weights = Exports(), "small"
         self.told, self.progress, self.ends, self.log = [], [], [], []
 
     def volume(self, number, name="scan"):
@@ -36,7 +36,7 @@ class Study:
         return self.patients.draw(segmentation, volume, self.people[number][1].array == value, name, color)
 
     def begin(self, task, cases, **options):
-        options.setdefault("settings", self.module.Settings(device="cpu"))
+        options.setdefault("settings", self.module.Settings(device="cpu", weights=self.weights))
         options.setdefault("destination", self.module.Destination())
         run = self.Run(
             self.client,

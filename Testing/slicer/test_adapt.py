@@ -10,6 +10,7 @@ from Testing.slicer.patients import LIVER
 from Testing.slicer.teaching import Helped
 
 
+@pytest.mark.usefixtures("quick")
 def test_adapt_fits_then_segments_and_is_used_again(clinic, monkeypatch):
     """With the worker's own adapt, for a second."""
     pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
@@ -69,6 +70,7 @@ def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, tmp_path, change
     assert (choice.task() == file) == kept
 
 
+@pytest.mark.usefixtures("quick")
 def test_cancel_discards_and_leaves_the_scene(clinic):
     pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
     clinic.ready("target")

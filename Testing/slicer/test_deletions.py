@@ -130,6 +130,7 @@ def test_something_else_while_drawing(clinic, delete):
     assert clinic.ui.drawButton.checked and clinic.ui.segmentEditor.segmentationNode() is clinic.segmentation
 
 
+@pytest.mark.usefixtures("quick")
 def test_results(clinic):
     with_neighbours(clinic, "first", "second")
     clinic.press(clinic.ui.segmentButton)

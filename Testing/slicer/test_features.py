@@ -129,6 +129,7 @@ def test_they_are_shown_half_transparent_over_the_scan(clinic):
     assert air.sum() > 2000 and grey[air].max() < 20, "black outside the body, which is air"
 
 
+@pytest.mark.usefixtures("quick")
 def test_cancel_leaves_the_scene_as_it_was(clinic):
     clinic.ready("target")
     before = ids(clinic)

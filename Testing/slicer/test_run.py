@@ -54,6 +54,7 @@ def test_the_result_is_that_of_the_command(study, tmp_path):
     np.testing.assert_array_equal(study.mask(run.cases[0], target), Volume.read(tmp_path / "out.nrrd").array)
 
 
+@pytest.mark.usefixtures("quick")
 def test_segments_of_one_name_are_one_structure(study):
     """Two references of the liver, one of which also shows the spleen."""
     references = [study.reference(0), study.reference(1, (SPLEEN, "spleen"))]
@@ -61,6 +62,7 @@ def test_segments_of_one_name_are_one_structure(study):
     assert list(run.cases[0].volumes_ml) == ["liver", "spleen"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_chosen_segments_only(study):
     reference = study.reference(0, (SPLEEN, "spleen"))
     only = study.module.Reference(reference.volume, reference.segmentation, ("spleen",))
@@ -68,6 +70,7 @@ def test_chosen_segments_only(study):
     assert list(run.cases[0].volumes_ml) == ["spleen"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_one_bad_case_does_not_stop_the_others(study, tmp_path):
     from MASSSlicerLib.runs.cases import Case
 
@@ -102,6 +105,7 @@ def test_weights_that_are_not_there_end_the_run_with_the_reason(study):
     assert run.cases[0].status == "stopped"
 
 
+@pytest.mark.usefixtures("quick")
 def test_files_and_table(study, tmp_path):
     from MASSSlicerLib.runs.cases import Case
 
@@ -130,6 +134,7 @@ def test_files_and_table(study, tmp_path):
     assert [case.status for case in again.cases] == ["skipped", "done"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_files_of_references_and_targets_are_not_written_over(study, tmp_path):
     """Also where results replace older ones, and by another name of the folder."""
     folder, link = tmp_path / "patients", tmp_path / "link"
@@ -150,6 +155,7 @@ def test_files_of_references_and_targets_are_not_written_over(study, tmp_path):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_segmentation_file_carries_names_and_colours(study, tmp_path):
     destination = study.module.Destination(folder=tmp_path, ending=".seg.nrrd")
     run = study.run([study.reference()], [study.case(study.volume(1, "target"))], destination=destination)
@@ -158,6 +164,7 @@ def test_a_segmentation_file_carries_names_and_colours(study, tmp_path):
     assert segment.GetName() == "liver"
 
 
+@pytest.mark.usefixtures("quick")
 def test_cancel_and_resume(study):
     cases = [study.case(study.volume(number, f"target {number}")) for number in (1, 2)]
     before = study.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -175,6 +182,7 @@ def test_cancel_and_resume(study):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+@pytest.mark.usefixtures("quick")
 def test_a_worker_killed_in_mid_run_costs_its_target_only(study):
     cases = [study.case(study.volume(number, f"target {number}")) for number in (1, 2)]
     run = study.begin([study.reference()], cases)
@@ -185,6 +193,7 @@ def test_a_worker_killed_in_mid_run_costs_its_target_only(study):
     assert "worker ended" in run.cases[0].message
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_second_run_reuses_what_did_not_change(study):
     """An edited reference is encoded anew; network and prepared target stay."""
     reference, target = study.reference(), study.volume(1, "target")
@@ -222,6 +231,7 @@ def test_a_saved_task_needs_no_reference(study, tmp_path):
     assert [(x.name, x.color) for x in look.values()] == [("liver", pytest.approx((0.9, 0.5, 0.4)))]
 
 
+@pytest.mark.usefixtures("quick")
 def test_results_for_a_segmentation_that_was_removed_are_told(study):
     into = study.slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
     run = study.begin([study.reference()], [study.case(study.volume(1, "target"))], destination=study.module.Destination(into=into))
@@ -264,6 +274,7 @@ def test_every_frame_of_a_sequence(study):
         assert study.patients.dice(mask, study.people[person][1].array == LIVER) > 0.3
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_full_disk_is_told_and_costs_that_target_only(study, tmp_path, monkeypatch):
     """The table cannot be written either; the run goes on and says so once."""
     from MASSSlicerLib.runs import cases
@@ -285,6 +296,7 @@ def test_a_full_disk_is_told_and_costs_that_target_only(study, tmp_path, monkeyp
     assert ended.warnings.count("The disk is full.\nFree some space.") == 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_defect_costs_one_target_only(study, monkeypatch):
     from MASSSlicerLib.scene import exchange as scene
 
@@ -296,6 +308,7 @@ def test_a_defect_costs_one_target_only(study, monkeypatch):
     assert "Traceback" in "".join(study.log)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_reference_as_a_target_is_told(study):
     reference = study.reference()
     run = study.run([reference], [study.case(reference.volume)])

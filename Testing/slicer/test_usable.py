@@ -56,6 +56,7 @@ def has_surface(segmentation):
     return segmentation.GetSegmentation().ContainsRepresentation("Closed surface")
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monkeypatch):
     """With the user's consent only; what is done stays."""
     from PySide6 import QtCore
@@ -85,7 +86,8 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
     assert [row[1] for row in clinic.results()] == ["done", "done"] and asked == ["auto", "auto", "auto", "cpu"]
 
 
-def test_many_scans_leave_nothing_behind(study, quick_weights, tmp_path):
+@pytest.mark.usefixtures("quick")
+def test_many_scans_leave_nothing_behind(study, tmp_path):
     """Nodes, temporary files and the worker's memory stay what they are after the first few."""
     from MASSSlicerLib.runs.cases import Case
 
@@ -103,8 +105,7 @@ def test_many_scans_leave_nothing_behind(study, quick_weights, tmp_path):
     try:
         (tmp_path / "results").mkdir()
         destination = study.module.Destination(folder=tmp_path / "results", ending=".nii.gz")
-        settings = study.module.Settings(device="cpu", weights=str(quick_weights))
-        run = study.run([reference], [Case(path.stem, path=path) for path in scans], destination=destination, settings=settings)
+        run = study.run([reference], [Case(path.stem, path=path) for path in scans], destination=destination)
     finally:
         del study.client.request
     assert [case.status for case in run.cases] == ["done"] * 10

@@ -68,6 +68,7 @@ def test_the_whole_way(clinic):
     assert clinic.bench.shown == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_results_go_into_a_chosen_segmentation_without_touching_it(clinic):
     clinic.ready("target")
     mine = clinic.drawn(clinic.targets[0], 1, ("mine",))
@@ -79,6 +80,7 @@ def test_results_go_into_a_chosen_segmentation_without_touching_it(clinic):
     np.testing.assert_array_equal(patients.mask_of(mine, "mine", clinic.targets[0]), before)
 
 
+@pytest.mark.usefixtures("quick")
 def test_undo_takes_added_segments_back(clinic):
     clinic.ready("target")
     mine = clinic.drawn(clinic.targets[0], 1, ("mine",))
@@ -92,6 +94,7 @@ def test_undo_takes_added_segments_back(clinic):
     assert [mine.GetSegmentation().GetNthSegmentID(0)] == ["mine"] and mine.GetSegmentation().GetNumberOfSegments() == 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_result_is_edited_exported_and_becomes_a_reference_and_a_case_to_finetune_on(clinic, tmp_path):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
@@ -140,6 +143,7 @@ def test_the_segmentation_knows_its_scan(clinic):
     assert list(clinic.parameters.referenceVolumes) == [clinic.reference]
 
 
+@pytest.mark.usefixtures("quick")
 def test_draw_opens_an_editor_for_a_new_segment(clinic):
     clinic.admit("target")
     row = clinic.window.references.rows[0]
@@ -200,6 +204,7 @@ def test_tasks_are_saved_used_shared_and_deleted(clinic, tmp_path):
     assert "is not a task file" in clinic.bench.shown[-1][1]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_folder_of_scans_to_files(clinic, tmp_path):
     from MASSSlicerLib.scene import exchange as scene
 
@@ -289,6 +294,7 @@ def test_the_self_test_is_skipped_where_pytorch_is_absent(clinic, monkeypatch):
         MASSSlicer.MASSSlicerTest().runTest()
 
 
+@pytest.mark.usefixtures("quick")
 def test_series_of_the_dicom_database(clinic, tmp_path):
     """Chosen in a window, read from their files, result to a folder."""
     import SimpleITK as sitk

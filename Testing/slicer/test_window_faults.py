@@ -9,6 +9,7 @@ pytest.importorskip("slicer", reason="the package slicer-core is not installed: 
 from Testing.slicer.clinic import alive
 
 
+@pytest.mark.usefixtures("quick")
 def test_cancel_leaves_the_scene_as_it_was_and_resume_goes_on(clinic):
     clinic.ready("target one", "target two")
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
@@ -39,6 +40,7 @@ def test_a_worker_that_dies_is_told_and_replaced(clinic):
     assert second[1] == "done"
 
 
+@pytest.mark.usefixtures("quick")
 def test_closing_the_scene_stops_the_run_and_the_window_goes_on(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
@@ -64,6 +66,7 @@ def test_slicer_ends_in_mid_run_and_no_process_stays(clinic):
     assert not folder.exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_volume_deleted_while_it_is_segmented_is_told(clinic):
     clinic.ready("target")
     clinic.ui.segmentButton.click()
@@ -190,6 +193,7 @@ def test_an_emptied_folder_is_no_folder(clinic, tmp_path):
     assert "folder" in clinic.ui.segmentButton.toolTip
 
 
+@pytest.mark.usefixtures("quick")
 def test_two_runs_at_once_are_refused(clinic):
     from mass_core.errors import InputError
 

@@ -48,6 +48,14 @@ def test_two_steps_change_the_encoder(blob_dataset, tmp_path, random_start, meth
     assert all(torch.isfinite(torch.tensor(json.loads(line)["loss"])) for line in (tmp_path / "weights.run" / "log.jsonl").open())
 
 
+@pytest.mark.parametrize(("name", "told"), [("dataset.json", "is no name for weights"), ("theirs.safetensors", "exists already")])
+def test_files_of_the_user_are_not_replaced(blob_dataset, tmp_path, capsys, name, told):
+    (tmp_path / name).write_bytes(b"precious")
+    assert run("none", blob_dataset, tmp_path / name) == 2
+    assert told in capsys.readouterr().err and (tmp_path / name).read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
 @pytest.mark.parametrize("method", ["mae", "simclr", "mg", "s3d"])
 def test_a_stopped_run_goes_on_to_the_same_weights(blob_dataset, tmp_path, method):
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..command_help import examples
 from ..data.scan_files import Scan
 from ..errors import InputError
-from ..outputs import folders_ready
+from ..outputs import check_no_input, folders_ready
 from ..progress import Steps
 from .common.scans import work_through
 from .prepare import given_splits, listed
@@ -73,6 +73,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         raise InputError(f"The spacing is {arguments.spacing}.", "Give three numbers X Y Z above 0, in mm.")
     if output.resolve() == source.resolve():
         raise InputError(f"{output} is the released dataset itself.", "Choose another folder.")
+    check_no_input([output / "dataset.json"], filter(None, [arguments.split]))
     scans = [Scan(name, source / f"{name}{released_layout.IMAGE}") for name in released_layout.case_names(source)]
     splits, names = given_splits(arguments.split, arguments.fold)
     scans = listed(scans, splits, arguments) if splits else scans

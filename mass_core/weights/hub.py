@@ -89,7 +89,7 @@ def pull(source: str, name: str | None = None, *, revision: str | None = None, o
     """
     repository = _repository(source)
     target = store.place_of(name or (repository or str(Path(source).resolve())).replace("\\", "/").rpartition("/")[2])
-    check_free([target], overwrite=overwrite)
+    check_free([target], overwrite=overwrite, inputs=[Path(source)] if repository is None else [])
     if repository is None:
         return _take(Path(source), target, source)
     hub = _library()

@@ -59,8 +59,14 @@ def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
 
 
 def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup) -> None:
-    """Run to the end, or on from the last state, and write the weights; of a run that is stopped before, only its state."""
+    """Run to the end, or on from the last state, and write the weights; of a run that is stopped before, only its state.
+
+    Raises:
+        OutputError: if other weights have the name.
+    """
     folder = output.with_suffix(".run")
+    if output.exists() and not folder.is_dir():
+        raise OutputError(f"{output} exists already and is not of an earlier call of this command.", "Choose another name.")
     if method == "mass":
         if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
             shutil.copyfile(folder / "last.safetensors", output)
@@ -75,7 +81,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
         whole.step = learned.step
     if group.leads:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)  # tells a later call that the weights are of this one
         publish(config, sources, output, whole)
 
 

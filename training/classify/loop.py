@@ -99,7 +99,7 @@ def train(
     settings: ClassifyConfig, table: Table, weights: str, output: Path, group: ProcessGroup, *, resume: str, minutes: float
 ) -> Learner:
     """Run the recipe from its start or from the last state, until its end or a signal."""
-    check_enter(output, resume)
+    check_enter(output, resume, [weights])
     model = load_model(weights, str(group.device))
     fitting = survey(table, model.recipe.changed(window_zyx=settings.size_zyx), output, group)
     recipe = input_recipe(settings, model.recipe, [fitting[row.name] for row in table.splits["train"]])

@@ -55,7 +55,7 @@ def train(
     config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
     """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
-    check_enter(output, resume)
+    check_enter(output, resume, [init] if init else [])
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
     judges, told = labelled(config, sources) if config.validate_every else ([], [])

@@ -3,15 +3,19 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mass_core.errors import InputError, MassError
 from mass_core.files import write_json
+from mass_core.outputs import check_no_input
 
 from .distributed import ProcessGroup
 from .state import Resumable, Settings, saved
+
+_MADE = ("config.json", "best.safetensors", "last.safetensors")
+"""Files of every run."""
 
 
 def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
@@ -38,12 +42,14 @@ def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup,
         write_json(output / "config.json", config.as_json())
 
 
-def check_enter(output: Path, resume: str) -> None:
-    """Refuse a folder that holds a run, unless that shall go on.
+def check_enter(output: Path, resume: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a folder that holds a run, unless that shall go on, and one whose files the run reads and would replace.
 
     Raises:
         InputError: saying so.
+        OutputError: naming the input.
     """
+    check_no_input([output / name for name in _MADE], inputs)
     if saved(output / "state") and not resume:
         raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
 
