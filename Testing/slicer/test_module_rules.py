@@ -90,6 +90,21 @@ def test_a_process_that_does_not_start_is_noticed(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_what_a_timer_calls_is_still_wanted(file):
+    """A single shot cannot be taken back: what it calls looks first whether its owner still is there. Other timers are stopped."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    bodies = {
+        node.name: node.body[1:] if ast.get_docstring(node) else node.body for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    }
+    shots = [node.args[-1] for name, node in calls(file) if name.endswith((".singleShot", "._later"))]
+    called = [bodies[shot.attr] for shot in shots if isinstance(shot, ast.Attribute)]
+    assert len(called) == len([shot for shot in shots if ast.unparse(shot) != "step"]), "methods, which can look"
+    assert all(any(isinstance(line, ast.If) and isinstance(line.body[-1], ast.Return) for line in body[:2]) for body in called)
+    made = [name for name, _ in calls(file) if name == "qt.QTimer"]
+    assert len(made) <= len([name for name, _ in calls(file) if name == "self._timer.stop"])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_names_that_slicer_gets_late_are_not_taken_for_granted(file):
     """Names that exist only after a module was opened are read with getattr."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
