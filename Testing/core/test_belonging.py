@@ -156,3 +156,10 @@ def test_segment_refuses_a_lost_header_and_takes_the_users_word(
     assert "header was lost" in capsys.readouterr().err
     assert segmented("lost", "--same-grid") == 0 and segmented("whole") == 0
     assert np.array_equal(Volume.read(folders / "lost.nii.gz").array, Volume.read(folders / "whole.nii.gz").array)
+
+
+def test_assess_refuses_a_lost_header(folders: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folders / "images" / "p.nii.gz"
+    given = ["--reference", image, folders / "whole" / "p.nii.gz", "--labels", 1, "--target", image, "--device", "cpu", "--modality", "ct"]
+    assert mass("assess", "--weights", tiny_weights, *given, "--result", folders / "lost" / "p.nii.gz") == 2
+    assert "header was lost" in capsys.readouterr().err

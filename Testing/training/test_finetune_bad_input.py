@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +112,12 @@ def test_segments_of_one_name(refused, tmp_path):
     assert refused("--images", images, "--labels-dir", labels) == "Several labels are called 'kidney': 1, 2."
 
 
-def test_labels_that_lie_elsewhere(refused, tmp_path):
+@pytest.mark.parametrize("change", [{"origin_xyz": (900.0, 0.0, 0.0)}, {"spacing_xyz": (1.0, 1.0, 1.0)}], ids=["elsewhere", "header lost"])
+def test_labels_that_lie_elsewhere(refused, tmp_path, change):
     images, labels = write_files(tmp_path / "files", 2)
-    Volume(scan(1)[1], Geometry(shape_zyx=SHAPE, spacing_xyz=SPACING[::-1], origin_xyz=(900.0, 0.0, 0.0))).write(labels / "scan1.nii.gz")
+    Volume(scan(1)[1], replace(GEOMETRY, **change)).write(labels / "scan1.nii.gz")
     message = refused("--images", images, "--labels-dir", labels)
-    assert "scan1.nii.gz does not lie on its image" in message
+    assert "scan1.nii.gz does not lie on its image" in message and "header was lost" in message
 
 
 def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):
