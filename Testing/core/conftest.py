@@ -15,7 +15,7 @@ def files(tmp_path: Path, tiny_weights: Path) -> Files:
     return Files(tmp_path / "Ärzte & Söhne", tiny_weights)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_worker() -> Iterator[Recorder]:
     recorder = Recorder(grace_s=PATIENCE_S)
     yield recorder
@@ -24,7 +24,7 @@ def shared_worker() -> Iterator[Recorder]:
 
 @pytest.fixture
 def worker(shared_worker: Recorder) -> Recorder:
-    """A worker that other tests of this file used before."""
+    """A worker that other tests used before."""
     shared_worker.events.clear()
     shared_worker.logged.clear()
     return shared_worker

@@ -34,7 +34,7 @@ def handled(clinic, monkeypatch):
 
 def test_little_of_a_large_scan_passes_through_the_window(clinic, handled):
     """The scan is written once, as it is; of masks and results what holds something; surfaces, which take longest, wait for the end."""
-    clinic.reference, clinic.segmentation = patients.large(1, "abdomen", (2, 3, 3))
+    clinic.reference, clinic.segmentation = patients.large(1, "abdomen", (2, 2, 2))
     clinic.segmentation.CreateClosedSurfaceRepresentation()
     clinic.bench.process_events()
     clinic.choose_reference()

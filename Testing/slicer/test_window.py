@@ -252,6 +252,7 @@ def test_choices_are_saved_with_the_scene(clinic, tmp_path):
     assert clinic.ui.segmentButton.enabled
 
 
+@pytest.mark.usefixtures("quick")
 def test_own_settings_reach_the_worker(clinic):
     clinic.ready("target")
     clinic.press(clinic.ui.segmentButton)
