@@ -29,10 +29,10 @@ def state_of(output):
 
 
 @pytest.mark.parametrize("optimiser, moment", [("optim.muon_ratio=0", "exp_avg"), ("optim.muon_ratio=2", "momentum")])
-def test_twenty_steps_are_ten_and_ten_more(blob_dataset, tmp_path, optimiser, moment):
+def test_ten_steps_are_five_and_five_more(blob_dataset, tmp_path, optimiser, moment):
     """Bit-identical: weights, average and optimiser."""
-    assert run(blob_dataset, tmp_path / "whole", "steps=20", optimiser) == 0
-    config = changed(recipes.named("smoke"), [*TINY, "steps=20", optimiser])
+    assert run(blob_dataset, tmp_path / "whole", "steps=10", optimiser) == 0
+    config = changed(recipes.named("smoke"), [*TINY, "steps=10", optimiser])
     clock = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain.time, "monotonic", lambda: float(next(clock)))  # two looks a step
@@ -42,12 +42,12 @@ def test_twenty_steps_are_ten_and_ten_more(blob_dataset, tmp_path, optimiser, mo
             tmp_path / "parts",
             ProcessGroup(0, 1, torch.device("cpu")),
             resume="",
-            minutes=20 / 60,
+            minutes=10 / 60,
         )
-    assert state_of(tmp_path / "parts")["step"] == 10
-    assert run(blob_dataset, tmp_path / "parts", "steps=20", optimiser, resume=True) == 0
+    assert state_of(tmp_path / "parts")["step"] == 5
+    assert run(blob_dataset, tmp_path / "parts", "steps=10", optimiser, resume=True) == 0
     whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
-    assert whole["step"] == parts["step"] == 20
+    assert whole["step"] == parts["step"] == 10
     for part in ("network", "average"):
         for name, value in whole[part].items():
             assert torch.equal(value, parts[part][name]), name
