@@ -74,10 +74,10 @@ def test_every_mend_has_its_row() -> None:
 def test_the_tests_named_in_the_table_of_checks_exist() -> None:
     """Names that end with … are the beginning of one."""
     table = (REPOSITORY / "docs/preprocessing.md").read_text(encoding="utf-8")
-    files = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "Testing/core").glob("test_*.py")}
-    named = re.findall(r"`(test_\w+)(\.py|…)?`", table)
-    assert [name for name, ending in named if ending == ".py" and f"{name}.py" not in files] == []
-    tests = "\n".join(files.values())
+    files = [path for folder in ("core", "training") for path in (REPOSITORY / "Testing" / folder).glob("test_*.py")]
+    named = re.findall(r"`(?:Testing/training/)?(test_\w+)(\.py|…)?`", table)
+    assert {f"{name}.py" for name, ending in named if ending == ".py"} <= {path.name for path in files}
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in files)
     wanted = [f"def {name}" + ("" if ending else "(") for name, ending in named if ending != ".py"]
     assert len(wanted) > 30 and [text for text in wanted if text not in tests] == []
 
