@@ -103,8 +103,8 @@ def has_vanished(distance_mm: Tensor, target: Tensor, reference: Tensor, known: 
 
     Standing out is the share of variance that being inside or outside explains: at least 0.2 in the reference and less than a tenth of
     that in the target. Of 84 structures of validation patients, random bodies, phantoms and the abdomen's example that stand out, the
-    least kept 0.19 of it. It catches some lesions only: of four artificial ones of head and neck that lay elsewhere, one; at the place of the
-    others some edge lay by chance.
+    least kept 0.19 of it. It catches some lesions only: of four artificial ones of head and neck that lay elsewhere, one; at the place of
+    the others some edge lay by chance.
 
     Args:
         distance_mm: [D,H,W] to the structure's surface, positive inside.

@@ -44,15 +44,18 @@ def with_patches(distance: Tensor, fixed: Tensor, moved: Tensor, known: Tensor, 
     offsets = {offset: _gaussian(offset, spacing, reach) for offset in _OFFSETS}
     for box in _boxes(near):
         result[box] += near[box] * known[box] * (_averaged(fixed, moved, clamped, box, offsets, to_target.noise) - clamped[box])
-    inside = int((distance > 0).sum())
-    if 0 < inside < distance.numel():  # averages of distances shrink what is thin
-        result[near] -= _level(result, inside) - _level(distance, inside)
+    if near.any():  # averages of distances shrink what is thin
+        result[near] -= _level(result[near], distance[near])
     return result
 
 
-def _level(values: Tensor, count: int) -> Tensor:
-    """The level above which so many values lie."""
-    return torch.topk(values.flatten(), count + 1).values[-2:].mean()
+def _level(values: Tensor, before: Tensor) -> float:
+    """Level above which as many values lie as lay above 0 before; 0 where all or none did."""
+    inside = int((before > 0).sum())
+    if not 0 < inside < len(before):
+        return 0.0
+    between = slice(inside - 1, inside + 1)
+    return float(values.sort(descending=True).values[between].mean() - before.sort(descending=True).values[between].mean())
 
 
 def _gaussian(offset: Shape, spacing: Triple, sigma: float) -> float:
