@@ -293,3 +293,15 @@ def test_the_network_is_estimated_by_its_agreement_with_the_alignment_above_all(
     assert elsewhere < 0.25 < 0.75 < agreeing < 1
     unsure = reliability(NetworkEvidence(self_dice=0.75, sureness=0.1, agreement=0.8))
     assert elsewhere < unsure < agreeing
+
+
+def test_several_references_count_as_far_as_they_are_trusted(reference, other, atlas):
+    """Two that fit count nearly twice; one of noise beside them hardly anything."""
+    noise = Volume(np.random.default_rng(1).normal(0, 200, reference[0].array.shape).astype(np.float32), reference[0].geometry, "ct")
+    target = Target(other[0], RECIPE, CPU)
+    one, two = (align(made, target) for made in (atlas, make_atlas(*person(3), [1, 2, 3], RECIPE, CPU)))
+    bad = align(make_atlas(noise, reference[1], [1, 2, 3], RECIPE, CPU), target)
+    assert combined([one], 1, target, WEIGHTS).references == 1
+    both = combined([one, two], 1, target, WEIGHTS).references
+    assert 1.6 < both <= 2
+    assert combined([one, two, bad], 1, target, WEIGHTS).references < both + 0.3

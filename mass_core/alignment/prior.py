@@ -22,9 +22,6 @@ from .warp import Warp
 
 _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
-_CORRELATION = 0.1
-"""Of the errors of two references. With five, the default then reaches 0.85 on validation patients of the hippocampus, 0.83 if they counted
-as one; of head and neck the same 0.72."""
 _LEAST_SEEN = 0.05
 """Share of a structure that both scans must hold; with less, nothing speaks for the alignment."""
 
@@ -48,7 +45,7 @@ class Prior:
     weights: tuple[float, float, float, float, float]
     """Weights of the sum with the network's probability (`alignment.fusion`)."""
     references: float = 1.0
-    """Number of references that agree on it, in effect (`_in_effect`)."""
+    """Number of references, each counted as it is trusted beside the best one."""
     reliability: float = 1.0
     """Of the network for this structure (`alignment.fusion.reliability`)."""
 
@@ -142,13 +139,7 @@ def combined(
     best = max(range(len(trusts)), key=trusts.__getitem__)
     if all(gone for gone, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST:
         return Prior(box, distance, 0.0, _VANISHED, weights)
-    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, _in_effect(trusts))
-
-
-def _in_effect(trusts: Sequence[float]) -> float:
-    """Number of references whose errors are independent that would tell as much as these, each counted as it is trusted beside the best."""
-    count = sum(trusts) / max(trusts)
-    return count / (1 + _CORRELATION * (count - 1))
+    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, sum(trusts) / max(trusts))
 
 
 def _carried_over(
