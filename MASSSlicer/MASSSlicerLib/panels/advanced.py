@@ -17,6 +17,7 @@ from ..library.weights import Weights, browsed, consent_text, listed
 from ..logic import MASSSlicerLogic
 from ..parameters import MASSSlicerParameterNode
 from ..processes.downloading import Download
+from .errors import errors_shown, show_error
 from .items import fill
 from .status import StatusPanel
 
@@ -31,18 +32,10 @@ class AdvancedPanel:
         logic: tells which computer the devices are of.
         status: for the devices.
         changed: called when the weights changed.
-        failed: shows an error.
     """
 
-    def __init__(
-        self,
-        ui: object,
-        logic: MASSSlicerLogic,
-        status: StatusPanel,
-        changed: Callable[[], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._ui, self._logic, self._changed, self._failed = ui, logic, changed, failed
+    def __init__(self, ui: object, logic: MASSSlicerLogic, status: StatusPanel, changed: Callable[[], None]) -> None:
+        self._ui, self._logic, self._changed = ui, logic, changed
         self._parameters: MASSSlicerParameterNode | None = None
         self._download: Download | None = None
         status.devices_changed = self._show_devices
@@ -84,14 +77,11 @@ class AdvancedPanel:
 
     def use_file(self, path: Path) -> None:
         """Use weights from anywhere on this computer."""
-        try:
+        with errors_shown():
             browsed(path)
-        except MassError as error:
-            self._failed(error)
-            return
-        self._parameters.weights = str(path)
-        self._show_weights()
-        self._changed()
+            self._parameters.weights = str(path)
+            self._show_weights()
+            self._changed()
 
     def _device_key(self) -> str:
         """Every computer has devices of its own."""
@@ -136,11 +126,9 @@ class AdvancedPanel:
         offer = next(weights for weights in listed() if weights.path is None)
         if not slicer.util.confirmOkCancelDisplay(consent_text(offer), windowTitle=_("MASS")):
             return
-        try:
+        with errors_shown():
             self._download = Download(offer.name, progress=self._on_download, finished=self._downloaded)
             self._download.start()
-        except MassError as error:
-            self._failed(error)
         self._changed()
 
     def _on_download(self, fraction: float) -> None:
@@ -150,7 +138,7 @@ class AdvancedPanel:
         name = self._download.name
         self._download = None
         if error is not None:
-            self._failed(error)
+            show_error(error)
         elif self._parameters is not None and any(weights.name == name and weights.path for weights in listed()):
             self._parameters.weights = name
             self._show_weights()
@@ -160,10 +148,8 @@ class AdvancedPanel:
         chosen = self._chosen()
         question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=chosen.size)
         if slicer.util.confirmYesNoDisplay(question, windowTitle=_("MASS")):
-            try:
+            with errors_shown():
                 weights_store.remove(chosen.name)
-            except (MassError, OSError) as error:
-                self._failed(error)
             self._parameters.weights = "small"
             self._show_weights()
             self._changed()

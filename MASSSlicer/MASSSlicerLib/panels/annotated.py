@@ -18,6 +18,7 @@ from ..runs import annotated, folders
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
+from .errors import errors_shown, show_error
 from .items import put
 from .scan_list import ScanList
 from .selectors import selector
@@ -29,14 +30,13 @@ class AnnotatedPanel(ScanList):
     Args:
         ui: the window's parts by name.
         changed: called whenever the cases changed.
-        failed: shows an error.
     """
 
     FILES = "tuneFiles"
     FOLDER = _("Folder with scans and label maps")
 
-    def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        super().__init__(ui.annotatedTable, (ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton), changed, failed)
+    def __init__(self, ui: object, changed: Callable[[], None]) -> None:
+        super().__init__(ui.annotatedTable, (ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton), changed)
         self._scans: dict[str, Any] = {}
         """Selectors by the ID of the segmentation."""
         self._survey: Survey | None = None
@@ -99,15 +99,13 @@ class AnnotatedPanel(ScanList):
 
     def add_folder(self, folder: Path) -> None:
         """Add every label map of a folder with its scan, once the survey has read it."""
-        try:
+        with errors_shown():
             found = folders.pairs_in(folder)
             known = {json.loads(entry)["mask"] for entry in self._files}
             self._pairs = {str(mask): image for image, mask in found if str(mask) not in known}
             self._names = folders.label_names(folder)
             self._survey = Survey([Path(mask) for mask in self._pairs], looked=self._on_looked, finished=self._on_survey_over)
             self._survey.start()
-        except MassError as error:
-            self._failed(error)
         self._changed()
 
     def _on_looked(self, found: Mapping[str, Any]) -> None:
@@ -115,20 +113,17 @@ class AnnotatedPanel(ScanList):
         if self._parameters is None:
             return
         mask, image = found["mask"], self._pairs[found["mask"]]
-        try:
+        with errors_shown():
             if "error" in found:
                 raise MassError(f"{mask}: {found['error']}")
             entry = {"image": str(image), "mask": mask, "labels": found["labels"], "names": {str(k): v for k, v in self._names.items()}}
             _of_entry(entry)
-        except MassError as error:
-            self._failed(error)
-            return
-        self._store_files([*self._files, json.dumps(entry)])
+            self._store_files([*self._files, json.dumps(entry)])
 
     def _on_survey_over(self, error: MassError | None) -> None:
         self._survey = None
         if error is not None:
-            self._failed(error)
+            show_error(error)
         self._changed()
 
     def _show_segmentation(self, row: int, node: slicer.vtkMRMLSegmentationNode, ticked: Mapping[str, Any]) -> None:

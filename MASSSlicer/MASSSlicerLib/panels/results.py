@@ -9,7 +9,6 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import MassError
 from mass_core.outputs import amount
 
 from ..runs import cases as c
@@ -17,6 +16,7 @@ from ..runs import quality
 from ..runs.cases import Case
 from ..scene import exchange as scene
 from .drawing import editor_node
+from .errors import errors_shown
 
 _WORDS = {
     c.WAITING: _("waiting"),
@@ -48,14 +48,10 @@ class ResultsPanel:
         ui: the window's parts by name.
         as_reference: called with volume, segmentation and segment IDs to add as a reference.
         for_finetuning: called with volume and segmentation to finetune on.
-        failed: shows an error.
     """
 
-    def __init__(
-        self, ui: object, as_reference: Callable[..., None], for_finetuning: Callable[..., None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._table = ui.resultsTable
-        self._as_reference, self._failed = as_reference, failed
+    def __init__(self, ui: object, as_reference: Callable[..., None], for_finetuning: Callable[..., None]) -> None:
+        self._table, self._as_reference = ui.resultsTable, as_reference
         self._buttons = (ui.showButton, ui.editButton, ui.asReferenceButton, ui.forFinetuningButton, ui.exportButton)
         self._cases: list[Case] = []
         self._shown: list[Case] = []
@@ -124,12 +120,9 @@ class ResultsPanel:
 
     def save_selected(self, path: Path) -> None:
         """Write the selected result to a file."""
-        case = self.selected()
         volume, segmentation = self._nodes()
-        try:
-            scene.save_segments(segmentation, case.segment_ids, volume, path)
-        except (MassError, OSError) as error:
-            self._failed(error)
+        with errors_shown():
+            scene.save_segments(segmentation, self.selected().segment_ids, volume, path)
 
     def _rearrange(self, chosen: Case | None) -> None:
         """Fill all lines; the same case stays selected."""

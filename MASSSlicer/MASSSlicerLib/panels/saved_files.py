@@ -12,12 +12,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from mass_core.colors import LabelStyle
-from mass_core.errors import MassError
 
 from ..library import models, named_files, tasks
 from ..library.models import Model
 from ..library.tasks import SavedTask
 from ..runs.segmentation import Run
+from .errors import errors_shown
 from .items import put
 
 
@@ -28,7 +28,6 @@ class SavedFilesPanel:
         ui: the window's parts by name.
         use: called with the file to segment with.
         moved: called with a file's name and the new one, empty if it was deleted.
-        failed: shows an error.
     """
 
     KIND: str
@@ -41,14 +40,8 @@ class SavedFilesPanel:
     RENAME: str
     DELETE: str
 
-    def __init__(
-        self,
-        ui: object,
-        use: Callable[[SavedTask | Model], None],
-        moved: Callable[[str, str], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._ui, self._use, self._moved, self._failed = ui, use, moved, failed
+    def __init__(self, ui: object, use: Callable[[SavedTask | Model], None], moved: Callable[[str, str], None]) -> None:
+        self._ui, self._use, self._moved = ui, use, moved
         self._saved: Sequence[SavedTask | Model] = ()
         self._table = getattr(ui, f"{self.KIND.lower()}sTable")
         self._table.connect("itemSelectionChanged()", self.update)
@@ -90,10 +83,8 @@ class SavedFilesPanel:
         return self._saved[row] if 0 <= row < len(self._saved) else None
 
     def _try(self, action: Callable[[], object]) -> None:
-        try:
+        with errors_shown():
             action()
-        except (MassError, OSError) as error:
-            self._failed(error)
         self.refresh()
 
     def _ask_import(self) -> None:
@@ -126,18 +117,15 @@ class TasksPanel(SavedFilesPanel):
         ui: the window's parts by name.
         use: called with the task file to segment with.
         last_run: returns the latest run, whose task can be saved.
-        failed: shows an error.
     """
 
     KIND, LIBRARY, FILTER = "Task", tasks, "MASS task (*.masstask)"
     IMPORT, EXPORT, RENAME = _("Import task"), _("Export task"), _("Rename task")
     DELETE = _("Delete the task “{name}” from this computer?")
 
-    def __init__(
-        self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None], failed: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None]) -> None:
         self._last_run = last_run
-        super().__init__(ui, lambda task: use(task.path), lambda name, to: None, failed)
+        super().__init__(ui, lambda task: use(task.path), lambda name, to: None)
         ui.saveTaskButton.connect("clicked()", self._ask_save)
 
     def update(self) -> None:
@@ -165,17 +153,14 @@ class ModelsPanel(SavedFilesPanel):
         ui: the window's parts by name.
         use: called with the name of the model to segment with.
         moved: called with a model's name and the new one, empty if it was deleted.
-        failed: shows an error.
     """
 
     KIND, LIBRARY, FILTER = "Model", models, "MASS model (*.safetensors)"
     IMPORT, EXPORT, RENAME = _("Import model"), _("Export model"), _("Rename model")
     DELETE = _("Delete the model “{name}” from this computer? Without its training data it cannot be made again.")
 
-    def __init__(
-        self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None], failed: Callable[[Exception], None]
-    ) -> None:
-        super().__init__(ui, lambda model: use(model.name), moved, failed)
+    def __init__(self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None]) -> None:
+        super().__init__(ui, lambda model: use(model.name), moved)
 
     def _fill(self, row: int, saved: Model) -> None:
         put(self._table, row, 0, saved.name)

@@ -21,7 +21,6 @@ class ScanList:
         table: of the window.
         buttons: tick all or none, add a folder, remove.
         changed: called whenever the list changed.
-        failed: shows an error.
     """
 
     FILES: str
@@ -29,8 +28,8 @@ class ScanList:
     FOLDER: str
     """Title of the dialog that asks for a folder."""
 
-    def __init__(self, table: Any, buttons: tuple[Any, Any, Any], changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._table, self._changed, self._failed = table, changed, failed
+    def __init__(self, table: Any, buttons: tuple[Any, Any, Any], changed: Callable[[], None]) -> None:
+        self._table, self._changed = table, changed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._nodes: list[str] = []

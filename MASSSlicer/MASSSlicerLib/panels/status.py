@@ -18,6 +18,7 @@ from ..logic import MASSSlicerLogic
 from ..processes.json_process import child_process
 from ..processes.python import python_slicer
 from ..runs.order import place_of
+from .errors import show_error
 
 
 class StatusPanel:
@@ -26,11 +27,10 @@ class StatusPanel:
     Args:
         ui: the window's parts by name.
         logic: for the worker's devices and log.
-        failed: shows an error.
     """
 
-    def __init__(self, ui: object, logic: MASSSlicerLogic, failed: Callable[[Exception], None]) -> None:
-        self._ui, self._logic, self._failed = ui, logic, failed
+    def __init__(self, ui: object, logic: MASSSlicerLogic) -> None:
+        self._ui, self._logic = ui, logic
         self._probe: qt.QProcess | None = None
         self._devices: list[dict[str, Any]] = []
         self.readiness: Readiness | None = None
@@ -70,7 +70,7 @@ class StatusPanel:
         try:
             program, *arguments = install.probe_command(python_slicer())
         except MassError as error:
-            self._failed(error)
+            show_error(error)
             return
         output, errors = bytearray(), []
 
@@ -170,7 +170,7 @@ class StatusPanel:
         except Cancelled:
             return
         except MassError as error:
-            self._failed(error)
+            show_error(error)
             self.check()
             return
         if restart and slicer.util.confirmYesNoDisplay(

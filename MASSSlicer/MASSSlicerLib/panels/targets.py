@@ -8,13 +8,13 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import MassError
 from mass_core.outputs import stem
 
 from ..parameters import MASSSlicerParameterNode
 from ..runs.cases import Case
 from ..runs.folders import scans_in
 from ..scene import dicom, sequences
+from .errors import errors_shown
 from .items import put
 from .scan_list import ScanList
 
@@ -29,15 +29,14 @@ class TargetsPanel(ScanList):
         ui: the window's parts by name.
         changed: called whenever the targets changed.
         said: shows a sentence.
-        failed: shows an error.
     """
 
     FILES = "targetFiles"
     FOLDER = _("Folder with scans")
 
-    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None]) -> None:
         self._said = said
-        super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed, failed)
+        super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed)
         self._table.connect("itemSelectionChanged()", lambda: self._changed())
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
@@ -86,13 +85,10 @@ class TargetsPanel(ScanList):
     def add_folder(self, folder: Path) -> None:
         """Add every scan in a folder, and say what is left out."""
         left_out: list[Path] = []
-        try:
+        with errors_shown():
             scans = scans_in(folder, left_out)
-        except (MassError, OSError) as error:
-            self._failed(error)
-            return
-        self.add_files([str(path) for path in scans])
-        self._said(_told(folder, len(scans), left_out))
+            self.add_files([str(path) for path in scans])
+            self._said(_count_text(folder, len(scans), left_out))
 
     def _ticked(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
         """The ticked volumes that are still in the scene."""
@@ -109,7 +105,7 @@ class TargetsPanel(ScanList):
         self._refresh_and_tell()
 
 
-def _told(folder: Path, count: int, left_out: Sequence[Path]) -> str:
+def _count_text(folder: Path, count: int, left_out: Sequence[Path]) -> str:
     """Text on the scans found in a folder, with the first files that were not taken."""
     text = _("Scans found in “{name}”: {count}.").format(name=folder.name, count=count)
     if not left_out:

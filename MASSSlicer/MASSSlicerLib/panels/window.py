@@ -13,7 +13,6 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from mass_core.errors import MassError
-from mass_core.worker.protocol import error_of, failure
 
 from ..logic import MASSSlicerLogic, destination_of, settings_of
 from ..parameters import ALIGN, BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
@@ -26,6 +25,7 @@ from .advanced import AdvancedPanel
 from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
+from .errors import errors_shown, show_error
 from .features import FeaturesPanel
 from .finetune import FinetunePanel
 from .place import PlacePanel
@@ -77,16 +77,16 @@ class Window(VTKObservationMixin):
         filled = [(ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)]
         for combo, words in (*filled, (ui.alignCombo, ALIGN), (ui.tuneUnitCombo, BUDGETS)):
             combo.addItems(list(words))
-        self.status = StatusPanel(ui, logic, self.show_error)
+        self.status = StatusPanel(ui, logic)
         self.status.changed = self.update
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
-        self.targets = TargetsPanel(ui, self.update, self._say, self.show_error)
+        self.targets = TargetsPanel(ui, self.update, self._say)
         self.choice = Choice(ui, self.update)
-        self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
-        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
-        self.place = PlacePanel(ui, logic, self._moved, self.show_error)
-        self.advanced = AdvancedPanel(ui, logic, self.status, self.update, self.show_error)
+        self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run)
+        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved)
+        self.place = PlacePanel(ui, logic, self._moved)
+        self.advanced = AdvancedPanel(ui, logic, self.status, self.update)
         self.status.moved()
         self.finetune = FinetunePanel(
             ui,
@@ -96,10 +96,9 @@ class Window(VTKObservationMixin):
             allowed=self.place.allowed,
             use=self._use_finetuned,
             changed=self.update,
-            failed=self.show_error,
         )
-        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
-        self.features = FeaturesPanel(ui, self.targets.current, self.place.allowed, self._look_inside, self._looked_inside, self.show_error)
+        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add)
+        self.features = FeaturesPanel(ui, self.targets.current, self._show_features, self._features_shown)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
         ui.cancelButton.connect("clicked()", self.cancel)
@@ -174,12 +173,9 @@ class Window(VTKObservationMixin):
         """Continue a run with the targets that are not done."""
         if not self.place.allowed():
             return
-        try:
+        with errors_shown():
             self.logic.resume(self.run)
-        except MassError as error:
-            self.show_error(error)
-            return
-        self._show_begun()
+            self._show_begun()
 
     def why_not(self) -> str:
         """Reason why a run cannot begin; empty if it can."""
@@ -220,12 +216,6 @@ class Window(VTKObservationMixin):
         self.models.update()
         self.finetune.update()
         self.features.update(self.status.why_not())
-
-    def show_error(self, error: Exception) -> None:
-        """Show an error with its cure; the traceback of a defect goes behind “Show details”."""
-        known = error_of(failure(error))
-        text = known.message + (f"\n\n{known.cure}" if known.cure else "")
-        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(known, "details", ""))
 
     def _show_scene(self) -> None:
         """Connect to the parameters of the scene."""
@@ -274,7 +264,7 @@ class Window(VTKObservationMixin):
         """Start a run."""
         if not self.place.allowed():
             return
-        try:
+        with errors_shown():
             self._adapting_to = self.choice.state()
             self.run = self.logic.segment(
                 task,
@@ -287,11 +277,8 @@ class Window(VTKObservationMixin):
                 progressed=self._on_progress,
                 finished=self._on_finished,
             )
-        except MassError as error:
-            self.show_error(error)
-            return
-        self.results.begin(self.run.cases)
-        self._show_begun()
+            self.results.begin(self.run.cases)
+            self._show_begun()
 
     def _use_finetuned(self, name: str) -> None:
         """Use a model that is ready."""
@@ -309,18 +296,22 @@ class Window(VTKObservationMixin):
         self.status.moved()
         self.update()
 
-    def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
-        settings = settings_of(self.parameters, self.advanced.device)
-        run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
-        self.update()
-        return run
+    def _show_features(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun | None:
+        if not self.place.allowed():
+            return None
+        with errors_shown():
+            settings = settings_of(self.parameters, self.advanced.device)
+            run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
+            self.update()
+            return run
+        return None
 
-    def _looked_inside(self, message: str, error: MassError | None) -> None:
+    def _features_shown(self, message: str, error: MassError | None) -> None:
         self._show_idle(message)
         self.status.ask_devices()
         self.update()
         if error is not None:
-            self.show_error(error)
+            show_error(error)
 
     def _add_dicom(self) -> None:
         chosen = choose_series()
@@ -350,7 +341,7 @@ class Window(VTKObservationMixin):
         if run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu":
             self._offer_processor(run)
         elif error is not None:
-            self.show_error(error)
+            show_error(error)
 
     def _offer_processor(self, run: Run) -> None:
         """Offer to continue on the processor after the graphics card ran out of memory."""
