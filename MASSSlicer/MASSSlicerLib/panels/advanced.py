@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 from mass_core.errors import MassError
 from mass_core.weights import store as weights_store
 
-from ..library.weights import Weights, browsed, consent_text, listed
+from ..install.packages import size
+from ..library.weights import check_file, consent_text, listed
 from ..logic import MASSSlicerLogic
 from ..parameters import MASSSlicerParameterNode
 from ..processes.downloading import Download
@@ -78,7 +79,7 @@ class AdvancedPanel:
     def use_file(self, path: Path) -> None:
         """Use weights from anywhere on this computer."""
         with errors_shown():
-            browsed(path)
+            check_file(path)
             self._parameters.weights = str(path)
             self._show_weights()
             self._changed()
@@ -88,7 +89,7 @@ class AdvancedPanel:
         host = self._logic.host
         return f"{_DEVICE}@{host}" if host else _DEVICE
 
-    def _chosen(self) -> Weights | None:
+    def _chosen(self) -> weights_store.Entry | None:
         """The weights in use, if they are known by name."""
         name = "" if self._parameters is None else self._parameters.weights
         return next((weights for weights in listed() if weights.name == name), None)
@@ -146,7 +147,7 @@ class AdvancedPanel:
 
     def _ask_remove(self) -> None:
         chosen = self._chosen()
-        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=chosen.size)
+        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=size(chosen.path.stat().st_size))
         if slicer.util.confirmYesNoDisplay(question, windowTitle=_("MASS")):
             with errors_shown():
                 weights_store.remove(chosen.name)

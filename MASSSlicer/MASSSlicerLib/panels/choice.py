@@ -113,8 +113,8 @@ class Choice:
             return _("Uses the saved task “{name}”.").format(name=Path(task).stem)
         return "" if adapted is None else adapted.text()
 
-    def _classes(self) -> dict[int, LabelStyle]:
-        """Classes of the weights in use; empty if they need references."""
+    def _classes(self) -> dict[int, LabelStyle] | None:
+        """Classes of the weights in use; empty if they need references, None if they are missing."""
         return models.classes_of(self._parameters.weights)
 
     def _valid(self) -> Adapted | None:
@@ -126,7 +126,7 @@ class Choice:
 
     def _note_base(self) -> None:
         """Remember the latest weights that need references."""
-        if models.take_references(self._parameters.weights):
+        if self._classes() == {}:
             self._base = self._parameters.weights
 
     def _leave_model(self) -> None:

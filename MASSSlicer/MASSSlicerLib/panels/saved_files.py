@@ -33,7 +33,7 @@ class SavedFilesPanel:
     KIND: str
     """As in the names of the window's parts."""
     LIBRARY: Any
-    """Module that lists, adds and renames the files."""
+    """Module that lists, adds and names the files."""
     FILTER: str
     IMPORT: str
     EXPORT: str
@@ -102,7 +102,7 @@ class SavedFilesPanel:
         saved = self._selected()
         name = qt.QInputDialog.getText(slicer.util.mainWindow(), self.RENAME, _("Name:"), qt.QLineEdit.Normal, saved.name)
         if name:
-            self._try(lambda: self._moved(saved.name, self.LIBRARY.rename(saved, name).name))
+            self._try(lambda: self._moved(saved.name, saved.path.rename(self.LIBRARY.free(name)).stem))
 
     def _ask_delete(self) -> None:
         saved = self._selected()
