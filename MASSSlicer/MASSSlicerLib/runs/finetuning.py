@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import HostError, InputError, MassError, OutputError
 from mass_core.remote.reasons import ENOUGH
-from mass_core.worker.client import Call, Client
+from mass_core.worker.client import Client
 
 from ..library import models, named_files
 from ..scene import exchange as scene
@@ -28,6 +28,7 @@ from . import annotated
 from .annotated import Annotated
 from .order import Reference
 from .reference_files import appearance_of
+from .worker_run import WorkerRun
 
 _RUN = "run"
 """Subfolder of the worker's run."""
@@ -83,7 +84,7 @@ class Outcome:
     """Name of the model that is there now; empty: none."""
 
 
-class Finetuning:
+class Finetuning(WorkerRun):
     """One press of Start.
 
     Args:
@@ -103,15 +104,14 @@ class Finetuning:
         progressed: Callable[[FinetuneProgress], None] = lambda progress: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
+        super().__init__(client, log)
         self.order = order
-        self.active = False
         self.stopping = False
         """True after `stop`, while the best model is being written."""
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._log, self._progressed, self._finished = client, log, progressed, finished
-        self._call: Call | None = None
+        self._progressed, self._finished = progressed, finished
         self._broken = 0
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
@@ -141,26 +141,15 @@ class Finetuning:
         self._output = models.free(self.order.name)
         self._folder = Path(tempfile.mkdtemp(prefix="mass-finetune-", dir=slicer.app.temporaryPath or None))
         self.active = True
-        self._later(self._write_next)
+        qt.QTimer.singleShot(0, self._write_next)
 
     def stop(self) -> None:
         """Stop the run; the best model so far is kept. `finished` is called once it is written."""
         if not self.active or self._call is None:
-            self.abandon()
+            self.cancel()
         elif not self.stopping:
             self.stopping = True
             self._call.cancel()
-
-    def abandon(self) -> None:
-        """End it at once; the best model so far is kept."""
-        call, self._call = self._call, None
-        self._end()
-        if call is not None:
-            call.cancel()
-
-    def _later(self, step: Callable[[], None]) -> None:
-        """Run a step once Slicer has handled its other events."""
-        qt.QTimer.singleShot(0, step)
 
     def _write_next(self) -> None:
         """Write the next piece of the files: a segment, a label map or a scan. Slicer handles its events in between."""
@@ -169,11 +158,11 @@ class Finetuning:
         try:
             next(self._pieces)
         except StopIteration:
-            self._later(self._send)
+            qt.QTimer.singleShot(0, self._send)
         except MassError as error:
             self._end(error)
         else:
-            self._later(self._write_next)
+            qt.QTimer.singleShot(0, self._write_next)
 
     def _written(self) -> Generator[None, None, None]:
         """Write the files of all cases, with a pause after each piece; one case is in memory at a time."""
@@ -235,9 +224,10 @@ class Finetuning:
             else:
                 self._end(error)
 
-        self._call = self._client.request(
-            "finetune", params, progress=self._on_progress, done=self._on_done, failed=failed, cancelled=self._end
-        )
+        def done(reply: dict[str, Any]) -> None:
+            self._end(result=reply["result"])
+
+        self._call = self._client.request("finetune", params, progress=self._on_progress, done=done, failed=failed, cancelled=self._end)
 
     def _on_progress(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None = None) -> None:
         if stage == "train":
@@ -245,16 +235,8 @@ class Finetuning:
         spent = 0.0 if self._began is None else time.monotonic() - self._began
         self._progressed(FinetuneProgress(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
 
-    def _on_done(self, reply: dict[str, Any]) -> None:
-        self._end(result=reply["result"])
-
-    def _end(self, error: MassError | None = None, *, result: dict[str, Any] | None = None) -> None:
-        """Finish: save the best model if the worker could not, and delete the files."""
-        if not self.active:
-            return
-        self.active, self._call = False, None
-        if details := getattr(error, "details", ""):
-            self._log(details)
+    def _finish(self, error: MassError | None, *, result: dict[str, Any] | None = None) -> None:
+        """Save the best model if the worker could not, delete the files and report the end."""
         best = self._folder / _RUN / _BEST
         if not self._output.is_file() and best.is_file():
             with contextlib.suppress(OutputError):  # what ended the run is reported then

@@ -19,7 +19,7 @@ from mass_core.errors import HostError, InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
 from mass_core.outputs import check_no_input, serious
 from mass_core.remote.reasons import ENOUGH
-from mass_core.worker.client import Call, Client
+from mass_core.worker.client import Client
 from mass_core.worker.protocol import error_of, failure
 
 from ..scene import dicom, grids, node_files, sequences
@@ -30,6 +30,7 @@ from .cases import Case
 from .order import Destination, Progress, Reference, Settings, host_of, place_of
 from .quality import Quality
 from .reference_files import Written, write_references
+from .worker_run import WorkerRun
 
 _STAGES = {
     "send": (0.0, 0.3),
@@ -48,7 +49,7 @@ _REFERENCES, _ADAPTED = 0.05, 0.4
 """The references' share of the bar: looked at, and adapted to."""
 
 
-class Run:
+class Run(WorkerRun):
     """One press of the button.
 
     Args:
@@ -62,6 +63,7 @@ class Run:
         log: gets the traceback of a defect of the program.
         changing: called with an existing segmentation before segments are added to it: the moment to save a state for undo.
         changed: called with a case whenever something about it changed.
+        flat: called with the ID of a new segmentation that is to get the surface its references have: later, for that takes Slicer seconds.
         progressed: called with a `Progress`.
         finished: called once, with the error that stopped the whole run or None.
     """
@@ -79,9 +81,11 @@ class Run:
         log: Callable[[str], None] = lambda text: None,
         changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
         changed: Callable[[Case], None] = lambda case: None,
+        flat: Callable[[str], None] = lambda segmentation_id: None,
         progressed: Callable[[Progress], None] = lambda progress: None,
         finished: Callable[[MassError | None], None] = lambda error: None,
     ) -> None:
+        super().__init__(client, log)
         self.cases = list(cases)
         self.settings = settings
         self.destination = destination
@@ -91,18 +95,13 @@ class Run:
         self.found: dict[int, LabelStyle] = {}
         self.warnings: tuple[str, ...] = ()
         self.device = ""
-        self.active = False
-        self.flat: list[str] = []
-        """IDs of new segmentations that are to get the surface their references have: that takes Slicer seconds, so not during the run."""
         self.memory_short = False
         """True if something failed for lack of memory."""
-        self._client, self._exports = client, exports
+        self._exports = exports
         self._references = () if task is None or isinstance(task, Path) else tuple(task)
         self._adapt_s = adapt_s
         self._share = _ADAPTED if adapt_s else _REFERENCES
-        self._log = log
-        self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
-        self._call: Call | None = None
+        self._changing, self._changed, self._flat, self._progressed, self._finished = changing, changed, flat, progressed, finished
         self._taught: Written | None = None
         """The references as files, if the task was encoded from them without adapting."""
         self._far = 0.0
@@ -144,15 +143,6 @@ class Run:
                 self._changed(case)
         self.start()
 
-    def cancel(self) -> None:
-        """Stop; finished results are kept, the target under way leaves nothing behind."""
-        if not self.active:
-            return
-        call, self._call = self._call, None
-        self._end(None)
-        if call is not None:
-            call.cancel()
-
     def _encode(self) -> None:
         """Send the references; their task then serves every target."""
         written = write_references(self._references, self._exports)
@@ -188,7 +178,7 @@ class Run:
         while self.active:
             case = next((case for case in self.cases if case.status == c.WAITING), None)
             if case is None:
-                self._end(None)
+                self._end()
                 return
             try:
                 if not self._begun(case):
@@ -229,10 +219,9 @@ class Run:
             self._broken = self._broken + 1 if isinstance(error, HostError) else 0
             self._end(error) if self._broken == ENOUGH else self._next()
 
-        def cancelled() -> None:
-            self._let_go(case, target)
-
-        self._call = self._client.request("segment", params, progress=progress, done=done, failed=failed, cancelled=cancelled)
+        self._call = self._client.request(
+            "segment", params, progress=progress, done=done, failed=failed, cancelled=lambda: self._let_go(case, target)
+        )
         return True
 
     def _inputs(self) -> list[Path]:
@@ -289,13 +278,13 @@ class Run:
             raise InputError(_("The segmentation for the results was removed."), _("Choose another one, and segment this target again."))
         if into is not None:
             self._changing(into)
-        volume = self._volume(case) if case.volume_id else self._load(case)
+        volume = self._volume(case)
         case.volume_id = volume.GetID()
         name = self.destination.name.replace("{target}", case.name)
         placed = scene.place_result(volume, label_file, self.found, into=into, name=name)
         case.segmentation_id, case.segment_ids = placed.segmentation.GetID(), placed.segment_ids
         if self._surface and into is None:
-            self.flat.append(case.segmentation_id)
+            self._flat(case.segmentation_id)
 
     def _keep_frame(self, case: Case, label_file: Path) -> None:
         """Store a result in the sequence of results beside that of the volume."""
@@ -324,17 +313,11 @@ class Run:
         elif case.frame is not None:
             target.unlink(missing_ok=True)
 
-    def _load(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
-        """Load a target that is a file into the scene."""
-        if case.series:
-            return dicom.load_series(case.series)
-        return scene.load_volume(case.path)
-
     def _volume(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
-        volume = slicer.mrmlScene.GetNodeByID(case.volume_id)
-        if volume is None:
-            raise InputError(_("The volume “{name}” was removed.").format(name=case.name), _("Load it again to segment it."))
-        return volume
+        """The volume of a target; a file or series is loaded into the scene."""
+        if case.volume_id:
+            return scene.volume_by_id(case.volume_id, case.name)
+        return dicom.load_series(case.series) if case.series else scene.load_volume(case.path)
 
     def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
         """Report the progress of the whole run."""
@@ -356,8 +339,7 @@ class Run:
         return sum(known) / len(known) if known else guess_s
 
     def _fail(self, case: Case, error: MassError) -> None:
-        if details := getattr(error, "details", ""):
-            self._log(details)
+        self._log_details(error)
         self.memory_short |= isinstance(error, MemoryShort)
         self._set(case, c.FAILED, str(error))
         self._summarise()
@@ -375,10 +357,7 @@ class Run:
         except MassError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, str(error))))
 
-    def _end(self, error: MassError | None) -> None:
-        if not self.active:
-            return
-        self.active = False
+    def _finish(self, error: MassError | None) -> None:
         self.memory_short |= isinstance(error, MemoryShort)
         for case in self.cases:
             if case.status in (c.RUNNING, c.WAITING):

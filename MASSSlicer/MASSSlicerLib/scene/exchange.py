@@ -64,6 +64,18 @@ def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         )
 
 
+def volume_by_id(node_id: str, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of the scene; its name is for the error.
+
+    Raises:
+        InputError: if it was removed.
+    """
+    volume = slicer.mrmlScene.GetNodeByID(node_id)
+    if volume is None:
+        raise InputError(_("The volume “{name}” was removed.").format(name=name), _("Load it again, then try again."))
+    return volume
+
+
 def state(volume: slicer.vtkMRMLScalarVolumeNode) -> tuple:
     """Fingerprint of a volume; changes with its voxels and their position."""
     image = volume.GetImageData()

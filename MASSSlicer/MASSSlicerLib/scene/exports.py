@@ -72,8 +72,5 @@ class Exports:
             self._folder = None
 
     def _make_room(self) -> None:
-        sizes = {node_id: path.stat().st_size for node_id, (_, path) in self._files.items()}
-        while len(sizes) > 1 and sum(sizes.values()) > self._kept_bytes:
-            oldest = next(iter(self._files))
-            del sizes[oldest]
-            self.forget(oldest)
+        while len(self._files) > 1 and sum(path.stat().st_size for _, path in self._files.values()) > self._kept_bytes:
+            self.forget(next(iter(self._files)))
