@@ -130,7 +130,7 @@ def test_segments_to_choose(clinic):
     row = clinic.window.references.rows[0]
     assert row.segments.text == "liver, spleen"
     row._fill()
-    row._actions["liver"].trigger()
+    next(action for action in row.segments.menu().actions() if action.text == "liver").trigger()
     assert row.segments.text == "spleen" and list(clinic.parameters.referenceSegments) == ['["spleen"]']
 
 

@@ -64,8 +64,9 @@ class AdvancedPanel:
         if self._download is not None:
             self._download.cancel()
 
-    def update(self, parameters: MASSSlicerParameterNode | None) -> None:
+    def update(self) -> None:
         """Enable the controls that can be used."""
+        parameters = self._parameters
         own = parameters is not None and parameters.ownSettings
         for widget in self._own:
             widget.enabled = own

@@ -33,7 +33,6 @@ class ReferenceRow:
         self._menu = qt.QMenu(self.segments)
         self.segments.setMenu(self._menu)
         self._menu.connect("aboutToShow()", self._fill)
-        self._actions: dict[str, qt.QAction] = {}
         self._chosen: list[str] = []
         self.volume.connect("currentNodeChanged(vtkMRMLNode*)", self._on_volume)
         self.segmentation.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
@@ -94,7 +93,6 @@ class ReferenceRow:
     def _fill(self) -> None:
         """Fill the menu, each time it opens: segments come and go."""
         self._menu.clear()
-        self._actions = {}
         segmentation = self.segmentation.currentNode()
         if segmentation is None:
             return
@@ -103,7 +101,6 @@ class ReferenceRow:
             action.checkable = True
             action.checked = not self._chosen or segment_id in self._chosen
             action.connect("toggled(bool)", lambda on, segment_id=segment_id: self._toggle(segment_id, on))
-            self._actions[segment_id] = action
 
     def _toggle(self, segment_id: str, on: bool) -> None:
         known = scene.segment_ids(self.segmentation.currentNode())
@@ -135,9 +132,10 @@ class ReferencesPanel:
         """Show the references of a scene."""
         self._parameters = parameters
         self._clear()
-        if parameters is not None:
-            for row in zip(parameters.referenceVolumes, parameters.referenceSegmentations, parameters.referenceSegments, strict=False):
-                self._append(row[0], row[1], json.loads(row[2] or "[]"))
+        if parameters is None:
+            return
+        for row in zip(parameters.referenceVolumes, parameters.referenceSegmentations, parameters.referenceSegments, strict=False):
+            self._append(row[0], row[1], json.loads(row[2] or "[]"))
         if not self.rows:
             self._append(None, None, [])
 
@@ -162,11 +160,6 @@ class ReferencesPanel:
         row = next((row for row in self.rows if not row.complete), None) or self.add()
         row.put(volume, segmentation, segment_ids)
         self._store()
-
-    def close(self) -> None:
-        """Detach from the parameters."""
-        self._parameters = None
-        self._clear()
 
     def _append(self, volume: slicer.vtkMRMLNode | None, segmentation: slicer.vtkMRMLNode | None, chosen: list[str]) -> None:
         row = ReferenceRow(self._store)

@@ -17,6 +17,7 @@ from ..runs.cases import Case
 from ..scene import exchange as scene
 from .drawing import editor_node
 from .errors import errors_shown
+from .items import put
 
 _WORDS = {
     c.WAITING: _("waiting"),
@@ -60,17 +61,17 @@ class ResultsPanel:
         """Column, and whether the other way round; None: in the order of the run."""
         self._table.horizontalHeader().setSectionsClickable(True)
         self._table.horizontalHeader().connect("sectionClicked(int)", self.sort)
-        self._table.connect("itemSelectionChanged()", self._on_selection)
+        self._table.connect("itemSelectionChanged()", self.refresh)
         self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.show_selected())
         ui.showButton.connect("clicked()", self.show_selected)
         ui.editButton.connect("clicked()", self._edit)
         ui.asReferenceButton.connect("clicked()", self._use_as_reference)
         ui.forFinetuningButton.connect("clicked()", lambda: for_finetuning(*self._nodes()))
         ui.exportButton.connect("clicked()", self._ask_export)
-        self._on_selection()
+        self.refresh()
 
     def begin(self, cases: Sequence[Case]) -> None:
-        """Show the targets of a new run."""
+        """Show the targets of a new run; none: remove all lines."""
         self._cases = list(cases)
         self._sorted_by = None
         self._rearrange(None)
@@ -88,7 +89,7 @@ class ResultsPanel:
         self._show_quality()
         if before != after:
             self._select(chosen)
-        self._on_selection()
+        self.refresh()
 
     def sort(self, column: int) -> None:
         """Sort by a column; again: in reverse; a third time: in the order of the run."""
@@ -97,12 +98,12 @@ class ResultsPanel:
         self._rearrange(self.selected())
 
     def refresh(self) -> None:
-        """Update the buttons after nodes came or went."""
-        self._on_selection()
-
-    def clear(self) -> None:
-        """Remove all lines."""
-        self.begin([])
+        """Enable the buttons that can be used: lines are selected, nodes come and go."""
+        volume, segmentation = self._nodes()
+        show, *rest = self._buttons
+        show.enabled = volume is not None
+        for button in rest:
+            button.enabled = volume is not None and segmentation is not None
 
     def selected(self) -> Case | None:
         """The case of the selected line, or of the only line."""
@@ -137,7 +138,7 @@ class ResultsPanel:
             column, turned = self._sorted_by
             header.setSortIndicator(column, qt.Qt.DescendingOrder if turned else qt.Qt.AscendingOrder)
         self._select(chosen)
-        self._on_selection()
+        self.refresh()
 
     def _show_quality(self) -> None:
         """Show the column only if results were checked."""
@@ -168,10 +169,8 @@ class ResultsPanel:
         time = f"{case.seconds:.1f} s" if case.seconds else ""
         judged = quality.summary(case.quality)
         for column, text in enumerate((case.name, _WORDS[case.status], time, volumes, judged, _note(case))):
-            item = qt.QTableWidgetItem(text)
             lines = [text, case.message, *case.warnings] if column < _NOTE else [case.message, *case.warnings]
-            item.setToolTip("\n".join(filter(None, lines)))
-            self._table.setItem(row, column, item)
+            item = put(self._table, row, column, text, "\n".join(filter(None, lines)))
             if column == _QUALITY and judged:
                 item.setToolTip(quality.details(case.quality))
                 item.setIcon(_swatch(quality.COLORS[case.quality[quality.worst(case.quality)].flag]))
@@ -203,13 +202,6 @@ class ResultsPanel:
         )
         if path:
             self.save_selected(Path(path))
-
-    def _on_selection(self) -> None:
-        volume, segmentation = self._nodes()
-        show, *rest = self._buttons
-        show.enabled = volume is not None
-        for button in rest:
-            button.enabled = volume is not None and segmentation is not None
 
 
 def _note(case: Case) -> str:

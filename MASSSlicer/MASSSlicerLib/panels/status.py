@@ -36,7 +36,7 @@ class StatusPanel:
         self.readiness: Readiness | None = None
         self.changed: Callable[[], None] = lambda: None
         self.devices_changed: Callable[[list[dict[str, Any]]], None] = lambda devices: None
-        ui.installButton.connect("clicked()", self._install)
+        ui.installButton.connect("clicked()", lambda: self.check(then=self._ask))
         ui.logButton.connect("clicked()", self._show_log)
         ui.releaseButton.connect("clicked()", self._release)
         self._show()
@@ -95,19 +95,17 @@ class StatusPanel:
         name = self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
         return place_of(name, self._logic.host)
 
-    def show_worker(self) -> None:
-        """Show the devices of the worker that started, with their free memory."""
-        self._show_devices(self._logic.engine.client.worker["devices"])
-
-    def moved(self) -> None:
-        """Show that runs are done on another computer from now on, or on this one; its devices are known when a worker has started."""
-        self._show_devices([])
+    def show_devices(self, devices: list[dict[str, Any]]) -> None:
+        """Show where runs are done, and the devices there; none: they are known when a worker has started."""
+        self._devices = devices
+        self.devices_changed(devices)
+        self._show()
 
     def ask_devices(self) -> None:
         """Have a worker on another computer say how much memory is free now: others use it as well."""
         client = self._logic.engine.client
         if self._logic.host and client.ready:
-            client.request("hello", {"version": VERSION}, done=lambda reply: self._show_devices(reply["result"]["devices"]))
+            client.request("hello", {"version": VERSION}, done=lambda reply: self.show_devices(reply["result"]["devices"]))
 
     def close(self) -> None:
         """Stop the check."""
@@ -144,16 +142,8 @@ class StatusPanel:
             lines.append(_("No GPU is used: large scans take minutes."))
         self._ui.statusLabel.text = "\n".join(lines)
 
-    def _show_devices(self, devices: list[dict[str, Any]]) -> None:
-        self._devices = devices
-        self.devices_changed(devices)
-        self._show()
-
-    def _install(self) -> None:
-        """Check what is missing, ask, install."""
-        self.check(then=self._ask)
-
     def _ask(self) -> None:
+        """Install what is missing or broken, if the user agrees."""
         chosen = install.plan(self.readiness)
         if chosen.obstacle:
             slicer.util.warningDisplay(chosen.obstacle, windowTitle=_("MASS"))

@@ -87,7 +87,7 @@ class Window(VTKObservationMixin):
         self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved)
         self.place = PlacePanel(ui, logic, self._moved)
         self.advanced = AdvancedPanel(ui, logic, self.status, self.update)
-        self.status.moved()
+        self.status.show_devices([])
         self.finetune = FinetunePanel(
             ui,
             logic,
@@ -101,9 +101,9 @@ class Window(VTKObservationMixin):
         self.features = FeaturesPanel(ui, self.targets.current, self._show_features, self._features_shown)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
-        ui.cancelButton.connect("clicked()", self.cancel)
+        ui.cancelButton.connect("clicked()", logic.cancel)
         ui.resumeButton.connect("clicked()", self.resume)
-        ui.addDicomButton.connect("clicked()", self._add_dicom)
+        ui.addDicomButton.connect("clicked()", lambda: self.targets.add_files(choose_series()))
         ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._on_folder())
         ui.outputFolderEdit.connect("validInputChanged(bool)", lambda valid: self._on_folder())  # an emptied line sends nothing else
         for section in (ui.referencesSection, ui.advancedSection):  # unfolding shows all they hold, lines that say nothing too
@@ -117,9 +117,8 @@ class Window(VTKObservationMixin):
             return
         if self.parameters is None:
             self._show_scene()
-        self.models.refresh()
-        self.references.refresh()
-        self.finetune.refresh()
+        for panel in (self.models, self.references, self.finetune):
+            panel.refresh()
         self.update()
         self.status.enter()
         self.drawing.enter()
@@ -143,7 +142,7 @@ class Window(VTKObservationMixin):
         self.logic.forget_scene()
         self._let_go()
         self.run = None
-        self.results.clear()
+        self.results.begin([])
         self._show_idle("")
 
     def on_scene_changed(self) -> None:
@@ -164,10 +163,6 @@ class Window(VTKObservationMixin):
     def adapt(self) -> None:
         """Start a run that adapts to the references first."""
         self._begin(self.choice.references(), adapt_s=self.parameters.adaptSeconds)
-
-    def cancel(self) -> None:
-        """Stop the run, within two seconds."""
-        self.logic.cancel()
 
     def resume(self) -> None:
         """Continue a run with the targets that are not done."""
@@ -209,12 +204,8 @@ class Window(VTKObservationMixin):
         for widget in (self.ui.outputFolderEdit, self.ui.formatCombo, self.ui.skipCheck):
             widget.enabled = files
         self.ui.outputSelector.enabled = not files
-        self.choice.update()
-        self.place.update()
-        self.advanced.update(self.parameters)
-        self.tasks.update()
-        self.models.update()
-        self.finetune.update()
+        for panel in (self.choice, self.place, self.advanced, self.tasks, self.models, self.finetune):
+            panel.update()
         self.features.update(self.status.why_not())
 
     def _show_scene(self) -> None:
@@ -223,11 +214,7 @@ class Window(VTKObservationMixin):
         self._gui_tag = self.parameters.connectGui(self.ui)
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.update())
         self.ui.outputFolderEdit.currentPath = self.parameters.outputFolder
-        self.choice.show(self.parameters)
-        self.references.show(self.parameters)
-        self.targets.show(self.parameters)
-        self.advanced.show(self.parameters)
-        self.finetune.show(self.parameters)
+        self._show_parameters()
         self.update()
 
     def _on_folder(self) -> None:
@@ -239,11 +226,11 @@ class Window(VTKObservationMixin):
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
         self.parameters = None
-        self.choice.show(None)
-        self.references.close()
-        self.targets.show(None)
-        self.advanced.show(None)
-        self.finetune.show(None)
+        self._show_parameters()
+
+    def _show_parameters(self) -> None:
+        for panel in (self.choice, self.references, self.targets, self.advanced, self.finetune):
+            panel.show(self.parameters)
 
     def _refresh(self) -> None:
         self._refresh_due = False
@@ -254,10 +241,8 @@ class Window(VTKObservationMixin):
             self._let_go()
         if self.parameters is None:
             self._show_scene()
-        self.references.refresh()
-        self.targets.refresh()
-        self.finetune.refresh()
-        self.results.refresh()
+        for panel in (self.references, self.targets, self.finetune, self.results):
+            panel.refresh()
         self.update()
 
     def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
@@ -293,7 +278,7 @@ class Window(VTKObservationMixin):
 
     def _moved(self) -> None:
         """Follow the choice of another computer."""
-        self.status.moved()
+        self.status.show_devices([])
         self.update()
 
     def _show_features(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun | None:
@@ -313,15 +298,10 @@ class Window(VTKObservationMixin):
         if error is not None:
             show_error(error)
 
-    def _add_dicom(self) -> None:
-        chosen = choose_series()
-        if chosen:
-            self.targets.add_files(chosen)
-
     def _worker_started(self, again: bool) -> None:
         if again:
             self._say(_("The worker was restarted. The scene is unchanged."))
-        self.status.show_worker()
+        self.status.show_devices(self.logic.engine.client.worker["devices"])
 
     def _on_progress(self, progress: Progress) -> None:
         self.ui.progressBar.value = int(_BAR * progress.fraction)

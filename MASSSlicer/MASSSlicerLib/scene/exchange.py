@@ -226,7 +226,10 @@ def place_result(
     start = start_in(target, node)
     labels = slicer.util.arrayFromVolume(node)
     with slicer.util.RenderBlocker():
-        segmentation = into or _new_segmentation(target, name)
+        segmentation = into
+        if into is None:
+            segmentation = new_segmentation(target, name)
+            put_beside(segmentation, target)
         geometry = slicer.util.vtkMatrixFromArray(grids.within(target, segmentation))
         ids = []
         for value, style in found.items():
@@ -353,13 +356,12 @@ def _mask_of(
     return segments.mask_image(mask[box], (z, y, x), geometry)
 
 
-def _new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
-    """An empty segmentation in the volume's place: same transform, same folder, geometry and role as Slicer wants them for export."""
+def new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
+    """An empty segmentation of a unique name in the volume's place: same transform, geometry and role as Slicer wants them for export."""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name or _("MASS")))
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(target)
     segmentation.SetAndObserveTransformNodeID(target.GetTransformNodeID())
-    put_beside(segmentation, target)
     return segmentation
 
 
