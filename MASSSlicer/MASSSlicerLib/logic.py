@@ -244,8 +244,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        self._flat.clear()
-        self.exports.close()
+        self.forget_scene()
 
     def _ended(self, finished: Callable[[MassError | None], None], error: MassError | None) -> None:
         finished(error)

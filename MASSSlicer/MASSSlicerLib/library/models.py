@@ -69,7 +69,7 @@ def free(name: str) -> Path:
         InputError: if the name cannot be a file's, or is that of other weights.
     """
     target = named_files.free(weights_store.folder(), name, ENDING, _("model"))
-    # Weights are asked for by name, so no two may share one, those that could be downloaded included.
+    # Weights are chosen by name, so no two may share one, those that could be downloaded included.
     if target.stem in {entry.name for entry in weights_store.entries()}:
         raise named_files.taken(target.stem, _("model"))
     return target

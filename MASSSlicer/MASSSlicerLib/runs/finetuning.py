@@ -1,6 +1,6 @@
 """A finetuning run: annotated scans are written to files one after the other, and the worker trains a model on them.
 
-Nothing here knows of windows and buttons: progress arrives by callbacks. Once the files are written, the scene is not needed any more.
+It works without a window: progress is reported by callbacks. Once the files are written, the scene is not needed any more.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from .worker_run import WorkerRun
 
 _RUN = "run"
 """Subfolder of the worker's run."""
+_PASSED_ON = ("weights", "device", "precision", "recipe", "epochs", "minutes")
+"""Fields of the order that the worker gets as they are."""
 _BEST = "best.safetensors"
 """In it: the best model so far."""
 
@@ -199,19 +201,13 @@ class Finetuning(WorkerRun):
         order, known = self.order, annotated.classes(self._cases)
         styles = {number: known[name].style for name, number in self.numbers.items()}
         params = {
-            "weights": order.weights,
-            "device": order.device,
-            "precision": order.precision,
             "cases": self._files,
             "labels": sorted(self.numbers.values()),
             "appearance": appearance_of(styles),
             "output": str(self._output),
             "folder": str(self._folder / _RUN),
-            "recipe": order.recipe,
-            "epochs": order.epochs,
-            "minutes": order.minutes,
         }
-        self._request(params)
+        self._request(params | {name: getattr(order, name) for name in _PASSED_ON})
 
     def _request(self, params: dict[str, Any]) -> None:
         def failed(error: MassError) -> None:
@@ -252,17 +248,15 @@ def _unchanged(reference: Reference, pieces: Generator[None, None, None]) -> Gen
     Raises:
         InputError: if they do not.
     """
-    volume, before = reference.volume, None
-    while True:
-        if volume.GetScene() is None or reference.segmentation.GetScene() is None:
+
+    def state() -> tuple:
+        if reference.volume.GetScene() is None or reference.segmentation.GetScene() is None:
             raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
-        scene.check_volume(volume)
-        now = scene.state(volume)
-        if before not in (None, now):
-            raise InputError(_("The scan was changed while it was being written."), _("Start again."))
-        before = now
-        try:
-            next(pieces)
-        except StopIteration:
-            return
+        scene.check_volume(reference.volume)
+        return scene.state(reference.volume)
+
+    before = state()
+    for _piece in pieces:
         yield
+        if state() != before:
+            raise InputError(_("The scan was changed while it was being written."), _("Start again."))

@@ -1,6 +1,6 @@
 """A segmentation run: references are encoded, or adapted to, once; then the targets are segmented one by one, while Slicer stays usable.
 
-Nothing here knows of windows and buttons: progress arrives by callbacks.
+It works without a window: progress is reported by callbacks.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Run(WorkerRun):
     Args:
         client: to the worker.
         exports: files of volumes, kept from run to run.
-        task: references to encode, or a task file; None: the weights know it themselves.
+        task: references to encode, or a task file; None: the weights have fixed classes.
         cases: targets in order; their status is kept here.
         adapt_s: seconds of adapting to the references; 0: none.
         settings: how to segment.
@@ -102,7 +102,7 @@ class Run(WorkerRun):
         self._adapt_s = adapt_s
         self._share = _ADAPTED if adapt_s else _REFERENCES
         self._changing, self._changed, self._flat, self._progressed, self._finished = changing, changed, flat, progressed, finished
-        self._taught: Written | None = None
+        self._reference_files: Written | None = None
         """The references as files, if the task was encoded from them without adapting."""
         self._far = 0.0
         """Of the target under way."""
@@ -148,7 +148,7 @@ class Run(WorkerRun):
         written = write_references(self._references, self._exports)
         self.found, self.warnings = written.found, tuple(written.warnings)
         output = self._exports.new(".masstask")
-        self._taught = None if self._adapt_s else written
+        self._reference_files = None if self._adapt_s else written
         params = {**self.settings.params(), **written.params(self._exports), "output": str(output)}
         method = "encode"
         if self._adapt_s:
@@ -157,13 +157,11 @@ class Run(WorkerRun):
         self._call = self._client.request(method, params, progress=self._encoding, done=self._encoded, failed=self._end)
 
     def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
         if stage == "send":
             text = _("Sending the references to {host}: {percent:.0%}").format(host=host_of(self._client), percent=fraction)
-            self._progressed(Progress(text, 0.0, eta_s))
-            return
         last = "adapt" if self._adapt_s else "encode"
-        text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
-        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
+        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage in ("send", "adapt") else None))
 
     def _encoded(self, reply: dict[str, Any]) -> None:
         result = reply["result"]
@@ -198,7 +196,7 @@ class Run(WorkerRun):
             check_no_input([output], self._inputs())
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
-        params = {**self.settings.params(), **self._what(), "target": str(target), "output": str(label_file)}
+        params = {**self.settings.params(), **self._task_params(), "target": str(target), "output": str(label_file)}
         params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
         self._far = 0.0
@@ -230,11 +228,11 @@ class Run(WorkerRun):
         nodes += [slicer.mrmlScene.GetNodeByID(case.volume_id) for case in self.cases if case.volume_id]
         return [*node_files.own_files(nodes), *(case.path for case in self.cases if case.path)]
 
-    def _what(self) -> dict[str, Any]:
+    def _task_params(self) -> dict[str, Any]:
         """Task parameters for the worker: a task file; references, where results are checked; or nothing, with a model."""
         checked = {"assess": True} if self.settings.assess else {}
-        if checked and self._taught is not None and self._taught.there:
-            return {**checked, **self._taught.params(self._exports)}
+        if checked and self._reference_files is not None and self._reference_files.there:
+            return {**checked, **self._reference_files.params(self._exports)}
         return checked | ({"task": str(self.task_file)} if self.task_file is not None else {})
 
     def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
