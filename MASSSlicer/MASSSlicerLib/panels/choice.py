@@ -40,8 +40,8 @@ class Choice:
         """Show the choice of a scene."""
         self._parameters, self._adapted = parameters, None
 
-    def use_task(self, path: Path) -> None:
-        """Segment with a saved task."""
+    def use_task(self, path: Path | str) -> None:
+        """Segment with a saved task; an empty text stands for the references."""
         self._parameters.taskFile = str(path)
         self._leave_model()
         self._changed()
@@ -56,9 +56,7 @@ class Choice:
     def use_references(self) -> None:
         """Segment with the references as they are."""
         self._adapted = None
-        self._parameters.taskFile = ""
-        self._leave_model()
-        self._changed()
+        self.use_task("")
 
     def model_gone(self) -> None:
         """Return to weights that need references after the model in use was deleted."""

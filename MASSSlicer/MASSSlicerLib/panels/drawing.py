@@ -83,17 +83,13 @@ class Drawing(VTKObservationMixin):
             return
         segmentation = row.segmentation.currentNode() or self._new_segmentation(volume)
         row.segmentation.setCurrentNode(segmentation)
-        self._editor.setMRMLSegmentEditorNode(self._editor_node())
+        node = editor_node("MASSSlicer")  # this module's own, so that the Segment Editor module keeps its settings
+        # Drawing a reference must not eat into its neighbours; closing a scene resets this.
+        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+        self._editor.setMRMLSegmentEditorNode(node)
         self._editor.setSegmentationNode(segmentation)
         self._editor.setSourceVolumeNode(volume)
         self.enter()
-
-    def _editor_node(self) -> slicer.vtkMRMLSegmentEditorNode:
-        """This module's own, so that the Segment Editor module keeps its settings."""
-        node = editor_node("MASSSlicer")
-        # Drawing a reference must not eat into its neighbours; closing a scene resets this.
-        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-        return node
 
     def _new_segmentation(self, volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
         segmentation = new_segmentation(volume, _("{volume} reference").format(volume=volume.GetName()))

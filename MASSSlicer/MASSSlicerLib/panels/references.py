@@ -34,7 +34,7 @@ class ReferenceRow:
         self.segments.setMenu(self._menu)
         self._menu.connect("aboutToShow()", self._fill)
         self._chosen: list[str] = []
-        self.volume.connect("currentNodeChanged(vtkMRMLNode*)", self._on_volume)
+        self.volume.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: None if self._quiet else self._changed())
         self.segmentation.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
         self.show_segments()
 
@@ -73,10 +73,6 @@ class ReferenceRow:
         self._quiet = True
         self.volume.setMRMLScene(None)
         self.segmentation.setMRMLScene(None)
-
-    def _on_volume(self, node: slicer.vtkMRMLNode | None) -> None:
-        if not self._quiet:
-            self._changed()
 
     def _on_segmentation(self, node: slicer.vtkMRMLNode | None) -> None:
         if self._quiet:
@@ -171,11 +167,10 @@ class ReferencesPanel:
         row.put(volume, segmentation, chosen)
 
     def _remove_selected(self) -> None:
-        number = self._table.currentRow()
-        if not 0 <= number < len(self.rows):
-            number = len(self.rows) - 1
-        self.rows.pop(number).close()
-        self._table.removeRow(number)
+        row = self.selected()
+        row.close()
+        self._table.removeRow(self.rows.index(row))
+        self.rows.remove(row)
         if not self.rows:
             self._append(None, None, [])
         self._store()

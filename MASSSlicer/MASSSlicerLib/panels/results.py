@@ -78,17 +78,14 @@ class ResultsPanel:
 
     def update(self, case: Case) -> None:
         """Show a case that changed, and move its line to its place in the order."""
-        before = self._row(case)
-        if before is None:
+        row = self._row(case)
+        if row is None:
             return
-        chosen = self.selected()
-        self._shown = self._in_order()
-        after = self._row(case)
-        for row in range(min(before, after), max(before, after) + 1):
-            self._fill(row)
+        if self._in_order() != self._shown:
+            self._rearrange(self.selected())
+            return
+        self._fill(row)
         self._show_quality()
-        if before != after:
-            self._select(chosen)
         self.refresh()
 
     def sort(self, column: int) -> None:
