@@ -30,7 +30,7 @@ class AdvancedPanel:
 
     Args:
         ui: the window's parts by name.
-        logic: tells which computer the devices are of.
+        logic: for the computer the devices belong to.
         status: for the devices.
         changed: called when the weights changed.
     """

@@ -18,7 +18,7 @@ class FeaturesPanel:
 
     Args:
         ui: the window's parts by name.
-        chosen: tells the volume to look at; None: there is none.
+        chosen: returns the volume to show features of; None: there is none.
         begin: starts a run for a volume, if the user agrees; called with it and with what is to be called at its end.
         ended: called with a sentence about a run that is over, and its error or None.
     """
@@ -32,7 +32,7 @@ class FeaturesPanel:
     ) -> None:
         self._button, self._chosen, self._begin, self._ended = ui.featuresButton, chosen, begin, ended
         self._run: FeaturesRun | None = None
-        self._button.connect("clicked()", self.look)
+        self._button.connect("clicked()", self.start)
 
     def update(self, reason: str) -> None:
         """Enable the button; the reason says why nothing can be computed now, or is empty."""
@@ -42,7 +42,7 @@ class FeaturesPanel:
         self._button.enabled = not reason
         self._button.toolTip = reason or _("Show the network's features in “{name}” as colours over it").format(name=volume.GetName())
 
-    def look(self) -> None:
+    def start(self) -> None:
         """Start a run for the chosen volume."""
         volume = self._chosen()
         self._run = self._begin(volume, lambda error: self._over(volume, error))

@@ -58,8 +58,8 @@ class FinetunePanel:
         ui: the window's parts by name.
         logic: does the work.
         status: whether a run can begin, and where.
-        device: tells where to compute.
-        allowed: tells whether scans may go to the computer that runs are done on, and asks where nobody has said so.
+        device: returns the device to compute on.
+        allowed: returns True if scans may go to the computer that runs are done on; asks the user if that is open.
         use: called with the name of the model that is ready.
         changed: called whenever something changed that others show.
     """

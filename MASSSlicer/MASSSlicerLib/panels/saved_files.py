@@ -46,16 +46,16 @@ class SavedFilesPanel:
         self._table = getattr(ui, f"{self.KIND.lower()}sTable")
         self._table.connect("itemSelectionChanged()", self.update)
         self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.use_selected())
-        asked = {
+        actions = {
             "use": self.use_selected,
             "import": self._ask_import,
             "export": self._ask_export,
             "rename": self._ask_rename,
             "delete": self._ask_delete,
         }
-        buttons = {action: getattr(ui, f"{action}{self.KIND}Button") for action in asked}
+        buttons = {action: getattr(ui, f"{action}{self.KIND}Button") for action in actions}
         for action, button in buttons.items():
-            button.connect("clicked()", asked[action])
+            button.connect("clicked()", actions[action])
         self._for_selected = [button for action, button in buttons.items() if action != "import"]
         self.refresh()
 
@@ -147,20 +147,11 @@ class TasksPanel(SavedFilesPanel):
 
 
 class ModelsPanel(SavedFilesPanel):
-    """The finetuned models.
-
-    Args:
-        ui: the window's parts by name.
-        use: called with the name of the model to segment with.
-        moved: called with a model's name and the new one, empty if it was deleted.
-    """
+    """The finetuned models."""
 
     KIND, LIBRARY, FILTER = "Model", models, "MASS model (*.safetensors)"
     IMPORT, EXPORT, RENAME = _("Import model"), _("Export model"), _("Rename model")
     DELETE = _("Delete the model “{name}” from this computer? Without its training data it cannot be made again.")
-
-    def __init__(self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None]) -> None:
-        super().__init__(ui, lambda model: use(model.name), moved)
 
     def _fill(self, row: int, saved: Model) -> None:
         put(self._table, row, 0, saved.name)

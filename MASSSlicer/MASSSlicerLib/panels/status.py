@@ -27,14 +27,14 @@ class StatusPanel:
     Args:
         ui: the window's parts by name.
         logic: for the worker's devices and log.
+        changed: called when the packages were checked or the worker ended.
     """
 
-    def __init__(self, ui: object, logic: MASSSlicerLogic) -> None:
-        self._ui, self._logic = ui, logic
+    def __init__(self, ui: object, logic: MASSSlicerLogic, changed: Callable[[], None]) -> None:
+        self._ui, self._logic, self._changed = ui, logic, changed
         self._probe: qt.QProcess | None = None
         self._devices: list[dict[str, Any]] = []
         self.readiness: Readiness | None = None
-        self.changed: Callable[[], None] = lambda: None
         self.devices_changed: Callable[[list[dict[str, Any]]], None] = lambda devices: None
         ui.installButton.connect("clicked()", lambda: self.check(then=self._ask))
         ui.logButton.connect("clicked()", self._show_log)
@@ -119,7 +119,7 @@ class StatusPanel:
         self._logic.log += readiness.details.splitlines()
         install.confirm(readiness)
         self._show()
-        self.changed()
+        self._changed()
 
     def _show(self) -> None:
         """Show the state of packages and devices."""
@@ -179,7 +179,7 @@ class StatusPanel:
         self._logic.close()
         self._devices = []
         self._show()
-        self.changed()
+        self._changed()
 
 
 def _device_line(device: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from slicer.util import VTKObservationMixin
 from mass_core.errors import MassError
 
 from ..logic import MASSSlicerLogic, destination_of, settings_of
-from ..parameters import ALIGN, BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from ..parameters import MASSSlicerParameterNode
 from ..runs import cases as c
 from ..runs.adapted import Adapted
 from ..runs.features import FeaturesRun
@@ -74,17 +74,13 @@ class Window(VTKObservationMixin):
         """True once the window is gone; timers and processes may still call it."""
         _fit_columns(ui)
         self._say("")
-        filled = [(ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)]
-        for combo, words in (*filled, (ui.alignCombo, ALIGN), (ui.tuneUnitCombo, BUDGETS)):
-            combo.addItems(list(words))
-        self.status = StatusPanel(ui, logic)
-        self.status.changed = self.update
+        self.status = StatusPanel(ui, logic, self.update)
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
         self.targets = TargetsPanel(ui, self.update, self._say)
         self.choice = Choice(ui, self.update)
         self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run)
-        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved)
+        self.models = ModelsPanel(ui, lambda model: self.choice.use_model(model.name), self._model_moved)
         self.place = PlacePanel(ui, logic, self._moved)
         self.advanced = AdvancedPanel(ui, logic, self.status, self.update)
         self.status.show_devices([])
@@ -98,7 +94,7 @@ class Window(VTKObservationMixin):
             changed=self.update,
         )
         self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add)
-        self.features = FeaturesPanel(ui, self.targets.current, self._show_features, self._features_shown)
+        self.features = FeaturesPanel(ui, self.targets.current, self._show_features, self._show_end)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
         ui.cancelButton.connect("clicked()", logic.cancel)
@@ -291,13 +287,6 @@ class Window(VTKObservationMixin):
             return run
         return None
 
-    def _features_shown(self, message: str, error: MassError | None) -> None:
-        self._show_idle(message)
-        self.status.ask_devices()
-        self.update()
-        if error is not None:
-            show_error(error)
-
     def _worker_started(self, again: bool) -> None:
         if again:
             self._say(_("The worker was restarted. The scene is unchanged."))
@@ -313,15 +302,10 @@ class Window(VTKObservationMixin):
         if run is not None and run.adapted is not None:
             fit = run.adapted
             self.choice.keep(Adapted(run.task_file, fit["seconds"], tuple(fit["dice"]), self._adapting_to))
-        self._show_idle(_summary(run) if run is not None else "")
-        self.status.ask_devices()
-        self.references.refresh()
-        self.targets.refresh()
-        self.update()
-        if run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu":
+        short = run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu"
+        self._show_end(_summary(run) if run is not None else "", None if short else error)
+        if short:
             self._offer_processor(run)
-        elif error is not None:
-            show_error(error)
 
     def _offer_processor(self, run: Run) -> None:
         """Offer to continue on the processor after the graphics card ran out of memory."""
@@ -336,6 +320,16 @@ class Window(VTKObservationMixin):
         if self.logic.busy and self.logic.host and not self.logic.engine.client.ready:
             self.ui.progressBar.format = _("Connecting to {host}…").format(host=self.logic.host)
         self.update()
+
+    def _show_end(self, message: str, error: MassError | None) -> None:
+        """Show how a run ended."""
+        self._show_idle(message)
+        self.status.ask_devices()
+        self.references.refresh()
+        self.targets.refresh()
+        self.update()
+        if error is not None:
+            show_error(error)
 
     def _show_idle(self, message: str) -> None:
         self.ui.progressBar.value = 0
