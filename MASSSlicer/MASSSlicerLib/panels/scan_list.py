@@ -40,9 +40,10 @@ class ScanList:
             button.connect("clicked()", action)
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
-        """Show the scans of a scene."""
-        self._parameters = parameters
-        self.refresh()
+        """Show the scans of a scene, with new lines."""
+        for shown in (None, parameters):
+            self._parameters = shown
+            self.refresh()
 
     def refresh(self) -> None:
         """Show nodes and files as they are now."""
