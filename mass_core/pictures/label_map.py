@@ -1,70 +1,22 @@
 """A picture of a label map on its scan: axial, coronal and sagittal plane with contours, the patient's right on the left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ..colors import distinct
-from ..config import Modality, Triple
+from ..config import Modality, Shape, Triple
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
-from .panels import (
-    BACKGROUND,
-    GAP,
-    PLANES,
-    Font,
-    Ink,
-    Plane,
-    draw_bar,
-    font,
-    grey_scale,
-    in_grey,
-    ink,
-    outlined,
-    page,
-    panel,
-    size_of,
-    write_png,
-)
+from .panels import BACKGROUND, GAP, PLANES, Font, Ink, draw_bar, font, grey_plane, grey_scale, ink, outlined, page, panel, scale_to_fit
 
 _TALLEST = 480
 """Pixels of the tallest plane."""
 _NAMED = 16
 """Labels the legend names."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """Settings common to all planes of a picture."""
-
-    view: Box
-    grey: tuple[float, float]
-    """Values shown black and white."""
-    inks: Mapping[int, Ink]
-    """Colour of each label."""
-    scale: float
-    """Pixels a millimetre."""
-
-
-def draw(
-    path: str | Path,
-    image: Volume,
-    labels: Volume,
-    *,
-    names: Mapping[int, str] | None = None,
-    colors: Mapping[int, Triple] | None = None,
-    modality: Modality | None = None,
-) -> None:
-    """Write the picture of `render` as PNG.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    write_png(path, render(image, labels, names=names, colors=colors, modality=modality))
 
 
 def render(
@@ -92,13 +44,17 @@ def render(
     view = _view(scan, boxes, dark=grey[0] + 0.1 * (grey[1] - grey[0]))
     inks = {value: ink((colors or {}).get(value) or distinct(order)) for order, value in enumerate(boxes)}
     indices = _best_slices(marked.array, boxes)
-    scale = _scale(view, scan.geometry.spacing_zyx)
-    look = _Look(view=view, grey=grey, inks=inks, scale=scale)
-    panels = [_panel(plane, scan, marked, indices[plane.axis], look) for plane in PLANES]
+    scan, marked = scan.cropped(view), marked.cropped(view)
+    scale = scale_to_fit(scan, _TALLEST)
+    panels = []
+    for plane in PLANES:
+        index = indices[plane.axis] - view.low[plane.axis]
+        picture = outlined(grey_plane(scan, plane, index, scale, grey), plane.cut(marked.array, index), inks)
+        panels.append(panel(picture, plane.letters))
     return _page(panels, [(inks[value], (names or {}).get(value, f"label {value}")) for value in boxes], scale)
 
 
-def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
+def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Shape:
     """Along each axis the slice that shows most: labels count by the share of their widest section."""
     scores = [np.zeros(size) for size in labels.shape]
     for value, box in boxes.items():
@@ -112,19 +68,16 @@ def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
 
 def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
     """Part of the scan shown: the body with all labels, or for small structures four times their extent and at least 100 mm."""
-    start, stop = _body(scan.array, dark)
+    whole = _body(scan.array, dark)
     if not boxes:
-        return Box(start, stop)
-    low = np.min([box[0] for box in boxes.values()], axis=0)
-    high = np.max([box[1] for box in boxes.values()], axis=0)
-    first, last = np.minimum(start, low), np.maximum(stop, high)
-    spacing = np.asarray(scan.geometry.spacing_zyx)
-    side_mm = max(100.0, 4 * float(((high - low) * spacing).max()))
-    if 1.5 * side_mm <= float(((last - first) * spacing).max()):
-        side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
-        first = np.clip((low + high - side) // 2, 0, scan.array.shape - side)
-        last = first + side
-    return Box.of(first, last)
+        return whole
+    labelled = reduce(Box.enclosing, boxes.values())
+    whole, spacing = whole.enclosing(labelled), np.asarray(scan.geometry.spacing_zyx)
+    side_mm = max(100.0, 4 * float((labelled.size * spacing).max()))
+    if 1.5 * side_mm > float((whole.size * spacing).max()):
+        return whole
+    side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
+    return Box.at(np.clip((np.add(*labelled) - side) // 2, 0, scan.array.shape - side), side.tolist())
 
 
 def _body(array: np.ndarray, dark: float) -> Box:
@@ -143,21 +96,6 @@ def _labelled(values: np.ndarray, labels: np.ndarray, boxes: Mapping[int, Box]) 
     """Every seventh value inside a label."""
     inside = [values[box.slices()][labels[box.slices()] == value][::7] for value, box in boxes.items()]
     return np.concatenate(inside) if inside else np.zeros(0, values.dtype)
-
-
-def _scale(view: Box, spacing_zyx: Triple) -> float:
-    """Pixels a millimetre, the same for all planes."""
-    return _TALLEST / max(n * s for n, s in zip(view.size[:2], spacing_zyx[:2], strict=True))
-
-
-def _panel(plane: Plane, scan: Volume, labels: Volume, index: int, look: _Look) -> Image.Image:
-    """One plane, with contours and letters."""
-    part = look.view.slices()
-    index -= look.view[0][plane.axis]
-    values = plane.cut(scan.array[part], index)
-    marked = plane.cut(labels.array[part], index)
-    picture = in_grey(values, size_of(values, plane.edges(scan.geometry.spacing_zyx), look.scale), look.grey)
-    return panel(outlined(picture, marked, look.inks), plane.letters)
 
 
 def _page(panels: Sequence[Image.Image], legend: Sequence[tuple[Ink, str]], scale: float) -> Image.Image:

@@ -8,7 +8,6 @@ import colorsys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from ..volumes.boxes import Box
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
 from .histogram import draw_histogram
-from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, ink, outlined, panel, size_of, write_png
+from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, ink, outlined, panel, size_of
 
 _WIDTH = 1020
 """Of the page, in pixels."""
@@ -70,16 +69,6 @@ class _Row(NamedTuple):
     captions: list[str]
     bar: float | None
     """Pixels a millimetre for a scale bar; None: as in the row above."""
-
-
-def draw_sheet(path: str | Path, scan: Volume, masks: MaskSet, name: str) -> None:
-    """Write the picture of `sheet` as PNG.
-
-    Raises:
-        OutputError: if it cannot be written.
-        GeometryError: as `sheet`.
-    """
-    write_png(path, sheet(scan, masks, name))
 
 
 def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
@@ -157,13 +146,10 @@ def _plane(masks: MaskSet, axis: int) -> Plane:
 
 def _on_top(masks: MaskSet, box: Box, order: NDArray[np.int64]) -> NDArray[np.int32]:
     """1 + the number of the last mask of the order at each voxel of a box, 0 where there is none."""
-    low, high = np.array(box)
-    result = np.zeros(high - low, np.int32)
-    boxes = masks.boxes_zyx[order]
-    for index in order[((boxes[:, :3] < high) & (boxes[:, 3:] > low)).all(axis=1)].tolist():
-        first, last = np.maximum(masks.boxes_zyx[index, :3], low), np.minimum(masks.boxes_zyx[index, 3:], high)
-        inside = masks.rasterise([index], (first, last)) > 0
-        result[Box.of(first - low, last - low).slices()][inside] = index + 1
+    result = np.zeros(box.size, np.int32)
+    for index in order.tolist():
+        if (part := masks.box(index).common(box)) is not None:
+            result[part.seen_from(box.low).slices()][masks.rasterise([index], part) > 0] = index + 1
     return result
 
 
