@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..colors import LabelStyle, read_color
+
 _FIELDS: dict[int, dict[str, tuple[str, int]]] = {
     348: {
         "dim": ("8h", 40),
@@ -109,13 +111,8 @@ class Header:
             return None
         b, c, d = self.values["quaternion"]
         a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
-        turned = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-            ]
-        )
+        vector = np.cross(np.eye(3), (b, c, d))
+        turned = np.eye(3) + 2 * a * vector + 2 * vector @ vector  # the rotation of a unit quaternion, by Rodrigues
         edges = np.array(self.values["pixdim"][1:4]) * (1, 1, -1 if self.values["pixdim"][0] < 0 else 1)
         return self._lps(np.column_stack([turned * edges, self.values["qoffset"]]))
 
@@ -170,7 +167,7 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
     return counts, f"{path.name} says twice where it lies, and sform and qform are up to {apart:.1f} mm apart: {which}."
 
 
-def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] | None]]:
+def label_styles(path: Path) -> dict[int, LabelStyle]:
     """Names and colours by label that a label map carries behind its header, as those of TotalSegmentator do; none in other files."""
     head = header(path)
     if head is None or path.suffix.lower() == ".img":
@@ -181,18 +178,9 @@ def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] |
     for attributes, name in _LABEL.findall(behind):
         values = dict(_ATTRIBUTE.findall(attributes))
         if values.get("Key", "").isdigit() and name.strip():
-            channels = [_share(values.get(channel)) for channel in ("Red", "Green", "Blue")]
-            red, green, blue = (channel or 0.0 for channel in channels)
-            found[int(values["Key"])] = (name.strip(), None if None in channels else (red, green, blue))
+            color = read_color(" ".join(values.get(channel, "") for channel in ("Red", "Green", "Blue")))
+            found[int(values["Key"])] = LabelStyle(name=name.strip(), color=color)
     return found
-
-
-def _share(text: str | None) -> float | None:
-    """A number from 0 to 1; None: it is none."""
-    try:
-        return min(1.0, max(0.0, float(text or "")))
-    except ValueError:
-        return None
 
 
 def _is_straight(matrix: np.ndarray) -> bool:
