@@ -90,8 +90,7 @@ def plan(
             raise InputError("--format nnunet names the results itself, but --output names one.", "Use --output-dir.")
         if len(targets) > 1:
             raise InputError(f"--output names one file, but there are {len(targets)} targets.", "Use --output-dir.")
-        if not output.name.lower().endswith(_WRITABLE):
-            raise OutputError(f"{output.name} has no ending that names an image format.", f"Use one of {', '.join(_WRITABLE)}.")
+        check_image_name(output)
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
         raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
@@ -100,6 +99,16 @@ def plan(
         ending = nnunet_ending(targets)
         return [_job(target, folder / f"{case}{ending}", case, picture, alone=alone) for target, case in _cases(targets)]
     return [_job(target, folder / f"{stem(target)}_{what}.nii.gz", stem(target), picture, alone=alone) for target in _distinct(targets)]
+
+
+def check_image_name(path: Path) -> None:
+    """Refuse a name whose ending is that of no image format that can be written.
+
+    Raises:
+        OutputError: naming the endings.
+    """
+    if not path.name.lower().endswith(_WRITABLE):
+        raise OutputError(f"{path.name} has no ending that names an image format.", f"Use one of {', '.join(_WRITABLE)}.")
 
 
 def nnunet_ending(targets: Sequence[Path]) -> str:

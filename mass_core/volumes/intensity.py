@@ -7,6 +7,7 @@ import numpy as np
 
 from ..config import Modality, Recipe
 from ..errors import InputError
+from .image_io import not_numbers_error
 from .volume import Volume
 
 _FLAT = 1e-6
@@ -104,9 +105,6 @@ def check_intensities(volume: Volume) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = ~np.isfinite(volume.array)
         place = tuple(int(i) for i in np.argwhere(bad)[0][::-1])
-        raise InputError(
-            f"{int(bad.sum())} of {bad.size} voxels are not numbers (NaN or infinite), the first at index x, y, z {place}.",
-            "Replace them in the file, for instance by the lowest value of the image.",
-        )
+        raise not_numbers_error(f"{int(bad.sum())} of {bad.size} voxels", place)
     if low == high:
         raise InputError(f"Every voxel of the image is {low}, so there is nothing to segment.", "Check that the right file was given.")

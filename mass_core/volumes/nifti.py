@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import struct
+import zlib
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -58,6 +59,8 @@ _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _MOST_EXTENSION = 1 << 20
 """Bytes of a header with its extensions that are looked at."""
 _CHUNK = 1 << 24
+DAMAGE = (OSError, EOFError, zlib.error, struct.error)
+"""Raised for a file that is missing, damaged or cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,7 @@ def header(path: Path) -> Header | None:
     try:
         with opened(path) as file:
             return Header.of(file.read(540))
-    except (OSError, EOFError, struct.error):
+    except DAMAGE:
         return None
 
 
@@ -220,34 +223,26 @@ def write_as_version_1(path: Path, target: Path) -> None:
         shutil.copyfileobj(file, out, _CHUNK)
 
 
-def not_numbers(path: Path) -> tuple[int, tuple[int, ...]] | None:
-    """Number of NaN or infinite voxels, and the index x, y, z of the first; None: there are none, or this is no float NIfTI file.
+def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Number of NaN or infinite voxels of a float NIfTI file, and the index x, y, z of the first; 0 for other files.
 
     ITK's reader turns them into 0, which in a CT is water, without a word.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return None
+    head = header(path)
+    if head is None or path.suffix.lower() in (".hdr", ".img") or head.number("datatype") not in _FLOATS:
+        return 0, ()
+    dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
+    bad, first, done = 0, -1, 0
     try:
         with opened(path) as file:
-            head = Header.of(file.read(540))
-            if head is None or head.number("datatype") not in _FLOATS:
-                return None
-            dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
-            return _count(file, dtype, int(head.number("vox_offset")), head.shape_xyz)
-    except (OSError, EOFError, struct.error):
-        return None  # damaged: whoever reads the image says so
-
-
-def _count(file: gzip.GzipFile | BufferedReader, dtype: np.dtype, start: int, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
-    file.seek(start)
-    bad, first, done = 0, -1, 0
-    while data := file.read(_CHUNK):
-        values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if wrong.size and first < 0:
-            first = done + int(wrong[0])
-        bad += wrong.size
-        done += values.size
-    if not bad:
-        return None
-    return bad, tuple(int(i) for i in np.unravel_index(first, shape, order="F"))
+            file.seek(int(head.number("vox_offset")))
+            while data := file.read(_CHUNK):
+                values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
+                wrong = np.flatnonzero(~np.isfinite(values))
+                if wrong.size and not bad:
+                    first = done + int(wrong[0])
+                bad += wrong.size
+                done += values.size
+    except DAMAGE:
+        return 0, ()  # whoever reads the image says so
+    return bad, tuple(int(i) for i in np.unravel_index(first, head.shape_xyz, order="F")) if bad else ()
