@@ -73,8 +73,8 @@ def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
         return whole
     labelled = reduce(Box.enclosing, boxes.values())
     whole, spacing = whole.enclosing(labelled), np.asarray(scan.geometry.spacing_zyx)
-    side_mm = max(100.0, 4 * float((labelled.size * spacing).max()))
-    if 1.5 * side_mm > float((whole.size * spacing).max()):
+    side_mm = max(100.0, 4 * float(np.multiply(labelled.size, spacing).max()))
+    if 1.5 * side_mm > float(np.multiply(whole.size, spacing).max()):
         return whole
     side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
     return Box.at(np.clip((np.add(*labelled) - side) // 2, 0, scan.array.shape - side), side.tolist())
