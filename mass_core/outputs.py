@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import InputError, OutputError, listing
+from .files import make_folder
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -252,10 +253,7 @@ def _distinct(targets: Sequence[Path]) -> Sequence[Path]:
 def _make(folder: Path) -> list[Path]:
     """Make a folder and those above it; returns the ones that were not there, outermost first."""
     new = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose a folder you may write to.") from error
+    make_folder(folder)
     return new
 
 

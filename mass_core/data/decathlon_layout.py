@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
-from ..files import read_json, write_json
+from ..files import make_folder, read_json, write_json
 from ..progress import Steps
 from ..volumes.volume import Volume
+from . import export_state
 from .dataset import Dataset, shown_labels
 
 Form = Literal["nnunet", "msd"]
@@ -27,8 +28,6 @@ _CHANNEL: dict[Form, str] = {"nnunet": "_0000", "msd": ""}
 """Suffix of the case in the name of its image."""
 _MADE_BY = "mass segment"
 _FOLDS = 'It looks like [{"train": ["case1", "case2"], "val": ["case3"]}, …].'
-_STATE = ".mass-export"
-"""Folder of what an export has done so far."""
 _PARTS = {"train": "Tr", "val": "Tr", "test": "Ts"}
 
 
@@ -82,24 +81,11 @@ def describe_labels(names: Mapping[int, str]) -> dict[str, int]:
     return {"background": 0, **{name: number for number, name in names.items()}}
 
 
-def check_export(output: Path) -> None:
-    """Refuse to write into a folder that holds something else.
-
-    Raises:
-        OutputError: saying so.
-    """
-    if (output / "dataset.json").exists() and not (output / _STATE).is_dir():
-        raise OutputError(f"{output / 'dataset.json'} is not of an earlier export and would be lost.", "Choose another folder.")
-
-
 def is_exported(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int], form: Form) -> bool:
     """True if an earlier run wrote this case and nothing changed since."""
     image, labels = _files(dataset, name, output, form)
-    try:
-        known = read_json(_record(output, name), "")
-    except InputError:
-        return False
-    return known == _settings(dataset, name, numbers, form) and image.exists() and (labels.exists() or dataset.case(name).labels is None)
+    whole = image.exists() and (labels.exists() or dataset.case(name).labels is None)
+    return whole and export_state.is_done(output, name, _settings(dataset, name, numbers, form))
 
 
 def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int], form: Form) -> None:
@@ -113,13 +99,13 @@ def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int,
     image_file, labels_file = _files(dataset, name, output, form)
     if labels is None and labels_file.parent.name == "labelsTr":
         raise InputError(f"{name} has no label map, which training scans need there.", "Prepare it with --labels, or let it be a test.")
-    for folder in (image_file.parent, labels_file.parent, output / _STATE):
-        folder.mkdir(parents=True, exist_ok=True)
-    _record(output, name).unlink(missing_ok=True)
+    make_folder(image_file.parent)
+    make_folder(labels_file.parent)
+    export_state.begin(output, name)
     Volume(dataset.image(name).astype(np.float32), case.grid).write(image_file)
     if labels is not None:
         Volume(_renumbered(labels, numbers), case.grid).write(labels_file)
-    write_json(_record(output, name), _settings(dataset, name, numbers, form))
+    export_state.finish(output, name, _settings(dataset, name, numbers, form))
 
 
 def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: frozenset[str], form: Form) -> None:
@@ -208,7 +194,3 @@ def _settings(dataset: Dataset, name: str, numbers: Mapping[int, int], form: For
     """Settings the files of a case depend on, as JSON values."""
     case = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(dataset.case(name)).items()}
     return {"case": case, "numbers": {str(value): number for value, number in numbers.items()}, "form": form}
-
-
-def _record(output: Path, name: str) -> Path:
-    return output / _STATE / f"{name}.json"
