@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from ..config import Shape, Triple
 from ..errors import InputError
@@ -130,14 +131,7 @@ def _posed(points: Array, rng: np.random.Generator) -> Array:
 
 def _rotation(degrees: NDArray[np.float64] | Point) -> Array:
     """Rotation matrix: about the first, then the second, then the third axis."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix.astype(np.float32)
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().astype(np.float32)
 
 
 # Shapes: signed distances in mm, negative inside -----------------------------------------------------------------------------
