@@ -1,6 +1,7 @@
 """Resampling of volumes from one grid in the patient to another."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -60,9 +61,13 @@ def grid_at(geometry: Geometry, spacing_zyx: Triple, *, centred: bool) -> Geomet
         count = max(1, math.ceil(ratio - 1e-3) if centred else round(ratio))
         shape.append(count)
         first.append(((size - 1) - (count - 1) * new / old) / 2 if centred and (count, new) != (size, old) else 0.0)
-    z, y, x = spacing_zyx
-    origin = geometry.point((first[2], first[1], first[0]))
-    return replace(geometry, shape_zyx=(shape[0], shape[1], shape[2]), spacing_xyz=(x, y, z), origin_xyz=origin)
+    return _regridded(geometry, shape, spacing_zyx, first)
+
+
+def _regridded(geometry: Geometry, shape_zyx: Sequence[int], spacing_zyx: Sequence[float], first_zyx: Sequence[float]) -> Geometry:
+    """The grid of other voxels along the same axes; its first one lies at a place given in the old ones."""
+    (z, y, x), (dz, dy, dx), (z0, y0, x0) = shape_zyx, spacing_zyx, first_zyx
+    return replace(geometry, shape_zyx=(z, y, x), spacing_xyz=(dx, dy, dz), origin_xyz=geometry.point((x0, y0, z0)))
 
 
 def resample(
@@ -114,14 +119,7 @@ def _weighted_along(volume: Volume, grid: Geometry, *, coarser_only: bool) -> Vo
         shape[axis], spacing[axis], start[axis] = grid.shape_zyx[axis], grid.spacing_zyx[axis], float(first[axis])
     if all(w is None for w in weights):
         return volume
-    if all(w is not None for w in weights):
-        return Volume(_weighted(volume.array, weights), grid, volume.modality)
-    between = replace(
-        source,
-        shape_zyx=(shape[0], shape[1], shape[2]),
-        spacing_xyz=(spacing[2], spacing[1], spacing[0]),
-        origin_xyz=source.point((start[2], start[1], start[0])),
-    )
+    between = _regridded(source, shape, spacing, start) if any(w is None for w in weights) else grid
     return Volume(_weighted(volume.array, weights), between, volume.modality)
 
 
