@@ -1,5 +1,6 @@
 """Free and used memory, and the devices PyTorch can compute on; PyTorch is loaded only when needed."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -55,13 +56,7 @@ class DeviceUse:
 
 def free_memory() -> int | None:
     """Bytes of main memory a program could still get; None: the system does not tell."""
-    if sys.platform == "win32":
-        return _windows_memory()
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return None
+    return _windows_memory() if sys.platform == "win32" else _linux_size("/proc/meminfo", "MemAvailable:")
 
 
 class Peak:
@@ -77,7 +72,8 @@ class Peak:
 
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
-            _reset_linux_peak()
+            with contextlib.suppress(OSError):  # forbidden in some containers: the peak then counts from the start
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def measured(self) -> int | None:
         """Bytes; None: the system does not tell."""
@@ -177,24 +173,24 @@ def likes_channels_last(device: "torch.device") -> bool:
     return device.type == "cuda" and has_bfloat16(device)
 
 
-def _reset_linux_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass  # forbidden in some containers: the peak then counts from the start
-
-
 def _process_peak() -> int | None:
     if sys.platform == "win32":
         return None
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, ValueError, StopIteration):
-        import resource
+    if (peak := _linux_size("/proc/self/status", "VmHWM:")) is not None:
+        return peak
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak << 10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def _linux_size(file: str, name: str) -> int | None:
+    """Bytes that a file of the kernel states under a name; None: it does not."""
+    try:
+        lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def _windows_memory() -> int | None:
