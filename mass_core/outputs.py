@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,11 +95,11 @@ def plan(
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
         raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
-    alone = len(targets) == 1
-    if form == "nnunet":
-        ending = nnunet_ending(targets)
-        return [_job(target, folder / f"{case}{ending}", case, picture, alone=alone) for target, case in _cases(targets)]
-    return [_job(target, folder / f"{stem(target)}_{what}.nii.gz", stem(target), picture, alone=alone) for target in _distinct(targets)]
+    ending = nnunet_ending(targets) if form == "nnunet" else f"_{what}.nii.gz"
+    jobs = [Job(target, folder / f"{name}{ending}", name, picture) for target, name in zip(targets, _names(targets, form), strict=True)]
+    if picture is None or len(jobs) == 1:
+        return jobs
+    return [replace(job, picture=picture.with_name(f"{picture.stem}_{job.stem}{picture.suffix}")) for job in jobs]
 
 
 def check_image_name(path: Path) -> None:
@@ -225,29 +225,18 @@ def _parts(place: Path) -> list[Path]:
     return [*(p for p in beside if p.suffix in (".raw", ".zraw")), place]
 
 
-def _job(target: Path, output: Path, name: str, picture: Path | None, *, alone: bool) -> Job:
-    own = picture if picture is None or alone else picture.with_name(f"{picture.stem}_{name}{picture.suffix}")
-    return Job(target, output, name, own)
-
-
-def _cases(targets: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each target with its case in nnU-Net's sense, which the file of a channel, `<case>_0000`, is one of."""
-    cases = [(target, re.sub(r"_\d{4}$", "", stem(target))) for target in targets]
-    names = [case for _, case in cases]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+def _names(targets: Sequence[Path], form: str) -> list[str]:
+    """Name of each target, in nnU-Net's sense that of its case: the file of a channel is called `<case>_0000`."""
+    names = [re.sub(r"_\d{4}$", "", stem(target)) if form == "nnunet" else stem(target) for target in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and form == "nnunet":
         raise InputError(
-            f"Several targets are of the case {', '.join(twice[:5])}: the network looks at one channel.",
+            f"Several targets are of the case {listing(twice, 5)}: the network looks at one channel.",
             "Give the files of one channel: imagesTs/*_0000.nii.gz.",
         )
-    return cases
-
-
-def _distinct(targets: Sequence[Path]) -> Sequence[Path]:
-    names = [stem(target) for target in targets]
-    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"Several targets are called {', '.join(twice)}; their results would replace each other.", "Run them one by one.")
-    return targets
+        raise InputError(f"Several targets are called {listing(twice)}; their results would replace each other.", "Run them one by one.")
+    return names
 
 
 def _make(folder: Path) -> list[Path]:
