@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import Modality, Recipe, Shape, Triple
+from ..config import Modality, Recipe, Triple
 from ..errors import InputError
 from .boxes import Box
 from .components import body_box
@@ -44,8 +44,6 @@ class Record:
     """The scan's own grid."""
     working: Geometry
     """Grid of the prepared array."""
-    start_zyx: Shape
-    """First voxel of the prepared array in the uncropped working grid."""
     modality: Modality
     intensity: Intensity
     warnings: tuple[str, ...] = ()
@@ -79,7 +77,6 @@ def prepare(volume: Volume, recipe: Recipe, spacing_zyx: Triple | None = None) -
     record = Record(
         target=volume.geometry,
         working=part.geometry,
-        start_zyx=image.region[0],
         modality=modality,
         intensity=intensity,
         warnings=image.warnings,
