@@ -102,33 +102,27 @@ def _page(panels: Sequence[Image.Image], legend: Sequence[tuple[Ink, str]], scal
     """The planes side by side, under them the legend and a scale bar."""
     width = sum(shown.width + GAP for shown in panels) + GAP
     tallest = max(shown.height for shown in panels)
-    face = font(15)
-    rows = _legend_rows(legend, width - 2 * GAP - 120, face)
-    whole = page([panels], GAP + 26 * max(1, len(rows)) + 6)
+    entries = _legend(legend, width - 2 * GAP - 120, font(15))
+    whole = page([panels], GAP + 26 * (entries[-1][1] + 1) + 6)
     pen = ImageDraw.Draw(whole)
-    for number, row in enumerate(rows):
-        y = tallest + 2 * GAP + 26 * number + 10
-        for x, color, name in row:
-            pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=color)
-            pen.text((x + 20, y), name, fill=(225, 225, 225), font=face, anchor="lm")
+    for x, row, color, name in entries:
+        y = tallest + 2 * GAP + 26 * row + 10
+        pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=color)
+        pen.text((x + 20, y), name, fill=(225, 225, 225), font=font(15), anchor="lm")
     draw_bar(pen, width - GAP, tallest + 2 * GAP + 10, scale)
     return whole
 
 
-def _legend_rows(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[list[tuple[int, Ink, str]]]:
-    """(x, colour, name) of the legend's entries, row by row."""
-    entries = list(legend[:_NAMED])
+def _legend(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[tuple[int, int, Ink, str]]:
+    """The legend's entries as (x, row, colour, name)."""
+    entries = list(legend[:_NAMED]) or [((90, 90, 90), "nothing found")]
     if len(legend) > _NAMED:
         entries.append((BACKGROUND, f"and {len(legend) - _NAMED} more"))
-    if not legend:
-        entries = [((90, 90, 90), "nothing found")]
-    rows: list[list[tuple[int, Ink, str]]] = [[]]
-    x = GAP
+    placed, x, row = [], GAP, 0
     for color, name in entries:
         wide = 44 + round(face.getlength(name))
-        if rows[-1] and x + wide > width:
-            rows.append([])
-            x = GAP
-        rows[-1].append((x, color, name))
+        if x > GAP and x + wide > width:
+            x, row = GAP, row + 1
+        placed.append((x, row, color, name))
         x += wide
-    return rows
+    return placed

@@ -196,7 +196,7 @@ def _slice_row(
     axis, indices = places
     height, width = cuts[0].size_mm()
     scale = min(((_WIDTH - GAP) / _COLUMNS - GAP) / width, _TALL_SLICE / height)
-    view, began = _VIEWS[cuts[0].plane.axis], Counter(place for across, place in _seeds(masks) if across == axis)
+    view = _VIEWS[cuts[0].plane.axis]
     boxes, pictures, captions = masks.boxes_zyx[shown], [], []
     for found, place in zip(cuts, indices, strict=True):
         here = int(((boxes[:, axis] <= place) & (boxes[:, 3 + axis] > place)).sum())
@@ -204,7 +204,7 @@ def _slice_row(
         picture = in_grey(found.values, size_of(found.values, found.edges, scale), grey)
         pictures.append(panel(_filled(picture, found.numbers), found.plane.letters))
     sizes = masks.voxels[shown] * voxel_ml(masks)
-    heading = "Seed slices" if began else "Slices"
+    heading = "Seed slices" if any(across == axis for across, _ in _seeds(masks)) else "Slices"
     if len(shown):
         heading += f" with the {len(shown)} masks from {amount(sizes.min())} to {amount(sizes.max())}"
     return _Row(heading, pictures, captions, scale)
