@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,10 +85,9 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and time of the last change, which differ where a file was written to."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+def states(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of the last change of files, which differ where a file was written to."""
+    return [(path.name, state.st_size, state.st_mtime_ns) for path, state in ((path, path.stat()) for path in paths)]
 
 
 def _umask() -> int:

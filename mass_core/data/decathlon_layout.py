@@ -121,14 +121,7 @@ def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: 
     if form == "msd":
         write_json(output / "dataset.json", _of_decathlon(dataset, called, learned, sorted(names - set(learned))))
         return
-    description = {
-        "name": dataset.name,
-        "channel_names": {"0": "noNorm"},
-        "labels": describe_labels(called),
-        "numTraining": len(learned),
-        "file_ending": ENDING,
-    }
-    write_json(output / "dataset.json", description)
+    write_json(output / "dataset.json", {"name": dataset.name, **_of_nnunet(called, len(learned), ENDING)})
     write_json(output / "splits_final.json", [fold])
 
 
@@ -159,8 +152,12 @@ def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) ->
         InputError: if labels have names nnU-Net cannot take.
         OutputError: if it cannot be written.
     """
-    values = {"channel_names": {"0": "noNorm"}, "labels": describe_labels(names), "numTraining": 0, "file_ending": ending}
-    write_json(folder / "dataset.json", {**values, "made_by": _MADE_BY})
+    write_json(folder / "dataset.json", {**_of_nnunet(names, 0, ending), "made_by": _MADE_BY})
+
+
+def _of_nnunet(names: Mapping[int, str], training: int, ending: str) -> dict[str, Any]:
+    """The description of so many training cases, or of predictions, as nnU-Net has it."""
+    return {"channel_names": {"0": "noNorm"}, "labels": describe_labels(names), "numTraining": training, "file_ending": ending}
 
 
 def _of_decathlon(dataset: Dataset, names: Mapping[int, str], learned: Sequence[str], tests: Sequence[str]) -> dict[str, Any]:

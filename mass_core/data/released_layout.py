@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import Triple
 from ..errors import InputError, OutputError
-from ..files import fingerprint, size_and_time
+from ..files import fingerprint, states
 from ..masks.mask_set import MaskSet
 from . import export_state, released_masks
 from .dataset import Case, Dataset, case_folder, mapped, write_array, write_case
@@ -82,7 +82,8 @@ def read_released(
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
     """Fingerprint of what a case is taken over from, and how."""
-    return fingerprint(_states([folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS]), spacing_zyx, modality)
+    files = (folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS)
+    return fingerprint(states(filter(Path.exists, files)), spacing_zyx, modality)
 
 
 def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto") -> None:
@@ -186,11 +187,8 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
 
 def _export_settings(dataset: Dataset, name: str) -> dict[str, Any]:
     case, folder = dataset.case(name), case_folder(dataset.folder, name)
-    return {"settings": fingerprint(_states([folder / file for file in (case.image, case.labels, case.masks) if file]))}
-
-
-def _states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    return [(path.name, *size_and_time(path)) for path in files if path.exists()]
+    files = (folder / file for file in (case.image, case.labels, case.masks) if file)
+    return {"settings": fingerprint(states(filter(Path.exists, files)))}
 
 
 def _part(output: Path, name: str) -> Path:
