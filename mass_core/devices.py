@@ -197,15 +197,10 @@ def _windows_memory() -> int | None:
     """Free main memory by GlobalMemoryStatusEx (learn.microsoft.com, MEMORYSTATUSEX)."""
     import ctypes
 
+    sizes = ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
+
     class Status(ctypes.Structure):
-        _fields_ = [
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *(
-                (name, ctypes.c_ulonglong)
-                for name in ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
-            ),
-        ]
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong), *((name, ctypes.c_ulonglong) for name in sizes)]
 
     status = Status(length=ctypes.sizeof(Status))
     kernel: Any = getattr(ctypes, "windll").kernel32  # noqa: B009 - exists on Windows only

@@ -6,7 +6,6 @@ contrast-enhanced abdomen in HU, MR values those of a T1-weighted scan where fat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -81,7 +80,7 @@ def subject(
     geometry = _geometry(shape_zyx, spacing_zyx, orientation, oblique_degrees)
     anatomy = np.random.default_rng([seed, 0])
     appearance = np.random.default_rng([seed, 1 if modality == "ct" else 2])
-    canvas = _Canvas.blank(shape_zyx, modality, float(np.mean(spacing_zyx)), appearance)
+    canvas = _Canvas(shape_zyx, modality, float(np.mean(spacing_zyx)), appearance)
     _draw(canvas, _points(geometry), anatomy)
     finish = _as_ct if modality == "ct" else _as_mr
     return Volume(finish(canvas.image, appearance), geometry, modality), Volume(canvas.labels, geometry)
@@ -176,23 +175,17 @@ def _repeated(along: Array, period: float, half: float) -> Array:
 # Painting --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Canvas:
     """Image and labels under the brush; later strokes cover earlier ones."""
 
-    image: Array
-    labels: NDArray[np.uint8]
-    edge_mm: float
-    values: dict[str, float]
-
-    @classmethod
-    def blank(cls, shape: Shape, modality: str, edge_mm: float, rng: np.random.Generator) -> "_Canvas":
-        values = {}
+    def __init__(self, shape: Shape, modality: str, edge_mm: float, rng: np.random.Generator) -> None:
+        self.values: dict[str, float] = {}
         for name, (hounsfield, relative) in _TISSUES.items():
             spread = rng.normal()
-            values[name] = hounsfield + 6 * spread * (abs(hounsfield) < 300) if modality == "ct" else relative * (1 + 0.08 * spread)
-        image = np.full(shape, values["air"], dtype=np.float32)
-        return cls(image=image, labels=np.zeros(shape, np.uint8), edge_mm=edge_mm, values=values)
+            self.values[name] = hounsfield + 6 * spread * (abs(hounsfield) < 300) if modality == "ct" else relative * (1 + 0.08 * spread)
+        self.edge_mm = edge_mm
+        self.image = np.full(shape, self.values["air"], dtype=np.float32)
+        self.labels = np.zeros(shape, np.uint8)
 
     def paint(self, distance: Array, tissue: str, label: int = 0) -> None:
         """Cover what lies inside; voxels on the surface take a share of the tissue (partial volume)."""

@@ -5,7 +5,6 @@ Pixels and geometry are read with pydicom alone: many files in use lack attribut
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +40,9 @@ def kind(path: Path) -> str:
 
     Returns:
         `segmentation`, `contours`, `frames` of many that tell where each lies, `frames without place`, `no image` of reports and the like;
-        empty: a plain slice, or no DICOM file, or pydicom is not there to tell.
+        empty: a plain slice, or no DICOM file.
     """
-    if not path.is_file() or not is_dicom(path) or find_spec("pydicom") is None:
+    if not path.is_file() or not is_dicom(path):
         return ""
     with _read(path, stop_before_pixels=True) as data:
         sop = str(data.get("SOPClassUID", ""))
@@ -119,10 +118,10 @@ def _layers(pixels: np.ndarray, numbers: Sequence[Any], levels: np.ndarray) -> l
         whole[levels] = pixels
         return [whole]
     layers: list[np.ndarray] = []
-    for number in sorted({int(number) for number in numbers}):
-        own = [i for i, other in enumerate(numbers) if int(other) == number]
+    of_frames = np.array(numbers, int)
+    for number in np.unique(of_frames):
         mask = np.zeros(shape, bool)
-        for i in own:
+        for i in np.flatnonzero(of_frames == number):
             mask[levels[i]] |= pixels[i] > 0
         free = next((layer for layer in layers if not layer[mask].any()), None)
         if free is None:

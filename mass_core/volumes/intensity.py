@@ -76,7 +76,8 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
         return None, ""
     if volume.modality is not None:
         return volume.modality, _hounsfield_note(volume, volume.modality)
-    values = volume.array[_thinning(volume.array.shape)]
+    step = max(1, math.ceil((volume.array.size / _SAMPLES) ** (1 / 3)))
+    values = volume.array[::step, ::step, ::step]
     if guess_modality(values) == "ct" or np.percentile(values, 0.5) < _AIR_HU:
         return "ct", "The modality was not given; the intensities look like CT and were treated so."
     return "mr", "The modality was not given; the intensities do not look like CT and were treated as MR or PET."
@@ -87,12 +88,6 @@ def _hounsfield_note(volume: Volume, modality: Modality) -> str:
     if modality != "ct" or volume.array.min() < 0:
         return ""
     return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."
-
-
-def _thinning(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The index that keeps about as many voxels as a guess needs, spread evenly."""
-    step = max(1, math.ceil((math.prod(shape) / _SAMPLES) ** (1 / 3)))
-    return (slice(None, None, step),) * len(shape)
 
 
 def check_intensities(volume: Volume) -> None:
