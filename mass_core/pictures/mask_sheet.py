@@ -6,7 +6,7 @@ masks; on every voxel the smallest is on top. The planes show compact ones that 
 
 import colorsys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -59,6 +59,15 @@ class Cut(NamedTuple):
     def size_mm(self) -> tuple[float, float]:
         """Height and width."""
         return self.values.shape[0] * self.edges[0], self.values.shape[1] * self.edges[1]
+
+    def drawn(self, scale: float, grey: tuple[float, float], colour: "_Colour") -> Image.Image:
+        """The plane in grey at `scale` pixels a millimetre, its masks coloured."""
+        picture = in_grey(self.values, size_of(self.values, self.edges, scale), grey)
+        return panel(colour(picture, self.numbers), self.plane.letters)
+
+
+_Colour = Callable[[NDArray[np.float32], NDArray[np.int32]], NDArray[np.float32]]
+"""Colours the masks, numbered as in a `Cut`, on a picture of their plane."""
 
 
 class _Row(NamedTuple):
@@ -196,33 +205,27 @@ def _slice_row(
     axis, indices = places
     height, width = cuts[0].size_mm()
     scale = min(((_WIDTH - GAP) / _COLUMNS - GAP) / width, _TALL_SLICE / height)
-    view = _VIEWS[cuts[0].plane.axis]
-    boxes, pictures, captions = masks.boxes_zyx[shown], [], []
-    for found, place in zip(cuts, indices, strict=True):
-        here = int(((boxes[:, axis] <= place) & (boxes[:, 3 + axis] > place)).sum())
-        captions.append(f"{view} {place}: {here} mask{'s' * (here != 1)}")
-        picture = in_grey(found.values, size_of(found.values, found.edges, scale), grey)
-        pictures.append(panel(_filled(picture, found.numbers), found.plane.letters))
+    view, reached = _VIEWS[cuts[0].plane.axis], _reached(masks, axis, shown).astype(int).tolist()
+    captions = [f"{view} {place}: {reached[place]} mask{'s' * (reached[place] != 1)}" for place in indices]
     sizes = masks.voxels[shown] * voxel_ml(masks)
     heading = "Seed slices" if any(across == axis for across, _ in _seeds(masks)) else "Slices"
     if len(shown):
         heading += f" with the {len(shown)} masks from {amount(sizes.min())} to {amount(sizes.max())}"
-    return _Row(heading, pictures, captions, scale)
+    return _Row(heading, [found.drawn(scale, grey, _filled) for found in cuts], captions, scale)
 
 
 def _plane_row(cuts: Sequence[Cut], count: int, grey: tuple[float, float]) -> _Row:
     """Three planes with contours."""
     heights, widths = zip(*(found.size_mm() for found in cuts), strict=True)
     scale = min((_WIDTH - GAP * (len(cuts) + 1)) / sum(widths), _TALL_PLANE / max(heights))
-    pictures, captions = [], []
-    for found in cuts:
-        size = size_of(found.values, found.edges, scale)
-        if min(size) < _THIN:
-            continue
-        inks = {number: _ink(number) for number in np.unique(found.numbers).tolist() if number}
-        pictures.append(panel(outlined(in_grey(found.values, size, grey), found.numbers, inks), found.plane.letters))
-        captions.append(_VIEWS[found.plane.axis])
-    return _Row("Planes" + f" with {count} masks that do not overlap" * bool(count), pictures, captions, scale)
+    shown = [found for found in cuts if min(size_of(found.values, found.edges, scale)) >= _THIN]
+    heading = "Planes" + f" with {count} masks that do not overlap" * bool(count)
+    return _Row(heading, [found.drawn(scale, grey, _contoured) for found in shown], [_VIEWS[found.plane.axis] for found in shown], scale)
+
+
+def _contoured(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float32]:
+    """A picture of a plane with a contour around every mask."""
+    return outlined(picture, numbers, {number: _ink(number) for number in np.unique(numbers).tolist() if number})
 
 
 def _filled(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float32]:
