@@ -87,10 +87,20 @@ def image_header(file: Path) -> dict[str, str]:
     Raises:
         RuntimeError: if it cannot be read.
     """
+    reader = image_reader(file)
+    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+
+
+def image_reader(file: Path) -> sitk.ImageFileReader:
+    """A reader of an image file that has read its header.
+
+    Raises:
+        RuntimeError: if it cannot be read.
+    """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
-    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+    return reader
 
 
 def refuse_contours(files: Sequence[Path]) -> None:

@@ -59,10 +59,8 @@ def several_values(path: Path) -> int:
     with _quiet(), _as_itk_reads_it(path) as file:
         if dicom_frames.kind(path) == "segmentation":
             return len(dicom_frames.read_layers(path))
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
+            reader = dicom_series.image_reader(file)
         except RuntimeError:
             return 1
         size = reader.GetSize()
@@ -153,10 +151,8 @@ def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ..
     if (many := _read_many_frames(path, frame)) is not None:
         return many, ()
     with _as_itk_reads_it(path) as file:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
+            reader = dicom_series.image_reader(file)
             size = reader.GetSize()
             _check_one_volume(path, size, reader.GetNumberOfComponents(), frame)
             if len(size) == 4:
