@@ -191,9 +191,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     Raises:
         WeightsError: if a field is unknown to this version.
     """
-    known = {field.name for field in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
+    if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
         raise WeightsError(f"The weights use settings this version does not know: {', '.join(unknown)}.", "Update MASSSlicer.")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return kind(**arguments)

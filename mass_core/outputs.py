@@ -139,10 +139,7 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str |
     check_no_input(wanted, inputs)
     taken = [str(path) for path in wanted if os.path.exists(path)]
     if taken and not overwrite:
-        raise OutputError(
-            f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.",
-            "Choose another name, or add --overwrite.",
-        )
+        raise OutputError(f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.", "Choose another name, or add --overwrite.")
 
 
 def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:

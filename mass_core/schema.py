@@ -65,8 +65,7 @@ def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
         head, _, rest = path.partition(".")
         if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
             raise InputError(
-                f"The setting {section + setting!r} names no field of {type(config).__name__}.",
-                suggestion(head, sorted(known)),
+                f"The setting {section + setting!r} names no field of {type(config).__name__}.", suggestion(head, sorted(known))
             )
         if rest:
             inner.setdefault(head, []).append(f"{rest}={text}")

@@ -202,11 +202,8 @@ def case_from(values: Mapping[str, Any]) -> Case:
 
 def finished_case(folder: Path, name: str, settings: str) -> Case | None:
     """The record of a case already prepared with the same settings; None: it has to be prepared."""
-    path = case_folder(folder, name) / "case.json"
-    if not path.exists():
-        return None
     try:
-        case = case_from(read_json(path, _CURE))
+        case = case_from(read_json(case_folder(folder, name) / "case.json", _CURE))
     except (InputError, TypeError):
         return None
     return case if case.settings == settings else None

@@ -79,8 +79,7 @@ def write_labels(labels: Volume, looks: Mapping[int, LabelStyle], path: Path) ->
     Raises:
         OutputError: when that is not possible; nothing is left behind then.
     """
-    named = path.name.lower().endswith(".seg.nrrd")
-    labels.write(path, fields_of(looks, label_boxes(labels.array)) if named else {})
+    labels.write(path, fields_of(looks, label_boxes(labels.array)) if path.name.lower().endswith(".seg.nrrd") else {})
 
 
 def fields_of(looks: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict[str, str]:

@@ -30,10 +30,7 @@ class Intensity:
     @classmethod
     def of(cls, array: np.ndarray, modality: Modality, recipe: Recipe) -> "Intensity":
         """Measure a region: CT is clipped to fixed Hounsfield units, MR and PET to percentiles of the region itself."""
-        if modality == "ct":
-            low, high = recipe.ct_clip_hu
-        else:
-            low, high = np.percentile(array, recipe.percentiles)
+        low, high = recipe.ct_clip_hu if modality == "ct" else np.percentile(array, recipe.percentiles)
         clipped = np.clip(array, low, high)
         return cls(low=float(low), high=float(high), mean=float(clipped.mean(dtype=np.float64)), std=float(clipped.std(dtype=np.float64)))
 
