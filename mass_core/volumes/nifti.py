@@ -15,37 +15,23 @@ import numpy as np
 
 from ..colors import LabelStyle, read_color
 
-_FIELDS: dict[int, dict[str, tuple[str, int]]] = {
-    348: {
-        "dim": ("8h", 40),
-        "datatype": ("h", 70),
-        "bitpix": ("h", 72),
-        "pixdim": ("8f", 76),
-        "vox_offset": ("f", 108),
-        "scale": ("2f", 112),
-        "units": ("b", 123),
-        "qform_code": ("h", 252),
-        "sform_code": ("h", 254),
-        "quaternion": ("3f", 256),
-        "qoffset": ("3f", 268),
-        "srow": ("12f", 280),
-    },
-    540: {
-        "dim": ("8q", 16),
-        "datatype": ("h", 12),
-        "bitpix": ("h", 14),
-        "pixdim": ("8d", 104),
-        "vox_offset": ("q", 168),
-        "scale": ("2d", 176),
-        "units": ("i", 500),
-        "qform_code": ("i", 344),
-        "sform_code": ("i", 348),
-        "quaternion": ("3d", 352),
-        "qoffset": ("3d", 376),
-        "srow": ("12d", 400),
-    },
+_VERSIONS = {348: 1, 540: 2}
+"""Version of the format by size of the header."""
+_FIELDS = {
+    "dim": (("8h", 40), ("8q", 16)),
+    "datatype": (("h", 70), ("h", 12)),
+    "bitpix": (("h", 72), ("h", 14)),
+    "pixdim": (("8f", 76), ("8d", 104)),
+    "vox_offset": (("f", 108), ("q", 168)),
+    "scale": (("2f", 112), ("2d", 176)),
+    "units": (("b", 123), ("i", 500)),
+    "qform_code": (("h", 252), ("i", 344)),
+    "sform_code": (("h", 254), ("i", 348)),
+    "quaternion": (("3f", 256), ("3d", 352)),
+    "qoffset": (("3f", 268), ("3d", 376)),
+    "srow": (("12f", 280), ("12d", 400)),
 }
-"""By header size, that is by version: type and offset of the fields in use (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
+"""Type and offset of the fields in use, in version 1 and 2 (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
 _FLOATS = {16: "f4", 64: "f8"}
 _MM = {1: 1000.0, 3: 0.001}
 """By code of the unit of length, metres and micrometres; all else counts as millimetres."""
@@ -82,9 +68,10 @@ class Header:
         """
         for order in "<>":
             (size,) = struct.unpack_from(f"{order}i", head)
-            if size in _FIELDS:
-                values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in _FIELDS[size].items()}
-                return cls(order=order, version=1 if size == 348 else 2, values=values)
+            if version := _VERSIONS.get(size):
+                places = {name: versions[version - 1] for name, versions in _FIELDS.items()}
+                values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in places.items()}
+                return cls(order=order, version=version, values=values)
         return None
 
     def number(self, name: str) -> Any:
@@ -214,7 +201,7 @@ def write_as_version_1(path: Path, target: Path) -> None:
             raise ValueError("one of its axes has more than 32767 voxels")
         first = bytearray(352)
         struct.pack_into(f"{head.order}i", first, 0, 348)
-        for name, (form, at) in _FIELDS[348].items():
+        for name, ((form, at), _) in _FIELDS.items():
             values = (352.0,) if name == "vox_offset" else head.values[name]
             struct.pack_into(head.order + form, first, at, *values)
         first[344:348] = b"n+1\0"
