@@ -8,6 +8,7 @@ takes as it is.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -132,12 +133,10 @@ def check_predictions(folder: Path) -> None:
         OutputError: saying so.
     """
     path = folder / "dataset.json"
-    try:
-        ours = not path.exists() or read_json(path, "").get("made_by") == _MADE_BY
-    except InputError:
-        ours = False
-    if not ours:
-        raise OutputError(f"{path} describes something else than predictions of ours.", "Choose another folder.")
+    with suppress(InputError):
+        if not path.exists() or read_json(path, "").get("made_by") == _MADE_BY:
+            return
+    raise OutputError(f"{path} describes something else than predictions of ours.", "Choose another folder.")
 
 
 def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) -> None:
