@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..colors import distinct
-from ..config import Modality, Shape, Triple
+from ..config import Modality, Triple
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
@@ -54,7 +54,7 @@ def render(
     return _page(panels, [(inks[value], (names or {}).get(value, f"label {value}")) for value in boxes], scale)
 
 
-def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Shape:
+def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> list[int]:
     """Along each axis the slice that shows most: labels count by the share of their widest section."""
     scores = [np.zeros(size) for size in labels.shape]
     for value, box in boxes.items():
@@ -62,8 +62,7 @@ def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Shape:
         for axis, score in enumerate(scores):
             areas = mask.sum(axis=tuple(a for a in range(3) if a != axis), dtype=float)
             score[box[0][axis] : box[1][axis]] += areas / areas.max()
-    z, y, x = (int(score.argmax()) if score.any() else len(score) // 2 for score in scores)
-    return z, y, x
+    return [int(score.argmax()) if score.any() else len(score) // 2 for score in scores]
 
 
 def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:

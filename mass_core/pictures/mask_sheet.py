@@ -96,8 +96,8 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
     thirds = np.array_split(order, 3) if len(order) >= _FEW else [order]
     bands = [[cut(scan, masks, axis, place, third) for place in places] for third in thirds]
     chosen = _disjoint(masks)
-    planes = [cut(scan, masks, across, index, chosen) for across, index in enumerate(_middle(masks, chosen))]
-    planes.sort(key=lambda shown: shown.plane.axis)
+    middles = (cut(scan, masks, across, _middle(masks, across, chosen), chosen) for across in range(3))
+    planes = sorted(middles, key=lambda shown: shown.plane.axis)
     inside = np.concatenate([shown.values[shown.numbers > 0] for cuts in bands for shown in cuts])
     grey = grey_scale(scan.array, inside, masks.meta.get("modality"))
     rows = [_slice_row(masks, cuts, third, (axis, places), grey) for cuts, third in zip(bands, thirds, strict=True)]
@@ -188,14 +188,11 @@ def _reached(masks: MaskSet, axis: int, some: NDArray[np.int64] | None = None) -
     return np.cumsum(steps)[:-1]
 
 
-def _middle(masks: MaskSet, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Along each axis the middle of the slices that the most of these masks reach."""
-    found = []
-    for axis in range(3):
-        reached = _reached(masks, axis, chosen)
-        best = np.flatnonzero(reached == reached.max())
-        found.append(int(best[len(best) // 2]))
-    return found[0], found[1], found[2]
+def _middle(masks: MaskSet, axis: int, chosen: NDArray[np.int64]) -> int:
+    """The middle of the slices across an axis that the most of these masks reach."""
+    reached = _reached(masks, axis, chosen)
+    best = np.flatnonzero(reached == reached.max())
+    return int(best[len(best) // 2])
 
 
 def _slice_row(
