@@ -90,18 +90,10 @@ def resample(
         kept = volume.array if interpolation == "nearest" else volume.array.astype(np.float32, copy=False)
         return Volume(kept, grid, volume.modality)
     image = volume.to_sitk()
-    sampler = sitk.ResampleImageFilter()
-    sampler.SetSize(grid.shape_zyx[::-1])
-    sampler.SetOutputSpacing(grid.spacing_xyz)
-    sampler.SetOutputOrigin(grid.origin_xyz)
-    sampler.SetOutputDirection(grid.direction)
-    sampler.SetInterpolator(_INTERPOLATORS[interpolation])
-    sampler.SetOutputPixelType(image.GetPixelID() if interpolation == "nearest" else sitk.sitkFloat32)
-    if fill is None:
-        sampler.SetUseNearestNeighborExtrapolator(True)
-    else:
-        sampler.SetDefaultPixelValue(fill)
-    return Volume(sitk.GetArrayFromImage(sampler.Execute(image)), grid, volume.modality)
+    kind = image.GetPixelID() if interpolation == "nearest" else sitk.sitkFloat32
+    onto = grid.shape_zyx[::-1], sitk.Transform(), _INTERPOLATORS[interpolation], grid.origin_xyz, grid.spacing_xyz, grid.direction
+    sampled = sitk.Resample(image, *onto, defaultPixelValue=fill or 0.0, outputPixelType=kind, useNearestNeighborExtrapolator=fill is None)
+    return Volume(sitk.GetArrayFromImage(sampled), grid, volume.modality)
 
 
 def _weighted_along(volume: Volume, grid: Geometry, *, coarser_only: bool) -> Volume:
