@@ -188,7 +188,8 @@ def folders_ready(paths: Iterable[Path]) -> Iterator[None]:
     made: list[Path] = []
     try:
         for folder in dict.fromkeys(path.parent for path in paths):
-            made += _make(folder)
+            made += [place for place in (folder, *folder.parents) if not place.exists()][::-1]
+            make_folder(folder)
             _try_writing(folder)
         yield
     finally:
@@ -234,13 +235,6 @@ def _names(targets: Sequence[Path], form: str) -> list[str]:
     if twice:
         raise InputError(f"Several targets are called {listing(twice)}; their results would replace each other.", "Run them one by one.")
     return names
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a folder and those above it; returns the ones that were not there, outermost first."""
-    new = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
-    make_folder(folder)
-    return new
 
 
 def _try_writing(folder: Path) -> None:
