@@ -129,16 +129,13 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
+    absent = f"{name} was asked for, but"
     if device.type == "cuda" and not cuda:
-        raise DeviceError(
-            f"{name} was asked for, but PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch."
-        )
+        raise DeviceError(f"{absent} PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another."
-        )
+        raise DeviceError(f"{absent} there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another.")
     if device.type == "mps" and not mps:
-        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
+        raise DeviceError(f"{absent} PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
     return device
 
 

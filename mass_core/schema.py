@@ -25,8 +25,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], where: str = "params") -> 
     """
     given = values_of(kind, values, where)
     needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in needed if name not in given]
-    if missing:
+    if missing := [name for name in needed if name not in given]:
         raise InputError(f"{where}: {', '.join(missing)} is missing.")
     return kind(**given)
 

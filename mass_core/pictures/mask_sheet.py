@@ -103,12 +103,8 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
     rows = [_slice_row(masks, cuts, third, (axis, places), grey) for cuts, third in zip(bands, thirds, strict=True)]
     rows = [rows[0], *(row._replace(bar=None) for row in rows[1:])]
     rows.append(_plane_row(planes, len(chosen), grey))
-    return _page(
-        f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}",
-        _about(masks),
-        rows,
-        draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP),
-    )
+    title = f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}"
+    return _page(title, _about(masks), rows, draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP))
 
 
 def _seed_places(masks: MaskSet) -> tuple[int, list[int]]:

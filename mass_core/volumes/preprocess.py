@@ -74,13 +74,7 @@ def prepare(volume: Volume, recipe: Recipe, spacing_zyx: Triple | None = None) -
     part = image.volume.cropped(image.region)
     modality = image.modality or guess_modality(part.array)
     intensity = Intensity.of(part.array, modality, recipe)
-    record = Record(
-        target=volume.geometry,
-        working=part.geometry,
-        modality=modality,
-        intensity=intensity,
-        warnings=image.warnings,
-    )
+    record = Record(target=volume.geometry, working=part.geometry, modality=modality, intensity=intensity, warnings=image.warnings)
     return Prepared(array=intensity.apply(part.array), record=record)
 
 
