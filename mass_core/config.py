@@ -27,7 +27,7 @@ class ModelConfig:
     queries: int = 10
     """Learned task queries; the foreground token is added to them."""
     task_encoding: bool = True
-    """False: a fixed-class network, which knows its classes by their stored tokens and takes no reference."""
+    """False: a fixed-class network, whose class tokens are stored in the weights; it takes no reference."""
     task_rows: int = 73
     """Rows of the class-token buffers of a fixed-class model."""
     position_size: int = 128

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BATCH = "all"
 """Stage of a run over several targets: its bar stays beside that of the target."""
 _LINE_S = 60.0
-"""Between two lines that tell how far a run is, where no bar can."""
+"""Seconds between two lines about the progress of a run, where no bar can be shown."""
 
 
 def say_all_letters() -> None:

@@ -55,7 +55,7 @@ class DeviceUse:
 
 
 def free_memory() -> int | None:
-    """Bytes of main memory a program could still get; None: the system does not tell."""
+    """Bytes of main memory a program could still get; None: not known on this system."""
     return _windows_memory() if sys.platform == "win32" else _linux_size("/proc/meminfo", "MemAvailable:")
 
 
@@ -76,7 +76,7 @@ class Peak:
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def measured(self) -> int | None:
-        """Bytes; None: the system does not tell."""
+        """Bytes; None: not known on this system."""
         if self._device.type == "cuda":
             import torch
 
@@ -87,7 +87,7 @@ class Peak:
 def devices() -> list[dict[str, Any]]:
     """Devices PyTorch can compute on, the fastest first: name, about, and bytes in total and free where known.
 
-    Asking a CUDA device for its free memory occupies some of it, so only the first one, which `auto` takes, is asked.
+    Querying the free memory of a CUDA device occupies some of it, so only the first one, which `auto` takes, is queried.
     """
     import torch
 

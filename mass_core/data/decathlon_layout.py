@@ -71,7 +71,7 @@ def is_folds(path: Path) -> bool:
 
 
 def describe_labels(names: Mapping[int, str]) -> dict[str, int]:
-    """Numbers by name, with the background, as nnU-Net's dataset.json tells them.
+    """Numbers by name, with the background, as nnU-Net's dataset.json has them.
 
     Raises:
         InputError: if two labels have the same name, or one that means something else to nnU-Net.

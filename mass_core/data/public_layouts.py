@@ -31,9 +31,9 @@ class Kind:
     merged: bool = False
     """`label` is a folder with a file for each class; their numbers are their places in the alphabet."""
     labels: Mapping[int, str] = field(default_factory=dict)
-    """Names of the values; empty: `merged`, or `description` tells."""
+    """Names of the values; empty: `merged`, or given by `description`."""
     modalities: Mapping[str, Modality] = field(default_factory=lambda: {"": "ct"})
-    """Modality by a regular expression found in the path of the image, the first that fits; of no use where `description` tells."""
+    """Modality by a regular expression found in the path of the image, the first that fits; of no use where `description` states it."""
     splits: Mapping[str, str] = field(default_factory=dict)
     """Official split by a regular expression found in the path. If none fits: test if only others have labels, else train."""
     table: str = ""
@@ -45,7 +45,7 @@ class Kind:
     table_frames: tuple[str, ...] = ()
     """Its columns that number, from 0, the frames that carry labels: each is a case."""
     description: str = ""
-    """A JSON file at the root that tells label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
+    """A JSON file at the root with label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
     case where `image` has a group `channel`, as in nnU-Net's."""
     folds: str = ""
     """A JSON file at the root with a list of splits into train and val."""

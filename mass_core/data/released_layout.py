@@ -1,8 +1,8 @@
 """Datasets in the layout of the released code: reading, importing, exporting.
 
 Layout (docs/formats.md): in one folder `<case>_image.npy` (float32 [z,y,x], normalised), `<case>_gt.npy` (uint8) if there are labels, and
-`dataset.h5` with the masks of all cases. Nothing in it tells spacing, place, direction or modality: the spacing is taken to be 1.5 mm, the
-released default, and the first voxel to lie at the origin. No file tells splits either; all cases are for training, each its own patient.
+`dataset.h5` with the masks of all cases. It states neither spacing, place, direction nor modality: the spacing is taken to be 1.5 mm, the
+released default, and the first voxel to lie at the origin. It has no splits either; all cases are for training, each its own patient.
 """
 
 from collections.abc import Iterable

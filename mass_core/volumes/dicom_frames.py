@@ -39,7 +39,7 @@ def kind(path: Path) -> str:
     """Kind of content of a DICOM file.
 
     Returns:
-        `segmentation`, `contours`, `frames` of many that tell where each lies, `frames without place`, `no image` of reports and the like;
+        `segmentation`, `contours`, `frames`, many of known positions, `frames without place`, `no image` of reports and the like;
         empty: a plain slice, or no DICOM file.
     """
     if not path.is_file() or not is_dicom(path):

@@ -25,7 +25,7 @@ def orient(volume: Volume, orientation: str = "RAS") -> Volume:
     """
     if orientation == "none":
         return volume
-    # A single voxel with the same direction tells which axes to swap and flip, without moving the data.
+    # A single voxel with the same direction shows which axes to swap and flip, without moving the data.
     source = volume.geometry
     probe = sitk.Image(1, 1, 1, sitk.sitkUInt8)
     probe.SetDirection(source.direction)

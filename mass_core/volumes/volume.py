@@ -136,7 +136,7 @@ class Volume:
 
     @classmethod
     def read(cls, path: str | Path, frame: int | None = None) -> "Volume":
-        """Read NIfTI, NRRD, MetaImage or whatever else SimpleITK knows, or the one DICOM series of a folder.
+        """Read NIfTI, NRRD, MetaImage or any other format of SimpleITK, or the one DICOM series of a folder.
 
         Args:
             path: File, or folder of DICOM slices.
