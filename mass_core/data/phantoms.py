@@ -18,7 +18,6 @@ from ..errors import InputError
 from ..volumes.volume import Geometry, Volume
 
 Array = NDArray[np.float32]
-Point = tuple[float, float, float]
 
 LABELS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spine", 5: "aorta", 6: "right lung", 7: "left lung"}
 """Name of every value of a phantom's label map."""
@@ -128,7 +127,7 @@ def _posed(points: Array, rng: np.random.Generator) -> Array:
     return bent
 
 
-def _rotation(degrees: NDArray[np.float64] | Point) -> Array:
+def _rotation(degrees: NDArray[np.float64] | Triple) -> Array:
     """Rotation matrix: about the first, then the second, then the third axis."""
     return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().astype(np.float32)
 
@@ -136,7 +135,7 @@ def _rotation(degrees: NDArray[np.float64] | Point) -> Array:
 # Shapes: signed distances in mm, negative inside -----------------------------------------------------------------------------
 
 
-def _ellipsoid(points: Array, centre: Point, radii: Point, degrees: Point = (0, 0, 0)) -> Array:
+def _ellipsoid(points: Array, centre: Triple, radii: Triple, degrees: Triple = (0, 0, 0)) -> Array:
     radius = np.array(radii, dtype=np.float32)[:, None]
     scaled = _mapped(_rotation(degrees) / radius, points, centre)
     reach = _length(scaled)
@@ -144,13 +143,13 @@ def _ellipsoid(points: Array, centre: Point, radii: Point, degrees: Point = (0, 
     return reach * (reach - 1) / np.maximum(_length(scaled), np.float32(1e-6))
 
 
-def _rod(points: Array, start: Point, end: Point, radius: float) -> Array:
+def _rod(points: Array, start: Triple, end: Triple, radius: float) -> Array:
     axis = np.subtract(end, start).astype(np.float32)
     along = _mapped(axis[None] / float(axis @ axis), points, start)[0].clip(0, 1)
     return _length(points - np.array(start, np.float32)[:, None, None, None] - axis[:, None, None, None] * along) - np.float32(radius)
 
 
-def _mapped(matrix: Array, points: Array, centre: Point) -> Array:
+def _mapped(matrix: Array, points: Array, centre: Triple) -> Array:
     """A matrix [n, 3] applied to points [3, z, y, x] seen from a centre."""
     moved = matrix @ points.reshape(3, -1)
     moved -= matrix @ np.array(centre, dtype=np.float32)[:, None]
