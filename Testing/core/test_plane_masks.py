@@ -1,6 +1,7 @@
 """2D masks of a slice from a network whose answers are known: the picture itself says which object a point lies on."""
 
 import dataclasses
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -219,10 +220,11 @@ def test_want_of_memory_halves_the_batch_for_good() -> None:
 
 
 def test_other_failures_are_not_taken_for_want_of_memory() -> None:
-    with pytest.raises(ZeroDivisionError):
-        BatchSize(8).halve(ZeroDivisionError())
-    with pytest.raises(MemoryError):
-        BatchSize(1).halve(MemoryError())
+    for size, error in ((8, ZeroDivisionError()), (8, RuntimeError("a defect")), (1, MemoryError())):
+        batch, asked = BatchSize(size), Mock(side_effect=error)
+        with pytest.raises(type(error)):
+            list(batch.batches([1, 2, 3], asked))
+        assert batch.size == size and asked.call_count == 1
     with pytest.raises(InputError, match="batch size is 0"):
         BatchSize(0)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...config import Triple
 from ...progress import Steps
-from ...volumes.boxes import Box, bounding_box
+from ...volumes.boxes import Box
 from ..mask_set import Bools
 from ..packed import Found
 from .batch_size import BatchSize
@@ -23,7 +23,7 @@ from .channels import Bytes, Profile, three_channels
 from .frames import Frames
 from .merge import cross_section, distinct, part_at_seed, uncovered
 from .plane_masks import GridConfig, PlaneMask, PlaneMasker, Promptable
-from .propagate import Seed, Tracker, propagate
+from .propagate import Seed, Tracker, on_slice, propagate
 from .seed_slices import by_bisection, seed_axes, seed_slices
 
 _QUICK_S = 0.01
@@ -105,7 +105,7 @@ def masks_by_slices(
     Returns:
         Connected masks in their tight boxes, by axis and seed slice.
     """
-    config = config or SliceConfig()
+    config, steps = config or SliceConfig(), steps or Steps()
     images = three_channels(array, profile, body)
     places = {axis: _places(body, axis, spacing_zyx, profile) for axis in seed_axes(spacing_zyx, all_axes=config.all_axes)}
     if forewarn is not None:
@@ -117,7 +117,7 @@ def masks_by_slices(
         planes = np.moveaxis(body, axis, 0)
         starts: list[list[Start]] = []
         for done, place in enumerate(places[axis]):
-            _tell(steps, "2D masks", done, len(places[axis]))
+            steps.at("2D masks", done, len(places[axis]))
             starts.append([(place, mask) for mask in masker(frames.images[place], planes[place], frames[place])])
         journey = _Journey(frames, axis, profile, network.tracker(frames), batch, steps, total=sum(map(len, starts)))
         masks += journey.made(starts, masks if config.skip_covered else None)
@@ -178,7 +178,7 @@ class _Journey:
     profile: Profile
     tracker: Tracker
     batch: BatchSize
-    steps: Steps | None
+    steps: Steps
     total: int
     """2D masks there are."""
     done: int = 0
@@ -204,7 +204,7 @@ class _Journey:
         carried: dict[int, SliceMask] = {}
         seeds = [Seed(place, mask.mask) for place, mask in starts]
         for number, found in propagate(self.tracker, seeds, len(self.frames), self.batch):
-            _tell(self.steps, "3D masks", self.done, self.total)
+            self.steps.at("3D masks", self.done, self.total)
             self.done += 1
             place, mask = starts[number]
             part = part_at_seed(_as_zyx(found, self.axis), self.axis, place)
@@ -219,25 +219,13 @@ class _Journey:
         here = starts[0][0]
         there = (mask.found for mask in known if mask.box[0][self.axis] <= here < mask.box[1][self.axis])
         shown = [cross_section(found, self.axis, here) for found in there]
-        planes = [_as_zyx(_plane(here, mask.mask), self.axis) for _, mask in starts]
+        planes = [_as_zyx(on_slice(here, mask.mask), self.axis) for _, mask in starts]
         worth = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
         self.done += len(starts) - len(worth)
         return [starts[number] for number in worth]
-
-
-def _plane(place: int, mask: Bools) -> Found:
-    """A 2D mask as a mask one slice thick, in its tight box: slice, row, column."""
-    box = bounding_box(mask[None])
-    assert box is not None  # no mask is empty
-    return box.shifted((place, 0, 0)), mask[None][box.slices()]
 
 
 def _as_zyx(found: Found, axis: int) -> Found:
     """A mask whose first axis is the one slices were cut across, in array order."""
     low, high = (np.insert(others, axis, first) for first, *others in found[0])
     return Box.of(low, high), np.moveaxis(found[1], 0, axis)
-
-
-def _tell(steps: Steps | None, stage: str, done: int, total: int) -> None:
-    if steps is not None:
-        steps.at(stage, done, total)

@@ -155,15 +155,11 @@ class PlaneMasker:
 
     def _answers(self, features: Any, crop: Crop, shape: tuple[int, int]) -> "_Seen":
         """Masks from the points of a crop that have high scores and are not cut by its edge."""
-        points, done, parts = point_grid(self._config.points_per_side), 0, []
-        while done < len(points):
-            asked = points[done : done + self._batch.size]
-            try:
-                parts.append(self._sifted(*self._network.propose(features, asked), crop, shape))
-            except (RuntimeError, MemoryError) as error:
-                self._batch.halve(error)
-                continue
-            done += len(asked)
+
+        def answered(points: NDArray[np.float32]) -> _Seen:
+            return self._sifted(*self._network.propose(features, points), crop, shape)
+
+        parts = [seen for _, seen in self._batch.batches(point_grid(self._config.points_per_side), answered)]
         return _Seen(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def _sifted(self, logits: Tensor, scores: Tensor, crop: Crop, shape: tuple[int, int]) -> "_Seen":

@@ -7,13 +7,14 @@ directions are independent and share only the seed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...volumes.boxes import Box
+from ...volumes.boxes import Box, bounding_box
 from ..mask_set import Bools
+from ..packed import Found
 from .batch_size import BatchSize
 
 
@@ -49,14 +50,6 @@ class Seed(NamedTuple):
     """[h,w], not empty."""
 
 
-class _Patch(NamedTuple):
-    """A mask of one slice, cut to its bounding box."""
-
-    top: int
-    left: int
-    mask: Bools
-
-
 @dataclass
 class _Trail:
     """An object propagated in one direction."""
@@ -65,13 +58,13 @@ class _Trail:
     direction: int
     memory: Any
     at: int
-    seen: dict[int, _Patch] = field(default_factory=dict)
-    """By slice."""
+    seen: list[Found] = field(default_factory=list)
+    """What was found of it, slice by slice."""
     ended: bool = False
     """Nothing was left of it on the last slice."""
 
 
-def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: BatchSize) -> Iterator[tuple[int, tuple[Box, Bools]]]:
+def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: BatchSize) -> Iterator[tuple[int, Found]]:
     """Carry masks through the volume.
 
     Args:
@@ -85,22 +78,15 @@ def propagate(tracker: Tracker, seeds: Sequence[Seed], count: int, batch: BatchS
     """
     # Large objects reach far: together with their like they keep the batch full for longest.
     waiting = sorted(range(len(seeds)), key=lambda number: -np.count_nonzero(seeds[number].mask))
-    while waiting:
-        group = waiting[: batch.size]
-        try:
-            trails = _follow(tracker, [seeds[number] for number in group], count)
-        except (RuntimeError, MemoryError) as error:
-            batch.halve(error)
-            continue
-        waiting = waiting[len(group) :]
+    for group, trails in batch.batches(waiting, lambda some: _follow(tracker, [seeds[number] for number in some], count)):
         for number, (forth, back) in zip(group, trails, strict=True):
-            yield number, _stacked({**forth.seen, **back.seen})
+            yield number, _stacked([*forth.seen, *back.seen])
 
 
 def _follow(tracker: Tracker, seeds: Sequence[Seed], count: int) -> list[tuple[_Trail, _Trail]]:
     """Both directions of each object, to their ends."""
     pairs = [
-        (_Trail(seed, 1, memory, seed.at, {seed.at: _patch(seed.mask)}), _Trail(seed, -1, memory, seed.at))
+        (_Trail(seed, 1, memory, seed.at, [on_slice(seed.at, seed.mask)]), _Trail(seed, -1, memory, seed.at))
         for seed, memory in zip(seeds, tracker.start([seed.at for seed in seeds], np.stack([seed.mask for seed in seeds])), strict=True)
     ]
     going = [trail for pair in pairs for trail in pair]
@@ -109,7 +95,7 @@ def _follow(tracker: Tracker, seeds: Sequence[Seed], count: int) -> list[tuple[_
         for trail, mask, memory in zip(going, masks, later, strict=True):
             trail.memory = memory
             if mask.any():
-                trail.seen[trail.at] = _patch(mask)
+                trail.seen.append(on_slice(trail.at, mask))
             else:
                 trail.ended = True
     return pairs
@@ -124,19 +110,17 @@ def _advance(trail: _Trail, count: int) -> bool:
     return goes_on
 
 
-def _patch(mask: Bools) -> _Patch:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    return _Patch(top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1].copy())
+def on_slice(index: int, mask: Bools) -> Found:
+    """A mask [h,w] of a slice, not empty, as a mask one slice thick in its bounding box: slice, row, column."""
+    box = bounding_box(mask[None])
+    assert box is not None  # no mask is empty
+    return box.shifted((index, 0, 0)), mask[None][box.slices()].copy()
 
 
-def _stacked(seen: dict[int, _Patch]) -> tuple[Box, Bools]:
-    """The object of the patches on neighbouring slices."""
-    first, last = min(seen), max(seen)
-    top, left = min(patch.top for patch in seen.values()), min(patch.left for patch in seen.values())
-    bottom = max(patch.top + patch.mask.shape[0] for patch in seen.values())
-    right = max(patch.left + patch.mask.shape[1] for patch in seen.values())
-    result: NDArray[np.bool_] = np.zeros((last + 1 - first, bottom - top, right - left), bool)
-    for index, (row, column, mask) in seen.items():
-        result[index - first, row - top : row - top + mask.shape[0], column - left : column - left + mask.shape[1]] = mask
-    return Box((first, top, left), (last + 1, bottom, right)), result
+def _stacked(slices: Sequence[Found]) -> Found:
+    """The object whose slices these are."""
+    box = reduce(Box.enclosing, (part for part, _ in slices))
+    result = np.zeros(box.size, bool)
+    for part, mask in slices:
+        result[part.seen_from(box.low).slices()] = mask
+    return box, result

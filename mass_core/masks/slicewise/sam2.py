@@ -41,10 +41,8 @@ _BARELY = 0.1
 _AGAIN = "Get it again: mass weights download sam2.1_hiera_large."
 
 
-class Features(NamedTuple):
-    """Output of the image encoder for a picture: maps [1,C,a,b] from fine to coarse."""
-
-    maps: tuple[Tensor, ...]
+Features = tuple[Tensor, ...]
+"""Output of the image encoder for a picture: maps [1,C,a,b] from fine to coarse."""
 
 
 class _Glance(NamedTuple):
@@ -93,7 +91,7 @@ class Sam2:
         with self.computing():
             seen = self.network.forward_image(self.picture(image))
         self.place = tuple(seen["vision_pos_enc"])
-        return Features(tuple(seen["backbone_fpn"]))
+        return tuple(seen["backbone_fpn"])
 
     def picture(self, image: Bytes) -> Tensor:
         """Input of the network: a picture [h,w,3] stretched to a square and standardised, [1,3,size,size]."""
@@ -105,7 +103,7 @@ class Sam2:
     def propose(self, features: Features, points: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """See `Promptable`."""
         network = self.network
-        *fine, coarse = features.maps
+        *fine, coarse = features
         # The prompt encoder takes pixels, x first.
         places = torch.from_numpy(points[:, ::-1] * np.float32(network.image_size)).to(self.device)[:, None]
         with self.computing():
@@ -251,7 +249,7 @@ class Sam2Tracker:
 
     def _film(self, slices: Sequence[int]) -> dict[str, Any]:
         """Features of each object's slice as the network takes them: [pixels,B,C] from fine to coarse, with their positions and sizes."""
-        seen = {index: self._frames[index].maps for index in dict.fromkeys(slices)}
+        seen = {index: self._frames[index] for index in dict.fromkeys(slices)}
         levels = range(len(self._sam2.place))
         maps = [torch.cat([seen[index][level] for index in slices]) for level in levels]
         places = [place.expand(len(slices), -1, -1, -1) for place in self._sam2.place]
