@@ -1,5 +1,6 @@
 """Mask sets: exact round trip, single masks, bit volumes, damaged files, other grids."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from mass_core.errors import GeometryError, InputError, OutputError
 from mass_core.masks.mask_set import MaskSet
 from mass_core.masks.regrid import regrid
+from mass_core.volumes.volume import Geometry
 
 SHAPE = (12, 20, 37)
 IDENTITY = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
@@ -166,13 +168,13 @@ def test_regridding_keeps_the_place_in_millimetres() -> None:
     full = np.zeros((10, 12, 14), bool)
     full[2:7, 3:8, 5:10] = True
     masks = one_mask(full, (2.0, 2.0, 2.0), [1.0, 1.0, 1.0])
-    moved = regrid(masks, (15, 15, 15), (1.0, 1.0, 1.0), (8.5, 4.5, 2.5), tuple(IDENTITY))
+    moved = regrid(masks, Geometry(shape_zyx=(15, 15, 15), origin_xyz=(8.5, 4.5, 2.5)))
     assert moved.box(0) == ((2, 2, 2), (12, 12, 12)) and moved.mask(0).all()
     assert moved.meta["origin_xyz"] == [8.5, 4.5, 2.5]
 
 
 def test_regridding_onto_the_same_grid_changes_nothing(masks: MaskSet, fulls: list[np.ndarray]) -> None:
-    same = regrid(masks, SHAPE, masks.spacing_zyx, (0.0, 0.0, 0.0), tuple(IDENTITY))
+    same = regrid(masks, Geometry(shape_zyx=SHAPE, spacing_xyz=masks.spacing_zyx[::-1]))
     assert all(np.array_equal(same.full(i), full) for i, full in enumerate(fulls)) and len(same) == 40
 
 
@@ -181,17 +183,18 @@ def test_what_vanishes_is_dropped_and_scores_stay_in_step() -> None:
     small[1, 1, 1], large[2:8, 2:8, 2:8] = True, True
     meta = {"origin_xyz": [0.0] * 3, "direction": IDENTITY, "per_mask": {"score": [0.1, 0.9]}}
     masks = MaskSet.of([box_mask(small), box_mask(large)], (8, 8, 8), (1.0, 1.0, 1.0), meta)
-    moved = regrid(masks, (4, 4, 4), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), tuple(IDENTITY))
+    coarse = Geometry(shape_zyx=(4, 4, 4), spacing_xyz=(2.0, 2.0, 2.0))
+    moved = regrid(masks, coarse)
     assert moved.voxels.tolist() == [27] and moved.meta["per_mask"] == {"score": [0.9]}
-    away = regrid(masks, (4, 4, 4), (2.0, 2.0, 2.0), (100.0, 0.0, 0.0), tuple(IDENTITY))
+    away = regrid(masks, dataclasses.replace(coarse, origin_xyz=(100.0, 0.0, 0.0)))
     assert len(away) == 0
     assert masks.meta["per_mask"] == {"score": [0.1, 0.9]}
 
 
 def test_other_axes_are_refused(masks: MaskSet) -> None:
-    flipped = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    flipped = Geometry(shape_zyx=SHAPE, direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     with pytest.raises(GeometryError, match="same ways"):
-        regrid(masks, SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), flipped)
+        regrid(masks, flipped)
     nowhere = MaskSet.of([], SHAPE, (1.0, 1.0, 1.0))
     with pytest.raises(GeometryError, match="where its grid lies"):
-        regrid(nowhere, SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), flipped)
+        regrid(nowhere, flipped)

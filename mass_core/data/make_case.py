@@ -50,7 +50,7 @@ def make_case(
     grid = prepared.record.working
     moved, notes = (None, ()) if labels is None else _labels(*labels, prepared.record.target, grid)
     if masks is not None:
-        masks = regrid(masks, grid.shape_zyx, grid.spacing_zyx, grid.origin_xyz, grid.direction, min_voxels)
+        masks = regrid(masks, grid, min_voxels)
     case = Case(
         name=name,
         patient=patient,
