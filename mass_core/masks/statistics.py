@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..volumes.boxes import Box, bounding_box, label_boxes
+from ..volumes.boxes import Box, bounding_box
 from ..volumes.volume import Geometry, Volume
 from .from_labels import checked_labels, numbered
 from .mask_set import MaskSet
-from .packed import Packed
 from .regrid import grid_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -83,14 +82,10 @@ def label_scores(masks: MaskSet, labels: Volume) -> list[LabelScore]:
     grid = grid_of(masks)
     labels = checked_labels(labels, grid)
     inner, values = numbered(labels, grid)
-    boxes = label_boxes(inner)
-    packed = {number: Packed.of((box, inner[box.slices()] == number)) for number, box in boxes.items()}
-    common = _common(masks, boxes, packed)
+    common = _common(masks, inner, len(values))
     totals = np.bincount(inner.ravel(), minlength=len(values) + 1) + _beyond(labels, grid, len(values))
-    ml, untouched = voxel_ml(masks), np.zeros(len(masks), np.int64)
-    return [
-        _score(value, int(totals[number]), common.get(number, untouched), masks.voxels, ml) for number, value in enumerate(values, start=1)
-    ]
+    ml = voxel_ml(masks)
+    return [_score(value, int(totals[number]), common[:, number], masks.voxels, ml) for number, value in enumerate(values, start=1)]
 
 
 def averages(scores: Sequence[LabelScore]) -> tuple[float | None, float | None, float | None]:
@@ -128,19 +123,10 @@ def _reach(other: Geometry, grid: Geometry) -> tuple[NDArray[np.int64], NDArray[
     return low, high
 
 
-def _common(masks: MaskSet, boxes: dict[int, Box], packed: dict[int, Packed]) -> dict[int, NDArray[np.int64]]:
-    """For each label: voxels it has in common with every mask. Bits are compared where bounding boxes overlap, nowhere else."""
-    numbers = np.array(list(boxes), np.int64)
-    lows, highs = (np.array([box[end] for box in boxes.values()], np.int64).reshape(-1, 3) for end in (0, 1))
-    common = {number: np.zeros(len(masks), np.int64) for number in boxes}
-    for index in range(len(masks)):
-        start, stop = masks.boxes_zyx[index, :3], masks.boxes_zyx[index, 3:]
-        near = numbers[((lows < stop) & (highs > start)).all(axis=1)].tolist()
-        if near:
-            mask = Packed.of((masks.box(index), masks.mask(index)))
-            for number in near:
-                common[number][index] = mask.common(packed[number])
-    return common
+def _common(masks: MaskSet, numbers: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """[N,count+1] voxels that each mask has in common with each number of a label map on its grid."""
+    rows = [np.bincount(numbers[box.slices()][mask], minlength=count + 1) for box, mask in masks]
+    return np.array(rows, np.int64).reshape(len(masks), count + 1)
 
 
 def _score(label: int, voxels: int, common: NDArray[np.int64], masks: NDArray[np.uint64], ml: float) -> LabelScore:
