@@ -423,14 +423,15 @@ def test_grid_of_the_masks() -> None:
 
 
 def test_any_maker_of_masks_can_be_used() -> None:
-    """The maker sees the oriented, normalised scan and its voxel size; its masks keep their place."""
+    """The maker sees the oriented scan and its voxel size; its masks keep their place."""
     image, _ = scan(0)
     seen = []
 
-    def brightest(array: np.ndarray, spacing_zyx: tuple, seed: int) -> list:
-        seen.append((array.shape, spacing_zyx, seed))
-        z, y, x = (int(i) for i in np.unravel_index(array.argmax(), array.shape))
-        return [(((z, y, x), (z + 1, y + 1, x + 1)), np.ones((1, 1, 1), bool))]
+    def brightest(part: Volume, modality: str, seed: int) -> tuple[list, dict]:
+        seen.append((part.array.shape, part.geometry.spacing_zyx, modality, seed))
+        z, y, x = (int(i) for i in np.unravel_index(part.array.argmax(), part.array.shape))
+        return [(((z, y, x), (z + 1, y + 1, x + 1)), np.ones((1, 1, 1), bool))], {"method": "brightest"}
 
-    masks, record = masks_of(image, Recipe(modality="ct"), brightest, seed=3)
-    assert seen == [(masks.shape_zyx, (4.0, 2.0, 2.0), 3)] and record.working.shape_zyx == masks.shape_zyx
+    masks, warnings = masks_of(image, Recipe(modality="ct"), brightest, seed=3)
+    assert seen == [(masks.shape_zyx, (4.0, 2.0, 2.0), "ct", 3)] and warnings == ()
+    assert len(masks) == 1 and masks.meta["method"] == "brightest"

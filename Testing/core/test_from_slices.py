@@ -10,7 +10,7 @@ import torch
 from mass_core.config import Recipe
 from mass_core.errors import Cancelled, GeometryError, InputError
 from mass_core.masks.from_labels import label_masks, with_labels
-from mass_core.masks.generator import masks_as_stored
+from mass_core.masks.generator import masks_of
 from mass_core.masks.mask_set import MaskSet
 from mass_core.masks.slicewise import pipeline
 from mass_core.masks.slicewise.channels import Profile, one_range
@@ -289,9 +289,9 @@ def test_makers_see_the_scan_as_stored() -> None:
     def maker(part: Volume, modality: str, seed: int) -> tuple[list, dict]:
         seen.append((part.array.min(), part.array.max(), modality, seed))
         at = tuple(int(i[0]) for i in np.nonzero(part.array == 55))
-        return [((at, tuple(i + 1 for i in at)), np.ones((1, 1, 1), bool))], {"mean": [55.0]}
+        return [((at, tuple(i + 1 for i in at)), np.ones((1, 1, 1), bool))], {"per_mask": {"mean": [55.0]}}
 
-    masks, warnings = masks_as_stored(Volume(hu, flipped), Recipe(modality="ct"), maker, seed=4)
+    masks, warnings = masks_of(Volume(hu, flipped), Recipe(modality="ct"), maker, seed=4)
     assert seen == [(-1000, 55, "ct", 4)] and warnings == ()
     assert masks.shape_zyx == (12, 18, 18) and masks.spacing_zyx == (3.0, 1.0, 1.0) and masks.box(0)[0] == (4, 4, 4)
     assert masks.meta["per_mask"] == {"mean": [55.0]} and masks.meta["modality"] == "ct" and masks.meta["seed"] == 4

@@ -199,10 +199,10 @@ def _joined(masks: "MaskSet", scan: Scan, arguments: argparse.Namespace) -> tupl
 
 def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
     """Masks of intensities as stored."""
-    from ..masks.generator import masks_as_stored
+    from ..masks.generator import masks_of
 
     recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
-    return lambda scan: masks_as_stored(scan.read(), recipe, maker, arguments.seed, spacing_zyx)
+    return lambda scan: masks_of(scan.read(), recipe, maker, arguments.seed, spacing_zyx)
 
 
 def _labels(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
@@ -218,21 +218,19 @@ def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         from ..masks.supervoxels.slic import SlicConfig, generate
     except ModuleNotFoundError as error:
         raise InputError("Making masks needs scikit-image, which is not installed.", "Run: pip install 'mass-core[masks]'") from error
-    from ..masks.generator import masks_of
+    from ..masks.generator import masks_of, masks_spacing
+    from ..volumes.intensity import normalise
 
     given = {"masks": arguments.max_masks, "min_voxels": arguments.min_voxels}
     config = SlicConfig(**{name: value for name, value in given.items() if value is not None})
     recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
 
+    def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, Any]]:
+        return generate(normalise(part.array, modality, recipe), part.geometry.spacing_zyx, config, seed), {}
+
     def make(scan: Scan) -> tuple["MaskSet", Sequence[str]]:
-        masks, record = masks_of(
-            scan.read(),
-            recipe,
-            lambda array, spacing, seed: generate(array, spacing, None, config, seed),
-            arguments.seed,
-            spacing_zyx,
-        )
-        return masks, record.warnings
+        volume = scan.read()
+        return masks_of(volume, recipe, maker, arguments.seed, spacing_zyx or masks_spacing(volume, recipe))
 
     return make, asdict(config)
 
@@ -261,7 +259,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         warned.append(seconds)
         _forewarn(seconds, slices, arguments.terminal)
 
-    def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, list[Any]]]:
+    def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, Any]]:
         masks = masks_by_slices(
             part.array,
             part.geometry.spacing_zyx,
@@ -274,7 +272,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             forewarn=None if warned else forewarn,
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
-        return (mask.found for mask in masks), {name: [getattr(mask, name) for mask in masks] for name in columns}
+        return (mask.found for mask in masks), {"per_mask": {name: [getattr(mask, name) for mask in masks] for name in columns}}
 
     asked = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
     settings = {"weights": str(arguments.weights), **asked, **changes, **asdict(config)}

@@ -4,20 +4,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..config import Modality, Recipe, Triple
 from ..devices import free_memory
 from ..errors import InputError
 from ..volumes.boxes import Box
 from ..volumes.intensity import guess_modality
-from ..volumes.preprocess import Record, prepare, working_image
+from ..volumes.preprocess import working_image
 from ..volumes.resample import orient
 from ..volumes.volume import Geometry, Volume
 from .mask_set import Bools, MaskSet
 
-Backend = Callable[[NDArray[np.float32], Triple, int], list[tuple[Box, Bools]]]
-"""Makes masks of normalised intensities [z,y,x], given the voxel size z, y, x in mm and a seed."""
+Maker = Callable[[Volume, Modality, int], tuple[Iterable[tuple[Box, Bools]], dict[str, Any]]]
+"""Makes masks of intensities as stored, given the modality and a seed; the second part is further metadata of the mask set."""
 
 _VOXELS = 1_000_000
 """Grids with fewer voxels are taken as they are: more detail than this yields no further objects, only time."""
@@ -31,63 +30,33 @@ _BYTES = 20
 """Of memory for each voxel of the grid, at least: measured 17 to 21 from the scan read to the masks of it, few as they were."""
 
 
-def masks_of(volume: Volume, recipe: Recipe, backend: Backend, seed: int = 0, spacing_zyx: Triple | None = None) -> tuple[MaskSet, Record]:
+def masks_of(
+    volume: Volume, recipe: Recipe, maker: Maker, seed: int = 0, spacing_zyx: Triple | None = None
+) -> tuple[MaskSet, tuple[str, ...]]:
     """Make the masks of one scan.
 
     Args:
         volume: the scan as stored.
-        recipe: orientation, modality, clip and body crop; its spacing is not used.
-        backend: makes the masks.
-        seed: of the backend's random choices.
-        spacing_zyx: grid the masks are made on; None: `masks_spacing`.
-
-    Returns:
-        The masks, on a grid around the body whose place their `meta` tells, and what was done to the scan.
-
-    Raises:
-        InputError: for images that cannot be normalised, or are too large for the memory.
-    """
-    recipe = recipe.changed(body_margin_zyx=_MARGIN)
-    grid = spacing_zyx or masks_spacing(volume, recipe)
-    _check_memory(volume, grid)
-    prepared = prepare(volume, recipe, grid)
-    working = prepared.record.working
-    masks = backend(prepared.array, working.spacing_zyx, seed)
-    meta = _place(working, prepared.record.modality, seed)
-    return MaskSet.of(masks, working.shape_zyx, working.spacing_zyx, meta), prepared.record
-
-
-Maker = Callable[[Volume, Modality, int], tuple[Iterable[tuple[Box, Bools]], dict[str, list[Any]]]]
-"""Makes masks of intensities as stored, given the modality and a seed; the second part tells something about each mask, by name."""
-
-
-def masks_as_stored(
-    volume: Volume, recipe: Recipe, maker: Maker, seed: int = 0, spacing_zyx: Triple | None = None
-) -> tuple[MaskSet, tuple[str, ...]]:
-    """Make the masks of one scan from its intensities as stored, at its own resolution.
-
-    Args:
-        volume: the scan as stored.
-        recipe: orientation, modality and body crop.
+        recipe: orientation, modality and body crop; its spacing is not used.
         maker: makes the masks of the part around the body.
         seed: of the maker's random choices.
-        spacing_zyx: another resolution.
+        spacing_zyx: grid the masks are made on; None: the scan's own resolution.
 
     Returns:
         The masks, on a grid around the body whose place their `meta` tells, and what the user should know.
 
     Raises:
-        InputError: for images that hold NaN or infinite values, or are too large for the memory.
+        InputError: for images that hold NaN or infinite values, have one value only, or are too large for the memory.
     """
-    recipe = recipe.changed(body_margin_zyx=_MARGIN)
-    own = orient(volume, recipe.orientation).geometry.spacing_zyx
-    _check_memory(volume, spacing_zyx or own)
-    image = working_image(volume, recipe, spacing_zyx or own, crop_body=True)
+    spacing = spacing_zyx or orient(volume, recipe.orientation).geometry.spacing_zyx
+    _check_memory(volume, spacing)
+    image = working_image(volume, recipe.changed(body_margin_zyx=_MARGIN), spacing, crop_body=True)
     part = image.volume.cropped(image.region)
     modality = image.modality or guess_modality(part.array)
-    masks, per_mask = maker(part, modality, seed)
-    meta = {**_place(part.geometry, modality, seed), "per_mask": per_mask}
-    return MaskSet.of(masks, part.geometry.shape_zyx, part.geometry.spacing_zyx, meta), image.warnings
+    masks, further = maker(part, modality, seed)
+    grid = part.geometry
+    meta = {"origin_xyz": list(grid.origin_xyz), "direction": list(grid.direction), "modality": modality, "seed": seed, **further}
+    return MaskSet.of(masks, grid.shape_zyx, grid.spacing_zyx, meta), image.warnings
 
 
 def _check_memory(volume: Volume, spacing_zyx: Triple) -> None:
@@ -103,13 +72,8 @@ def _check_memory(volume: Volume, spacing_zyx: Triple) -> None:
         )
 
 
-def _place(grid: Geometry, modality: Modality, seed: int) -> dict[str, Any]:
-    """Metadata of every mask set."""
-    return {"origin_xyz": list(grid.origin_xyz), "direction": list(grid.direction), "modality": modality, "seed": seed}
-
-
 def masks_spacing(volume: Volume, recipe: Recipe) -> Triple:
-    """Voxel size z, y, x in mm of the grid masks are made on.
+    """Voxel size z, y, x in mm of a grid with detail enough for supervoxels.
 
     The scan's own, unless its voxels are very flat or its body has more than a million of them: then cubes, a million for the body.
     """

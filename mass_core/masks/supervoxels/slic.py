@@ -17,6 +17,7 @@ from skimage.segmentation import slic
 from ...config import Triple
 from ...errors import InputError
 from ...volumes.boxes import Box
+from ...volumes.components import largest_parts
 from ..mask_set import Bools
 from .merge_tree import Floats, Ints, Tree, merge_tree, neighbours
 
@@ -73,15 +74,12 @@ class _Cells:
     stops: Ints
 
 
-def generate(
-    array: NDArray[np.float32], spacing_zyx: Triple, body: Bools | None = None, config: SlicConfig | None = None, seed: int = 0
-) -> list[tuple[Box, Bools]]:
+def generate(array: NDArray[np.float32], spacing_zyx: Triple, config: SlicConfig | None = None, seed: int = 0) -> list[tuple[Box, Bools]]:
     """Masks of one scan, each a connected object.
 
     Args:
         array: [z,y,x] normalised intensities.
         spacing_zyx: voxel size in mm.
-        body: [z,y,x] where masks may lie; None: what `foreground` finds.
         config: see `SlicConfig`.
         seed: of the choice among equally good masks; the same seed gives the same masks.
 
@@ -89,12 +87,14 @@ def generate(
         Bounding box and mask inside it, largest first.
 
     Raises:
-        InputError: if there is nothing to divide: an empty body, not three axes, or values that are not finite.
+        InputError: if there is nothing to divide: not three axes, or values that are not finite.
     """
     config = config or SlicConfig()
-    _check(array, body)
-    body = foreground(array) if body is None else body
-    cells = _cells(array, spacing_zyx, body, config)
+    if array.ndim != 3:
+        raise InputError(f"Masks need a 3D image, got {array.shape}.")
+    if not np.isfinite(array).all():
+        raise InputError("The image holds values that are not finite.", "Prepare it first: preparation replaces them.")
+    cells = _cells(array, spacing_zyx, foreground(array), config)
     if len(cells.sizes) < 2:
         return []
     pairs = neighbours(cells.labels)
@@ -102,15 +102,6 @@ def generate(
     chosen = _choose(trees, cells.sizes, config, np.random.default_rng(seed))
     masks = [_mask(cells, leaves) for leaves in chosen]
     return sorted(masks, key=lambda mask: -int(mask[1].sum()))
-
-
-def _check(array: NDArray[np.float32], body: Bools | None) -> None:
-    if array.ndim != 3 or (body is not None and array.shape != body.shape):
-        raise InputError(f"Masks need a 3D image and a body of its shape, got {array.shape}{'' if body is None else f' and {body.shape}'}.")
-    if body is not None and not body.any():
-        raise InputError("The body is empty, so there is nothing to divide.")
-    if not np.isfinite(array).all():
-        raise InputError("The image holds values that are not finite.", "Prepare it first: preparation replaces them.")
 
 
 def foreground(array: NDArray[np.float32]) -> Bools:
@@ -126,7 +117,7 @@ def foreground(array: NDArray[np.float32]) -> Bools:
     inside, outside = array[bright], array[~bright]
     if np.subtract(*np.percentile(outside, (90, 10))) > _AIR_SPREAD * (np.median(inside) - np.median(outside)):
         return everything
-    body = _largest_component(ndimage.binary_opening(bright))
+    body = largest_parts(ndimage.binary_opening(bright))
     for plane in body:
         plane[:] = ndimage.binary_fill_holes(plane)
     return body if body.any() else everything
@@ -239,13 +230,6 @@ def _mask(cells: _Cells, leaves: Ints) -> tuple[Box, Bools]:
     member = np.zeros(len(cells.sizes) + 1, bool)  # the last is what number -1 finds: outside the body
     member[leaves] = True
     return box, _without_holes(member[window])
-
-
-def _largest_component(mask: Bools) -> Bools:
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
 
 
 def _without_holes(mask: Bools) -> Bools:
