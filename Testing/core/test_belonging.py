@@ -91,7 +91,7 @@ def test_references_training_cases_and_results_are_checked_alike(tmp_path: Path)
     image, lost = Volume(np.arange(3840, dtype=np.int16).reshape(GRID.shape_zyx), GRID), Volume(block(), LOST["identity"])
     recipe = Recipe(window_zyx=(32, 32, 32), spacing_zyx=(2.0, 2.0, 2.0), modality="mr")
     with pytest.raises(GeometryError, match="header was lost"):
-        prepare_reference(image, lost, [1], recipe)
+        prepare_reference(image, lost, [1], recipe, (2.0, 2.0, 2.0))
     with pytest.raises(GeometryError, match="header was lost"):
         make_case(tmp_path, "a", image, recipe, patient="a", settings="", labels=(lost, Path("a.nii")))
     with pytest.raises(GeometryError, match="header was lost"):

@@ -188,7 +188,7 @@ def test_reference_crop_shows_the_mask_in_its_place(name: str, axes: np.ndarray,
     other = grid(STORAGE["coronal"], (1.1, 1.3, 1.7))  # the mask comes from somebody who stores things differently
     for geometry in (scan.geometry, other):
         ball = (np.linalg.norm(places(geometry) - place, axis=-1) < 12).astype(np.uint8)
-        (crop,) = prepare_reference(scan, Volume(ball, geometry), [1], options(name))
+        (crop,) = prepare_reference(scan, Volume(ball, geometry), [1], options(name), (1.5, 1.5, 1.5))
         mask = crop.mask > 0
         mm = places(crop.geometry)
         assert mm[mask].mean(axis=0) == pytest.approx(place, abs=1.0)

@@ -248,7 +248,7 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
     mask = Volume(np.pad(np.ones((4, 4, 4), np.uint8), 6), Geometry(shape_zyx=(16, 16, 16)))
     reference = tokens._Reference(mask, mask)
     encoded = learner._encode(crops, reference, 1, Compute(device=torch.device("cpu"), dtype=torch.float32))
-    assert (encoded.parts, encoded.ml, encoded.extent_mm) == (1, pytest.approx(0.064), (4, 4, 4))
+    assert (encoded.parts, encoded.measured.ml, encoded.measured.extent_mm) == (1, pytest.approx(0.064), (4, 4, 4))
     assert encoded.tokens[0].item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     assert tokens.unique(["a", "b", "a"]) == ("a", "b")
 

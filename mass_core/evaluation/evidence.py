@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..config import Recipe, Triple
 from ..errors import InputError, listing
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
-from ..tasks.location import Location, extent_mm
+from ..tasks.location import Location, Measured
 from ..tasks.task import Task, TaskLabel
 from ..tasks.working_spacing import LADDER
 from ..volumes.boxes import Box, label_boxes
@@ -119,14 +118,12 @@ class QualityProbe:
         if box is None:
             return Evidence(ml=0.0)
         grid = self._labels.geometry
-        inside = self._labels.array[box.slices()] == label.value
-        ml = float(np.count_nonzero(inside) * np.prod(grid.spacing_xyz) / 1000)
-        centre = np.add(box[0], ndimage.center_of_mass(inside))
+        measured = Measured.of(self._labels, label.value, box, grid)
         return Evidence(
-            ml=ml,
-            volume_ratio=ml / label.ml if label.ml else None,
-            extent_ratio=_strangest(extent_mm(grid.cropped(box)), label.extent_mm),
-            offset=_offset(Location.of(centre.tolist(), grid, grid), label),
+            ml=measured.ml,
+            volume_ratio=measured.ml / label.ml if label.ml else None,
+            extent_ratio=_strangest(measured.extent_mm, label.extent_mm),
+            offset=_offset(measured.place, label),
             cut=any(low == 0 or high == n for low, high, n in zip(*box, grid.shape_zyx, strict=True)),
         )
 

@@ -182,15 +182,15 @@ class Segmenter:
             refuse_unlearned(self.model.provenance, self.model.name)
         compute, steps = self.compute(labels=1), Steps(progress, cancelled)
         with known_failures():
-            learned = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
+            encoded, modality, warnings = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
         return Task(
-            labels=learned.labels,
+            labels=encoded,
             fingerprint=self.model.fingerprint,
             weights=self.model.name,
             recipe=self.recipe,
-            modality=learned.modality,
-            warnings=learned.warnings,
-            atlases=tuple(self._atlases_of(references, [label.value for label in learned.labels], steps)) if self.recipe.aligns else (),
+            modality=modality,
+            warnings=warnings,
+            atlases=tuple(self._atlases_of(references, [label.value for label in encoded], steps)) if self.recipe.aligns else (),
         )
 
     def _atlases_of(self, references: Sequence[tuple[Volume, Volume]], values: Sequence[int], steps: Steps) -> Iterator[Atlas]:

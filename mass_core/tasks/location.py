@@ -6,11 +6,14 @@ The network sees windows, not the scan. Of several finds that look right, the on
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from ..config import Triple
-from ..volumes.volume import Geometry
+from ..volumes.boxes import Box
+from ..volumes.volume import Geometry, Volume
 
 _SAME_REGION = 0.7
 """Least ratio of extents, along each axis, of scans that are taken to show the same part of the body; elsewhere places say nothing."""
@@ -48,6 +51,23 @@ class Location:
         return all(min(a, b) >= _SAME_REGION * max(a, b) for a, b in zip(self.scan_mm, other.scan_mm, strict=True))
 
 
+class Measured(NamedTuple):
+    """Size and position of a structure."""
+
+    ml: float
+    place: Location
+    extent_mm: Triple
+    """Along the patient's left, posterior and superior."""
+
+    @classmethod
+    def of(cls, labels: Volume, value: int, box: Box, scan: Geometry) -> "Measured":
+        """Measure a label in its box of a label map of a scan."""
+        mask, grid = labels.array[box.slices()] == value, labels.geometry
+        centre = np.add(box.low, ndimage.center_of_mass(mask)).tolist()
+        ml = float(np.count_nonzero(mask) * np.prod(grid.spacing_xyz) / 1000)
+        return cls(ml, Location.of(centre, grid, scan), extent_mm(grid.cropped(box)))
+
+
 def closeness(place: Location | None, scan: Geometry, sigma_mm: float) -> Callable[[Triple], float]:
     """Weight of a part centred at a voxel (z, y, x) of a scan: 1 where the references show the structure, falling off as a Gaussian.
 
@@ -56,9 +76,7 @@ def closeness(place: Location | None, scan: Geometry, sigma_mm: float) -> Callab
         scan: the target.
         sigma_mm: of the Gaussian; 0: places do not count.
     """
-    if place is None or not sigma_mm:
-        return lambda centre_zyx: 1.0
-    if not Location.of((0.0, 0.0, 0.0), scan, scan).same_region(place):
+    if place is None or not sigma_mm or not Location.of((0.0, 0.0, 0.0), scan, scan).same_region(place):
         return lambda centre_zyx: 1.0
 
     def counts(centre_zyx: Triple) -> float:

@@ -13,7 +13,6 @@ from ..volumes.label_maps import as_label_map, check_belongs
 from ..volumes.preprocess import working_image
 from ..volumes.volume import Geometry, Volume
 from .placed_masks import PlacedMask, on_axes_of, placed_masks
-from .working_spacing import boxes_of, spacing_of
 
 MAX_CROPS = 4
 """Most windows a structure that exceeds the window is shown in."""
@@ -39,11 +38,6 @@ class ReferenceCrop:
     """Geometry of the window."""
     modality: Modality
     warnings: tuple[str, ...] = ()
-
-    @property
-    def spacing_zyx(self) -> Triple:
-        """Working voxel size in mm."""
-        return self.geometry.spacing_zyx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,37 +96,28 @@ class _Scan:
         return Intensity.of(crop, modality, recipe).apply(crop), modality
 
 
-def prepare_reference(
-    image: Volume, labels: Volume, values: Sequence[int], recipe: Recipe, spacing_zyx: Triple | None = None
-) -> list[ReferenceCrop]:
+def prepare_reference(image: Volume, labels: Volume, values: Sequence[int], recipe: Recipe, spacing_zyx: Triple) -> list[ReferenceCrop]:
     """Cut the windows that show the structures of a reference.
 
     Args:
         image: The reference scan as stored.
         labels: Its label map; another grid than the image's is resampled by position, with a warning.
-        values: Labels to show; each must be present.
+        values: Labels to show.
         recipe: How.
-        spacing_zyx: Working voxel size in mm for all values; None: the recipe's, or else each label's own `working_spacing`.
+        spacing_zyx: Working voxel size in mm.
 
     Returns:
-        One crop or several for each value, in the order of `values`. A label of which nothing lies on the image, or nothing is left at the
-        working spacing, has none.
+        One crop or several for each value, in the order of `values`. A label that is absent, of which nothing lies on the image, or nothing
+        is left at the working spacing, has none.
 
     Raises:
-        InputError: for an empty mask, an absent label, or an image that cannot be normalised.
+        InputError: for a map of fractional values, or an image that cannot be normalised.
         GeometryError: when the label map lies somewhere else than the image.
     """
     whole = as_label_map(labels)
-    notes = (*whole.notes, *check_belongs(image.geometry, whole))
-    boxes = boxes_of(whole, values)
-    spacings = {v: spacing_zyx or recipe.spacing_zyx or spacing_of(image.geometry, whole, v, boxes[v], recipe) for v in values}
-    whole = on_axes_of(image, whole, recipe)
-    found: dict[int, list[ReferenceCrop]] = {}
-    for spacing in sorted(set(spacings.values())):
-        scan = _Scan.of(image, recipe, spacing, notes)
-        masks = placed_masks(scan.volume.geometry, whole, [v for v in values if spacings[v] == spacing], recipe)
-        found.update({value: scan.crops(value, mask, recipe) for value, mask in masks.items()})
-    return [crop for value in values for crop in found.get(value, [])]
+    scan = _Scan.of(image, recipe, spacing_zyx, (*whole.notes, *check_belongs(image.geometry, whole)))
+    masks = placed_masks(scan.volume.geometry, on_axes_of(image, whole, recipe), values, recipe)
+    return [crop for value in values if value in masks for crop in scan.crops(value, masks[value], recipe)]
 
 
 def _windows_for(mask: PlacedMask, recipe: Recipe) -> list[Box]:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..model import MASS
 from ..model.compute import Compute
 from ..progress import Steps
@@ -22,7 +21,7 @@ from ..volumes.boxes import label_boxes
 from ..volumes.components import count_parts
 from ..volumes.label_maps import as_label_map
 from ..volumes.volume import Volume
-from .location import Location, extent_mm, mean_triple
+from .location import Location, Measured, mean_triple
 from .reference_crops import ReferenceCrop, prepare_reference
 from .task import TaskLabel, Tokens
 from .working_spacing import common_spacing, working_spacing
@@ -44,23 +43,10 @@ class Encoded:
     """Share of the label's voxels the encoded crops showed."""
     parts: int
     """Connected parts of the label."""
-    place: Location
-    """Of the label in its scan."""
-    ml: float
-    """Volume of the label."""
-    extent_mm: Triple
-    """Of the label along left, posterior, superior."""
+    measured: Measured
+    """Size and position of the label."""
     self_dice: float | None
     """Dice of what the network finds in the encoded crops with these tokens; None where the recipe has no use for it."""
-    modality: Modality
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Learned:
-    """All labels of all references, encoded."""
-
-    labels: tuple[TaskLabel, ...]
     modality: Modality
     warnings: tuple[str, ...]
 
@@ -83,18 +69,9 @@ class _Reference:
         """Connected parts of this label."""
         return count_parts(self._mask(value))
 
-    def place(self, value: int) -> Location:
-        """Position of this label in the scan."""
-        start, inner = self.boxes[value][0], ndimage.center_of_mass(self._mask(value))
-        return Location.of([a + b for a, b in zip(start, inner, strict=True)], self.labels.geometry, self.image.geometry)
-
-    def ml(self, value: int) -> float:
-        """Volume of this label."""
-        return float(np.count_nonzero(self._mask(value)) * np.prod(self.labels.geometry.spacing_xyz) / 1000)
-
-    def extent_mm(self, value: int) -> Triple:
-        """Extent of this label along left, posterior, superior, in mm."""
-        return extent_mm(self.labels.geometry.cropped(self.boxes[value]))
+    def measured(self, value: int) -> Measured:
+        """Size and position of this label."""
+        return Measured.of(self.labels, value, self.boxes[value], self.image.geometry)
 
     def _mask(self, value: int) -> np.ndarray:
         return self.labels.array[self.boxes[value].slices()] == value
@@ -126,7 +103,7 @@ class ReferenceEncoder:
         compute: Compute,
         steps: Steps,
         given: Mapping[int, Triple],
-    ) -> Learned:
+    ) -> tuple[tuple[TaskLabel, ...], Modality, tuple[str, ...]]:
         """Mean tokens of each label over the references that have it.
 
         Args:
@@ -136,6 +113,9 @@ class ReferenceEncoder:
             compute: where and how.
             steps: counts the encoded labels.
             given: working spacings by value, of labels whose references do not choose it.
+
+        Returns:
+            The labels, the modality of the first reference, and warnings.
 
         Raises:
             InputError: if a wanted label is in no reference, or all masks are empty.
@@ -151,7 +131,7 @@ class ReferenceEncoder:
                 steps.at("encode", sum(map(len, found.values())), total)
         labels = tuple(_mean(value, spacings[value], found[value], appearance.get(value)) for value in values)
         everything = [one for some in found.values() for one in some]
-        return Learned(labels=labels, modality=everything[0].modality, warnings=unique(w for one in everything for w in one.warnings))
+        return labels, everything[0].modality, unique(warning for one in everything for warning in one.warnings)
 
     def _spacing(self, references: Sequence[_Reference], value: int) -> Triple:
         """The working spacing of a label: the recipe's, or the one that suits it in the references."""
@@ -163,7 +143,7 @@ class ReferenceEncoder:
         key = reference.key(value)
         spacing = self._spacings.get(key)
         if spacing is None:
-            spacing = working_spacing(reference.image.geometry, reference.labels, value, self._recipe)
+            spacing = working_spacing(reference.image.geometry, reference.labels, value, reference.boxes[value], self._recipe)
             self._spacings.put(key, spacing, 256)
         return spacing
 
@@ -206,9 +186,7 @@ class ReferenceEncoder:
             tokens=tuple(stages),
             covered=crops[0].covered,
             parts=reference.parts(value),
-            place=reference.place(value),
-            ml=reference.ml(value),
-            extent_mm=reference.extent_mm(value),
+            measured=reference.measured(value),
             self_dice=float(torch.stack(found).sum()) if found else None,
             modality=crops[0].modality,
             warnings=unique(warning for crop in crops for warning in crop.warnings),
@@ -246,7 +224,7 @@ def _values(references: Sequence[_Reference], wanted: Sequence[int] | None) -> l
     absent = sorted(set(wanted) - set(present))
     if absent:
         raise InputError(
-            f"Label {', '.join(map(str, absent))} is in none of the reference masks; they hold {', '.join(map(str, present))}.",
+            f"Label {listing(absent)} is in none of the reference masks; they hold {listing(present)}.",
             "Choose among those with --labels.",
         )
     return sorted(set(wanted))
@@ -268,8 +246,8 @@ def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: L
         references=len(encoded),
         kept=sum(one.covered for one in encoded) / len(encoded),
         parts=max(one.parts for one in encoded),
-        place=Location.mean([one.place for one in encoded]),
-        ml=sum(one.ml for one in encoded) / len(encoded),
-        extent_mm=mean_triple([one.extent_mm for one in encoded]),
+        place=Location.mean([one.measured.place for one in encoded]),
+        ml=sum(one.measured.ml for one in encoded) / len(encoded),
+        extent_mm=mean_triple([one.measured.extent_mm for one in encoded]),
         self_dice=sum(selves) / len(selves) if selves else None,
     )

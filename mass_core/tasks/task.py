@@ -176,7 +176,7 @@ class Task:
     def header(self) -> dict[str, Any]:
         """Everything but the tokens, as JSON values."""
         plain = [one.name for one in fields(TaskLabel) if one.name not in ("tokens", "place")]
-        labels = [{name: getattr(label, name) for name in plain} | {"place": _plain(label.place)} for label in self.labels]
+        labels = [{name: getattr(label, name) for name in plain} | {"place": label.place and asdict(label.place)} for label in self.labels]
         return {
             "version": VERSION,
             "weights": self.weights,
@@ -240,11 +240,6 @@ def _atlases(tensors: dict[str, Tensor]) -> Iterator[Atlas]:
     for number in numbers:
         start = f"{_ATLAS}{number}."
         yield from_tensors({key[len(start) :]: values for key, values in tensors.items() if key.startswith(start)})
-
-
-def _plain(place: Location | None) -> dict[str, Any] | None:
-    """As JSON values."""
-    return None if place is None else asdict(place)
 
 
 def _tokens(value: int, tensors: dict[str, Tensor]) -> Tokens:

@@ -7,9 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..config import Recipe, Triple
-from ..errors import InputError, listing
-from ..volumes.boxes import Box, label_boxes
-from ..volumes.label_maps import as_label_map
+from ..volumes.boxes import Box
 from ..volumes.resample import orient
 from ..volumes.volume import Geometry, Volume
 
@@ -19,7 +17,12 @@ _THICKNESS_VOXELS = 4_000_000
 """Voxels from which a structure's thickness is measured on every second (third, ...) voxel only."""
 
 
-def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe) -> Triple:
+def common_spacing(spacings: Sequence[Triple]) -> Triple:
+    """The one spacing for a label seen in several references: the middle one (of two middle ones the finer)."""
+    return sorted(spacings)[(len(spacings) - 1) // 2]
+
+
+def working_spacing(image: Geometry, labels: Volume, value: int, box: Box, recipe: Recipe) -> Triple:
     """The voxel size at which a structure is best seen, in mm, equal along all axes; a rung of the ladder.
 
     The longest side of the structure shall fill `extent_fraction` of the window, but its thickness (twice the 95th percentile of the
@@ -27,20 +30,13 @@ def working_spacing(image: Geometry, labels: Volume, value: int, recipe: Recipe)
     there would be nothing to see in the rest. All within `spacing_limits_mm`, and not finer than the finest edge of the image's voxels:
     finer ones show nothing more, and halving them takes eight times as long.
 
-    Raises:
-        InputError: when the label is absent.
+    Args:
+        image: grid of the reference image.
+        labels: its label map of integers.
+        value: of the structure's label.
+        box: of the label in the label map.
+        recipe: limits and what is wanted.
     """
-    whole = as_label_map(labels)
-    return spacing_of(image, whole, value, boxes_of(whole, [value])[value], recipe)
-
-
-def common_spacing(spacings: Sequence[Triple]) -> Triple:
-    """The one spacing for a label seen in several references: the middle one (of two middle ones the finer)."""
-    return sorted(spacings)[(len(spacings) - 1) // 2]
-
-
-def spacing_of(image: Geometry, labels: Volume, value: int, box: Box, recipe: Recipe) -> Triple:
-    """`working_spacing` of a label whose box is known, in a label map of integers."""
     mask = orient(labels.cropped(box), recipe.orientation)
     edges = mask.geometry.spacing_zyx
     by_extent = max(n * s / w for n, s, w in zip(mask.array.shape, edges, recipe.window_zyx, strict=True)) / recipe.extent_fraction
@@ -60,18 +56,3 @@ def thickness_mm(mask: np.ndarray, spacing_zyx: Triple) -> float:
     thinned = np.pad(mask[tuple(slice(None, None, step) for step in steps)], 1)
     distance = ndimage.distance_transform_edt(thinned, sampling=[s * step for s, step in zip(spacing_zyx, steps, strict=True)])
     return 2 * float(np.percentile(distance[thinned], 95))
-
-
-def boxes_of(labels: Volume, values: Sequence[int]) -> dict[int, Box]:
-    """Boxes of all labels of a label map.
-
-    Raises:
-        InputError: if it is empty, or lacks one of the values.
-    """
-    boxes = label_boxes(labels.array)
-    if not boxes:
-        raise InputError("The mask is empty: all of its voxels are 0.", "Mark the structure to segment in the reference mask.")
-    absent = [v for v in values if v not in boxes]
-    if absent:
-        raise InputError(f"Label {listing(absent)} is not in the mask; it holds {listing(boxes)}.", "Choose among those.")
-    return boxes
