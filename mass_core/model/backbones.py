@@ -3,7 +3,7 @@
 A backbone starts at half the resolution; the level before it, which the decoder needs too, is a residual block of our own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,22 +18,30 @@ _RESNET_LAYERS = {"resnet50": (3, 4, 6, 3), "resnet152": (3, 8, 36, 3)}
 NAMES = (*_RESNET_LAYERS, "swin")
 
 
+def in_turn(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """Outputs of modules, each of which is given the one before."""
+    found = []
+    for module in modules:
+        x = module(x)
+        found.append(x)
+    return found
+
+
 class Pyramid(nn.Module):
     """A backbone's levels and one at full resolution, brought to the channels the decoder expects.
 
     Args:
-        backbone: maps an image to levels at a half, a quarter, .. of its resolution, finest first.
-        found: channels of these levels.
+        backbone: maps an image to levels at a half, a quarter, .. of its resolution, finest first; its `channels` are theirs.
         in_channels: of the image.
         channels: wanted, from full resolution to the deepest level.
     """
 
-    def __init__(self, backbone: nn.Module, found: Sequence[int], in_channels: int, channels: Sequence[int]) -> None:
+    def __init__(self, backbone: Any, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
         self.stem = nn.Conv3d(in_channels, channels[0], 3, padding=1, bias=False)
         self.stem_block = ResidualBlock(channels[0], channels[0], inplace=True)
         self.backbone = backbone
-        self.bridges = nn.ModuleList(nn.Conv3d(c, d, 1) for c, d in zip(found, channels[1:], strict=True))
+        self.bridges = nn.ModuleList(nn.Conv3d(c, d, 1) for c, d in zip(backbone.channels, channels[1:], strict=True))
 
     def forward(self, image_B1DHW: Tensor) -> list[Tensor]:
         """Map an image [B,1,D,H,W] to its feature maps [B,C,d,h,w], deepest first."""
@@ -58,10 +66,8 @@ class ResNetLevels(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Levels [B,C,d,h,w], finest first."""
-        found = [self.first(image)]
-        for number, layer in enumerate(self.layers):
-            found.append(layer(found[-1] if number else self.pool(found[-1])))
-        return found
+        finest = self.first(image)
+        return [finest, *in_turn(self.layers, self.pool(finest))]
 
 
 class SwinLevels(nn.Module):
@@ -101,7 +107,7 @@ def build_pyramid(name: str, in_channels: int, channels: Sequence[int]) -> Pyram
     if not 1 <= levels <= 5:
         raise WeightsError(f"The encoder {name} has 2 to 6 levels, {len(channels)} are asked for.", "Set model.channels accordingly.")
     backbone: Any = SwinLevels(in_channels, levels) if name == "swin" else ResNetLevels(_RESNET_LAYERS[name], in_channels, levels)
-    return Pyramid(backbone, backbone.channels, in_channels, channels)
+    return Pyramid(backbone, in_channels, channels)
 
 
 def library(module: str, package: str = "'mass-core[train]'") -> Any:

@@ -100,8 +100,7 @@ class ResidualBlock(nn.Module):
     def in_slabs(self, sources: Sequence[slabs.Source]) -> Tensor:
         """The same for one image, of sources in the order of their channels; see `slabs`."""
         shortcut = None if self.shortcut is None else self.shortcut.weight
-        weights = slabs.BlockWeights(self.conv1.weight, self.conv2.weight, shortcut)
-        return slabs.residual_block(weights, sources, inplace=self.inplace)
+        return slabs.residual_block(sources, self.conv1.weight, self.conv2.weight, shortcut, inplace=self.inplace)
 
 
 class Attention(nn.Module):

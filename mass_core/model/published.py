@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import InputError, WeightsError
-from .backbones import ResNetLevels, library
+from .backbones import ResNetLevels, in_turn, library
 from .blocks import ResidualBlock
 
 _PROBE = (96, 160, 224)
@@ -101,11 +101,7 @@ class ResEncL(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Levels [B,C,d,h,w], finest first."""
-        x, found = self.stem(image), []
-        for stage in self.stages:
-            x = stage(x)
-            found.append(x)
-        return found
+        return in_turn(self.stages, self.stem(image))
 
 
 class SupremUNet(nn.Module):
@@ -150,11 +146,7 @@ class SupremSegResNet(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Levels [B,C,d,h,w], finest first."""
-        x, found = self.convInit(image), []
-        for down in self.down_layers:
-            x = down(x)
-            found.append(x)
-        return found
+        return in_turn(self.down_layers, self.convInit(image))
 
 
 class SupremSwinUNETR(nn.Module):

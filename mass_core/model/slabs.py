@@ -10,7 +10,7 @@ Three observations replace the straightforward computation:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +84,7 @@ class Upsampled:
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """See `Source`."""
-        mean = square = self.coarse_dhwC
+        mean = self.coarse_dhwC
         for axis, matrix in enumerate(self.matrices):
             mean = along_axis(matrix.mean(0, keepdim=True), mean, axis)
         centred = self.coarse_dhwC - mean
@@ -102,35 +102,29 @@ class Upsampled:
         return planes_zCHW.transpose(0, 1)[None]
 
 
-class BlockWeights(NamedTuple):
-    """Kernels [C_out,C_in,3,3,3] of a `ResidualBlock`."""
-
-    first: Tensor
-    second: Tensor
-    shortcut: Tensor | None
-
-
-def residual_block(block: BlockWeights, sources: Sequence[Source], *, inplace: bool) -> Tensor:
+def residual_block(sources: Sequence[Source], first: Tensor, second: Tensor, shortcut: Tensor | None, *, inplace: bool) -> Tensor:
     """Output of a `ResidualBlock` for the concatenated sources, [1,C_out,D,H,W] with channels last.
 
     Args:
-        block: its weights.
         sources: its input, in the order of their channels.
+        first: kernels [C_out,C_in,3,3,3] of its first convolution.
+        second: of its second one.
+        shortcut: of the shortcut, if that is a convolution.
         inplace: without a shortcut, the input's memory may become the result's.
     """
-    channels, size = len(block.first), sources[0].shape[2:]
+    channels, size = len(first), sources[0].shape[2:]
     hidden = torch.empty(1, channels, *size, memory_format=LAST)
-    if block.shortcut is None:
+    if shortcut is None:
         total = sources[0].slab(0, size[0])
         total = total if inplace else total.clone()
-        weight = block.first
+        weight = first
     else:
         total = torch.empty_like(hidden)
-        weight = torch.cat([block.first, block.shortcut])
+        weight = torch.cat([first, shortcut])
 
     def keep(z: slice, result: Tensor) -> None:
         hidden[:, :, z] = result[:, :channels]
-        if block.shortcut is not None:
+        if shortcut is not None:
             total[:, :, z] = result[:, channels:]
 
     def add(z: slice, result: Tensor) -> None:
@@ -139,7 +133,7 @@ def residual_block(block: BlockWeights, sources: Sequence[Source], *, inplace: b
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
     with torch.autocast("cpu", enabled=False):  # only convolutions are worth rounding for
         convolve_all(sources, weight, dtype, keep)
-        convolve_all([Stored(hidden)], block.second, dtype, add)
+        convolve_all([Stored(hidden)], second, dtype, add)
     return total
 
 
