@@ -19,10 +19,11 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError, WeightsError
 from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork
 from mass_core.inference.segmenter import Segmenter
+from mass_core.model import MASS
 from mass_core.model import published as networks
 from mass_core.model.encoder import build_encoder
 from mass_core.weights import published as weights
-from mass_core.weights.checkpoint import load_model, save_weights
+from mass_core.weights.checkpoint import fill, load_model, save_weights
 from mass_core.weights.other_encoders import adopt, adopt_monai
 from mass_core.weights.published import LAYOUTS, PUBLISHED, recognised
 from mass_core.weights.store import locate
@@ -123,7 +124,7 @@ def test_the_published_names_and_shapes_fit_exactly(encoder: str) -> None:
     assert {recognised(holder, state) for holder in holders} == {encoder, None}
     with torch.device("meta"):
         found = adopt(encoder, state, Path("file.pth"))
-    assert found.provenance["learned"] == "encoder" and found.licence and found.network.config.encoder == encoder
+    assert found.provenance["learned"] == "encoder" and found.licence and found.config.encoder == encoder
 
 
 @pytest.mark.parametrize("encoder", ["suprem-segresnet", "anatomix"])
@@ -228,7 +229,10 @@ def test_any_network_of_monai_that_halves_its_image_has_levels(arguments: tuple[
 def test_levels_are_what_the_network_of_monai_computes() -> None:
     torch.manual_seed(0)
     net, image = BasicUNet(features=(4, 32, 32, 32, 32, 4)).eval(), torch.randn(1, 1, 32, 32, 32)
-    encoder = adopt_monai(BASIC, net.state_dict(), Path("net.pt")).network.encoder.eval()
+    found = adopt_monai(BASIC, net.state_dict(), Path("net.pt"))
+    network = MASS(found.config)
+    fill(network, found.tensors, Path("net.pt"))
+    encoder = network.encoder.eval()
     expected = [net.conv_0(image)]
     for down in (net.down_1, net.down_2, net.down_3, net.down_4):
         expected.append(down(expected[-1]))

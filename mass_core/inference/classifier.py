@@ -24,12 +24,12 @@ from ..model.published import Published
 from ..volumes.boxes import Box, cut
 from ..volumes.preprocess import prepare
 from ..volumes.volume import Volume
-from ..weights.checkpoint import fill, fingerprint, read_tensors
+from ..weights.checkpoint import fill, fingerprint, read_header, read_tensors
 from ..weights.store import CLASSIFIER, locate
 
 FORMAT = 1
 _DAMAGED = "Train or copy the classifier again."
-_TOLD_SHARE = 0.01
+_SLIGHT = 0.01
 """Share of a scan that may be left out without a word."""
 
 
@@ -181,7 +181,7 @@ def look(volume: Volume, recipe: Recipe) -> Seen:
     start = [max(0, (n - w) // 2) for n, w in zip(whole, recipe.window_zyx, strict=True)]
     kept = prepared.array[tuple(slice(a, a + w) for a, w in zip(start, recipe.window_zyx, strict=True))]
     warnings = list(prepared.record.warnings)
-    if kept.size < (1 - _TOLD_SHARE) * prepared.array.size:
+    if kept.size < (1 - _SLIGHT) * prepared.array.size:
         shown = " x ".join(f"{n * mm:.0f}" for n, mm in zip(kept.shape[::-1], (recipe.spacing_zyx or ())[::-1], strict=True))
         warnings.append(f"The classifier sees only the middle {shown} mm of the scan, {kept.size / prepared.array.size:.0%} of it.")
     return Seen(array=np.ascontiguousarray(kept), modality=prepared.record.modality, warnings=tuple(warnings))
@@ -286,11 +286,4 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} holds weights for segmentation or something else, not a classifier of scans.",
             "Train a classifier on it with `python -m training.classify --weights`.",
         )
-    try:
-        header: dict[str, Any] = json.loads(metadata[CLASSIFIER])
-        version = int(header["format"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"The header of {path} is incomplete: {error}.", _DAMAGED) from error
-    if version > FORMAT:
-        raise WeightsError(f"{path} has format version {version}, this program reads up to {FORMAT}.", "Update MASSSlicer.")
-    return header, tensors
+    return read_header(path, metadata[CLASSIFIER], FORMAT, _DAMAGED), tensors

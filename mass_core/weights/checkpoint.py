@@ -26,8 +26,8 @@ from ..errors import InputError, WeightsError
 from ..files import write_bytes
 from ..model import MASS, build_model
 from ..tasks.task import Task
-from .fit import check_fit
-from .other_encoders import Adopted, adopt, adopt_monai
+from .fit import Checkpoint, check_fit
+from .other_encoders import adopt, adopt_monai
 from .published import recognised
 from .released_finetuned import released_task, released_tokens
 from .released_keys import our_key
@@ -61,19 +61,6 @@ class Model:
     """Of the device by inference."""
     task: Task | None = None
     """Classes of a fixed-class network; None: references define the task."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Checkpoint:
-    """Contents of a weights file."""
-
-    tensors: dict[str, Tensor]
-    config: ModelConfig
-    recipe: Recipe
-    provenance: dict[str, Any]
-    licence: str
-    task: Task | None = None
-    """Of a fixed-class network; not yet bound to its fingerprint."""
 
 
 def load_model(
@@ -135,14 +122,10 @@ def read_checkpoint(path: Path, *, ema: bool | None = None, network: Sequence[st
             raise WeightsError(f"{path} says itself of which network it is.", "Leave the name of the network out.")
         return _read_ours(path)
     values = _unpickled(path)
-    adopted = _adopted(values, path, network)
-    if adopted is None:
-        return _read_released(values, path, ema)
-    tensors, config = adopted.network.state_dict(), adopted.network.config
-    return Checkpoint(tensors=tensors, config=config, recipe=adopted.recipe, provenance=adopted.provenance, licence=adopted.licence)
+    return _adopted(values, path, network) or _read_released(values, path, ema)
 
 
-def _adopted(values: dict[str, Any], path: Path, network: Sequence[str]) -> Adopted | None:
+def _adopted(values: dict[str, Any], path: Path, network: Sequence[str]) -> Checkpoint | None:
     """The network with the encoder of a checkpoint of others; None: the checkpoint is none of those."""
     for holder in _HOLDERS:
         state = values if holder is None else values.get(holder)
@@ -226,6 +209,28 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", _AGAIN) from error
 
 
+def read_header(path: Path, text: str, newest: int, cure: str) -> dict[str, Any]:
+    """The JSON header of a safetensors file of ours.
+
+    Args:
+        path: of the file.
+        text: the header.
+        newest: format version this program reads up to.
+        cure: what to do about a damaged file.
+
+    Raises:
+        WeightsError: if it is damaged, or of a newer version.
+    """
+    try:
+        header: dict[str, Any] = json.loads(text)
+        version = int(header["format"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"The header of {path} is incomplete: {error}.", cure) from error
+    if version > newest:
+        raise WeightsError(f"{path} has format version {version}, this program reads up to {newest}.", "Update MASSSlicer.")
+    return header
+
+
 def _kind(value: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Stored type of a tensor for a given precision; integers keep theirs."""
     return dtype if value.is_floating_point() else value.dtype
@@ -234,14 +239,9 @@ def _kind(value: Tensor, dtype: torch.dtype) -> torch.dtype:
 def _read_ours(path: Path) -> Checkpoint:
     metadata, tensors = read_tensors(path)
     refuse_classifier(path, metadata)
-    try:
-        header = json.loads(metadata["mass"])
-    except (KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{path} holds tensors but does not say of which MASS network.", "Choose weights written by MASSSlicer."
-        ) from error
-    if header.get("format", 0) > FORMAT:
-        raise WeightsError(f"{path} has format version {header['format']}, this program reads up to {FORMAT}.", "Update MASSSlicer.")
+    if "mass" not in metadata:
+        raise WeightsError(f"{path} holds tensors but does not say of which MASS network.", "Choose weights written by MASSSlicer.")
+    header = read_header(path, metadata["mass"], FORMAT, _AGAIN)
     try:
         config, recipe = from_dict(ModelConfig, header["model"]), from_dict(Recipe, header["preprocess"])
         task = _stored_task(header.get("task"), config, tensors)
@@ -385,10 +385,8 @@ def _released_recipe(settings: Mapping[str, Any], path: Path) -> Recipe:
     evaluation = evaluation if isinstance(evaluation, Mapping) else {}
     recipe = Recipe()
     try:
-        if "window_size" in evaluation:
-            size = evaluation["window_size"]
-            recipe = replace(recipe, window_zyx=_shape(size))
-        return replace(recipe, overlap=float(evaluation.get("overlap", recipe.overlap)))
+        window = _shape(evaluation.get("window_size", recipe.window_zyx))
+        return replace(recipe, window_zyx=window, overlap=float(evaluation.get("overlap", recipe.overlap)))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"The configuration in {path} has evaluation settings {dict(evaluation)}.", _AGAIN) from error
 

@@ -28,7 +28,6 @@ class Received:
     """Result of a download."""
 
     sha256: str
-    size: int
     checked_against: str
     """table (known beforehand), server (told by it), or nothing."""
 
@@ -64,17 +63,16 @@ def fetch(
     """
     part = target.with_name(f"{target.name}.part")
     resumed = part.is_file() and part.stat().st_size > 0
-    told = _receive(url, part, progress, cancelled)
-    wanted = expected or told
+    stated = _receive(url, part, progress, cancelled)
+    wanted = expected or stated
     found = sha256(part)
     if wanted is not None and found != wanted:
         part.unlink()
         if resumed:  # the beginning may be of an older file: once more from the start
             return fetch(url, target, expected=expected, progress=progress, cancelled=cancelled)
         raise WeightsError(f"What {url} sent is damaged or another file: its SHA-256 is {found}, not {wanted}.", _by_hand(url, target))
-    received = Received(sha256=found, size=part.stat().st_size, checked_against="table" if expected else "server" if told else "nothing")
     os.replace(part, target)
-    return received
+    return Received(sha256=found, checked_against="table" if expected else "server" if stated else "nothing")
 
 
 def sha256(path: Path) -> str:
@@ -118,7 +116,7 @@ def _request(url: str, part: Path, have: int) -> _Answer | None:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(f"{url} cannot be reached: {reason}.", _by_hand(url, part.with_suffix(""))) from error
     begin, total = _extent(response.headers, have if response.status == 206 else 0)
-    return _Answer(body=response, begin=begin, total=total, sha256=_told(redirects.headers) or _told(response.headers))
+    return _Answer(body=response, begin=begin, total=total, sha256=_stated(redirects.headers) or _stated(response.headers))
 
 
 def _copy(answer: _Answer, file: IO[bytes], url: str, part: Path, progress: Report | None, cancelled: Callable[[], bool] | None) -> int:
@@ -153,7 +151,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _told(headers: Message) -> str | None:
+def _stated(headers: Message) -> str | None:
     """A SHA-256 among the entity tags of a response."""
     for name in ("X-Linked-Etag", "ETag"):
         tag = (headers.get(name) or "").removeprefix("W/").strip('"')

@@ -1,11 +1,30 @@
-"""Tensors of a file beside those a network has."""
+"""Contents of a weights file, and the check that its tensors are those of a network."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from ..config import ModelConfig, Recipe
 from ..errors import WeightsError
+from ..tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """Contents of a weights file."""
+
+    tensors: dict[str, Tensor]
+    """Under our names."""
+    config: ModelConfig
+    recipe: Recipe
+    provenance: dict[str, Any]
+    licence: str = ""
+    """Empty: unknown."""
+    task: Task | None = None
+    """Of a fixed-class network; not yet bound to its fingerprint."""
 
 
 def check_fit(own: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, network: str, cure: str) -> None:

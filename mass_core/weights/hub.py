@@ -4,7 +4,6 @@ A folder serves as well as a repository, which is written `hf:<owner>/<name>`. O
 `huggingface_hub`; who the user is, that library finds out by itself (`hf auth login`): no token passes through here.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -12,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +51,7 @@ def push(weights: str | Path, target: str, *, public: bool = False, overwrite: b
         _write(path, config, Path(target), overwrite=overwrite)
         return target
     hub = _library()
-    with tempfile.TemporaryDirectory(prefix="mass-") as folder, _told(hub, target):
+    with tempfile.TemporaryDirectory(prefix="mass-") as folder, _hub_errors(hub, target):
         _write(path, config, Path(folder), overwrite=True)
         api = hub.HfApi()
         api.create_repo(repository, private=not public, exist_ok=True)
@@ -94,7 +92,7 @@ def pull(source: str, name: str | None = None, *, revision: str | None = None, o
         return _take(Path(source), target, source)
     hub = _library()
     with tempfile.TemporaryDirectory(prefix="mass-") as folder:
-        with _told(hub, source):
+        with _hub_errors(hub, source):
             hub.snapshot_download(repository, revision=revision, allow_patterns=[CONFIG, TENSORS], local_dir=folder)
         return _take(Path(folder), target, source)
 
@@ -150,25 +148,16 @@ def _take(folder: Path, target: Path, source: str) -> Path:
         raise WeightsError(
             f"{source} holds no weights of MASSSlicer: its {CONFIG} tells no checksum.", "See `mass weights push`."
         ) from error
-    if not (folder / TENSORS).is_file():
+    tensors = folder / TENSORS
+    if not tensors.is_file():
         raise WeightsError(f"{source} lacks {TENSORS}.", "Fetch it again.")
+    store.header(tensors)
+    if (found := sha256(tensors)) != wanted:
+        raise WeightsError(f"{TENSORS} of {source} is damaged or another file: SHA-256 {found}, not {wanted}.", "Fetch it again.")
     store.make_folder(target.parent)
-    digest = hashlib.sha256()
-
-    def copy(file: Any) -> None:
-        with (folder / TENSORS).open("rb") as tensors:
-            while chunk := tensors.read(1 << 20):
-                digest.update(chunk)
-                file.write(chunk)
-        if digest.hexdigest() != wanted:
-            found = digest.hexdigest()
-            raise WeightsError(f"{TENSORS} of {source} is damaged or another file: SHA-256 {found}, not {wanted}.", "Fetch it again.")
-
-    store.header(folder / TENSORS)
-    write_by(target, copy)
-    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    about = {"url": source, "sha256": wanted, "checked_against": CONFIG, "bytes": target.stat().st_size}
-    store.record(target, {**about, "licence": config.get("licence", ""), "downloaded": when})
+    with tensors.open("rb") as file:
+        write_by(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
+    store.record(target, url=source, sha256=wanted, checked_against=CONFIG, licence=config.get("licence", ""))
     return target
 
 
@@ -186,7 +175,7 @@ def _library() -> Any:
 
 
 @contextmanager
-def _told(hub: Any, where: str) -> Iterator[None]:
+def _hub_errors(hub: Any, where: str) -> Iterator[None]:
     """Turn what the Hub's library raises into an error that says what to do."""
     try:
         yield

@@ -1,7 +1,6 @@
 """Networks whose image encoder others have pretrained; everything else in them is random, and learns when they are finetuned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..config import ModelConfig, Recipe
 from ..errors import WeightsError
 from ..model import MASS, build_model
 from ..model.published import decoder_channels, monai_network
-from .fit import check_fit
+from .fit import Checkpoint, check_fit
 from .published import LAYOUTS, PUBLISHED
 
 LEARNED = "learned"
@@ -22,19 +21,7 @@ _SEED = 0
 _BACKBONE = "encoder.backbone."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adopted:
-    """A network with an encoder that others have pretrained."""
-
-    network: MASS
-    """On the CPU."""
-    recipe: Recipe
-    provenance: dict[str, Any]
-    licence: str = ""
-    """Of the encoder; empty: unknown."""
-
-
-def adopt(encoder: str, state: Mapping[str, Tensor], path: Path) -> Adopted:
+def adopt(encoder: str, state: Mapping[str, Tensor], path: Path) -> Checkpoint:
     """The network with the encoder of a checkpoint of others.
 
     Args:
@@ -53,11 +40,11 @@ def adopt(encoder: str, state: Mapping[str, Tensor], path: Path) -> Adopted:
     own = {name: value for name, value in network.state_dict().items() if name.startswith(_BACKBONE)}
     check_fit(own, found, path, f"the image encoder {encoder}", f"Choose the file its authors publish at {one.source}.")
     network.load_state_dict(found, strict=False)
-    provenance = {"file": path.name, "encoder": encoder, "source": one.source, LEARNED: "encoder"}
-    return Adopted(network=network, recipe=layout.recipe, provenance=provenance, licence=one.licence)
+    provenance = {"file": path.name, "encoder": encoder, "source": one.source}
+    return _contents(network, layout.recipe, provenance, one.licence)
 
 
-def adopt_monai(arguments: Sequence[str], state: Mapping[str, Tensor], path: Path) -> Adopted:
+def adopt_monai(arguments: Sequence[str], state: Mapping[str, Tensor], path: Path) -> Checkpoint:
     """The network with the levels of one of MONAI's as its encoder.
 
     Args:
@@ -76,7 +63,12 @@ def adopt_monai(arguments: Sequence[str], state: Mapping[str, Tensor], path: Pat
     network = _network("monai", tuple(arguments), decoder_channels(arguments), recipe)
     used = [name.removeprefix(prefix) for name in network.state_dict() if name.startswith(prefix)]
     network.load_state_dict({f"{prefix}{name}": state[name] for name in used}, strict=False)
-    return Adopted(network=network, recipe=recipe, provenance={"file": path.name, "encoder": " ".join(arguments), LEARNED: "encoder"})
+    return _contents(network, recipe, {"file": path.name, "encoder": " ".join(arguments)})
+
+
+def _contents(network: MASS, recipe: Recipe, provenance: dict[str, Any], licence: str = "") -> Checkpoint:
+    provenance = {**provenance, LEARNED: "encoder"}
+    return Checkpoint(tensors=network.state_dict(), config=network.config, recipe=recipe, provenance=provenance, licence=licence)
 
 
 def _network(encoder: str, arguments: tuple[str, ...], channels: tuple[int, ...], recipe: Recipe) -> MASS:

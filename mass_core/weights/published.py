@@ -24,7 +24,7 @@ class Published:
     """Parameters of the whole network; the file may hold an optimiser's as well."""
     licence: str
 
-    def told(self, name: str, folder: object) -> tuple[str, str]:
+    def absence(self, name: str, folder: object) -> tuple[str, str]:
         """Message and cure for somebody who asks for them by name before they are there."""
         size = f"{self.millions:g} M parameters, {4 * self.millions:.0f} MB or more"
         ending = self.file[self.file.rindex(".") :]

@@ -13,17 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..colors import LabelStyle
 from ..errors import InputError, OutputError, WeightsError
-from ..files import write_bytes
+from ..files import write_json
 from ..progress import Report
 from ..schema import suggestion
 from .published import PUBLISHED
-
-if TYPE_CHECKING:
-    from .download import Received
 
 BUNDLED = Path(__file__).parent
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -150,7 +147,7 @@ def locate(weights: str | Path) -> Path:
     if entry is not None:
         raise WeightsError(f"The weights {entry.name!r} are not on this computer.", f"Run `mass weights download {entry.name}`.")
     if str(weights) in PUBLISHED:
-        raise WeightsError(*PUBLISHED[str(weights)].told(str(weights), folder()))
+        raise WeightsError(*PUBLISHED[str(weights)].absence(str(weights), folder()))
     if path.is_dir():
         raise WeightsError(f"{path} is a folder, not a weights file.", "Give the file in it.")
     raise WeightsError(
@@ -208,9 +205,19 @@ def place_of(name: str) -> Path:
     return folder() / f"{name}.safetensors"
 
 
-def record(path: Path, values: Mapping[str, Any]) -> None:
-    """Keep beside weights where they came from, with their SHA-256."""
-    write_bytes(_record_path(path), json.dumps(dict(values), indent=1).encode())
+def record(path: Path, *, url: str, sha256: str, checked_against: str, licence: str) -> None:
+    """Keep beside downloaded weights where they came from, with their SHA-256.
+
+    Args:
+        path: of the weights.
+        url: they were fetched from.
+        sha256: of the file.
+        checked_against: what told that checksum.
+        licence: of the weights.
+    """
+    when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    origin = {"url": url, "sha256": sha256, "checked_against": checked_against, "bytes": path.stat().st_size}
+    write_json(_record_path(path), {**origin, "licence": licence, "downloaded": when})
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
@@ -274,13 +281,15 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
     """
     from .download import fetch  # here: the network's part of the standard library takes long to load
 
-    remote = _remote(name)
+    if name not in REMOTE:
+        raise InputError(f"There is nothing to download called {name!r}.", f"Choose one of: {', '.join(REMOTE)}.")
+    remote = REMOTE[name]
     target = folder() / remote.file
     if target.is_file():
         return target
     make_folder(target.parent)
     received = fetch(remote.url, target, expected=remote.sha256, progress=progress, cancelled=cancelled)
-    record(target, _record(remote, received))
+    record(target, url=remote.url, sha256=received.sha256, checked_against=received.checked_against, licence=remote.licence)
     return target
 
 
@@ -307,23 +316,6 @@ def remove(name: str) -> Path:
     path.unlink()
     _record_path(path).unlink(missing_ok=True)
     return path
-
-
-def _remote(name: str) -> Remote:
-    if name not in REMOTE:
-        raise InputError(f"There is nothing to download called {name!r}.", f"Choose one of: {', '.join(REMOTE)}.")
-    return REMOTE[name]
-
-
-def _record(remote: Remote, received: "Received") -> dict[str, Any]:
-    return {
-        "url": remote.url,
-        "sha256": received.sha256,
-        "checked_against": received.checked_against,
-        "bytes": received.size,
-        "licence": remote.licence,
-        "downloaded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
 
 
 def _record_path(path: Path) -> Path:
