@@ -17,7 +17,7 @@ _ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 class Packed(NamedTuple):
     """A mask as bits that lie alike in all masks of a volume: every row along x starts at a multiple of eight voxels."""
 
-    start: tuple[int, int, int]
+    box: Box
     """z, y, and x in bytes."""
     rows: NDArray[np.uint8]
     """[z, y, x in bytes], first voxel in the highest bit."""
@@ -27,8 +27,8 @@ class Packed(NamedTuple):
     def of(cls, found: Found) -> "Packed":
         """Pack a mask."""
         ((z, y, x), _), mask = found
-        shifted = np.pad(mask, ((0, 0), (0, 0), (x % 8, 0)))
-        return cls((z, y, x // 8), np.packbits(shifted, axis=-1), int(np.count_nonzero(mask)))
+        rows = np.packbits(np.pad(mask, ((0, 0), (0, 0), (x % 8, 0))), axis=-1)
+        return cls(Box.at((z, y, x // 8), rows.shape), rows, int(np.count_nonzero(mask)))
 
     def iou(self, other: "Packed") -> float:
         """Intersection over union."""
@@ -37,13 +37,10 @@ class Packed(NamedTuple):
 
     def common(self, other: "Packed") -> int:
         """Voxels of both; only bytes inside both boxes are looked at."""
-        low = np.maximum(self.start, other.start)
-        high = np.minimum(np.add(self.start, self.rows.shape), np.add(other.start, other.rows.shape))
-        if (low >= high).any():
+        both = self.box.common(other.box)
+        if both is None:
             return 0
-        one, two = (
-            mask.rows[tuple(slice(a, b) for a, b in zip(low - mask.start, high - mask.start, strict=True))] for mask in (self, other)
-        )
+        one, two = (mask.rows[both.seen_from(mask.box.low).slices()] for mask in (self, other))
         return _count(one & two)
 
 

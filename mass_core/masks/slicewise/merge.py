@@ -102,20 +102,17 @@ class _Table:
 
     def overlaps(self, number: int, others: NDArray[np.int64], most_iou: float) -> bool:
         """True if a mask overlaps one of the others too much."""
-        rivals = _could_overlap(number, others, self.boxes, self.voxels, most_iou)
-        return any(self.packed[number].iou(self.packed[rival]) > most_iou for rival in rivals)
+        return any(self.packed[number].iou(self.packed[rival]) > most_iou for rival in self._rivals(number, others, most_iou))
 
+    def _rivals(self, number: int, others: NDArray[np.int64], most_iou: float) -> list[int]:
+        """Those of the others whose boxes and sizes allow an IoU above the limit.
 
-def _could_overlap(
-    number: int, others: NDArray[np.int64], boxes: NDArray[np.int64], voxels: NDArray[np.int64], most_iou: float
-) -> list[int]:
-    """Those of the others whose boxes and sizes allow an IoU above the limit.
-
-    IoU > t needs more than t / (1 + t) of the voxels of both in common. No more can be in common than the boxes share, or the smaller has.
-    """
-    low = np.maximum(boxes[number, :3], boxes[others, :3])
-    high = np.minimum(boxes[number, 3:], boxes[others, 3:])
-    shared = np.maximum(high - low, 0).prod(axis=1)
-    most_common = np.minimum(shared, np.minimum(voxels[number], voxels[others]))
-    needed = most_iou / (1 + most_iou) * (voxels[number] + voxels[others])
-    return others[most_common > needed - 1e-6].tolist()
+        IoU > t needs more than t / (1 + t) of the voxels of both in common. No more can be in common than the boxes share, or the smaller
+        has.
+        """
+        low = np.maximum(self.boxes[number, :3], self.boxes[others, :3])
+        high = np.minimum(self.boxes[number, 3:], self.boxes[others, 3:])
+        shared = np.maximum(high - low, 0).prod(axis=1)
+        most_common = np.minimum(shared, np.minimum(self.voxels[number], self.voxels[others]))
+        needed = most_iou / (1 + most_iou) * (self.voxels[number] + self.voxels[others])
+        return others[most_common > needed - 1e-6].tolist()
