@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...config import Modality
 from ...errors import InputError
+from ...schema import check_counts
 
 Range = tuple[float, float]
 Bytes = NDArray[np.uint8]
@@ -51,12 +52,9 @@ class Profile:
             raise InputError(f"The channels are {self.channels}.", "Each needs a lower and, behind it, a higher value.")
         if self.unit == "percent" and not all(0 <= low and high <= 100 for low, high in self.channels):
             raise InputError(f"The quantiles are {self.channels}.", "Give percentages from 0 to 100.")
-        if self.interval_mm <= 0 or min(self.min_slices, self.min_pixels, self.min_voxels, self.max_per_slice) < 1:
-            raise InputError(
-                f"interval_mm {self.interval_mm}, min_slices {self.min_slices}, min_pixels {self.min_pixels}, "
-                f"min_voxels {self.min_voxels}, max_per_slice {self.max_per_slice}.",
-                "The interval must be above zero, counts at least 1.",
-            )
+        if self.interval_mm <= 0:
+            raise InputError(f"interval_mm is {self.interval_mm}.", "It must be above zero.")
+        check_counts(self, "min_slices", "min_pixels", "min_voxels", "max_per_slice")
         if not all(0 <= share <= 1 for share in (self.min_predicted_iou, self.min_stability, self.duplicate_iou)):
             raise InputError(
                 f"min_predicted_iou {self.min_predicted_iou}, min_stability {self.min_stability}, duplicate_iou {self.duplicate_iou}.",

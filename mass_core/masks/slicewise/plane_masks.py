@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
+from ...schema import check_counts
 from ..mask_set import Bools
 from .batch_size import BatchSize
 from .channels import Bytes, Profile
@@ -68,12 +69,8 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.points_per_side < 1 or self.points_per_batch < 1 or min(self.crop_layers, self.small_regions) < 0:
-            raise InputError(
-                f"points_per_side {self.points_per_side}, points_per_batch {self.points_per_batch}, crop_layers {self.crop_layers}, "
-                f"small_regions {self.small_regions}.",
-                "Points must be at least 1, layers and regions at least 0.",
-            )
+        check_counts(self, "points_per_side", "points_per_batch")
+        check_counts(self, "crop_layers", "small_regions", least=0)
         if not (0 <= self.crop_overlap <= 1 and 0 < self.box_iou <= 1 and 0 <= self.body_share <= 1):
             raise InputError(
                 f"crop_overlap {self.crop_overlap}, box_iou {self.box_iou}, body_share {self.body_share}.", "All three lie between 0 and 1."

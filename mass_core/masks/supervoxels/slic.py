@@ -16,6 +16,7 @@ from skimage.segmentation import slic
 
 from ...config import Triple
 from ...errors import InputError
+from ...schema import check_counts
 from ...volumes.boxes import Box
 from ...volumes.components import largest_parts
 from ..mask_set import Bools
@@ -53,11 +54,9 @@ class SlicConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.masks < 1 or self.min_voxels < 1 or not 0 < self.max_share <= 1 or not 0 < self.distinct_iou <= 1:
-            raise InputError(
-                f"masks {self.masks}, min_voxels {self.min_voxels}, max_share {self.max_share}, distinct_iou {self.distinct_iou}.",
-                "Counts must be at least 1, shares above 0 and at most 1.",
-            )
+        check_counts(self, "masks", "min_voxels")
+        if not (0 < self.max_share <= 1 and 0 < self.distinct_iou <= 1):
+            raise InputError(f"max_share {self.max_share}, distinct_iou {self.distinct_iou}.", "Both must be above 0 and at most 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
