@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..config import Recipe, Shape, Triple
+from ..config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,7 @@ class Layout:
 
 
 def _recipe(edge_mm: float, window: int, ct_clip_hu: tuple[float, float] = Recipe().ct_clip_hu) -> Recipe:
-    spacing: Triple = (edge_mm, edge_mm, edge_mm)
-    size: Shape = (window, window, window)
-    return Recipe(spacing_zyx=spacing, window_zyx=size, ct_clip_hu=ct_clip_hu)
+    return Recipe(spacing_zyx=(edge_mm, edge_mm, edge_mm), window_zyx=(window, window, window), ct_clip_hu=ct_clip_hu)
 
 
 _SUPREM_RECIPE = _recipe(1.5, 96, (-175.0, 250.0))

@@ -174,10 +174,7 @@ def is_classifier(path: Path) -> bool:
     Raises:
         WeightsError: if it ends in .safetensors and cannot be read.
     """
-    if path.suffix != ".safetensors":
-        return False
-    with _refused(path):
-        return CLASSIFIER in read_metadata(path)
+    return path.suffix == ".safetensors" and CLASSIFIER in read_metadata(path)
 
 
 def header(path: Path) -> dict[str, Any]:
@@ -224,9 +221,9 @@ def read_metadata(path: Path) -> Mapping[str, str]:
     """Metadata of a safetensors file, read without the library.
 
     Raises:
-        OSError, struct.error, ValueError, KeyError, TypeError: if it is no such file.
+        WeightsError: if it is no such file.
     """
-    with open(path, "rb") as file:
+    with _refused(path), open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _MOST_HEADER:
             raise ValueError("it does not begin with the length of a header")
