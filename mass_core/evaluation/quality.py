@@ -126,12 +126,12 @@ def judged(evidence: Evidence, *, several: bool = False) -> Quality:
 
 def expected_dice(evidence: Evidence) -> float:
     """The Dice to be expected of a label that was found, from 0 to 1."""
-    known = signs(evidence)
+    known = {name: _TYPICAL[name] if value is None else value for name, value in signs(evidence).items()}
     if evidence.cycle is not None:
         formula = _FORMULAS[1 if evidence.aligned is None else 0]
     else:
         formula = _FORMULAS[3 if evidence.own is None else 2]
-    total = formula[""] + sum(weight * _known(known, name) for name, weight in formula.items() if name)
+    total = formula[""] + sum(weight * known[name] for name, weight in formula.items() if name)
     return 1 / (1 + math.exp(-total))
 
 
@@ -144,11 +144,6 @@ def signs(evidence: Evidence) -> dict[str, float | None]:
         "extent": _strangeness(evidence),
         "aligned": evidence.aligned,
     }
-
-
-def _known(signs: Mapping[str, float | None], name: str) -> float:
-    value = signs[name]
-    return _TYPICAL[name] if value is None else value
 
 
 def _strangeness(evidence: Evidence) -> float | None:

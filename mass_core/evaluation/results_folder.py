@@ -39,7 +39,7 @@ class EvaluationFolder:
         changed = [name for name in wanted if name in known and known[name] != wanted[name]]
         foreign = not known and any((folder / name).exists() for name in RESULTS)
         if (changed or foreign) and not overwrite:
-            raise OutputError(_told(folder, changed, known, wanted), "Choose another --output, or begin anew with --overwrite.")
+            raise OutputError(_conflict(folder, changed, known, wanted), "Choose another --output, or begin anew with --overwrite.")
         if changed or foreign:
             self._clear()
             known = {}
@@ -92,7 +92,7 @@ def _trial(score: Score) -> Trial:
     return Trial(method=score.method, shots=score.shots, draw=score.draw)
 
 
-def _told(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _conflict(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     if not changed:
         return f"Results exist in {folder} already, made with unknown settings."
     found = differences({name: known[name] for name in changed}, dict(wanted))

@@ -5,7 +5,7 @@ if it shows it; what is found of a structure in scans without it is reported apa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -149,8 +149,7 @@ def judge(
 def _score(trial: Trial, case: str, label: int, truth: Volume, found: NDArray[Any]) -> Score:
     a, b, spacing = truth.array == label, found == label, truth.geometry.spacing_zyx
     ml = float(np.prod(spacing)) / 1000
-    place = {name: getattr(trial, name) for name in ("method", "shots", "draw")}
-    score = Score(**place, case=case, label=label, truth_ml=np.count_nonzero(a) * ml, found_ml=np.count_nonzero(b) * ml)
+    score = Score(**asdict(trial), case=case, label=label, truth_ml=np.count_nonzero(a) * ml, found_ml=np.count_nonzero(b) * ml)
     if not score.truth_ml:
         return score
     distances = _distances(a, b, spacing) if score.found_ml else (None, None)

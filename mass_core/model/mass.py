@@ -48,7 +48,12 @@ class MASS(nn.Module):
             GeometryError: if an axis is no multiple of the stride or exceeds the learned positions.
         """
         self.check_takes_references()
-        self.check_reference_size(image_B1DHW.shape[2:])
+        stride, largest, size = self.config.stride, self.config.position_size, image_B1DHW.shape[2:]
+        if any(n % stride or n > largest for n in size):
+            raise GeometryError(
+                f"A reference crop of {tuple(size)} voxels cannot be encoded.",
+                f"Each side must be a multiple of {stride} and at most {largest}.",
+            )
         features = self.encode_image(image_B1DHW)
         return tuple(encoder(level, masks_BKDHW) for encoder, level in zip(self.task_encoders, features, strict=False))
 
@@ -93,17 +98,4 @@ class MASS(nn.Module):
             raise InputError(
                 "These weights were finetuned to fixed classes; they cannot learn from references.",
                 "Segment without references, or choose the weights they were finetuned from.",
-            )
-
-    def check_reference_size(self, size: Sequence[int]) -> None:
-        """Refuse a reference crop [D,H,W] this network cannot encode.
-
-        Raises:
-            GeometryError: saying which sizes work.
-        """
-        stride, largest = self.config.stride, self.config.position_size
-        if any(n % stride or n > largest for n in size):
-            raise GeometryError(
-                f"A reference crop of {tuple(size)} voxels cannot be encoded.",
-                f"Each side must be a multiple of {stride} and at most {largest}.",
             )
