@@ -15,7 +15,7 @@ from mass_core.devices import DeviceUse
 from mass_core.errors import InputError
 from mass_core.inference import blending, sliding_window
 from mass_core.inference.segmenter import Segmenter
-from mass_core.inference.sliding_window import WindowOptions, sliding_window_inference, split_passes
+from mass_core.inference.sliding_window import sliding_window_inference, split_passes
 from mass_core.inference.upload import through_buffers
 from mass_core.jobs.session import Run, Session
 from mass_core.model import blocks, slabs
@@ -84,10 +84,10 @@ def found(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Devi
             split_passes(network.class_tokens([0, 1]), 0),
             recipe,
             compute=replace(gpu, device=CPU, blend_device=CPU),
-            options=WindowOptions(exact=False, depth=2, maps=True),
+            maps=True,
             step=lambda *_: None,
         )
-        return way, [*(result.maps or ()), result.best.decide([1, 2], 0.5), result.best.most_probable()]
+        return way, [*result.maps, result.best.decide([1, 2], 0.5), result.best.most_probable()]
 
     return run
 

@@ -1,14 +1,15 @@
 """Warnings about a result: with its label and its share, and only where it matters."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mass_core.config import Recipe
-from mass_core.inference.segmenter import _ABSENT, Decision, _not_aligned, _surplus
+from mass_core.inference.segmenter import _ABSENT, Decision, Segmenter, _not_aligned, _surplus
 from mass_core.outputs import serious
-from mass_core.tasks.task import TaskLabel
+from mass_core.tasks.task import Task, TaskLabel
 from mass_core.volumes.intensity import choose_modality, normalise
 from mass_core.volumes.volume import Geometry, Volume
 
@@ -19,6 +20,14 @@ def test_the_share_left_out_is_told_with_its_label(share: float, parts: int, tol
     text = _surplus(label, share)
     assert text.startswith("spleen: ") and told in text
     assert ("Look at the result" in text) == (share >= 0.4) == (serious([text]) == (text,))
+
+
+def test_of_a_label_that_was_not_found_nothing_was_left_out() -> None:
+    found = np.array([[[1, 1, 0, 1, 0]]], np.uint8)
+    known = tuple(TaskLabel(value=value, name=f"n{value}", spacing_zyx=(1.0, 1.0, 1.0), tokens=()) for value in (1, 2))
+    task = Task(labels=known, fingerprint="", weights="", recipe=Recipe(), modality="ct")
+    notes = Segmenter._without_surplus(SimpleNamespace(recipe=Recipe()), found, task, Geometry(shape_zyx=found.shape))  # type: ignore[arg-type]
+    assert found.tolist() == [[[1, 1, 0, 0, 0]]] and [note.partition(":")[0] for note in notes] == ["n1"]
 
 
 def test_what_is_not_in_the_scan_is_a_serious_warning() -> None:

@@ -14,7 +14,7 @@ import torch
 from mass_core.config import Recipe, recipe
 from mass_core.errors import DeviceError
 from mass_core.inference import blending, sliding_window
-from mass_core.inference.sliding_window import WindowOptions, sliding_window_inference, split_passes
+from mass_core.inference.sliding_window import kept_labels, sliding_window_inference, split_passes
 from mass_core.model.compute import Compute, choose_compute
 
 
@@ -25,12 +25,10 @@ def test_batches_do_not_change_the_result(tiny_network: Any) -> None:
     results = []
     for batch in (1, 3):
         compute = Compute(device=torch.device("cpu"), dtype=torch.float32, batch=batch)
-        options = WindowOptions.for_recipe(settings, 2, array.size, maps=True)
         result = sliding_window_inference(
-            tiny_network, array, split_passes(tokens, 0), settings, compute=compute, options=options, step=lambda *_: None
+            tiny_network, array, split_passes(tokens, 0), settings, compute=compute, maps=True, step=lambda *_: None
         )
         results.append(result.maps)
-    assert results[0] is not None and results[1] is not None
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)
 
 
@@ -40,13 +38,12 @@ def test_blending_behind_the_network_changes_nothing(tiny_network: Any, monkeypa
     array[:, :, 24:] = array[36:] = 0
     settings = Recipe(window_zyx=(32, 32, 32), overlap=0.25, skip_uniform=True)
     compute = Compute(device=torch.device("cpu"), dtype=torch.float32, batch=2)
-    options = WindowOptions(exact=False, depth=2, maps=True)
     found = []
     for ahead in (0, 1, 3):
         monkeypatch.setattr(Compute, "ahead", ahead)
         passes, steps = split_passes(tiny_network.class_tokens([0, 1]), 0), []
         result = sliding_window_inference(
-            tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *s, to=steps: to.append(s)
+            tiny_network, array, passes, settings, compute=compute, maps=True, step=lambda *s, to=steps: to.append(s)
         )
         found.append([*result.maps, result.best.decide([1, 2], 0.5), result.best.most_probable(), np.array(steps)])
     for later in found[1:]:
@@ -77,7 +74,6 @@ def test_a_device_is_never_waited_for_between_windows(tiny_network: Any, monkeyp
         split_passes(network.class_tokens([0, 1]), 0),
         Recipe(window_zyx=(32, 32, 32)),
         compute=Compute(device=meta, dtype=torch.float32, batch=1, blend_device=meta),
-        options=WindowOptions(exact=False, depth=2, maps=False),
         step=lambda *_: None,
     )
     assert result.best.boxes == {label: ((0, 0, 0), array.shape) for label in (0, 1)}
@@ -87,10 +83,8 @@ def test_a_device_is_never_waited_for_between_windows(tiny_network: Any, monkeyp
 def swept_maps(network: Any, settings: Recipe, compute: Compute) -> list[np.ndarray]:
     """Probabilities of two labels in noise of three rows of windows, the last portion of each a single one."""
     array = np.random.default_rng(0).normal(size=(48, 32, 48)).astype(np.float32)
-    passes, options = split_passes(network.class_tokens([0, 1]), 1), WindowOptions(exact=True, depth=1, maps=True)
-    return list(
-        sliding_window_inference(network, array, passes, settings, compute=compute, options=options, step=lambda *_: None).maps or ()
-    )
+    passes = split_passes(network.class_tokens([0, 1]), 1)
+    return list(sliding_window_inference(network, array, passes, settings, compute=compute, maps=True, step=lambda *_: None).maps)
 
 
 def test_compiled_passes_are_all_of_one_shape(tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,10 +146,9 @@ def test_windows_of_air_are_not_computed(tiny_network: Any, monkeypatch: pytest.
     for skip in (False, True):
         settings = Recipe(window_zyx=(32, 32, 32), overlap=0.25, skip_uniform=skip)
         compute = Compute(device=torch.device("cpu"), dtype=torch.float32)
-        options = WindowOptions(exact=False, depth=1, maps=True)
         passes = split_passes(tiny_network.class_tokens([0]), 0)
         found[skip] = sliding_window_inference(
-            tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *_: None
+            tiny_network, array, passes, settings, compute=compute, maps=True, step=lambda *_: None
         ).maps[0]
     assert len(seen) == 3 + 2
     np.testing.assert_array_equal(found[True][:, :, :48], found[False][:, :, :48])
@@ -164,9 +157,8 @@ def test_windows_of_air_are_not_computed(tiny_network: Any, monkeypatch: pytest.
 
 def test_large_volumes_keep_the_three_most_probable_labels_small_ones_all() -> None:
     """Mend 51: 104 labels of a scan of 81 million voxels take 1 GB, not 34."""
-    large, small = (WindowOptions.for_recipe(Recipe(), 104, voxels, maps=False) for voxels in (4 * 300 * 250 * 270, 100**3))
-    assert (large.depth, small.depth) == (3, 104)
-    assert WindowOptions.for_recipe(recipe("released"), 104, 100**3, maps=False).depth == 1
+    assert [kept_labels(Recipe(), 104, voxels) for voxels in (4 * 300 * 250 * 270, 100**3)] == [3, 104]
+    assert kept_labels(recipe("released"), 104, 100**3) == 1
 
 
 def test_cpu_computes_in_float32_unless_asked(tiny_network: Any) -> None:
@@ -196,12 +188,10 @@ def test_gpu_takes_as_many_windows_as_fit(tiny_network: Any, monkeypatch: pytest
 
 def test_half_precision_is_close_and_runs_on_the_cpu(tiny_network: Any) -> None:
     array = np.random.default_rng(0).normal(size=(32, 32, 32)).astype(np.float32)
-    settings, options = Recipe(window_zyx=(32, 32, 32)), WindowOptions(exact=True, depth=1, maps=True)
+    settings = Recipe(window_zyx=(32, 32, 32))
     maps = []
     for precision in ("float32", "bfloat16"):
         compute = choose_compute(torch.device("cpu"), precision, tiny_network, settings, 1)
         passes = split_passes(tiny_network.class_tokens([0]), 0)
-        maps.append(
-            sliding_window_inference(tiny_network, array, passes, settings, compute=compute, options=options, step=lambda *_: None).maps
-        )
+        maps.append(sliding_window_inference(tiny_network, array, passes, settings, compute=compute, maps=True, step=lambda *_: None).maps)
     assert 0 < np.abs(maps[0][0] - maps[1][0]).max() < 0.2

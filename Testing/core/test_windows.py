@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mass_core.inference.blending import TopLabels, WindowBlender, blend_weights
-from mass_core.inference.sliding_window import padded_shape, positions, starts
+from mass_core.inference.sliding_window import padded, positions, starts
 from mass_core.volumes.boxes import Box
 
 
@@ -53,8 +53,9 @@ def test_positions_are_ordered_along_z() -> None:
     assert positions((4, 2, 6), (2, 2, 4), 0.5) == [(0, 0, 0), (0, 0, 2), (1, 0, 0), (1, 0, 2), (2, 0, 0), (2, 0, 2)]
 
 
-def test_padded_shape() -> None:
-    assert padded_shape((10, 40, 20), (32, 32, 32)) == (32, 40, 32)
+def test_axes_shorter_than_the_window_are_padded_at_their_end() -> None:
+    volume = padded(np.ones((10, 40, 20), np.float32), (32, 32, 32))
+    assert volume.shape == (32, 40, 32) and volume[:10, :, :20].all() and volume.sum() == 10 * 40 * 20
 
 
 def test_weights_are_a_gaussian_of_an_eighth_of_the_window() -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ..alignment.fusion import NetworkEvidence, fused
 from ..alignment.prior import Prior
 from ..config import Shape, Triple
-from ..volumes.boxes import Box, bounding_box
+from ..volumes.boxes import Box, label_boxes
 from ..volumes.components import largest_parts
 from ..volumes.preprocess import Record, restore_labels
 from ..volumes.resample import resample
@@ -29,12 +29,10 @@ class WorkingResult:
     numbers: tuple[int, ...]
     """The number in the label map of each label of `best`, ascending."""
     record: Record
+    maps: tuple[np.ndarray, ...] = ()
+    """Probabilities float32 [z,y,x] of every label, if they were asked for."""
     absent: frozenset[int] = frozenset()
     """Numbers of labels that are not in the target, whatever the network says."""
-
-    def without(self, absent: frozenset[int]) -> "WorkingResult":
-        """The same with these labels absent."""
-        return replace(self, absent=absent)
 
 
 def kind_of(numbers: Sequence[int]) -> np.dtype:
@@ -112,13 +110,11 @@ def keep_largest_parts(
         Voxels set to 0.
     """
     dropped = 0
-    for number in np.unique(labels).tolist():
-        box = bounding_box(labels == number) if number else None
-        if box is not None:
-            view, near = labels[box.slices()], (closeness or {}).get(number, _everywhere_alike)
-            rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1), partial(_from, box[0], near))
-            view[rest] = 0
-            dropped += int(rest.sum())
+    for number, box in label_boxes(labels).items():
+        view, near = labels[box.slices()], (closeness or {}).get(number, _everywhere_alike)
+        rest = (view == number) & ~largest_parts(view == number, counts.get(number, 1), partial(_from, box.low, near))
+        view[rest] = 0
+        dropped += int(rest.sum())
     return dropped
 
 

@@ -18,17 +18,17 @@ from torch import Tensor
 from ..config import Modality, Recipe, Shape, Triple
 from ..errors import InputError
 from ..model import MASS
-from ..model.compute import Compute, choose_compute, with_one_retry
+from ..model.compute import Compute, with_one_retry
 from ..progress import Steps
 from ..tasks.reference_encoder import content_key
 from ..volumes.components import body_mask
 from ..volumes.image_io import write_image
-from ..volumes.preprocess import Prepared, Record, restore_probabilities
+from ..volumes.preprocess import Prepared, restore_probabilities
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from .blending import WindowBlender, blend_weights
 from .segmenter import Segmenter
-from .sliding_window import blended, padded_shape, padded_to, positions, put, shape_of, stacked
+from .sliding_window import blended, padded, positions, put, shape_of, stacked
 from .upload import uploaded
 
 _VIEW_MM = 96.0
@@ -160,9 +160,9 @@ def sample(segmenter: Segmenter, seen: View, steps: Steps, seed: int = 0) -> np.
         DeviceError: if memory does not suffice.
     """
     recipe, record = segmenter.recipe, seen.prepared.record
-    volume = _padded(seen.prepared.array, recipe)
+    volume = padded(seen.prepared.array, recipe.window_zyx)
     inside = resample(Volume(seen.body, record.target), record.working, "nearest").array
-    body = _padded(inside if inside.any() else np.ones_like(inside), recipe)  # smaller than a working voxel: look everywhere
+    body = padded(inside if inside.any() else np.ones_like(inside), recipe.window_zyx)  # smaller than a working voxel: look everywhere
     windows = [start for start in positions(shape_of(volume), recipe.window_zyx, recipe.overlap) if _part(body, start, recipe).any()]
     rng = np.random.default_rng(seed)
     drawn = sorted(rng.choice(len(windows), min(len(windows), _WINDOWS), replace=False).tolist())
@@ -177,7 +177,7 @@ def sample(segmenter: Segmenter, seen: View, steps: Steps, seed: int = 0) -> np.
             vectors.append(features_1CDHW[0].flatten(1)[:, torch.from_numpy(places)].T.float().cpu().numpy())
         return vectors
 
-    vectors, _ = with_one_retry(found, _compute(segmenter))
+    vectors, _ = with_one_retry(found, segmenter.compute(labels=3))
     steps.at("sample", 1, 1)
     return np.concatenate(vectors)
 
@@ -190,10 +190,10 @@ def paint(segmenter: Segmenter, seen: View, basis: Basis, steps: Steps) -> Paint
     Raises:
         DeviceError: if memory does not suffice.
     """
-    working, notes = with_one_retry(partial(_blended_colours, segmenter, seen.prepared.array, basis, steps), _compute(segmenter))
+    working, notes = with_one_retry(partial(_blended_colours, segmenter, seen.prepared.array, basis, steps), segmenter.compute(labels=3))
     record = seen.prepared.record
     return Painting(
-        rgb=_restored(working, seen, record, steps),
+        rgb=_restored(working, seen, steps),
         geometry=record.target,
         explained=basis.explained,
         modality=record.modality,
@@ -204,7 +204,7 @@ def paint(segmenter: Segmenter, seen: View, basis: Basis, steps: Steps) -> Paint
 def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, steps: Steps, compute: Compute) -> np.ndarray:
     """Colours uint8 [3, z, y, x] of a prepared scan."""
     recipe, network = segmenter.recipe, segmenter.model.network
-    volume = _padded(array_zyx, recipe)
+    volume = padded(array_zyx, recipe.window_zyx)
     blend = WindowBlender(
         (volume.shape[1], volume.shape[2]), blend_weights(recipe.window_zyx, recipe.blend_floor), device=compute.blend_device
     )  # least 0: every value is kept, those below 0 too
@@ -217,12 +217,14 @@ def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, 
 
     step = partial(steps.at, "features")
     for channel, box, values in blended(volume, recipe, blend, look, compute=compute, step=step):
-        put(result[channel], box, _bytes(values.cpu().numpy()))
+        brightness = np.clip(values.cpu().numpy(), 0, 1)  # what lies beyond is cut off
+        put(result[channel], box, np.rint(brightness * 255).astype(np.uint8))
     return result
 
 
-def _restored(working: np.ndarray, seen: View, record: Record, steps: Steps) -> np.ndarray:
+def _restored(working: np.ndarray, seen: View, steps: Steps) -> np.ndarray:
     """Colours uint8 [z, y, x, 3] on the scan's own grid, interpolated linearly one channel at a time; black outside the body."""
+    record = seen.prepared.record
     rgb = np.empty((*record.target.shape_zyx, 3), np.uint8)
     for channel, values in enumerate(working):
         steps.at("place", channel, 3)
@@ -239,22 +241,6 @@ def _features(network: MASS, windows_N1DHW: Tensor, compute: Compute) -> Tensor:
     with torch.inference_mode(), compute.autocast():
         features, _ = network.decoder(network.encode_image(windows_N1DHW.to(compute.device)), tokens)
         return features
-
-
-def _compute(segmenter: Segmenter) -> Compute:
-    model = segmenter.model
-    return choose_compute(model.device, segmenter.precision, model.network, segmenter.recipe, 3, model.use)
-
-
-def _bytes(values: np.ndarray) -> np.ndarray:
-    """Brightness from 0 to 1 as uint8; what lies beyond is cut off."""
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-
-
-def _padded(array: np.ndarray, recipe: Recipe) -> Tensor:
-    """A volume on the working grid, at least as large as the window."""
-    volume = torch.from_numpy(array)
-    return padded_to(volume, padded_shape(shape_of(volume), recipe.window_zyx))
 
 
 def _part(inside: Tensor, start: Shape, recipe: Recipe) -> np.ndarray:

@@ -23,12 +23,12 @@ from ..tasks.reference_encoder import ReferenceEncoder, content_key, preparation
 from ..tasks.task import Task, TaskLabel
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
-from ..volumes.label_maps import as_label_map
+from ..volumes.label_maps import as_label_map, voxels_of
 from ..volumes.preprocess import Prepared, Record, prepare, restore_probabilities
 from ..volumes.volume import Geometry, Volume
 from ..weights.other_encoders import refuse_unlearned
 from .decision import WorkingResult, interpolated, keep_largest_parts, kind_of, mapped, nearest, network_evidence
-from .sliding_window import WindowOptions, WindowResult, sliding_window_inference, split_passes
+from .sliding_window import sliding_window_inference, split_passes
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Model
@@ -242,9 +242,8 @@ class Segmenter:
         compute = self.compute(labels=len(task.labels))
         trusted = {value: prior for value, prior in priors.items() if prior.trust >= LEAST_TRUST}
         absent = frozenset(value for value, decision in decisions.items() if decision.by == "alignment")
-        run = _Run(self, target, task, steps, maps=probabilities, near=near, priors=trusted, absent=absent)
-        found, notes = with_one_retry(run.found, compute)
-        groups = [group.without(absent) for group, _ in found]
+        run = _Run(segmenter=self, target=target, task=task, steps=steps, maps=probabilities, near=near, priors=trusted, absent=absent)
+        groups, notes = with_one_retry(run.found, compute)
         weighed = _weighed(groups, trusted, task, self.recipe.threshold)
         decisions |= {value: replace(decisions[value], network_dice=round(prior.reliability, 3)) for value, prior in weighed.items()}
         array, surplus = self._decided(groups, task, steps, weighed)
@@ -254,7 +253,7 @@ class Segmenter:
         seen = [warning for record in records for warning in record.warnings]
         return Segmentation(
             labels=labels,
-            probabilities=_maps(found) if probabilities else None,
+            probabilities=_maps(groups) if probabilities else None,
             volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
             passes=run.passes(),
             decisions=decisions,
@@ -276,12 +275,8 @@ class Segmenter:
         atlases = [atlas.to(self.model.device) for atlas in task.atlases]
         priors, mirrored = locate(atlases, values, target, self.recipe, self.model.device, steps)
         if mirrored:
-            alone: Literal["alignment", "network"] = "alignment" if self.recipe.align == "only" else "network"
-            return (
-                {},
-                {value: Decision(by=alone, reason=_MIRRORED.format(mirrored)) for value in values},
-                (_MIRRORED_NOTE.format(mirrored),),
-            )
+            decision = Decision(by=_alone(self.recipe), reason=_MIRRORED.format(mirrored))
+            return {}, dict.fromkeys(values, decision), (_MIRRORED_NOTE.format(mirrored),)
         trusted = any(prior.trust >= LEAST_TRUST for prior in priors.values())
         decisions = {value: _decision(priors.get(value), self.recipe, trusted=trusted) for value in values}
         return priors, decisions, tuple(_not_aligned(decisions, {label.value: label.name for label in task.labels}))
@@ -335,57 +330,47 @@ class Segmenter:
 
     def _without_surplus(self, labels: np.ndarray, task: Task, target: Geometry) -> tuple[str, ...]:
         """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
-        found = _voxels(labels, [label.value for label in task.labels])
+        found = voxels_of(labels)
         counts = {label.value: label.parts for label in task.labels}
         near = {label.value: closeness(label.place, target, self.recipe.place_mm) for label in task.labels}
         if not keep_largest_parts(labels, counts, near):
             return ()
-        left = _voxels(labels, [label.value for label in task.labels])
-        shares = {label: 1 - left[label.value] / max(1, found[label.value]) for label in task.labels}
+        left = voxels_of(labels)
+        shares = {label: 1 - left.get(label.value, 0) / found[label.value] for label in task.labels if label.value in found}
         return tuple(_surplus(label, share) for label, share in shares.items() if share >= _SURPLUS)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Run:
     """One target and one task: every group of labels with a working spacing of its own is gone over."""
 
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        target: Volume,
-        task: Task,
-        steps: Steps,
-        *,
-        maps: bool,
-        near: Sequence[Box] | None = None,
-        priors: Mapping[int, Prior] | None = None,
-        absent: frozenset[int] = frozenset(),
-    ) -> None:
-        self._segmenter = segmenter
-        self._target = target
-        self._task = task
-        self._steps = steps
-        self._maps = maps
-        self._near = near
-        self._priors = priors or {}
-        self._absent = absent
+    segmenter: Segmenter
+    target: Volume
+    task: Task
+    steps: Steps
+    maps: bool
+    near: Sequence[Box] | None
+    priors: Mapping[int, Prior]
+    """By label, those that are trusted."""
+    absent: frozenset[int]
+    """Labels that are not in the target."""
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """Values of the labels decoded together."""
-        size = self._segmenter.recipe.classes_per_pass
-        values = [[self._task.labels[i].value for i in indices] for indices in self._task.groups().values()]
+        size = self.segmenter.recipe.classes_per_pass
+        values = [[self.task.labels[i].value for i in indices] for indices in self.task.groups().values()]
         return tuple(tuple(some[i : i + (size or len(some))]) for some in values for i in range(0, len(some), size or len(some)))
 
-    def found(self, compute: Compute) -> list[tuple[WorkingResult, WindowResult]]:
+    def found(self, compute: Compute) -> list[WorkingResult]:
         """Network output for every group of labels."""
-        segmenter, task = self._segmenter, self._task
-        key = content_key(self._target)
+        segmenter, task = self.segmenter, self.task
+        key, groups = content_key(self.target), task.groups()
         found = []
-        groups = task.groups()
         # Windows, and so time, grow with the inverse volume of the working voxels.
         efforts = [1 / float(np.prod(spacing)) for spacing in groups]
         for number, (spacing, indices) in enumerate(groups.items()):
-            self._steps.at("prepare", number, len(groups))
-            prepared = segmenter.prepared(self._target, key, spacing)
+            self.steps.at("prepare", number, len(groups))
+            prepared = segmenter.prepared(self.target, key, spacing)
             values = tuple(task.labels[i].value for i in indices)
             result = sliding_window_inference(
                 segmenter.model.network,
@@ -393,36 +378,41 @@ class _Run:
                 split_passes(task.tokens(indices), segmenter.recipe.classes_per_pass),
                 segmenter.recipe,
                 compute=compute,
-                options=WindowOptions.for_recipe(segmenter.recipe, len(indices), prepared.array.size, maps=self._maps),
                 step=self._counted(sum(efforts[:number]), efforts[number], sum(efforts)),
                 near=self._near_on(prepared.record, values),
+                maps=self.maps,
             )
-            found.append((WorkingResult(best=result.best, numbers=values, record=prepared.record), result))
+            best, maps = result.best, result.maps
+            found.append(WorkingResult(best=best, maps=maps, numbers=values, record=prepared.record, absent=self.absent))
         return found
 
     def _near_on(self, record: Record, values: Sequence[int]) -> list[Box] | None:
         """The boxes to search for some labels, in voxels of the prepared array: those requested, or where alignment puts all of them."""
-        near = self._near
-        sought = [value for value in values if value not in self._absent]
-        if near is None and all(value in self._priors for value in sought) and not self._maps:
-            near = [self._priors[value].box for value in sought]
+        near = self.near
+        sought = [value for value in values if value not in self.absent]
+        if near is None and all(value in self.priors for value in sought) and not self.maps:
+            near = [self.priors[value].box for value in sought]
         return None if near is None else [mapped(box, record.target, record.working) for box in near]
 
     def _counted(self, before: float, own: float, total: float) -> Callable[[int, int], None]:
         """Reports the windows of one group as a share of those of all groups."""
-        return lambda done, count: self._steps.at("segment", before + own * done / count, total)
+        return lambda done, count: self.steps.at("segment", before + own * done / count, total)
+
+
+def _alone(recipe: Recipe) -> Literal["alignment", "network"]:
+    """What decides about a label that not both decide about."""
+    return "alignment" if recipe.align == "only" else "network"
 
 
 def _decision(prior: Prior | None, recipe: Recipe, *, trusted: bool) -> Decision:
     """The decision about a label with this prior; `trusted`: the alignment of some label is, so this one's position is known as well."""
-    alone: Literal["alignment", "network"] = "alignment" if recipe.align == "only" else "network"
     reason = OUTSIDE if prior is None else prior.reason
     if trusted and reason == OUTSIDE:
         return Decision(by="alignment", trust=None if prior is None else round(prior.trust, 3), reason=_ABSENT)
     if prior is None:
-        return Decision(by=alone, reason=reason)
+        return Decision(by=_alone(recipe), reason=reason)
     both = prior.trust >= LEAST_TRUST and recipe.align == "auto"
-    return Decision(by="alignment and network" if both else alone, trust=round(prior.trust, 3), reason=reason)
+    return Decision(by="alignment and network" if both else _alone(recipe), trust=round(prior.trust, 3), reason=reason)
 
 
 def _weighed(groups: Sequence[WorkingResult], priors: Mapping[int, Prior], task: Task, threshold: float) -> dict[int, Prior]:
@@ -459,24 +449,17 @@ def _aligned_only(
     )
 
 
-def _maps(found: Sequence[tuple[WorkingResult, WindowResult]]) -> Probabilities:
+def _maps(groups: Sequence[WorkingResult]) -> Probabilities:
     return Probabilities(
-        {value: (values, group.record) for group, result in found for value, values in zip(group.numbers, result.maps or (), strict=True)}
+        {value: (values, group.record) for group in groups for value, values in zip(group.numbers, group.maps, strict=True)}
     )
 
 
 def _volumes_ml(labels: Volume, values: Sequence[int]) -> dict[int, float]:
     """Volume of each label."""
     voxel_ml = float(np.prod(labels.geometry.spacing_xyz)) / 1000
-    return {value: count * voxel_ml for value, count in _voxels(labels.array, values).items()}
-
-
-def _voxels(labels: np.ndarray, values: Sequence[int]) -> dict[int, int]:
-    """Voxels of each label, counted slice by slice."""
-    counts = np.zeros(max(values) + 1, np.int64)
-    for plane in labels:
-        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
-    return {value: int(counts[value]) for value in values}
+    counts = voxels_of(labels.array)
+    return {value: counts.get(value, 0) * voxel_ml for value in values}
 
 
 def _surplus(label: TaskLabel, share: float) -> str:

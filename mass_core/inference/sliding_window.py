@@ -47,28 +47,9 @@ def positions(shape_zyx: Shape, window_zyx: Shape, overlap: float) -> list[Shape
     return list(itertools.product(z, y, x))
 
 
-def padded_shape(shape_zyx: Shape, window_zyx: Shape) -> Shape:
-    """The shape after padding at the end of every axis that is shorter than the window."""
-    z, y, x = (max(size, window) for size, window in zip(shape_zyx, window_zyx, strict=True))
-    return z, y, x
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowOptions:
-    """Outputs wanted of sliding-window inference."""
-
-    exact: bool
-    """Probabilities as float32 of every voxel, as the released script has them; else labels are noticed from 2 % of the threshold on."""
-    depth: int
-    """Labels kept for a voxel."""
-    maps: bool
-    """Every label's probabilities as a whole volume; memory then grows with the number of labels."""
-
-    @classmethod
-    def for_recipe(cls, recipe: Recipe, labels: int, voxels: int, *, maps: bool) -> "WindowOptions":
-        """The outputs a recipe needs to decide label maps, and probability maps if requested."""
-        depth = min(labels, max(3, _STORE_BYTES // (_STORE_VOXEL * voxels))) if recipe.smooth_restore else 1
-        return cls(exact=not recipe.smooth_restore, depth=depth, maps=maps)
+def kept_labels(recipe: Recipe, labels: int, voxels: int) -> int:
+    """Labels kept for each voxel of a volume: one decides a label map, interpolation needs more, as many as the memory for them takes."""
+    return min(labels, max(3, _STORE_BYTES // (_STORE_VOXEL * voxels))) if recipe.smooth_restore else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +57,7 @@ class WindowResult:
     """Output of sliding-window inference."""
 
     best: TopLabels
-    maps: tuple[np.ndarray, ...] | None
+    maps: tuple[np.ndarray, ...]
     """Probabilities float32 [z,y,x] of every label, if they were wanted."""
 
 
@@ -87,9 +68,9 @@ def sliding_window_inference(
     recipe: Recipe,
     *,
     compute: Compute,
-    options: WindowOptions,
     step: Callable[[int, int], None],
     near: Sequence[Box] | None = None,
+    maps: bool = False,
 ) -> WindowResult:
     """Probabilities of all labels in a prepared scan.
 
@@ -99,33 +80,34 @@ def sliding_window_inference(
         passes: tokens [1,K,queries+1,C] of the labels decoded together; labels are numbered through all passes.
         recipe: window, overlap and blend floor.
         compute: where and how.
-        options: what to keep.
         step: called with the windows done and their number, between passes of the network.
         near: boxes of the array; windows that touch none of them are taken to hold nothing. None: all windows count.
+        maps: also keep every label's probabilities as a whole volume; memory then grows with the number of labels.
     """
     shape = shape_of(array_zyx)
-    padded = padded_to(torch.from_numpy(array_zyx), padded_shape(shape, recipe.window_zyx))
+    volume = padded(array_zyx, recipe.window_zyx)
     weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
-    least = 0.0 if options.exact or options.maps else 0.02 * recipe.threshold
-    blend = WindowBlender((padded.shape[1], padded.shape[2]), weights, least=least, device=compute.blend_device)
+    exact = not recipe.smooth_restore  # float32 of every voxel, as the released script has them
+    least = 0.0 if exact or maps else 0.02 * recipe.threshold
+    blend = WindowBlender((volume.shape[1], volume.shape[2]), weights, least=least, device=compute.blend_device)
     labels = sum(tokens[0].shape[1] for tokens in passes)
-    best = TopLabels(shape, options.depth, exact=options.exact, device=compute.blend_device)
-    maps = tuple(np.zeros(shape, np.float32) for _ in range(labels)) if options.maps else None
+    best = TopLabels(shape, kept_labels(recipe, labels, array_zyx.size), exact=exact, device=compute.blend_device)
+    whole = [np.zeros(shape, np.float32) for _ in range(labels)] if maps else []
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
-    there = uploaded(padded, compute)  # once, for windows overlap
+    there = uploaded(volume, compute)  # once, for windows overlap
 
     def probabilities(some: Sequence[Shape]) -> Tensor:
         return _probabilities(network, there, some, on_device, recipe.window_zyx, compute)
 
-    for label, box, values in blended(padded, recipe, blend, probabilities, compute=compute, step=step, near=near):
+    for label, box, values in blended(volume, recipe, blend, probabilities, compute=compute, step=step, near=near):
         best.put(label, box, values)
-        if maps is not None:
-            put(maps[label], box, values.cpu().numpy())
-    return WindowResult(best=best.on_host(), maps=maps)
+        if maps:
+            put(whole[label], box, values.cpu().numpy())
+    return WindowResult(best=best.on_host(), maps=tuple(whole))
 
 
 def blended(
-    padded: Tensor,
+    volume: Tensor,
     recipe: Recipe,
     blend: WindowBlender,
     look: Callable[[Sequence[Shape]], Tensor],
@@ -139,7 +121,7 @@ def blended(
     Windows are blended `compute.ahead` portions after the network was given them, so that a GPU has always something to do.
 
     Args:
-        padded: at least as large as the window; in main memory.
+        volume: at least as large as the window; in main memory.
         recipe: window, overlap, and whether windows of a single value are left out: nothing is added there.
         blend: where the windows are summed.
         look: what the network says of some windows, given their first voxels: [windows,K,D,H,W].
@@ -147,10 +129,10 @@ def blended(
         step: called with the windows done and their number, between those calls.
         near: boxes of the volume; windows that touch none of them are left out as well. None: all windows count.
     """
-    windows = positions(shape_of(padded), recipe.window_zyx, recipe.overlap)
+    windows = positions(shape_of(volume), recipe.window_zyx, recipe.overlap)
     waiting: deque[_Portion] = deque()
     done = 0
-    for portion in _portions(padded, windows, recipe, near, compute.batch):
+    for portion in _portions(volume, windows, recipe, near, compute.batch):
         done += len(portion.empty)
         if portion.seen:
             step(done, len(windows))
@@ -264,9 +246,10 @@ def _sorted_out(volume: Tensor, windows: list[Shape], recipe: Recipe, near: Sequ
     return plain, seen
 
 
-def padded_to(volume: Tensor, shape_zyx: Shape) -> Tensor:
-    """A volume with zeros at the end of the axes that are too short."""
-    z, y, x = (size - have for size, have in zip(shape_zyx, volume.shape, strict=True))
+def padded(array_zyx: np.ndarray, window_zyx: Shape) -> Tensor:
+    """A volume with zeros at the end of every axis that is shorter than the window."""
+    z, y, x = (max(0, wanted - size) for size, wanted in zip(array_zyx.shape, window_zyx, strict=True))
+    volume = torch.from_numpy(array_zyx)
     return F.pad(volume, (0, x, 0, y, 0, z)) if z or y or x else volume
 
 
