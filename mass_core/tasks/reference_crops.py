@@ -70,21 +70,21 @@ class _Scan:
         if covered < 1:
             crops = "the reference crop" if len(boxes) == 1 else f"its {len(boxes)} reference crops"
             warnings = (*warnings, f"Label {value} exceeds the reference window; {math.floor(100 * covered)}% of it lies in {crops}.")
-        return [self._crop(value, mask, box, covered, warnings, recipe) for box in boxes]
-
-    def _crop(self, value: int, mask: PlacedMask, box: Box, covered: float, warnings: tuple[str, ...], recipe: Recipe) -> ReferenceCrop:
-        image, modality = self._window(box, recipe)
-        part = mask.window(box)
-        return ReferenceCrop(
-            image=image,
-            mask=part,
-            value=value,
-            kept=int(part.sum()) / int(mask.array.sum()),
-            covered=covered,
-            geometry=self.volume.geometry.cropped(box),
-            modality=modality,
-            warnings=warnings,
-        )
+        found = []
+        for box in boxes:
+            (image, modality), part = self._window(box, recipe), mask.window(box)
+            crop = ReferenceCrop(
+                image=image,
+                mask=part,
+                value=value,
+                kept=int(part.sum()) / total,
+                covered=covered,
+                geometry=self.volume.geometry.cropped(box),
+                modality=modality,
+                warnings=warnings,
+            )
+            found.append(crop)
+        return found
 
     def _window(self, box: Box, recipe: Recipe) -> tuple[np.ndarray, Modality]:
         """Normalised values, and the modality they were normalised for."""
