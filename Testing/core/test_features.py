@@ -18,7 +18,6 @@ from mass_core.config import ModelConfig, Recipe
 from mass_core.data import phantoms
 from mass_core.devices import DeviceUse
 from mass_core.errors import Cancelled, InputError, MassError
-from mass_core.inference import features
 from mass_core.inference.blending import blend_weights
 from mass_core.inference.features import Basis, Painting, look, paint, sample, view, view_spacing
 from mass_core.inference.segmenter import Segmenter
@@ -236,7 +235,7 @@ def test_memory_that_does_not_suffice_at_first(monkeypatch: pytest.MonkeyPatch) 
         return decoder(self, maps, tokens)
 
     monkeypatch.setattr(Echo, "decoder", full)
-    monkeypatch.setattr(features, "_compute", lambda _: replace(CPU, batch=2))
+    monkeypatch.setattr(Segmenter, "compute", lambda self, labels: replace(CPU, batch=2))
     found = painted(segmenter, ball_in_a_body(grid_around(np.eye(3), (40, 48, 56), (4.0, 4.0, 4.0))))
     assert max(batches) == 2 and any("one at a time" in note for note in found.warnings)
 

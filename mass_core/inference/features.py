@@ -26,10 +26,8 @@ from ..volumes.image_io import write_image
 from ..volumes.preprocess import Prepared, restore_probabilities
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
-from .blending import WindowBlender, blend_weights
 from .segmenter import Segmenter
 from .sliding_window import blended, padded, positions, put, shape_of, stacked
-from .upload import uploaded
 
 _VIEW_MM = 96.0
 """Extent of a window, for weights that choose their working spacing from a reference: organs fill a part of it."""
@@ -101,7 +99,7 @@ class Painting:
     warnings: tuple[str, ...]
 
     def write(self, path: str | Path) -> None:
-        """Write an image of three uint8 values a voxel: .nrrd, .nii.gz and what else `Volume.write` knows.
+        """Write an image of three uint8 values a voxel: .nrrd, .nii.gz and whatever else `Volume.write` can write.
 
         Raises:
             OutputError: as `Volume.write`.
@@ -203,20 +201,13 @@ def paint(segmenter: Segmenter, seen: View, basis: Basis, steps: Steps) -> Paint
 
 def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, steps: Steps, compute: Compute) -> np.ndarray:
     """Colours uint8 [3, z, y, x] of a prepared scan."""
-    recipe, network = segmenter.recipe, segmenter.model.network
-    volume = padded(array_zyx, recipe.window_zyx)
-    blend = WindowBlender(
-        (volume.shape[1], volume.shape[2]), blend_weights(recipe.window_zyx, recipe.blend_floor), device=compute.blend_device
-    )  # least 0: every value is kept, those below 0 too
     result = np.zeros((3, *array_zyx.shape), np.uint8)
 
-    there = uploaded(volume, compute)
-
-    def look(some: Sequence[Shape]) -> Tensor:
-        return basis.colours(_features(network, stacked(there, some, recipe.window_zyx), compute))
+    def look(windows_N1DHW: Tensor) -> Tensor:
+        return basis.colours(_features(segmenter.model.network, windows_N1DHW, compute))
 
     step = partial(steps.at, "features")
-    for channel, box, values in blended(volume, recipe, blend, look, compute=compute, step=step):
+    for channel, box, values in blended(array_zyx, segmenter.recipe, look, compute=compute, step=step):  # every value, those below 0 too
         brightness = np.clip(values.cpu().numpy(), 0, 1)  # what lies beyond is cut off
         put(result[channel], box, np.rint(brightness * 255).astype(np.uint8))
     return result

@@ -85,21 +85,17 @@ def sliding_window_inference(
         maps: also keep every label's probabilities as a whole volume; memory then grows with the number of labels.
     """
     shape = shape_of(array_zyx)
-    volume = padded(array_zyx, recipe.window_zyx)
-    weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
     exact = not recipe.smooth_restore  # float32 of every voxel, as the released script has them
     least = 0.0 if exact or maps else 0.02 * recipe.threshold
-    blend = WindowBlender((volume.shape[1], volume.shape[2]), weights, least=least, device=compute.blend_device)
     labels = sum(tokens[0].shape[1] for tokens in passes)
     best = TopLabels(shape, kept_labels(recipe, labels, array_zyx.size), exact=exact, device=compute.blend_device)
     whole = [np.zeros(shape, np.float32) for _ in range(labels)] if maps else []
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
-    there = uploaded(volume, compute)  # once, for windows overlap
 
-    def probabilities(some: Sequence[Shape]) -> Tensor:
-        return _probabilities(network, there, some, on_device, recipe.window_zyx, compute)
+    def look(windows_N1DHW: Tensor) -> Tensor:
+        return _probabilities(network, windows_N1DHW, on_device, compute)
 
-    for label, box, values in blended(volume, recipe, blend, probabilities, compute=compute, step=step, near=near):
+    for label, box, values in blended(array_zyx, recipe, look, compute=compute, step=step, least=least, near=near):
         best.put(label, box, values)
         if maps:
             put(whole[label], box, values.cpu().numpy())
@@ -107,28 +103,32 @@ def sliding_window_inference(
 
 
 def blended(
-    volume: Tensor,
+    array_zyx: np.ndarray,
     recipe: Recipe,
-    blend: WindowBlender,
-    look: Callable[[Sequence[Shape]], Tensor],
+    look: Callable[[Tensor], Tensor],
     *,
     compute: Compute,
     step: Callable[[int, int], None],
+    least: float = 0.0,
     near: Sequence[Box] | None = None,
 ) -> Iterator[tuple[int, Box, Tensor]]:
-    """Go over a volume window by window; hands out what `blend` has finished as (channel, box, values float32 on its device).
+    """Go over a volume window by window; hands out (channel, box, values float32 on the device of blending) as soon as they are final.
 
     Windows are blended `compute.ahead` portions after the network was given them, so that a GPU has always something to do.
 
     Args:
-        volume: at least as large as the window; in main memory.
+        array_zyx: the volume; axes shorter than the window are padded at their end with 0.
         recipe: window, overlap, and whether windows of a single value are left out: nothing is added there.
-        blend: where the windows are summed.
-        look: what the network says of some windows, given their first voxels: [windows,K,D,H,W].
+        look: output of the network [N,K,D,H,W] for some windows [N,1,D,H,W] on its device.
         compute: how many windows in one call of it, and how far it may be ahead.
         step: called with the windows done and their number, between those calls.
+        least: see `WindowBlender`.
         near: boxes of the volume; windows that touch none of them are left out as well. None: all windows count.
     """
+    volume = padded(array_zyx, recipe.window_zyx)
+    there = uploaded(volume, compute)  # once, for windows overlap
+    weights = blend_weights(recipe.window_zyx, recipe.blend_floor)
+    blend = WindowBlender((volume.shape[1], volume.shape[2]), weights, least=least, device=compute.blend_device)
     windows = positions(shape_of(volume), recipe.window_zyx, recipe.overlap)
     waiting: deque[_Portion] = deque()
     done = 0
@@ -136,7 +136,7 @@ def blended(
         done += len(portion.empty)
         if portion.seen:
             step(done, len(windows))
-            portion.found = look(portion.seen)
+            portion.found = look(stacked(there, portion.seen, recipe.window_zyx).to(compute.device))
             portion.spans = blend.noticed(portion.found)
             done += len(portion.seen)
         waiting.append(portion)
@@ -194,14 +194,11 @@ def split_passes(tokens: Tokens, classes_per_pass: int) -> list[Tokens]:
     return [tuple(stage[:, first : first + size] for stage in tokens) for first in range(0, count, size)]
 
 
-def _probabilities(
-    network: MASS, volume: Tensor, windows: Sequence[Shape], passes: Sequence[Tokens], size: Shape, compute: Compute
-) -> Tensor:
-    """Probabilities float32 [windows,K,D,H,W]: each window is encoded once, then decoded for every pass."""
-    count = len(windows)
+def _probabilities(network: MASS, batch_B1DHW: Tensor, passes: Sequence[Tokens], compute: Compute) -> Tensor:
+    """Probabilities float32 [B,K,D,H,W]: each window is encoded once, then decoded for every pass."""
+    count = len(batch_B1DHW)
     if compute.compile:  # one shape for all
-        windows = [*windows, *[windows[-1]] * (compute.batch - len(windows))]
-    batch_B1DHW = stacked(volume, windows, size).to(compute.device)
+        batch_B1DHW = torch.cat([batch_B1DHW, batch_B1DHW[-1:].expand(compute.batch - count, -1, -1, -1, -1)])
     with torch.inference_mode(), compute.autocast():
         if not compute.compile:
             return window_probabilities(network, batch_B1DHW, passes)
