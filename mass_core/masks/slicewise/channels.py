@@ -3,6 +3,7 @@
 CT is seen through three windows of Hounsfield units, MR and PET through three ranges of quantiles (paper, supplement 6.1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -177,17 +178,10 @@ def three_channels(array: NDArray[np.floating], profile: Profile, body: NDArray[
         raise InputError("The image holds values that are not finite.", "Replace them before making masks.")
     if lowest == highest:
         raise InputError(f"Every voxel of the image is {lowest:g}: there is nothing to see.", "Check the file.")
-    ranges = profile.channels
+    ranges: Sequence[Sequence[float]] = profile.channels
     if profile.unit == "percent":
-        values = array[body] if body is not None and body.any() else array
-        ranges = _quantiles(values, profile.channels)
+        ranges = np.percentile(array[body] if body is not None and body.any() else array, ranges).tolist()
     return np.stack([_bytes(array, low, high) for low, high in ranges], axis=-1)
-
-
-def _quantiles(values: NDArray[np.floating], percents: tuple[Range, Range, Range]) -> tuple[Range, Range, Range]:
-    found = np.percentile(values, np.ravel(percents)).reshape(3, 2).tolist()
-    one, two, three = ((low, high) for low, high in found)
-    return one, two, three
 
 
 def _bytes(array: NDArray[np.floating], low: float, high: float) -> Bytes:
