@@ -32,7 +32,7 @@ class WorkingResult:
     maps: tuple[np.ndarray, ...] = ()
     """Probabilities float32 [z,y,x] of every label, if they were asked for."""
     absent: frozenset[int] = frozenset()
-    """Numbers of labels that are not in the target, whatever the network says."""
+    """Numbers of labels that are not in the target, whatever the network finds there."""
 
 
 def kind_of(numbers: Sequence[int]) -> np.dtype:
@@ -183,20 +183,12 @@ def _probability(group: WorkingResult, label: int, box: Box) -> np.ndarray:
 
 
 def _with_rim(best: TopLabels, label: int, box: Box) -> np.ndarray:
-    """A label's probabilities in a box that may reach one voxel beyond where it was seen: there they end, or the border voxel goes on."""
-    inside = box.common(best.boxes[label])
+    """A label's probabilities in a box that may reach one voxel beyond the volume, whose border voxels go on there."""
+    inside = box.common(Box((0, 0, 0), best.shape))
     if inside is None:
         return np.zeros(box.size, np.float32)
-    values = best.probability(label, inside)
-    low = [(a - o) for a, o in zip(inside[0], box[0], strict=True)]
-    high = [(o - b) for b, o in zip(inside[1], box[1], strict=True)]
-    for axis, size in enumerate(best.shape):
-        pad = [(0, 0)] * 3
-        pad[axis] = (low[axis], 0)
-        values = np.pad(values, pad, mode="edge" if inside[0][axis] == 0 else "constant")
-        pad[axis] = (0, high[axis])
-        values = np.pad(values, pad, mode="edge" if inside[1][axis] == size else "constant")
-    return values
+    beyond = [(a - start, stop - b) for start, a, b, stop in zip(box.low, *inside, box.high, strict=True)]
+    return np.pad(best.probability(label, inside), beyond, mode="edge")
 
 
 def mapped(box: Box, grid: Geometry, other: Geometry) -> Box:
