@@ -257,7 +257,15 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
     """
     path = locate(weights)
     chosen = choose_device(device)
-    header, tensors = _read(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path} is no classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
+    metadata, tensors = read_tensors(path)
+    if CLASSIFIER not in metadata:
+        raise WeightsError(
+            f"{path} holds weights for segmentation or something else, not a classifier of scans.",
+            "Train a classifier on it with `python -m training.classify --weights`.",
+        )
+    header = read_header(path, metadata[CLASSIFIER], FORMAT, _DAMAGED)
     try:
         config = ClassifierConfig.of_header(header)
     except (KeyError, TypeError, ValueError) as error:
@@ -274,16 +282,3 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
         fingerprint=fingerprint(network),
         device=chosen,
     )
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a classifier's file."""
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is no classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
-    metadata, tensors = read_tensors(path)
-    if CLASSIFIER not in metadata:
-        raise WeightsError(
-            f"{path} holds weights for segmentation or something else, not a classifier of scans.",
-            "Train a classifier on it with `python -m training.classify --weights`.",
-        )
-    return read_header(path, metadata[CLASSIFIER], FORMAT, _DAMAGED), tensors
