@@ -21,8 +21,6 @@ class Frames:
         if images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"Slices have the shape {images.shape}.", "Give pictures [n,h,w,3].")
         self.images = images
-        self.computed = 0
-        """Number of times features were computed."""
         self._look = look
         self._kept: LruCache[Any] = LruCache(len(images) if most is None else max(most, 1))
 
@@ -39,6 +37,5 @@ class Frames:
         features = self._kept.get(str(index))
         if features is None:
             features = self._look(self.images[index])
-            self.computed += 1
             self._kept.put(str(index), features, 1)
         return features

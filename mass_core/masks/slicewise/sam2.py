@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ...devices import check_compiler, choose_device, free_memory, has_bfloat16, not_compiled
 from ...errors import InputError, WeightsError, is_out_of_memory
+from ...weights.fit import check_fit
 from ...weights.store import keep_compiled, locate
 from ..mask_set import Bools
 from .channels import Bytes
@@ -288,9 +289,8 @@ def load_sam2(weights: str | Path, device: str = "auto", precision: str = "auto"
     tensors = _tensors(path)
     chosen = choose_device(device)
     network = build(_configuration(tensors, path))
-    missing, unexpected = network.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        raise WeightsError(f"{path} does not fit SAM2: {len(missing)} tensors are missing, {len(unexpected)} are too many.", _AGAIN)
+    check_fit(network.state_dict(), tensors, path, "SAM2", _AGAIN)
+    network.load_state_dict(tensors)
     half = chosen.type == "cuda" and has_bfloat16(chosen) if precision == "auto" else precision == "bfloat16"
     return Sam2(network.to(chosen), torch.bfloat16 if half else torch.float32, fill_holes)
 
