@@ -41,27 +41,22 @@ def masks_on(image: Volume, labels: Volume, values: Sequence[int], grid: Geometr
     """
     whole = as_label_map(labels)
     check_belongs(image.geometry, whole)
-    return placed_masks(grid, on_axes_of(image, whole, recipe), values, recipe)
+    return placed_masks(image, whole, values, grid, recipe)
 
 
-def placed_masks(grid: Geometry, labels: Volume, values: Sequence[int], recipe: Recipe) -> dict[int, PlacedMask]:
-    """The masks of some labels on the working grid; labels of which nothing lies on it are left out."""
+def placed_masks(image: Volume, labels: Volume, values: Sequence[int], grid: Geometry, recipe: Recipe) -> dict[int, PlacedMask]:
+    """`masks_on` of a label map of integers that is known to be the image's."""
     oriented = orient(labels, recipe.orientation)
     if recipe.mask_coverage:
+        # Coverage needs parallel axes: an oblique label map is carried over to the image's own grid first.
+        if not orient(image, recipe.orientation).geometry.aligned(oriented.geometry):
+            oriented = orient(resample(labels, image.geometry, "nearest"), recipe.orientation)
         boxes = label_boxes(oriented.array)
         covered = {v: _by_coverage(oriented, v, boxes[v], grid) for v in values if v in boxes}
         return {v: mask for v, mask in covered.items() if mask is not None}
     moved = resample(oriented, grid, "nearest").array
     boxes = label_boxes(moved)
     return {v: PlacedMask(array=(moved[boxes[v].slices()] == v).astype(np.uint8), box=boxes[v]) for v in values if v in boxes}
-
-
-def on_axes_of(image: Volume, labels: Volume, recipe: Recipe) -> Volume:
-    """The label map on axes parallel to the image's, which coverage needs; an oblique one is carried over to the image's own grid."""
-    ours, theirs = (orient(volume, recipe.orientation).geometry for volume in (image, labels))
-    if not recipe.mask_coverage or ours.aligned(theirs):
-        return labels
-    return resample(labels, image.geometry, "nearest")
 
 
 def _by_coverage(labels: Volume, value: int, box: Box, grid: Geometry) -> PlacedMask | None:

@@ -12,7 +12,7 @@ from ..volumes.intensity import Intensity, guess_modality
 from ..volumes.label_maps import as_label_map, check_belongs
 from ..volumes.preprocess import working_image
 from ..volumes.volume import Geometry, Volume
-from .placed_masks import PlacedMask, on_axes_of, placed_masks
+from .placed_masks import PlacedMask, placed_masks
 
 MAX_CROPS = 4
 """Most windows a structure that exceeds the window is shown in."""
@@ -116,7 +116,7 @@ def prepare_reference(image: Volume, labels: Volume, values: Sequence[int], reci
     """
     whole = as_label_map(labels)
     scan = _Scan.of(image, recipe, spacing_zyx, (*whole.notes, *check_belongs(image.geometry, whole)))
-    masks = placed_masks(scan.volume.geometry, on_axes_of(image, whole, recipe), values, recipe)
+    masks = placed_masks(image, whole, values, scan.volume.geometry, recipe)
     return [crop for value in values if value in masks for crop in scan.crops(value, masks[value], recipe)]
 
 
