@@ -72,27 +72,22 @@ def windows(
     count = int(np.clip(_POOL_BYTES // (2 * bytes_each), 2, _MOST))
     shown = np.array([masks[value].array.sum(dtype=np.int64) if value in masks else 0 for value in values], np.float32)
     places = [(masks[value], np.flatnonzero(masks[value].array)) for value in values if value in masks]
+    nothing = np.zeros(size + 2 * (size // MARGIN), np.uint8)
     found: list[View] = []
+
+    def view(start: np.ndarray) -> View:
+        box = Box.of(start - size // MARGIN, start + size + size // MARGIN)
+        parts = [masks[value].window(box) if value in masks else nothing for value in values]
+        return View(image=cut(array, box), masks=np.stack(parts), shown=shown)
+
     for turn in range(count):
         if places:
             mask, inside = places[turn % len(places)]
             voxel = np.unravel_index(inside[rng.integers(len(inside))], mask.array.shape)
             centre = np.add(voxel, mask.box[0]) + _JITTER * size * rng.standard_normal(3)
-            found.append(_view(array, masks, values, np.clip(np.rint(centre - size / 2).astype(int), 0, latest), size, shown))
-        found.append(_view(array, masks, values, rng.integers(0, latest + 1), size, shown))
+            found.append(view(np.clip(np.rint(centre - size / 2).astype(int), 0, latest)))
+        found.append(view(rng.integers(0, latest + 1)))
     return found
-
-
-def _view(
-    array: np.ndarray, masks: Mapping[int, PlacedMask], values: Sequence[int], start: np.ndarray, size: np.ndarray, shown: np.ndarray
-) -> View:
-    box = Box.of(start - size // MARGIN, start + size + size // MARGIN)
-    nothing = np.zeros(box.size, np.uint8)
-    return View(
-        image=cut(array, box),
-        masks=np.stack([masks[value].window(box) if value in masks else nothing for value in values]),
-        shown=shown,
-    )
 
 
 def augmentation(window: Shape, seed: int) -> "Compose":

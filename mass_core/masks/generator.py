@@ -62,10 +62,9 @@ def masks_of(
 def _check_memory(volume: Volume, spacing_zyx: Triple) -> None:
     """Check that the grid fits into memory, before the system kills the program for it."""
     own, free = volume.geometry, free_memory()
-    voxels = float(np.prod(own.shape_zyx) * np.prod(own.spacing_zyx) / np.prod(spacing_zyx))
-    if free is not None and voxels * _BYTES > free:
+    needed = _BYTES * float(np.prod(own.shape_zyx) * np.prod(own.spacing_zyx) / np.prod(spacing_zyx))
+    if free is not None and needed > free:
         edges = " x ".join(f"{edge:.3g}" for edge in spacing_zyx[::-1])
-        needed = voxels * _BYTES
         raise InputError(
             f"On voxels of {edges} mm the scan needs at least {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} GiB are free.",
             "Choose larger voxels with --spacing X Y Z, cut the scan, or close other programs.",

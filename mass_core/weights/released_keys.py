@@ -60,11 +60,7 @@ PARTS: tuple[tuple[str, str], ...] = (
 
 def our_key(released: str) -> str:
     """Name of a released tensor in our network; a name outside the table comes back unchanged or half translated."""
-    key = released
-    for theirs, ours in PLACES:
-        if key.startswith(theirs):
-            key = ours + key[len(theirs) :]
-            break
+    key = next((ours + released[len(theirs) :] for theirs, ours in PLACES if released.startswith(theirs)), released)
     for theirs, ours in PARTS:
         key = key.replace(theirs, ours)
     return key

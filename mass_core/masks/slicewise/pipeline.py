@@ -99,8 +99,8 @@ def masks_by_slices(
         network: finds and follows objects.
         config: see `SliceConfig`.
         seed: of the choice among duplicates.
-        steps: hears of progress, and may cancel.
-        forewarn: hears, before the work begins, about how many seconds the 2D masks of a seed slice take, and how many there are.
+        steps: reports progress, and stops the run where it was cancelled.
+        forewarn: called before the work begins with the estimated seconds for the 2D masks of a seed slice, and the number of seed slices.
 
     Returns:
         Connected masks in their tight boxes, by axis and seed slice.
@@ -108,8 +108,10 @@ def masks_by_slices(
     config, steps = config or SliceConfig(), steps or Steps()
     images = three_channels(array, profile, body)
     places = {axis: _places(body, axis, spacing_zyx, profile) for axis in seed_axes(spacing_zyx, all_axes=config.all_axes)}
-    if forewarn is not None:
-        _foretell(forewarn, images, places, profile, network, config.grid)
+    axis, found = next(iter(places.items()))
+    if forewarn is not None and found:
+        middle = np.moveaxis(images, axis, 0)[found[len(found) // 2]]
+        forewarn(seconds_per_slice(network, middle, profile, config.grid), sum(map(len, places.values())))
     batch, masker = BatchSize(config.objects), PlaneMasker(network, profile, config.grid)
     masks: list[SliceMask] = []
     for axis in places:
@@ -153,20 +155,6 @@ def _places(body: Bools, axis: int, spacing_zyx: Triple, profile: Profile) -> li
     """The seed slices across an axis."""
     occupied = np.moveaxis(body, axis, 0).any(axis=(1, 2))
     return seed_slices(np.asarray(occupied), spacing_zyx[axis], profile.interval_mm, profile.min_slices)
-
-
-def _foretell(
-    forewarn: Callable[[float, int], None],
-    images: Bytes,
-    places: dict[int, list[int]],
-    profile: Profile,
-    network: Promptable,
-    config: GridConfig,
-) -> None:
-    axis, found = next(iter(places.items()))
-    if found:
-        middle = np.moveaxis(images, axis, 0)[found[len(found) // 2]]
-        forewarn(seconds_per_slice(network, middle, profile, config), sum(map(len, places.values())))
 
 
 @dataclass
