@@ -64,7 +64,7 @@ class QualityProbe:
         task: what was looked for.
         target: the scan.
         labels: label map on the target's grid.
-        cancelled: asked between windows; true stops.
+        cancelled: called between windows; true stops the run.
 
     Raises:
         InputError: if the label map holds labels, but none of the task's.

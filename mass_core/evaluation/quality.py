@@ -33,7 +33,7 @@ _LOW = {"cycle": 0.4, "own": 0.6, "scaled": 0.6}
 """Dice below which it is reported."""
 _NOTHING = "Nothing was found: the scan may not show the structure, or the network missed it."
 _ABSENT = "The scan may not show the structure at all."
-"""Told where the network, shown the result, finds something else both in its own scan and in those of the references."""
+"""Reason where the network, with the result as its reference, finds something else in its own scan and in those of the references."""
 _SLIGHT = "Nothing is far off, but the network agrees less with itself than in good results."
 
 
@@ -85,8 +85,8 @@ def assess(
         found: label map, as a rule of `segmenter.segment`; another grid than the target's is resampled by position.
         references: images with label maps the task was learned from; None: the cycle is left out.
         decisions: of the segmentation, by label; None: of a label map from elsewhere.
-        progress: hears of every question put to the network, as stage `assess`.
-        cancelled: asked between windows; true stops.
+        progress: called for every inference, as stage `assess`.
+        cancelled: called between windows; true stops the run.
 
     Returns:
         The quality of every label of the task, by value.

@@ -25,7 +25,7 @@ class EvaluationFolder:
         folder: exists.
         settings: what the results depend on, by name; a repetition may name others besides.
         overwrite: begin anew where there are results of other settings.
-        part: behind the name of the table of scores, where several processes share the work; each knows what others have written.
+        part: behind the name of the table of scores, where several processes share the work; each reads what the others have written.
 
     Raises:
         OutputError: if there are, and `overwrite` is off.

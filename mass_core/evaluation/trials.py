@@ -81,7 +81,7 @@ class Trials:
     Args:
         conditions: what they have in common.
         folder: where tasks, networks and records are kept.
-        progress: hears how far that is.
+        progress: called while a trial is prepared.
     """
 
     def __init__(self, conditions: Conditions, folder: Path, progress: Report | None = None) -> None:

@@ -1,7 +1,8 @@
 """In-context tuning: the tokens of a task are fitted to the references they came from; the network stays as it is.
 
-A task begins as the mean of what the task encoder saw. Here it is asked to find the references' own structures in windows of them, turned
-and changed at random, and its tokens follow the gradient: a few thousand numbers, so a few seconds suffice and little can be unlearned.
+A task begins as the mean of what the task encoder saw. Here the network searches windows of the references for their own structures. The
+windows are turned and changed at random, and the tokens follow the gradient: a few thousand numbers, so a few seconds suffice and little
+can be unlearned.
 """
 
 import time
@@ -80,8 +81,8 @@ def adapt(
         task: from `Segmenter.encode`.
         seconds: time to spend, shared by the working spacings of the task; each gets at least one step. Loading MONAI is not counted.
         seed: of windows and changes; the same steps follow from it, how many of them depends on the machine.
-        progress: hears of every step.
-        cancelled: asked before every step; true stops.
+        progress: called at every step.
+        cancelled: called before every step; true stops the run.
 
     Raises:
         MassError: if the time is not above 0, a reference or the task cannot be used, MONAI is missing, or memory does not suffice.

@@ -56,8 +56,8 @@ _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 class Probabilities(Mapping[int, Volume]):
     """Probability maps on the target's own grid by label, each made when it is asked for."""
 
-    def __init__(self, maps: Mapping[int, tuple[np.ndarray, Record]]) -> None:
-        self._maps = maps
+    def __init__(self, groups: Sequence[WorkingResult]) -> None:
+        self._maps = {number: (values, group.record) for group in groups for number, values in zip(group.numbers, group.maps, strict=True)}
 
     def __getitem__(self, value: int) -> Volume:
         return restore_probabilities(*self._maps[value])
@@ -168,8 +168,8 @@ class Segmenter:
             labels: values to learn; None: all that occur.
             appearance: names and colours by value, where known.
             spacings: working voxel size in mm by value; None: what suits the references.
-            progress: hears of every encoded label.
-            cancelled: asked between labels; true stops.
+            progress: called for every encoded label.
+            cancelled: called between labels; true stops the run.
             to_finetune: the task is where finetuning starts, so the network need not have learned more than to look at images.
 
         Raises:
@@ -222,11 +222,11 @@ class Segmenter:
         Args:
             target: the scan as stored.
             task: encoded with the same weights and preprocessing.
-            progress: hears of every window.
-            cancelled: asked between windows; true stops.
+            progress: called for every window.
+            cancelled: called between windows; true stops the run.
             probabilities: also keep every label's probabilities, those of the network alone; takes a volume of memory for each.
-            near: boxes of the target's voxels (z, y, x); windows that touch none of them are left out. Inside the boxes the network says
-                the same as without. None: all of the target.
+            near: boxes of the target's voxels (z, y, x); windows that touch none of them are left out. Inside the boxes the result
+                is the same as without. None: all of the target.
 
         Raises:
             MassError: if the target or the task cannot be used, or memory does not suffice.
@@ -253,7 +253,7 @@ class Segmenter:
         seen = [warning for record in records for warning in record.warnings]
         return Segmentation(
             labels=labels,
-            probabilities=_maps(groups) if probabilities else None,
+            probabilities=Probabilities(groups) if probabilities else None,
             volumes_ml=_volumes_ml(labels, [label.value for label in task.labels]),
             passes=run.passes(),
             decisions=decisions,
@@ -329,7 +329,7 @@ class Segmenter:
         return labels, notes
 
     def _without_surplus(self, labels: np.ndarray, task: Task, target: Geometry) -> tuple[str, ...]:
-        """Take out, in place, the parts of each label beyond as many as its references have; says how much that was."""
+        """Take out, in place, the parts of each label beyond as many as its references have; returns notes of how much that was."""
         found = voxels_of(labels)
         counts = {label.value: label.parts for label in task.labels}
         near = {label.value: closeness(label.place, target, self.recipe.place_mm) for label in task.labels}
@@ -446,12 +446,6 @@ def _aligned_only(
         modality=modality_of(target, task.recipe),
         warnings=unique([*task.warnings, *unaligned]),
         timings=steps.seconds,
-    )
-
-
-def _maps(groups: Sequence[WorkingResult]) -> Probabilities:
-    return Probabilities(
-        {value: (values, group.record) for group in groups for value, values in zip(group.numbers, group.maps, strict=True)}
     )
 
 

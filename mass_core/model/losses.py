@@ -35,7 +35,7 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
 def tversky_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Loss of the released code: adaptive Tversky, whose weight of false positives is their share of all errors, plus cross-entropy.
 
-    All masks count alike. One the target does not hold costs 1 whatever is found; only cross-entropy tells the network then.
+    All masks count alike. One the target does not hold costs 1 whatever is found; only cross-entropy has a gradient then.
 
     Args:
         logits: [B,K,D,H,W].

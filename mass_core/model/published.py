@@ -1,7 +1,7 @@
 """Image encoders of networks that others have pretrained, with the names of their tensors, so that MASS can be finetuned from them.
 
 OpenMind's ResEnc-L comes from dynamic-network-architectures, SegResNet, Swin UNETR and ResNet from MONAI; only the parts up to the deepest
-level are built. `weights.published` says where their weights are.
+level are built. `weights.published` lists where their weights are.
 """
 
 import ast

@@ -29,7 +29,7 @@ class Received:
 
     sha256: str
     checked_against: str
-    """table (known beforehand), server (told by it), or nothing."""
+    """table (known beforehand), server (stated by it), or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class _Answer:
     """Byte of the file the body starts with."""
     total: int | None
     sha256: str | None
-    """As the server tells it."""
+    """As stated by the server."""
 
 
 def fetch(
@@ -52,9 +52,9 @@ def fetch(
     Args:
         url: http or https; proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY).
         target: in a folder that exists.
-        expected: SHA-256 the file must have; None: the one the server tells, if it does (Hugging Face does).
-        progress: hears of every megabyte.
-        cancelled: asked at every megabyte.
+        expected: SHA-256 the file must have; None: the one the server states, if it does (Hugging Face does).
+        progress: called for every megabyte.
+        cancelled: called for every megabyte; true stops the download.
 
     Raises:
         WeightsError: if the server cannot be reached, breaks off, or the checksum is another.
@@ -85,7 +85,7 @@ def sha256(path: Path) -> str:
 
 
 def _receive(url: str, part: Path, progress: Report | None, cancelled: Callable[[], bool] | None) -> str | None:
-    """Fill the part file to its end; returns the SHA-256 the server tells."""
+    """Fill the part file to its end; returns the SHA-256 the server states."""
     have = part.stat().st_size if part.is_file() else 0
     answer = _request(url, part, have)
     if answer is None:

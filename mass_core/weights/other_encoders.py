@@ -25,7 +25,7 @@ def adopt(encoder: str, state: Mapping[str, Tensor], path: Path) -> Checkpoint:
     """The network with the encoder of a checkpoint of others.
 
     Args:
-        encoder: what `published.recognised` says it is.
+        encoder: its name, from `published.recognised`.
         state: tensors under the checkpoint's names, without what wrappers put before them.
         path: of the file.
 

@@ -38,7 +38,7 @@ def released_tokens(values: Mapping[str, Any], path: Path, *, averaged: bool) ->
 
 
 def released_task(stages: Sequence[Tensor], recipe: Recipe) -> Task:
-    """The classes of `released_tokens` as a task, numbered from 1: the file tells neither names nor values."""
+    """The classes of `released_tokens` as a task, numbered from 1: the file holds neither names nor values."""
     labels = tuple(
         TaskLabel(value=number, name=f"class {number}", spacing_zyx=recipe.spacing_zyx or _SPACING, tokens=tokens)
         for number, tokens in enumerate(zip(*stages, strict=True), 1)

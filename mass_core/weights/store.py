@@ -209,7 +209,7 @@ def record(path: Path, *, url: str, sha256: str, checked_against: str, licence: 
         path: of the weights.
         url: they were fetched from.
         sha256: of the file.
-        checked_against: what told that checksum.
+        checked_against: source of the checksum it was compared with.
         licence: of the weights.
     """
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -264,8 +264,8 @@ def download(name: str, *, progress: Report | None = None, cancelled: Callable[[
 
     Args:
         name: one of `REMOTE`.
-        progress: hears how far it is.
-        cancelled: asked again and again; true stops the download.
+        progress: called while the file is received.
+        cancelled: called for every megabyte; true stops the download.
 
     Returns:
         The file, with the checksum it was found to have recorded beside it.

@@ -1,6 +1,6 @@
 """Trees of regions: neighbours merge step by step, so that every node of the tree is an object of some size.
 
-Pure functions on arrays of regions; nothing here knows about images.
+Pure functions on arrays of regions, without images.
 """
 
 from dataclasses import dataclass
