@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Modality
 from ..errors import HostError, InputError
 from ..jobs.checks import check_assess, check_references, task_file
-from ..outputs import Job, all_or_none, amount, folders_ready
+from ..outputs import Job, amount, folders_ready
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Adapt, Assess, Encode, Features, Load, Segment
 from .common.batch import Batch
@@ -155,7 +155,7 @@ def _one(there: "LocalClient", arguments: argparse.Namespace, job: Job) -> dict[
 
 def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
     """The picture of a target, whose result is here."""
-    from ..pictures.label_map import draw
+    from ..pictures import label_map, panels
     from ..volumes.mask_files import read_label_map
     from ..volumes.volume import Volume
 
@@ -163,21 +163,19 @@ def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
     names = {label["value"]: label["name"] for label in result["labels"]}
     colors = {label["value"]: tuple(label["color"]) for label in result["labels"] if label["color"] is not None}
     scan, found = Volume.read(job.target, frame=frame), read_label_map(job.output)
-    with all_or_none([job.picture]) as place:
-        draw(place[job.picture], scan, found, names=names, colors=colors, modality=result["modality"])
+    panels.write_png(job.picture, label_map.render(scan, found, names=names, colors=colors, modality=result["modality"]))
 
 
 def _draw_colours(job: Job, frame: int | None, modality: Modality) -> None:
     """The picture of a target, whose colours are here."""
     import SimpleITK as sitk
 
-    from ..pictures.colour_volume import draw
+    from ..pictures import colour_volume, panels
     from ..volumes.volume import Volume
 
     assert job.picture is not None
-    with all_or_none([job.picture]) as place:
-        rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
-        draw(place[job.picture], Volume.read(job.target, frame=frame), rgb, modality=modality)
+    rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
+    panels.write_png(job.picture, colour_volume.render(Volume.read(job.target, frame=frame), rgb, modality=modality))
 
 
 def _check_line(host: str, share: Share, batch: Batch, job: Job) -> None:

@@ -141,9 +141,9 @@ class _Targets:
         with all_or_none([job.output] + ([job.picture] if job.picture is not None else [])) as place:
             painting.write(place[job.output])
             if job.picture is not None:
-                from ..pictures.colour_volume import draw
+                from ..pictures import colour_volume, panels
 
-                draw(place[job.picture], scan, painting.rgb, modality=painting.modality)
+                panels.write_png(place[job.picture], colour_volume.render(scan, painting.rgb, modality=painting.modality))
         for warning in painting.warnings:
             self._arguments.terminal.warn(warning)
         self._report(job, painting, time.monotonic() - began)

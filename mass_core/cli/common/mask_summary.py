@@ -62,9 +62,9 @@ class Summary:
         """Add a mask set with its notes: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
         if self._picture and not self._is_drawn(scan):
-            from ...pictures.mask_sheet import draw_sheet
+            from ...pictures import mask_sheet, panels
 
-            draw_sheet(self._file(scan, ".png"), scan.read(), masks, scan.name)
+            panels.write_png(self._file(scan, ".png"), mask_sheet.sheet(scan.read(), masks, scan.name))
         if self._compare is not None:
             self._add_scores(scan, masks)
 
