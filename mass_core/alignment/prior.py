@@ -15,6 +15,7 @@ from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at
 from .closeup import refined_around
+from .contrast import with_contrast
 from .fields import sample, voxel_grid
 from .intensities import has_vanished
 from .patches import with_patches
@@ -135,7 +136,9 @@ def combined(
         counted += weight
     mean = total / counted
     mean = near / counted + mean - mean.clamp(-mm, mm)
-    distance = resample(Volume(mean.cpu().numpy(), coarse), part, fill=None).array
+    values, usable = (some.cpu().numpy() for some in seen)
+    carried = with_contrast(mean.cpu().numpy(), values, usable > 0.5, coarse.spacing_zyx, max(one.scan.mm for one in alignments))
+    distance = resample(Volume(carried, coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
     if all(gone for gone, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST:
         return Prior(box, distance, 0.0, _VANISHED, weights)
