@@ -97,3 +97,12 @@ def test_far_from_the_surface_nothing_changes() -> None:
     aligned, truth = ball_mm((16, 16, 18)), ball_mm() > 0
     far = np.abs(aligned) >= 2 * MM
     assert np.array_equal(moved(aligned, image(truth))[far], aligned[far])
+
+
+@pytest.mark.parametrize("inside", [1.0, -1.0], ids=["bright", "dark"])
+def test_a_thin_structure_far_aside_does_not_vanish(inside: float) -> None:
+    """A rod lies beside its place, where all is as around it: it keeps half of its volume at least."""
+    y, x = np.indices((SIZE, SIZE))
+    aligned, truth = (np.broadcast_to(2.5 - np.hypot(y - at, x - at), (SIZE,) * 3).clip(-REACH_MM).astype(np.float32) for at in (12, 17))
+    found = moved(aligned, image(truth > 0, inside, 0.05))
+    assert 0.45 < (found > 0).sum() / (aligned > 0).sum() < 2.1

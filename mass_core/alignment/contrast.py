@@ -59,7 +59,17 @@ def with_contrast(
     odds = np.zeros(values.shape, np.float32)
     odds[where] = np.clip(np.log((inside + _LEAST) / (outside + _LEAST)), -_MOST, _MOST)
     odds = ndimage.gaussian_filter(odds, [_SMOOTH * mm / step for step in spacing])
-    return np.clip(distance + _STRENGTH * mm * odds * band, -REACH_MM, REACH_MM)
+    result = distance + _STRENGTH * mm * odds * band
+    voxels = int((distance > 0).sum())
+    kept = int(np.clip((result > 0).sum(), voxels // 2, 2 * voxels))
+    return np.clip(result - _level(result, kept), -REACH_MM, REACH_MM)
+
+
+def _level(values: NDArray[np.float32], voxels: int) -> np.float32:
+    """The level above which that many voxels lie; 0 where they lie above 0 already."""
+    if voxels == (values > 0).sum():
+        return np.float32(0)
+    return np.partition(values, -voxels - 1, axis=None)[-voxels - 1]
 
 
 def _shares(
