@@ -142,7 +142,7 @@ def combined(
     distance = resample(Volume(carried, coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
     gone = all(one for one, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST
-    if gone and max(float(map_mm.array.max()) for map_mm in maps) > _DEEP * off:
+    if gone and max(float(map_mm.array.max()) for map_mm in maps) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights)
     return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, sum(trusts) / max(trusts))
 
