@@ -15,6 +15,7 @@ from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at
 from .closeup import refined_around
+from .contrast import with_contrast
 from .fields import sample, voxel_grid
 from .intensities import has_vanished
 from .patches import with_patches
@@ -135,9 +136,13 @@ def combined(
         counted += weight
     mean = total / counted
     mean = near / counted + mean - mean.clamp(-mm, mm)
-    distance = resample(Volume(mean.cpu().numpy(), coarse), part, fill=None).array
+    off = max(one.scan.mm for one in alignments)
+    values, usable = (some.cpu().numpy() for some in seen)
+    carried = with_contrast(mean.cpu().numpy(), values, usable > 0.5, coarse.spacing_zyx, off)
+    distance = resample(Volume(carried, coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
-    if all(gone for gone, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST:
+    gone = all(one for one, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST
+    if gone and max(float(map_mm.array.max()) for map_mm in maps) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights)
     return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, sum(trusts) / max(trusts))
 
@@ -169,6 +174,8 @@ other body parts), which count a third as much: a target shows the structure mor
 `Testing.benchmarks.fit_alignment`; scans of chest and brain without labels were among those where nothing belongs."""
 OUTSIDE = "the reference's place of it lies outside the scan"
 _VANISHED = "what the reference shows does not stand out at that place of the scan, so it may lie elsewhere, as lesions do, or be absent"
+_DEEP = 2.0
+"""Voxels of the alignment from the surface to the middle of a structure; an alignment that is a little off may miss a thinner one."""
 LEAST_TRUST = 0.25
 """Below it the alignment does not say where to look."""
 
