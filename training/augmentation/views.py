@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .batch import Batch
-from .poses import Ranges
+from .poses import PoseConfig
 
 
-def cut_views(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut_views(batch: Batch, window: int, config: PoseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Resample both views of every episode.
 
     Args:
@@ -25,7 +25,7 @@ def cut_views(batch: Batch, window: int, config: Ranges, generator: torch.Genera
     return images, _bits(packed.flatten(0, 1).flatten(1), batch.slots).view(*packed.shape[:2], batch.slots, *packed.shape[3:])
 
 
-def cut(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut(batch: Batch, window: int, config: PoseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Resample every view; the last one of each episode may be bent.
 
     Args:
@@ -57,7 +57,7 @@ def _grid(window: int, count: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(1).expand(count, -1, -1)
 
 
-def _bend(count: int, window: int, config: Ranges, generator: torch.Generator) -> Tensor:
+def _bend(count: int, window: int, config: PoseConfig, generator: torch.Generator) -> Tensor:
     """[B,3,W^3] smooth random displacement in voxels of the view; zero for those views that draw none."""
     device = generator.device
     draw = torch.rand(count, 1, 1, 1, 1, generator=generator, device=device) < config.elastic_probability

@@ -12,13 +12,14 @@ from mass_core.files import write_json
 from mass_core.outputs import check_no_input
 
 from .distributed import ProcessGroup
-from .state import Resumable, Settings, saved
+from .settings import RunSettings
+from .state import Resumable, saved
 
 _MADE = ("config.json", "best.safetensors", "last.safetensors")
 """Files of every run."""
 
 
-def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
+def enter(config: RunSettings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
     """Make the run's folder, or take on the last state in it.
 
     Args:

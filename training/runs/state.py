@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import IO, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,40 +24,11 @@ from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_by
 
 from .distributed import ProcessGroup
+from .settings import RunSettings, StepSettings
 
 FORMAT = 1
 _SHORT = "Free some space, then go on with --resume."
 Network = TypeVar("Network", bound=nn.Module)
-
-
-class Settings(Protocol):
-    """Configuration of a run, of whatever kind."""
-
-    FREE: ClassVar[frozenset[str]]
-    """Settings a resumed run may change."""
-
-    @property
-    def keep_states(self) -> int:
-        """State files that are kept."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-
-
-class OptimSettings(Protocol):
-    """Settings of a step of the optimiser, of whatever kind of run."""
-
-    @property
-    def clip_norm(self) -> float:
-        """Largest norm of the gradients."""
-
-    @property
-    def ema_decay(self) -> float:
-        """Decay of the averaged weights."""
-
-    @property
-    def most_bad_steps(self) -> int:
-        """Steps with non-finite gradients after which the run stops."""
 
 
 class Resumable:
@@ -73,7 +44,7 @@ class Resumable:
     step: int
     origin: dict[str, Any]
 
-    def save(self, folder: Path, config: Settings, group: ProcessGroup) -> None:
+    def save(self, folder: Path, config: RunSettings, group: ProcessGroup) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
 
         Raises:
@@ -82,7 +53,7 @@ class Resumable:
         values = {name: getattr(self, name) for name in (*self.VALUES, "origin")}
         write(folder, self.step, values | {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}, config, group)
 
-    def resume(self, folder: Path, config: Settings, group: ProcessGroup) -> list[str]:
+    def resume(self, folder: Path, config: RunSettings, group: ProcessGroup) -> list[str]:
         """Take on the newest state in `folder` that is whole.
 
         Returns:
@@ -118,7 +89,7 @@ class Averaged(Resumable, Generic[Network]):
     """Of the losses, for float16."""
     origin: dict[str, Any] = field(default_factory=dict)
 
-    def advance(self, clipped: Iterable[Tensor], optim: OptimSettings) -> Tensor:
+    def advance(self, clipped: Iterable[Tensor], optim: StepSettings) -> Tensor:
         """Apply the gradients, or count the step as bad and skip it where they are not finite; returns the norm of the gradients.
 
         Args:
@@ -143,7 +114,7 @@ class Averaged(Resumable, Generic[Network]):
         return norm.detach()
 
 
-def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: ProcessGroup) -> None:
+def write(folder: Path, step: int, values: Mapping[str, Any], config: RunSettings, group: ProcessGroup) -> None:
     """Write values as a state file, then remove all but the last `config.keep_states`.
 
     Raises:
@@ -166,7 +137,7 @@ def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, 
         old.unlink(missing_ok=True)
 
 
-def newest(folder: Path, config: Settings, group: ProcessGroup, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def newest(folder: Path, config: RunSettings, group: ProcessGroup, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The newest state in a folder that is whole, with notes for the user.
 
     Raises:
