@@ -21,11 +21,10 @@ from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance
 from ..augmentation.views import cut
-from ..runs.logbook import Logbook
+from ..runs.logbook import Logbook, log_of
 from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
 from ..runs.sources import identity
-from ..runs.tracking import boards
 from .config import FinetuneConfig
 from .crops import ClassGroup, Crop, Crops, collate, steps_of
 from .fixed_classes import Tuning, rates, start
@@ -45,16 +44,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     if run.cohort.val:
         judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
     network, stopped = group.wrap(state.network), ""
-    logbook = Logbook(
-        run.output / "log.jsonl",
-        start=state.step,
-        steps=config.steps,
-        every=config.log_every,
-        quiet=not group.leads,
-        boards=boards(run.output, state.step, tensorboard=False, tracker=config.tracker, config=config.as_json()) if group.leads else (),
-        bar=False,
-    )
-    with logbook as log:
+    with log_of(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
             if judge and config.validates(state.step) and state.judged != state.step:
                 _judge(run, state, judge, log)

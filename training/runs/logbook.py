@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from ..run_log import read_log
-from .tracking import Board
+from .distributed import ProcessGroup
+from .settings import RunSettings
+from .tracking import Board, boards
 
 PATIENCE_S = 10.0
 """Work that may be done sooner shows its bar only then."""
@@ -79,6 +81,27 @@ class Logbook:
         self.file.close()
         for board in self.boards:
             board.close()
+
+
+def log_of(
+    config: RunSettings,
+    folder: Path,
+    group: ProcessGroup,
+    *,
+    start: int,
+    steps: int,
+    minutes: float = 0,
+    tensorboard: bool = False,
+    bar: bool = True,
+) -> Logbook:
+    """The log of a run in its folder, and on its boards; only the leading process writes.
+
+    Raises:
+        InputError: if the library of a board is missing.
+    """
+    seen = boards(folder, start, tensorboard=tensorboard, tracker=config.tracker, config=config.as_json()) if group.leads else ()
+    path, quiet = folder / "log.jsonl", not group.leads
+    return Logbook(path, start=start, steps=steps, every=config.log_every, minutes=minutes, quiet=quiet, boards=seen, bar=bar)
 
 
 def _minutes(path: Path, step: int) -> float:
