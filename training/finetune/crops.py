@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
@@ -19,7 +18,7 @@ from mass_core.tasks.task import Task
 from ..augmentation.batch import Batch
 from ..augmentation.poses import Pose, Vector, random_linear, seen_part
 from ..runs.distributed import ProcessGroup
-from ..runs.stopping import ignore_interrupt
+from ..runs.loading import loaded, own_numbers
 from .config import FinetuneConfig
 
 
@@ -152,14 +151,4 @@ def collate(crops: Sequence[Crop]) -> Batch:
 def steps_of(crops: Crops, start: int, group: ProcessGroup) -> Iterator[list[Crop]]:
     """The crops this process computes in each step from `start` on: its share of the batch."""
     config = crops.config
-    share = group.share(config.batch_size)
-    firsts = range(start * config.batch_size + group.rank * share, len(crops), config.batch_size)
-    loader: DataLoader[Crop] = DataLoader(
-        crops,
-        batch_sampler=[list(range(first, first + share)) for first in firsts],
-        num_workers=config.workers,
-        collate_fn=list,
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=ignore_interrupt,
-    )
-    yield from loader
+    yield from loaded(crops, own_numbers(range(start, config.steps), config.batch_size, group), config.workers, group, list)
