@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from mass_core.errors import InputError
+from mass_core.errors import InputError, listing
 
 from ..augmentation.batch import Batch
 from ..runs.distributed import ProcessGroup
@@ -33,9 +33,8 @@ def episodes_of(config: RunConfig, sources: Sequence[Source]) -> Episodes:
         weights=weights(sources),
     )
     if bare := [name for source, scans in zip(sources, episodes.scans, strict=True) for name in _without_masks(source, len(scans))]:
-        more = f" and {len(bare) - _NAMED} more" * (len(bare) > _NAMED)
         raise InputError(
-            f"Training scans have no masks: {', '.join(bare[:_NAMED])}{more}.",
+            f"Training scans have no masks: {listing(bare, _NAMED)}.",
             "Make their masks with `mass masks`, or prepare the dataset without these scans.",
         )
     return episodes
