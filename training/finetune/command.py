@@ -14,7 +14,7 @@ from mass_core.command_help import examples
 from mass_core.console import JsonLines, Output, Terminal
 from mass_core.errors import Cancelled, InputError, MassError, as_mass_error
 from mass_core.option_files import read_file
-from mass_core.outputs import check_free, check_no_input, folders_ready, stem
+from mass_core.outputs import check_free, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.schema import changed, read
 from mass_core.tasks.task import Task
@@ -24,7 +24,7 @@ from mass_core.worker.requests import Finetune
 
 from ..runs.distributed import ProcessGroup
 from ..runs.options import add_run, recipe_changes
-from ..runs.run_folder import check_enter
+from ..runs.run_folder import START, check_enter
 from ..runs.stopping import Signals
 from . import elsewhere
 from . import recipes as finetune_recipes
@@ -34,11 +34,6 @@ from .fixed_classes import Tuning
 from .loop import finetune
 from .reporting import FinetuneProgress
 from .run import Run
-
-_START = "start.masstask"
-"""File of the initial task, before finetuning."""
-_MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
-"""Files of a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +81,7 @@ def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, res
     folder, output = Path(request.folder), None if request.output is None else Path(request.output)
     if output is not None:
         check_free([output], overwrite=request.overwrite, inputs=inputs(request))
-    check_no_input([folder / name for name in _MADE], inputs(request))
-    check_enter(folder, resume)
+    check_enter(folder, resume, inputs(request))
     with folders_ready([folder / "config.json", *([output] if output else [])]):
         model = load_model(request.weights, str(group.device))
         model.network.check_takes_references()
@@ -95,7 +89,7 @@ def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, res
         cohort = gather(request, model, config, folder / "data", group, Steps(report.progress, report.cancelled))
         for text in cohort.notes:
             report.warn(text)
-        start = folder / _START
+        start = folder / START
         if resume and start.exists():
             task = Task.load(start)
             task.require(model.fingerprint, model.name)

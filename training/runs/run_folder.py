@@ -15,8 +15,10 @@ from .distributed import ProcessGroup
 from .settings import RunSettings
 from .state import Resumable, saved
 
-_MADE = ("config.json", "best.safetensors", "last.safetensors")
-"""Files of every run."""
+START = "start.masstask"
+"""The initial task of finetuning."""
+_MADE = (START, "config.json", "best.safetensors", "last.safetensors", "curves.png")
+"""Files of runs."""
 
 
 def enter(config: RunSettings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
