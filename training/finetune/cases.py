@@ -28,7 +28,7 @@ from mass_core.worker.requests import Finetune, Reference
 
 from ..runs.distributed import ProcessGroup
 from .config import FinetuneConfig
-from .crops import voxels_by_plane
+from .crops import labels_of, voxels_by_plane
 
 Planes = dict[str, dict[int, NDArray[np.int64]]]
 """Of each scan, for each value it shows, the voxels in each plane."""
@@ -191,7 +191,7 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
         )
     _check_names(looks, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
-    val = tuple(name for name in val if set(voxels_by_plane(_labels(dataset, name))) & set(labels))
+    val = tuple(name for name in val if set(voxels_by_plane(labels_of(dataset, name))) & set(labels))
     notes = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
     notes += tuple(f"No training scan shows {name}, which is named." for name in vain)
     return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=notes)
@@ -217,15 +217,9 @@ def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
     found: Planes = {}
     for number, name in enumerate(names):
         steps.at("labels", number, len(names))
-        found[name] = voxels_by_plane(_labels(dataset, name))
+        found[name] = voxels_by_plane(labels_of(dataset, name))
     steps.at("labels", len(names), len(names))
     return found
-
-
-def _labels(dataset: Dataset, name: str) -> NDArray[np.integer]:
-    labels = dataset.labels(name)
-    assert labels is not None  # asked of scans with labels only
-    return labels
 
 
 def _notes(planes: Planes, labels: Sequence[int]) -> list[str]:

@@ -111,14 +111,9 @@ class Crops(torch.utils.data.Dataset[Crop]):
         """Index [3] of a voxel of a class, all alike; only its plane is read."""
         counts = self.planes[name][value]
         z = int(rng.choice(len(counts), p=counts / counts.sum()))
-        y, x = np.nonzero(self._labels(name)[z] == value)
+        y, x = np.nonzero(labels_of(self.dataset, name)[z] == value)
         place = int(rng.integers(len(y)))
         return np.array([z, y[place], x[place]], dtype=float)
-
-    def _labels(self, name: str) -> NDArray[np.integer]:
-        labels = self.dataset.labels(name)
-        assert labels is not None  # only scans with labels are trained on
-        return labels
 
     def _cut(self, name: str, pose: Pose, chosen: int) -> Crop:
         """The part of a scan the crop can see."""
@@ -126,11 +121,18 @@ class Crops(torch.utils.data.Dataset[Crop]):
         affine = pose.to_voxels(np.asarray(self.dataset.spacing_zyx(name)))[None]
         start, stop = seen_part(affine, self.window, shape, self.config.crops)
         part = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        labels, numbers = self._labels(name)[part], np.zeros(stop - start, np.int32)
+        labels, classes = labels_of(self.dataset, name)[part], np.zeros(stop - start, np.int32)
         for number, value in enumerate(self.groups[chosen].values, 1):
-            numbers[labels == value] = number
+            classes[labels == value] = number
         affine[:, :, 3] -= start
-        return Crop(np.ascontiguousarray(self.dataset.image(name)[part], np.float16), numbers, affine.astype(np.float32), chosen)
+        return Crop(np.ascontiguousarray(self.dataset.image(name)[part], np.float16), classes, affine.astype(np.float32), chosen)
+
+
+def labels_of(dataset: Dataset, name: str) -> NDArray[np.integer]:
+    """The label map [z,y,x] of a scan that has one."""
+    labels = dataset.labels(name)
+    assert labels is not None
+    return labels
 
 
 def voxels_by_plane(labels: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]:
