@@ -46,7 +46,7 @@ def cut(batch: Batch, window: int, config: PoseConfig, generator: torch.Generato
         affine, shapes, starts = batch.affines[:, view], batch.shapes[:, view], batch.starts[:, view]
         points = affine[:, :, :3] @ grid + affine[:, :, 3:]
         images.append(_trilinear(batch.image, points, shapes, starts))
-        numbers.append(_nearest(batch.bits, points, shapes, starts))
+        numbers.append(_gather(batch.bits, points.round().long(), shapes, starts))  # the nearest voxel
     shape = (count, views, 1, *(window,) * 3)
     return torch.stack(images, 1).view(shape), torch.stack(numbers, 1).view(shape)
 
@@ -76,10 +76,6 @@ def _gather(flat: Tensor, index: Tensor, shapes: Tensor, starts: Tensor) -> Tens
     z, y, x = index.unbind(1)
     address = starts[:, None] + (z * size[:, 1] + y) * size[:, 2] + x
     return torch.where(inside, flat[address], 0)
-
-
-def _nearest(flat: Tensor, points: Tensor, shapes: Tensor, starts: Tensor) -> Tensor:
-    return _gather(flat, points.round().long(), shapes, starts)
 
 
 def _trilinear(flat: Tensor, points: Tensor, shapes: Tensor, starts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The complete configuration of a finetuning run; `training.finetune_recipes` names some."""
+"""The complete configuration of a finetuning run; `training.finetune.recipes` names some."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal

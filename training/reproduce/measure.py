@@ -15,7 +15,6 @@ from mass_core.errors import InputError
 from mass_core.evaluation.scoring import scan
 from mass_core.masks.statistics import averages, label_scores, mean_known
 from mass_core.model import build_model
-from mass_core.volumes.volume import Volume
 
 from ..failures import answered
 from ..pretrain import recipes
@@ -28,7 +27,8 @@ def masks(dataset: Dataset) -> dict[str, float]:
     for name in progress_bar(dataset.splits["train"], desc="masks beside labels", unit="scan"):
         _, labels = scan(dataset, name)
         found = dataset.masks(name)
-        found.meta.update(_place(labels))
+        # Both lie on the grid of the dataset, so the masks get the place of the label map.
+        found.meta.update({"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction})
         rows.append(averages(label_scores(found, labels)))
     means = (mean_known(column) for column in zip(*rows, strict=True))
     return {key: 100 * value for key, value in zip(("best", "mean", "above_40"), means, strict=False) if value is not None}
@@ -68,11 +68,6 @@ def write_scans(dataset: Dataset, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, volume in {"reference": image, "reference_labels": labels, "target": target}.items():
         volume.write(folder / f"{name}.nii.gz")
-
-
-def _place(labels: Volume) -> dict[str, Any]:
-    """Origin and direction of a label map, as a mask set keeps them."""
-    return {"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction}
 
 
 def build_parser() -> argparse.ArgumentParser:
