@@ -50,8 +50,12 @@ class Resumable:
         Raises:
             OutputError: if it cannot be written.
         """
-        values = {name: getattr(self, name) for name in (*self.VALUES, "origin")}
-        write(folder, self.step, values | {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}, config, group)
+        whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size}
+        whole |= {name: getattr(self, name) for name in ("step", *self.VALUES, "origin")}
+        whole |= {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}
+        _write(folder / f"step_{self.step:08d}.pt", whole)
+        for old in saved(folder)[config.keep_states :]:
+            old.unlink(missing_ok=True)
 
     def resume(self, folder: Path, config: RunSettings, group: ProcessGroup) -> list[str]:
         """Take on the newest state in `folder` that is whole.
@@ -62,7 +66,8 @@ class Resumable:
         Raises:
             InputError: if there is none, or it was made with another recipe or another `origin`.
         """
-        values, notes = newest(folder, config, group, self.origin)
+        values, notes = _newest(folder, group.device)
+        notes += _check_same_run(values, folder, config, group, self.origin)
         try:
             for name, own in self.STATES.items():
                 getattr(self, own).load_state_dict(values.get(name, {}))
@@ -114,36 +119,34 @@ class Averaged(Resumable, Generic[Network]):
         return norm.detach()
 
 
-def write(folder: Path, step: int, values: Mapping[str, Any], config: RunSettings, group: ProcessGroup) -> None:
-    """Write values as a state file, then remove all but the last `config.keep_states`.
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a state file.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size, "step": step, **values}
 
     def dump(file: IO[bytes]) -> None:
-        torch.save(whole, file)
+        torch.save(values, file)
         file.flush()
         os.fsync(file.fileno())
 
-    path = folder / f"step_{step:08d}.pt"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_by(path, dump)
     except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
         raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
-    for old in saved(folder)[config.keep_states :]:
-        old.unlink(missing_ok=True)
 
 
-def newest(folder: Path, config: RunSettings, group: ProcessGroup, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The newest state in a folder that is whole, with notes for the user.
+def _check_same_run(
+    values: Mapping[str, Any], folder: Path, config: RunSettings, group: ProcessGroup, origin: Mapping[str, Any]
+) -> list[str]:
+    """Notes on what may differ in a resumed run.
 
     Raises:
-        InputError: if there is none, or it was made with another recipe or another `origin`.
+        InputError: if the state was made with another recipe or another `origin`.
     """
-    values, notes = _newest(folder, group.device)
+    notes = []
     others = differences(values["config"], config.as_json())
     if refused := [text for name, text in others.items() if name not in config.FREE]:
         raise InputError(
@@ -159,7 +162,7 @@ def newest(folder: Path, config: RunSettings, group: ProcessGroup, origin: Mappi
         notes.append(f"The run gets another length: {others['steps']}.")
     if values["processes"] != group.size:
         notes.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
-    return values, notes
+    return notes
 
 
 def saved(folder: Path) -> list[Path]:
