@@ -39,7 +39,7 @@ from ..runs.loading import loaded
 from ..runs.logbook import PATIENCE_S, log_of, progress_bar
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
-from ..runs.run_folder import check_enter, commit, enter
+from ..runs.run_folder import check_enter, enter, provenance
 from ..runs.state import Resumable
 from ..runs.stopping import Signals, tell_saved
 from . import config as classify_config
@@ -273,18 +273,16 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
     learner.best = score
     if not run.group.leads:
         return
-    provenance = {
-        "recipe": run.settings.name,
-        "steps": learner.step,
-        "commit": commit(),
-        "weights": {"name": run.model.name, "fingerprint": run.model.fingerprint},
-        "labels": {"file": run.table.file.name, "sha256": run.table.sha256},
-        "scans": {split: len(run.table.splits[split]) for split in SPLITS},
-        "config": run.settings.as_json(),
-        "val": values,
-    }
+    origin = provenance(
+        run.settings,
+        learner.step,
+        weights={"name": run.model.name, "fingerprint": run.model.fingerprint},
+        labels={"file": run.table.file.name, "sha256": run.table.sha256},
+        scans={split: len(run.table.splits[split]) for split in SPLITS},
+        val=values,
+    )
     licence = run.settings.licence or run.model.licence
-    save_classifier(run.output / "best.safetensors", learner.network, run.made, provenance, licence)
+    save_classifier(run.output / "best.safetensors", learner.network, run.made, origin, licence)
 
 
 def judge(run: Run) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mass_core.errors import InputError, MassError
 from mass_core.files import write_json
@@ -68,6 +69,11 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         if fresh and not saved(output / "state") and not (log.exists() and log.stat().st_size):
             shutil.rmtree(output, ignore_errors=True)
         raise
+
+
+def provenance(config: RunSettings, steps: int, **more: Any) -> dict[str, Any]:
+    """The origin of weights, as recorded in them: recipe, steps, code, whatever else, and the whole configuration."""
+    return {"recipe": config.name, "steps": steps, "commit": commit(), **more, "config": config.as_json()}
 
 
 def commit() -> str:
