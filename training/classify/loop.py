@@ -36,7 +36,7 @@ from mass_core.weights.checkpoint import Model, load_model
 from ..failures import answered
 from ..runs.distributed import ProcessGroup
 from ..runs.loading import loaded
-from ..runs.logbook import PATIENCE_S, log_of, progress_bar
+from ..runs.logbook import PATIENCE_S, Logbook, progress_bar
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, provenance
@@ -169,7 +169,7 @@ def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     weights = class_weights(run.table, settings).to(group.device)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
     own = draws(len(run.learning.files), settings, range(learner.step, steps), group)
-    with Signals() as signals, log_of(settings, run.output, group, start=learner.step, steps=steps, minutes=minutes) as log:
+    with Signals() as signals, Logbook(settings, run.output, group, start=learner.step, steps=steps, minutes=minutes) as log:
         for batch in loaded(run.learning, own, settings.workers, group):
             set_rates(learner, settings, learner.step // run.epoch)
             loss = step(run, learner, network, batch, weights)

@@ -21,7 +21,7 @@ from mass_core.model.losses import mask_loss, tversky_loss
 
 from ..augmentation.appearance import appearance
 from ..augmentation.views import cut
-from ..runs.logbook import Logbook, log_of
+from ..runs.logbook import Logbook
 from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
 from ..runs.sources import identity
@@ -44,7 +44,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     if run.cohort.val:
         judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
     network, stopped = group.wrap(state.network), ""
-    with log_of(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
+    with Logbook(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
             if judge and config.validates(state.step) and state.judged != state.step:
                 _judge(run, state, judge, log)

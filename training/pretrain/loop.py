@@ -34,7 +34,7 @@ from ..augmentation.views import cut_views
 from ..curves import draw
 from ..failures import answered
 from ..runs.distributed import ProcessGroup
-from ..runs.logbook import Logbook, log_of
+from ..runs.logbook import Logbook
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind
@@ -118,7 +118,7 @@ def learn(
         minutes: time of the run; 0: as long as it takes.
     """
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    book = log_of(config, output, group, start=state.step, steps=config.steps, minutes=minutes, tensorboard=config.tensorboard)
+    book = Logbook(config, output, group, start=state.step, steps=config.steps, minutes=minutes, tensorboard=config.tensorboard)
     with Signals() as signals, book as log:
         mark = time.monotonic()
         for parts in batches(config, episodes, state.step, group):
