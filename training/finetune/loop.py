@@ -42,7 +42,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
     judge = None
     if run.cohort.val:
-        judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
+        judge = Judge(run, state.average)
     network, stopped = group.wrap(state.network), ""
     with Logbook(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
