@@ -11,10 +11,9 @@ SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTP
 """
 
 import argparse
-import copy
-import shutil
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +38,7 @@ from ..pretrain.state import State, publish
 from ..runs.distributed import ProcessGroup
 from ..runs.options import parsed, printed, recipe_changes
 from ..runs.precision import autocast, scaler
-from ..runs.run_folder import enter
+from ..runs.run_folder import copy, enter
 from ..runs.sources import Source, open_sources
 from ..runs.stopping import tell_saved
 from .learners import LEARNERS
@@ -67,7 +66,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         raise OutputError(f"{output} exists already and is not of an earlier call of this command.", "Choose another name.")
     if method == "mass":
         if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
-            shutil.copyfile(folder / "last.safetensors", output)
+            copy(folder / "last.safetensors", output)
         return
     whole = start(config, group.device, None)
     if method != "none":
@@ -94,7 +93,7 @@ def learned_by(
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
     network = learner(start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
-    average = copy.deepcopy(network).requires_grad_(False).eval()
+    average = deepcopy(network).requires_grad_(False).eval()
     optimiser, scaling = optimiser_of(network, config.optim), scaler(config.precision, group.device)
     state = State(network, average, optimiser, scaler=scaling)  # type: ignore[arg-type]  # the learner stands for the whole network
     state.origin = {"datasets": list(map(str, sources))}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mass_core.errors import InputError, MassError
-from mass_core.files import write_json
+from mass_core.files import write_by, write_json
 from mass_core.outputs import check_no_input
 
 from .distributed import ProcessGroup
@@ -69,6 +69,12 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         if fresh and not saved(output / "state") and not (log.exists() and log.stat().st_size):
             shutil.rmtree(output, ignore_errors=True)
         raise
+
+
+def copy(source: Path, target: Path) -> None:
+    """A file under another name, complete or not at all."""
+    with source.open("rb") as file:
+        write_by(target, lambda made: shutil.copyfileobj(file, made, 1 << 20))
 
 
 def provenance(config: RunSettings, steps: int, **more: Any) -> dict[str, Any]:
