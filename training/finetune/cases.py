@@ -192,9 +192,8 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
     _check_names(looks, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
     val = tuple(name for name in val if set(voxels_by_plane(labels_of(dataset, name))) & set(labels))
-    notes = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
-    notes += tuple(f"No training scan shows {name}, which is named." for name in vain)
-    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=notes)
+    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, which is named." for name in vain]
+    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=tuple(notes))
 
 
 def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
@@ -222,15 +221,13 @@ def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
     return found
 
 
-def _notes(planes: Planes, labels: Sequence[int]) -> list[str]:
-    """Classes that few scans show."""
+def _notes(planes: Planes, labels: Sequence[int], val: Sequence[str]) -> list[str]:
+    """Classes that one scan shows, and that nothing can be validated."""
     counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
-    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in labels if counts[value] == 1 < len(planes)]
-
-
-def _no_validation(planes: Planes) -> str:
+    rare = [value for value in labels if counts[value] == 1 < len(planes)]
     few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is kept apart (split val)"
-    return f"{few}: nothing is validated, the last weights count."
+    unjudged = [] if val else [f"{few}: nothing is validated, the last weights count."]
+    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in rare] + unjudged
 
 
 def _names(cases: Sequence[Reference]) -> list[str]:
