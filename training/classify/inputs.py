@@ -200,12 +200,6 @@ class Samples(Dataset[Sample]):
         image, inside = as_input(_changed(array, self.settings, seed) if self.learning else array, self.config)
         return torch.from_numpy(image)[None], torch.from_numpy(inside), self.targets[scan]
 
-    def batches(self, size: int, scans: Sequence[int]) -> Iterator[Sample]:
-        """Some scans in their order, as they are."""
-        for start in range(0, len(scans), size):
-            some = [self[scan, 0] for scan in scans[start : start + size]]
-            yield torch.stack([s[0] for s in some]), torch.stack([s[1] for s in some]), torch.stack([s[2] for s in some])
-
 
 def _padded_features(features: np.ndarray, config: ClassifierConfig) -> tuple[Tensor, Tensor]:
     """Features filled up to one size, and where they are; to attention pooling it is all the same where a place lies."""

@@ -254,10 +254,11 @@ def predict(network: nn.Module, samples: Samples, group: ProcessGroup) -> Tensor
     network.eval()
     mine = range(len(samples.files))[group.rank :: group.size]
     size = samples.settings.batch_size
+    own = [[(scan, 0) for scan in mine[start : start + size]] for start in range(0, len(mine), size)]
     bar = {"desc": "score", "unit": "batch", "leave": False, "delay": PATIENCE_S, "disable": not group.leads}
     rows = [
         row.tolist()
-        for seen, inside, _ in progress_bar(samples.batches(size, mine), total=math.ceil(len(mine) / size), **bar)
+        for seen, inside, _ in progress_bar(loaded(samples, own, 0, group), total=len(own), **bar)
         for row in network(seen.to(group.device), inside.to(group.device)).float().cpu()
     ]
     network.train(before)
