@@ -1,4 +1,4 @@
-"""Failures of commands, told as those of `mass`."""
+"""Messages and exit statuses of commands that fail, as of `mass`."""
 
 from collections.abc import Callable
 

@@ -47,7 +47,7 @@ from .learners import LEARNERS
 def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
     """The recipe with views of one size throughout, those it begins with, and a state every 200 steps.
 
-    A view anywhere else in the scan, which teaches MASS silence, shows nothing the reference shows: the contrast goes without.
+    A view anywhere in the scan, a negative example for MASS, shows nothing the reference shows: the contrast has none.
     """
     config = changed(recipes.named(recipe), ["early_share=1", "save_every=200", "validate_every=0", *settings])
     if method == "simclr":

@@ -37,7 +37,7 @@ from .config import ClassifyConfig
 from .table import Row, Table
 
 _FITTING = 95
-"""Percentage of the training scans that shall fit into the input whole."""
+"""Percentage of the training scans that should fit into the input whole."""
 Sample = tuple[Tensor, Tensor, Tensor]
 """Input of the network or the head, the cells that see the scan, and the target."""
 

@@ -42,7 +42,7 @@ class EpisodeConfig(PoseConfig):
     pose_warmup: int = 1500
     """Steps over which the two views draw apart, from nearly the same pose to the full range."""
     expert_share: float = 0.0
-    """Share of the tasks that ask for structures of the label map instead of class-agnostic masks, where a scan has one."""
+    """Share of the tasks about structures of the label map instead of class-agnostic masks, where a scan has one."""
     pair_share: float = 0.0
     """Share of those tasks whose target view lies in another scan of the dataset that shows the structure too."""
     synthetic: tuple[str, ...] = ()

@@ -61,12 +61,12 @@ def train(
     check_enter(output, resume, [init] if init else [])
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
-    judges, told = labelled(config, sources) if config.validate_every else ([], [])
+    judges, notes = labelled(config, sources) if config.validate_every else ([], [])
     state = start(config, group.device, init)
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, output, state, group, resume)
     if group.leads:
-        sys.stderr.write("".join(f"{line}\n" for line in told))
+        sys.stderr.write("".join(f"{line}\n" for line in notes))
     network = group.wrap(state.network)
     if config.compile:
         network = torch.compile(network)

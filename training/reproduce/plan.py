@@ -125,7 +125,7 @@ class Planner:
         Args:
             name: of the dataset.
             method: of `mass masks`; empty: the planner's.
-            label: tells options apart in the name of the folder.
+            label: distinguishes sets of options in the name of the folder.
             options: more of `mass masks`.
         """
         data, method = DATA[name], method or self.masks

@@ -10,9 +10,9 @@ from .stopping import ignore_interrupt
 
 
 def own_numbers(steps: range, batch_size: int, group: ProcessGroup, parts: int = 1) -> Iterator[range]:
-    """Numbers of this process's samples in each part of each step: the same samples whoever computes them.
+    """Numbers of this process's samples in each part of each step.
 
-    The number of processes and parts therefore changes nothing about what a step sees.
+    A step has the same samples whatever the number of processes and parts.
 
     Raises:
         InputError: if the batch cannot be divided evenly.

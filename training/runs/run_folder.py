@@ -29,11 +29,11 @@ def enter(config: RunSettings, output: Path, state: Resumable, group: ProcessGro
         config: written to `config.json`.
         output: the folder; all machines of a run must see the same.
         state: as the run starts; overwritten with the last one.
-        group: its leader writes and tells.
+        group: its leading process writes and prints.
         resume: last: there must be a state; auto: go on if there is one; empty: there must be none.
 
     Raises:
-        InputError: if the folder is not as `resume` wants it, or the state does not fit.
+        InputError: if the folder is not as `resume` requires, or the state does not fit.
     """
     states = output / "state"
     check_enter(output, resume)
@@ -47,7 +47,7 @@ def enter(config: RunSettings, output: Path, state: Resumable, group: ProcessGro
 
 
 def check_enter(output: Path, resume: str, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that holds a run, unless that shall go on, and one whose files the run reads and would replace.
+    """Refuse a folder that holds a run, unless it is resumed, and one whose files the run reads and would replace.
 
     Raises:
         InputError: saying so.

@@ -27,7 +27,7 @@ class RunSettings:
     keep_states: int = 2
     """The last state files kept: the newest may be damaged by what ended the run."""
     tracker: Tracker = "none"
-    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
+    """Weights & Biases (wandb) or MLflow (mlflow) receives the log and the settings as well."""
 
     FREE: ClassVar[frozenset[str]] = frozenset(("workers", "log_every", "save_every", "keep_states", "tracker"))
     """Settings a resumed run may change."""

@@ -134,7 +134,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_by(path, dump)
-    except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer reports a full disk as a RuntimeError
         raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
 
 
