@@ -40,9 +40,7 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
-    judge = None
-    if run.cohort.val:
-        judge = Judge(run, state.average)
+    judge = Judge(run, state.average) if run.cohort.val else None
     network, stopped = group.wrap(state.network), ""
     with Logbook(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
