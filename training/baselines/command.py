@@ -12,13 +12,12 @@ SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTP
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mass_core.command_help import examples, seed_number
 from mass_core.devices import DEVICES
@@ -70,7 +69,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         return
     whole = start(config, group.device, None)
     if method != "none":
-        learned = learned_by(LEARNERS[method], config, sources, folder, group)
+        learned = learned_by(method, config, sources, folder, group)
         if learned.step < config.steps:
             if group.leads:
                 tell_saved(learned.step, config.steps, "auto")
@@ -82,17 +81,11 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         publish(config, sources, output, whole)
 
 
-def learned_by(
-    learner: Callable[[nn.Module, Sequence[int]], nn.Module],
-    config: RunConfig,
-    sources: Sequence[Source],
-    folder: Path,
-    group: ProcessGroup,
-) -> State:
-    """State of a learner after its run: the loop of `training.pretrain`, with another loss of both views."""
+def learned_by(method: str, config: RunConfig, sources: Sequence[Source], folder: Path, group: ProcessGroup) -> State:
+    """State after a run of a method: the loop of `training.pretrain`, with another loss of both views."""
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
-    network = learner(start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
+    network = LEARNERS[method](start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
     average = deepcopy(network).requires_grad_(False).eval()
     optimiser, scaling = optimiser_of(network, config.optim), scaler(config.precision, group.device)
     state = State(network, average, optimiser, scaler=scaling)  # type: ignore[arg-type]  # the learner stands for the whole network

@@ -52,6 +52,8 @@ from .validation import labelled, validate
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 """Loss of a batch, and values for the log."""
+LossOf = Callable[[Batch, int], Losses]
+"""Computes them, with the seed of its draws."""
 
 
 def train(
@@ -100,7 +102,7 @@ def learn(
     group: ProcessGroup,
     *,
     network: Callable[..., Tensor],
-    loss_of: Callable[[Batch, int], Losses],
+    loss_of: LossOf,
     judge: Callable[[Logbook], None] | None = None,
     minutes: float = 0,
 ) -> None:
@@ -113,7 +115,7 @@ def learn(
         output: folder of the run.
         group: processes that share each step.
         network: of `state`, as the group has wrapped it.
-        loss_of: loss of a batch, and values for the log, with the seed of its draws.
+        loss_of: what is minimised.
         judge: called every `config.validate_every` steps and after the last one.
         minutes: time of the run; 0: as long as it takes.
     """
@@ -140,12 +142,7 @@ def learn(
 
 
 def step(
-    config: RunConfig,
-    state: State,
-    network: Callable[..., Tensor],
-    loss_of: Callable[[Batch, int], Losses],
-    parts: Sequence[Batch],
-    group: ProcessGroup,
+    config: RunConfig, state: State, network: Callable[..., Tensor], loss_of: LossOf, parts: Sequence[Batch], group: ProcessGroup
 ) -> dict[str, Any]:
     """One step, on this process's share of the batch; returns what the log shows."""
     state.optimiser.zero_grad(set_to_none=True)
