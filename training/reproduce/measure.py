@@ -21,9 +21,9 @@ from ..pretrain import recipes
 from ..runs.logbook import progress_bar
 
 
-def masks(dataset: Dataset) -> dict[str, float]:
-    """The paper's table 4a in %: masks of the training scans beside their labels, on the grid of the dataset."""
-    rows = []
+def masks(datasets: Sequence[Dataset]) -> dict[str, float]:
+    """The paper's table 4a in %: masks of a dataset's training scans beside their labels, on its grid."""
+    rows, dataset = [], datasets[0]
     for name in progress_bar(dataset.splits["train"], desc="masks beside labels", unit="scan"):
         _, labels = scan(dataset, name)
         found = dataset.masks(name)
@@ -40,7 +40,7 @@ def corpus(datasets: Sequence[Dataset]) -> dict[str, Any]:
     return {"samples": len(cases), "modalities": ", ".join(sorted({case.modality.upper() for case in cases}))}
 
 
-def parameters() -> dict[str, float]:
+def parameters(_: Sequence[Dataset]) -> dict[str, float]:
     """Millions of parameters of the paper's network, by part."""
     with torch.device("meta"):
         network = build_model(recipes.paper().model)
@@ -96,13 +96,9 @@ def _command(argv: Sequence[str] | None) -> None:
     if args.what == "scans":
         write_scans(datasets[0], args.output)
         return
-    numbers: dict[str, Callable[[], dict[str, Any]]] = {
-        "masks": lambda: masks(datasets[0]),
-        "corpus": lambda: corpus(datasets),
-        "parameters": parameters,
-    }
+    numbers: dict[str, Callable[[Sequence[Dataset]], dict[str, Any]]] = {"masks": masks, "corpus": corpus, "parameters": parameters}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, numbers[args.what]())
+    write_json(args.output, numbers[args.what](datasets))
 
 
 if __name__ == "__main__":
