@@ -55,10 +55,10 @@ def _tables(kind: type, section: str = "", own: bool = False) -> str:
 
 
 def explained(kind: type) -> dict[str, str]:
-    """Docstrings of the fields of a class."""
+    """Docstrings of the fields of a class, where it has none of its own those of the class it derives from."""
     (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(made, ast.ClassDef)
-    found = {}
+    found = {name: text for base in kind.__bases__ if is_dataclass(base) for name, text in explained(base).items()}
     for field, below in zip(made.body, made.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
             found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split()).replace("|", "\\|")

@@ -55,8 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input."""
+    return answered(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str] | None) -> None:
     run = build_parser().parse_args(argv).run
-    return answered(lambda: sys.stdout.write(f"{draw(run)}\n"))
+    sys.stdout.write(f"{draw(run)}\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,11 @@ def step_of(config: RunConfig) -> Callable[[Any], object]:
     group = ProcessGroup(0, 1, torch.device("cpu"))
     state = start(config, group.device, None)
     watch = FusionWatch(state.network.decoder.fusions)
-    return lambda batch: pretrain.step(config, state, state.network, watch, batch, group)
+
+    def loss_of(batch: Batch, seed: int) -> pretrain.Losses:
+        return pretrain.compute_loss(config, state.step, state.network, watch, batch, seed)
+
+    return lambda batch: pretrain.step(config, state, state.network, loss_of, batch, group)
 
 
 def released(arguments: argparse.Namespace) -> Found:

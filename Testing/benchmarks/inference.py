@@ -32,7 +32,7 @@ VARIANTS = ("plain", "channels-last", "compiled", "CUDA graphs")
 Row = dict[str, Any]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a section and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", choices=("cpu", "volume", "gpu"), default="cpu")
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="of section gpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.measure:
         print(json.dumps(measure(**json.loads(arguments.measure))))
         return 0

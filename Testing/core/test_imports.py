@@ -89,7 +89,7 @@ ROOMS: dict[str, list[str]] = {
     "training.optimisers": [],
     "training.runs": ["mass_core.data", "mass_core.model", "mass_core.weights"],
     "training.pretrain": [*ANY, "runs", "augmentation", "optimisers"],
-    "training.baselines": [*ANY, "pretrain", "runs"],
+    "training.baselines": [*ANY, "pretrain", "runs", "augmentation"],
     "training.finetune": [*ANY, "runs", "augmentation", "optimisers"],
     "training.classify": [*ANY, "runs", "augmentation", "optimisers"],
     "training.reproduce": [*ANY, "pretrain", "runs"],

@@ -11,9 +11,10 @@ import torch
 from mass_core import load_model
 from mass_core.config import ModelConfig
 from mass_core.model import build_model
-from training.baselines import command, learners
+from training.baselines import learners
 from training.baselines.command import configured, main
 from training.baselines.learners import BLOCK, Genesis, Mae, S3d, SimClr, bend, boxes, curves, deformed, shuffled
+from training.pretrain import loop
 from training.runs.state import saved
 
 TINY = ["model.channels=8,32", "model.stages=1", "model.position_size=16", "preprocess.window_zyx=16,16,16", "early_window=16",
@@ -71,14 +72,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(blob_dataset, tmp_path, metho
 def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(blob_dataset, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
     assert run("mae", blob_dataset, whole, "seed=3", steps=3) == 0
-    advance = command.advance
+    advance = loop.advance
 
     def told(config, state):
         os.kill(os.getpid(), signal.SIGTERM)
         return advance(config, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "advance", told)
+        patch.setattr(loop, "advance", told)
         assert run("mae", blob_dataset, stopped, "seed=3", steps=3) == 0
     assert "Saved at step 1 of 3; the same command goes on from there." in capsys.readouterr().err
     assert not stopped.exists() and saved(tmp_path / "stopped.run" / "state")

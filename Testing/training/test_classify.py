@@ -24,7 +24,7 @@ from training.classify import config as classify_config
 from training.classify import inputs as classify_inputs
 from training.classify import loop as command
 from training.classify.config import ClassifyConfig
-from training.classify.inputs import Draws, input_recipe
+from training.classify.inputs import draws, input_recipe
 from training.classify.scores import scores
 from training.classify.table import read_table
 from training.runs.distributed import ProcessGroup
@@ -218,13 +218,13 @@ def test_two_processes_learn_what_one_does(weights, images, labels, tmp_path, mo
 
 def test_every_scan_is_drawn_equally_often():
     settings = changed(classify_config.smoke(), ["batch_size=4"])
-    steps = list(Draws(6, settings, range(3), ALONE))
+    steps = list(draws(6, settings, range(3), ALONE))
     assert [len(batch) for batch in steps] == [4, 4, 4]
     drawn = [scan for batch in steps for scan, _ in batch]
     assert sorted(drawn[:6]) == sorted(drawn[6:]) == list(range(6)) and drawn[:6] != drawn[6:]
-    halves = [list(Draws(6, settings, range(3), ProcessGroup(rank, 2, ALONE.device))) for rank in (0, 1)]
+    halves = [list(draws(6, settings, range(3), ProcessGroup(rank, 2, ALONE.device))) for rank in (0, 1)]
     assert [a + b for a, b in zip(*halves, strict=True)] == steps
-    assert list(Draws(6, settings, range(1, 3), ALONE)) == steps[1:]
+    assert list(draws(6, settings, range(1, 3), ALONE)) == steps[1:]
 
 
 # Scores and weights, known answers

@@ -17,8 +17,8 @@ from mass_core.schema import changed
 from Testing.waiting import PATIENCE_S
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
-from training.pretrain.loader import _Steps
 from training.runs.distributed import ProcessGroup
+from training.runs.loading import own_numbers
 from training.runs.state import saved
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,8 +79,8 @@ def test_two_nodes_share_a_run_and_go_on(blob_dataset, tmp_path):
 
 
 def test_every_sample_of_a_step_is_computed_once():
-    whole = list(_Steps(range(3, 5), 4, ProcessGroup(0, 1, CPU)))
-    halves = [list(_Steps(range(3, 5), 4, ProcessGroup(rank, 2, CPU))) for rank in (0, 1)]
+    whole = [list(some) for some in own_numbers(range(3, 5), 4, ProcessGroup(0, 1, CPU))]
+    halves = [[list(some) for some in own_numbers(range(3, 5), 4, ProcessGroup(rank, 2, CPU))] for rank in (0, 1)]
     assert whole == [[12, 13, 14, 15], [16, 17, 18, 19]]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
 
@@ -104,7 +104,7 @@ def test_recipe_small_can_be_shared_by_two():
 
 
 def test_parts_of_a_step_are_the_shares_of_processes():
-    parts = list(_Steps(range(3, 4), 8, ProcessGroup(1, 2, CPU), 2))
+    parts = [list(some) for some in own_numbers(range(3, 4), 8, ProcessGroup(1, 2, CPU), 2)]
     assert parts == [[28, 29], [30, 31]]
     with pytest.raises(InputError, match="2 processes in 3 parts each"):
         ProcessGroup(0, 2, CPU).share(8, 3)

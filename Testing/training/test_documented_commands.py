@@ -71,7 +71,7 @@ NOT_HERE = {
     "mass .*(--on gpu01|remote gpu01)": "needs another computer: test_remote_command.py",
     "python -m training.finetune --on gpu01": "needs another computer: test_remote_command.py",
     "mass evaluate --self-reference": "test_self_reference.py",
-    "python -m training.reproduce (table2|all)": "more data: test_reproduce.py",
+    "python -m training.reproduce (table2|all)": "more data: reproduce/test_tables.py",
 }
 LONG = ("mass evaluate",)
 """Beginnings of commands that finetune networks in processes of their own, one after the other."""

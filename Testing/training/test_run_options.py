@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from mass_core.errors import InputError
 from mass_core.option_files import settings
@@ -22,6 +23,7 @@ from training.finetune.command import main as finetune
 from training.pretrain import recipes as pretrain_recipes
 from training.pretrain.loop import main as pretrain
 from training.reproduce.command import main as reproduce
+from training.runs.distributed import ProcessGroup
 from training.runs.logbook import Logbook
 from training.runs.tracking import boards
 
@@ -107,15 +109,14 @@ def test_trackers_hear_the_log_and_a_resumed_run_goes_on_there(tracker: Any, tmp
     there = Boards()
     for name, module in there.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    config = finetune_recipes.named("smoke", 0).as_json()
+    config = changed(finetune_recipes.named("smoke", 0), [f"tracker={tracker}"])
     for start in (0, 2):
-        made = boards(tmp_path, start, tensorboard=False, tracker=tracker, config=config)
-        with Logbook(tmp_path / "log.jsonl", start=start, steps=4, every=1, boards=made, bar=False) as log:
+        with Logbook(config, tmp_path, ProcessGroup(0, 1, torch.device("cpu")), start=start, steps=4, bar=False) as log:
             log.add(start + 1, loss=0.5)
             log.note(start + 2, val_dice=0.25)
     assert there.heard == [("loss", 0.5, 1), ("val_dice", 0.25, 2), ("loss", 0.5, 3), ("val_dice", 0.25, 4)]
     assert there.begun == [None, "run1"] and there.ended == 2
-    assert str(there.config["seed"]) == str(config["seed"])
+    assert str(there.config["seed"]) == str(config.seed)
 
 
 @pytest.mark.parametrize(("tracker", "title"), [("wandb", "Weights & Biases"), ("mlflow", "MLflow")])

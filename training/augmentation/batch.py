@@ -1,7 +1,7 @@
 """Parts of scans and where views are cut from them, for many episodes or crops at once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,5 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(
-            image=change(self.image),
-            bits=change(self.bits),
-            shapes=change(self.shapes),
-            starts=change(self.starts),
-            affines=change(self.affines),
-            slots=self.slots,
-        )
+        moved: dict[str, Any] = {name: change(getattr(self, name)) for name in ("image", "bits", "shapes", "starts", "affines")}
+        return replace(self, **moved)

@@ -1,7 +1,6 @@
 """Poses of views: a window of voxels placed in a scan by one affine in millimetres, independent of the scan's grid."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,32 +10,22 @@ from mass_core.config import Shape
 Vector = NDArray[np.float64]
 
 
-class Ranges(Protocol):
-    """Ranges of rotation, scale, shear and deformation of a view: an `EpisodeConfig`, say."""
+@dataclass(frozen=True, kw_only=True)
+class PoseConfig:
+    """Ranges of rotation, scale, shear and deformation of a view."""
 
-    @property
-    def affine_probability(self) -> float:
-        """Share of the views that are turned, scaled and sheared."""
-
-    @property
-    def rotation_degrees(self) -> float:
-        """Most, around each axis."""
-
-    @property
-    def scale(self) -> float:
-        """Factors lie between 1 - scale and 1 / (1 - scale)."""
-
-    @property
-    def shear(self) -> float:
-        """Most of each of the six shears."""
-
-    @property
-    def elastic_probability(self) -> float:
-        """Share of the views that are bent."""
-
-    @property
-    def elastic_voxels(self) -> float:
-        """Standard deviation of the control points' displacement."""
+    affine_probability: float = 0.8
+    """Share of the views that are turned, scaled and sheared."""
+    rotation_degrees: float = 30.0
+    """Largest angle about each axis."""
+    scale: float = 0.3
+    """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
+    shear: float = 0.1
+    """Largest shear of one axis along another."""
+    elastic_probability: float = 0.0
+    """Share of the target views, or crops, that are bent, so that one scan stands in for different bodies; the paper has none."""
+    elastic_voxels: float = 2.5
+    """Standard deviation of the control points' displacement."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class Pose:
         return (np.abs(offset) < self.window / 2).all(axis=1)
 
 
-def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: Ranges, strength: float) -> Vector:
+def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: PoseConfig, strength: float) -> Vector:
     """Rotation, scale and shear of a view around `spacing_mm` (paper section 7.4).
 
     Args:
@@ -81,7 +70,7 @@ def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: 
     return rotation(angles) @ shear @ np.diag(scale) * spacing_mm
 
 
-def seen_part(affines: Vector, window: int, shape: Shape, config: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def seen_part(affines: Vector, window: int, shape: Shape, config: PoseConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The part of a scan that views can see, two voxels wider, and still wider for what bends a view.
 
     Args:

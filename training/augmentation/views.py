@@ -5,10 +5,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .batch import Batch
-from .poses import Ranges
+from .poses import PoseConfig
 
 
-def cut_views(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut_views(batch: Batch, window: int, config: PoseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Resample both views of every episode.
 
     Args:
@@ -25,7 +25,7 @@ def cut_views(batch: Batch, window: int, config: Ranges, generator: torch.Genera
     return images, _bits(packed.flatten(0, 1).flatten(1), batch.slots).view(*packed.shape[:2], batch.slots, *packed.shape[3:])
 
 
-def cut(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cut(batch: Batch, window: int, config: PoseConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Resample every view; the last one of each episode may be bent.
 
     Args:
@@ -46,7 +46,7 @@ def cut(batch: Batch, window: int, config: Ranges, generator: torch.Generator) -
         affine, shapes, starts = batch.affines[:, view], batch.shapes[:, view], batch.starts[:, view]
         points = affine[:, :, :3] @ grid + affine[:, :, 3:]
         images.append(_trilinear(batch.image, points, shapes, starts))
-        numbers.append(_nearest(batch.bits, points, shapes, starts))
+        numbers.append(_gather(batch.bits, points.round().long(), shapes, starts))  # the nearest voxel
     shape = (count, views, 1, *(window,) * 3)
     return torch.stack(images, 1).view(shape), torch.stack(numbers, 1).view(shape)
 
@@ -57,7 +57,7 @@ def _grid(window: int, count: int, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(1).expand(count, -1, -1)
 
 
-def _bend(count: int, window: int, config: Ranges, generator: torch.Generator) -> Tensor:
+def _bend(count: int, window: int, config: PoseConfig, generator: torch.Generator) -> Tensor:
     """[B,3,W^3] smooth random displacement in voxels of the view; zero for those views that draw none."""
     device = generator.device
     draw = torch.rand(count, 1, 1, 1, 1, generator=generator, device=device) < config.elastic_probability
@@ -76,10 +76,6 @@ def _gather(flat: Tensor, index: Tensor, shapes: Tensor, starts: Tensor) -> Tens
     z, y, x = index.unbind(1)
     address = starts[:, None] + (z * size[:, 1] + y) * size[:, 2] + x
     return torch.where(inside, flat[address], 0)
-
-
-def _nearest(flat: Tensor, points: Tensor, shapes: Tensor, starts: Tensor) -> Tensor:
-    return _gather(flat, points.round().long(), shapes, starts)
 
 
 def _trilinear(flat: Tensor, points: Tensor, shapes: Tensor, starts: Tensor) -> Tensor:

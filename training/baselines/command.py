@@ -11,16 +11,13 @@ SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTP
 """
 
 import argparse
-import copy
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mass_core.command_help import examples, seed_number
 from mass_core.devices import DEVICES
@@ -28,29 +25,28 @@ from mass_core.errors import InputError, OutputError
 from mass_core.option_files import add_config
 from mass_core.schema import changed
 
+from ..augmentation.batch import Batch
 from ..failures import answered
 from ..pretrain import recipes
 from ..pretrain.config import RunConfig
-from ..pretrain.loader import batches, episodes_of
-from ..pretrain.loop import advance, augmented_views, train
+from ..pretrain.loader import episodes_of
+from ..pretrain.loop import Losses, augmented_views, learn, train
 from ..pretrain.schedule import window_at
 from ..pretrain.start import optimiser_of, start
 from ..pretrain.state import State, publish
 from ..runs.distributed import ProcessGroup
-from ..runs.logbook import Logbook
 from ..runs.options import parsed, printed, recipe_changes
 from ..runs.precision import autocast, scaler
-from ..runs.run_folder import enter
+from ..runs.run_folder import copy, enter
 from ..runs.sources import Source, open_sources
-from ..runs.stopping import Signals, tell_saved
-from ..runs.tracking import boards
+from ..runs.stopping import tell_saved
 from .learners import LEARNERS
 
 
 def configured(method: str, recipe: str, settings: Sequence[str]) -> RunConfig:
     """The recipe with views of one size throughout, those it begins with, and a state every 200 steps.
 
-    A view anywhere else in the scan, which teaches MASS silence, shows nothing the reference shows: the contrast goes without.
+    A view anywhere in the scan, a negative example for MASS, shows nothing the reference shows: the contrast has none.
     """
     config = changed(recipes.named(recipe), ["early_share=1", "save_every=200", "validate_every=0", *settings])
     if method == "simclr":
@@ -69,11 +65,11 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         raise OutputError(f"{output} exists already and is not of an earlier call of this command.", "Choose another name.")
     if method == "mass":
         if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
-            shutil.copyfile(folder / "last.safetensors", output)
+            copy(folder / "last.safetensors", output)
         return
     whole = start(config, group.device, None)
     if method != "none":
-        learned = learn(LEARNERS[method], config, sources, folder, group)
+        learned = learned_by(method, config, sources, folder, group)
         if learned.step < config.steps:
             if group.leads:
                 tell_saved(learned.step, config.steps, "auto")
@@ -85,56 +81,26 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         publish(config, sources, output, whole)
 
 
-def learn(
-    learner: Callable[[nn.Module, Sequence[int]], nn.Module],
-    config: RunConfig,
-    sources: Sequence[Source],
-    folder: Path,
-    group: ProcessGroup,
-) -> State:
-    """The loop of `training.pretrain`, for a learner that is given both views and returns its loss."""
+def learned_by(method: str, config: RunConfig, sources: Sequence[Source], folder: Path, group: ProcessGroup) -> State:
+    """State after a run of a method: the loop of `training.pretrain`, with another loss of both views."""
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
-    network = learner(start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
-    average = copy.deepcopy(network).requires_grad_(False).eval()
+    network = LEARNERS[method](start(config, group.device, None).network.encoder, config.model.channels).to(group.device).train()
+    average = deepcopy(network).requires_grad_(False).eval()
     optimiser, scaling = optimiser_of(network, config.optim), scaler(config.precision, group.device)
     state = State(network, average, optimiser, scaler=scaling)  # type: ignore[arg-type]  # the learner stands for the whole network
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, folder, state, group, "auto")
     wrapped = group.wrap(network)
-    book = Logbook(
-        folder / "log.jsonl",
-        start=state.step,
-        steps=config.steps,
-        every=config.log_every,
-        quiet=not group.leads,
-        boards=boards(folder, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
-        if group.leads
-        else (),
-    )
-    with Signals() as signals, book as log:
-        mark = time.monotonic()
-        for parts in batches(config, episodes, state.step, group):
-            state.optimiser.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=group.device)
-            for number, batch in enumerate(parts):
-                seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
-                generator = torch.Generator(group.device).manual_seed(seed)
-                views, _ = augmented_views(batch, window_at(state.step, config), config, generator)
-                with group.alone(wrapped, last=number == len(parts) - 1):
-                    with autocast(config.precision, group.device):
-                        part = wrapped(views, generator) / len(parts)
-                    state.scaler.scale(part).backward()
-                loss += part.detach()
-            norm = advance(config, state)
-            now = time.monotonic()
-            log.add(state.step, loss=loss, norm=norm, samples_per_s=config.batch_size / (now - mark))
-            mark = now
-            stopping = group.any(signals.asked)
-            if group.leads and (stopping or state.step % config.save_every == 0 or state.step == config.steps):
-                state.save(folder / "state", config, group)
-            if stopping:
-                break
+
+    def loss_of(batch: Batch, seed: int) -> Losses:
+        generator = torch.Generator(group.device).manual_seed(seed)
+        views, _ = augmented_views(batch, window_at(state.step, config), config, generator)
+        with autocast(config.precision, group.device):
+            loss = wrapped(views, generator)
+        return loss, {"loss": loss.detach()}
+
+    learn(config, state, episodes, folder, group, network=wrapped, loss_of=loss_of)
     return state
 
 

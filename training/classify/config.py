@@ -1,23 +1,21 @@
 """The complete configuration of a classifier's training, and its named recipes."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 from mass_core.errors import InputError
-from mass_core.schema import check_choices, check_counts
+from mass_core.schema import check_counts
 
 from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
-from ..runs.tracking import Tracker
+from ..runs.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig:
+class ClassifyConfig(RunSettings):
     """A whole run."""
 
-    name: str
-    """Recorded in the classifier."""
     licence: str = ""
     """Of the classifier, recorded in it; empty: that of the weights it starts from."""
     frozen: bool = True
@@ -51,30 +49,16 @@ class ClassifyConfig:
     scans fit into the input."""
     copies: int = 0
     """With a frozen encoder: features of so many further copies of every training scan, their intensities changed."""
-    seed: int = 42
-    """Of the random head and of all draws."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the steps of an encoder that learns. auto: bfloat16 on CUDA, float32 elsewhere. Features are float32 always."""
-    workers: int = 0
-    """Processes that load scans, beside each training process; 0: none."""
-    log_every: int = 20
-    """Steps between lines of the log."""
-    save_every: int = 500
-    """Steps between states; one is saved at the end of the run and when it is stopped as well."""
-    keep_states: int = 2
-    """The last state files kept."""
-    tracker: Tracker = "none"
-    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
-    FREE: ClassVar[frozenset[str]] = frozenset(("licence", "workers", "log_every", "save_every", "keep_states", "tracker"))
-    """Settings a resumed run may change."""
+    FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {"licence"}
 
     def __post_init__(self) -> None:
         """Validate enumerated fields and counts."""
-        check_choices(self)
-        check_counts(self, "epochs", "batch_size", "log_every", "save_every", "keep_states")
-        check_counts(self, "seed", least=0)
+        super().__post_init__()
+        check_counts(self, "epochs")
         if min(self.size_zyx) < 1:
             raise InputError(f"size_zyx is {self.size_zyx}.", "Give three numbers of voxels above 0.")
         if not 0 <= self.dropout < 1:
@@ -83,10 +67,6 @@ class ClassifyConfig:
             raise InputError(f"train_share is {self.train_share}.", "Choose a share above 0, up to 1 for all.")
         if self.spacing_mm < 0 or self.copies < 0:
             raise InputError(f"spacing_mm is {self.spacing_mm}, copies {self.copies}.", "Choose 0 or more.")
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values, as written to `config.json`."""
-        return asdict(self)
 
 
 def paper() -> ClassifyConfig:

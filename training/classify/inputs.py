@@ -6,7 +6,7 @@ Files are named after all that decides on their content (file of the scan, prepa
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import write_array
@@ -31,12 +31,13 @@ from mass_core.weights.checkpoint import fingerprint
 
 from ..augmentation.appearance import appearance
 from ..runs.distributed import ProcessGroup
+from ..runs.loading import own_numbers
 from ..runs.logbook import progress_bar
 from .config import ClassifyConfig
 from .table import Row, Table
 
 _FITTING = 95
-"""Percentage of the training scans that shall fit into the input whole."""
+"""Percentage of the training scans that should fit into the input whole."""
 Sample = tuple[Tensor, Tensor, Tensor]
 """Input of the network or the head, the cells that see the scan, and the target."""
 
@@ -199,12 +200,6 @@ class Samples(Dataset[Sample]):
         image, inside = as_input(_changed(array, self.settings, seed) if self.learning else array, self.config)
         return torch.from_numpy(image)[None], torch.from_numpy(inside), self.targets[scan]
 
-    def batches(self, size: int, scans: Sequence[int]) -> Iterator[Sample]:
-        """Some scans in their order, as they are."""
-        for start in range(0, len(scans), size):
-            some = [self[scan, 0] for scan in scans[start : start + size]]
-            yield torch.stack([s[0] for s in some]), torch.stack([s[1] for s in some]), torch.stack([s[2] for s in some])
-
 
 def _padded_features(features: np.ndarray, config: ClassifierConfig) -> tuple[Tensor, Tensor]:
     """Features filled up to one size, and where they are; to attention pooling it is all the same where a place lies."""
@@ -215,26 +210,15 @@ def _padded_features(features: np.ndarray, config: ClassifierConfig) -> tuple[Te
     return F.pad(torch.from_numpy(features), (0, w - width, 0, h - height, 0, d - depth)), inside
 
 
-class Draws(Sampler[list[tuple[int, int]]]):
-    """Scans of this process's share of every step: all of them in a random order, then again in another one.
+def draws(scans: int, settings: ClassifyConfig, steps: range, group: ProcessGroup) -> Iterator[list[tuple[int, int]]]:
+    """Scans and numbers of the draws of this process's share of every step: all scans in a random order, then again in another one.
 
     Every batch is full; where scans and batches do not come out even, a batch begins the next order.
     """
 
-    def __init__(self, scans: int, settings: ClassifyConfig, steps: range, group: ProcessGroup) -> None:
-        self.scans, self.settings, self.steps = scans, settings, steps
-        share = group.share(settings.batch_size)
-        self.places = range(group.rank * share, (group.rank + 1) * share)
+    @lru_cache(2)
+    def order(number: int) -> list[int]:
+        return torch.randperm(scans, generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + number)).tolist()
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: Callable[[int], list[int]] = lru_cache(2)(self._order)
-        for step in self.steps:
-            draws = [step * self.settings.batch_size + place for place in self.places]
-            yield [(order(draw // self.scans)[draw % self.scans], draw) for draw in draws]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def _order(self, number: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
-        return torch.randperm(self.scans, generator=generator).tolist()
+    for share in own_numbers(steps, settings.batch_size, group):
+        yield [(order(draw // scans)[draw % scans], draw) for draw in share]

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
-from torch.utils.data import DataLoader
 
 from mass_core.command_help import examples
 from mass_core.data.splits import SPLITS
@@ -36,16 +35,16 @@ from mass_core.weights.checkpoint import Model, load_model
 
 from ..failures import answered
 from ..runs.distributed import ProcessGroup
+from ..runs.loading import loaded
 from ..runs.logbook import PATIENCE_S, Logbook, progress_bar
 from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
-from ..runs.run_folder import check_enter, commit, enter
+from ..runs.run_folder import check_enter, enter, provenance
 from ..runs.state import Resumable
-from ..runs.stopping import Signals, ignore_interrupt, tell_saved
-from ..runs.tracking import boards
+from ..runs.stopping import Signals, tell_saved
 from . import config as classify_config
 from .config import ClassifyConfig
-from .inputs import Draws, Sample, Samples, input_recipe, prepared, survey
+from .inputs import Sample, Samples, draws, input_recipe, prepared, survey
 from .scores import scores
 from .table import Table, read_table
 
@@ -169,19 +168,9 @@ def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     network = group.wrap(learner.learning)
     weights = class_weights(run.table, settings).to(group.device)
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook(
-        run.output / "log.jsonl",
-        start=learner.step,
-        steps=steps,
-        every=settings.log_every,
-        minutes=minutes,
-        quiet=not group.leads,
-        boards=boards(run.output, learner.step, tensorboard=False, tracker=settings.tracker, config=settings.as_json())
-        if group.leads
-        else (),
-    )
-    with Signals() as signals, logbook as log:
-        for batch in _batches(run, range(learner.step, steps)):
+    own = draws(len(run.learning.files), settings, range(learner.step, steps), group)
+    with Signals() as signals, Logbook(settings, run.output, group, start=learner.step, steps=steps, minutes=minutes) as log:
+        for batch in loaded(run.learning, own, settings.workers, group):
             set_rates(learner, settings, learner.step // run.epoch)
             loss = step(run, learner, network, batch, weights)
             log.add(learner.step, loss=loss, rate=learner.optimiser.param_groups[0]["lr"])
@@ -197,16 +186,6 @@ def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     if group.leads:
         tell_saved(learner.step, steps, resume)
     return learner.step == steps
-
-
-def _batches(run: Run, steps: range) -> "DataLoader[Sample]":
-    return DataLoader(
-        run.learning,
-        batch_sampler=Draws(len(run.learning.files), run.settings, steps, run.group),
-        num_workers=run.settings.workers,
-        pin_memory=run.group.device.type == "cuda",
-        worker_init_fn=ignore_interrupt,
-    )
 
 
 def step(run: Run, learner: Learner, network: Callable[..., Tensor], batch: Sample, weights: Tensor) -> Tensor:
@@ -275,10 +254,11 @@ def predict(network: nn.Module, samples: Samples, group: ProcessGroup) -> Tensor
     network.eval()
     mine = range(len(samples.files))[group.rank :: group.size]
     size = samples.settings.batch_size
+    own = [[(scan, 0) for scan in mine[start : start + size]] for start in range(0, len(mine), size)]
     bar = {"desc": "score", "unit": "batch", "leave": False, "delay": PATIENCE_S, "disable": not group.leads}
     rows = [
         row.tolist()
-        for seen, inside, _ in progress_bar(samples.batches(size, mine), total=math.ceil(len(mine) / size), **bar)
+        for seen, inside, _ in progress_bar(loaded(samples, own, 0, group), total=len(own), **bar)
         for row in network(seen.to(group.device), inside.to(group.device)).float().cpu()
     ]
     network.train(before)
@@ -294,18 +274,16 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
     learner.best = score
     if not run.group.leads:
         return
-    provenance = {
-        "recipe": run.settings.name,
-        "steps": learner.step,
-        "commit": commit(),
-        "weights": {"name": run.model.name, "fingerprint": run.model.fingerprint},
-        "labels": {"file": run.table.file.name, "sha256": run.table.sha256},
-        "scans": {split: len(run.table.splits[split]) for split in SPLITS},
-        "config": run.settings.as_json(),
-        "val": values,
-    }
+    origin = provenance(
+        run.settings,
+        learner.step,
+        weights={"name": run.model.name, "fingerprint": run.model.fingerprint},
+        labels={"file": run.table.file.name, "sha256": run.table.sha256},
+        scans={split: len(run.table.splits[split]) for split in SPLITS},
+        val=values,
+    )
     licence = run.settings.licence or run.model.licence
-    save_classifier(run.output / "best.safetensors", learner.network, run.made, provenance, licence)
+    save_classifier(run.output / "best.safetensors", learner.network, run.made, origin, licence)
 
 
 def judge(run: Run) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mass_core.data.splits import SPLITS
-from mass_core.errors import InputError
+from mass_core.errors import InputError, listing
 from mass_core.outputs import IMAGE_ENDINGS
 
 _PREFIX = "label_"
@@ -115,19 +115,21 @@ def _lines(file: Path, data: bytes) -> tuple[list[str], list[dict[str, str]]]:
     header, *lines = table or [[]]
     uneven = [", ".join(line)[:40] for line in lines if len(line) != len(header)]
     if uneven:
-        raise InputError(f"{len(uneven)} lines of {file} have not {len(header)} fields, as its first one: {_listed(uneven)}.", _AS_CSV)
+        raise InputError(
+            f"{len(uneven)} lines of {file} have not {len(header)} fields, as its first one: {listing(uneven, _SHOWN)}.", _AS_CSV
+        )
     return header, [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def _column_faults(header: Sequence[str], columns: Sequence[str]) -> Iterator[str]:
-    yield from (f"There is no column {name!r} among {_listed(header)!r}." for name in ("filename", "split") if name not in header)
+    yield from (f"There is no column {name!r} among {listing(header, _SHOWN)!r}." for name in ("filename", "split") if name not in header)
     if "label" not in header and not columns:
         yield f"There is neither a column 'label' nor one '{_PREFIX}<class>' for each class."
     if "label" in header and columns:
         yield f"There is a column 'label' and one {columns[0]!r} as well: either a scan has one class, or any number."
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
-        yield f"Several columns are called {_listed(twice)}."
+        yield f"Several columns are called {listing(twice, _SHOWN)}."
 
 
 def _classes(lines: Sequence[dict[str, str]]) -> tuple[str, ...]:
@@ -164,7 +166,7 @@ def _rows(
         (strange, f"{{}} scans are in splits other than {', '.join(SPLITS)}"),
         ([name for name, count in seen.items() if count > 1], "{} scans are listed more than once"),
     ]
-    return rows, [f"{text.format(len(names))}: {_listed(names)}." for names, text in kinds if names]
+    return rows, [f"{text.format(len(names))}: {listing(names, _SHOWN)}." for names, text in kinds if names]
 
 
 def _scan(images: Path, name: str) -> Path | None:
@@ -187,7 +189,7 @@ def _split_faults(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
         sides[row.patient].add(split)
     both = [f"{patient} ({' and '.join(sorted(found))})" for patient, found in sides.items() if len(found) > 1]
     if both:
-        yield f"{len(both)} patients are in several splits, which makes results too good: {_listed(both)}."
+        yield f"{len(both)} patients are in several splits, which makes results too good: {listing(both, _SHOWN)}."
 
 
 def _class_faults(table: Table) -> Iterator[str]:
@@ -200,16 +202,11 @@ def _class_faults(table: Table) -> Iterator[str]:
     if len(table.classes) == 1 and not table.multi_label:
         yield f"All scans have the label {table.classes[0]!r}: there is nothing to tell apart."
     elif table.multi_label and silent:
-        yield f"All scans of the split train, or none, have {_listed(silent)}: nothing can be learned about it."
+        yield f"All scans of the split train, or none, have {listing(silent, _SHOWN)}: nothing can be learned about it."
     elif silent:
         share = table.targets("train").mean(dim=0)
         absent = [name for name, value in zip(table.classes, share, strict=True) if not value]
-        yield f"No scan of the split train has {_listed(absent)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+        yield f"No scan of the split train has {listing(absent, _SHOWN)}."
 
 
 def _refuse(file: Path, faults: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from mass_core.worker.requests import Finetune, Reference
 
 from ..runs.distributed import ProcessGroup
 from .config import FinetuneConfig
-from .crops import voxels_by_plane
+from .crops import labels_of, voxels_by_plane
 
 Planes = dict[str, dict[int, NDArray[np.int64]]]
 """Of each scan, for each value it shows, the voxels in each plane."""
@@ -191,10 +191,9 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
         )
     _check_names(looks, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
-    val = tuple(name for name in val if set(voxels_by_plane(_labels(dataset, name))) & set(labels))
-    notes = (*_notes(planes, labels), *([] if val else [_no_validation(planes)]))
-    notes += tuple(f"No training scan shows {name}, which is named." for name in vain)
-    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=notes)
+    val = tuple(name for name in val if set(voxels_by_plane(labels_of(dataset, name))) & set(labels))
+    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, which is named." for name in vain]
+    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=tuple(notes))
 
 
 def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
@@ -217,26 +216,18 @@ def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
     found: Planes = {}
     for number, name in enumerate(names):
         steps.at("labels", number, len(names))
-        found[name] = voxels_by_plane(_labels(dataset, name))
+        found[name] = voxels_by_plane(labels_of(dataset, name))
     steps.at("labels", len(names), len(names))
     return found
 
 
-def _labels(dataset: Dataset, name: str) -> NDArray[np.integer]:
-    labels = dataset.labels(name)
-    assert labels is not None  # asked of scans with labels only
-    return labels
-
-
-def _notes(planes: Planes, labels: Sequence[int]) -> list[str]:
-    """Classes that few scans show."""
+def _notes(planes: Planes, labels: Sequence[int], val: Sequence[str]) -> list[str]:
+    """Classes that one scan shows, and that nothing can be validated."""
     counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
-    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in labels if counts[value] == 1 < len(planes)]
-
-
-def _no_validation(planes: Planes) -> str:
+    rare = [value for value in labels if counts[value] == 1 < len(planes)]
     few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is kept apart (split val)"
-    return f"{few}: nothing is validated, the last weights count."
+    unjudged = [] if val else [f"{few}: nothing is validated, the last weights count."]
+    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in rare] + unjudged
 
 
 def _names(cases: Sequence[Reference]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,9 +11,9 @@ from typing import Any
 from mass_core.cli.remote import add_on
 from mass_core.command_help import examples
 from mass_core.console import JsonLines, Output, Terminal
-from mass_core.errors import Cancelled, InputError, MassError, as_mass_error
+from mass_core.errors import Cancelled, InputError, MassError, known_failures
 from mass_core.option_files import read_file
-from mass_core.outputs import check_free, check_no_input, folders_ready, stem
+from mass_core.outputs import check_free, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.schema import changed, read
 from mass_core.tasks.task import Task
@@ -24,7 +23,7 @@ from mass_core.worker.requests import Finetune
 
 from ..runs.distributed import ProcessGroup
 from ..runs.options import add_run, recipe_changes
-from ..runs.run_folder import check_enter
+from ..runs.run_folder import START, check_enter, copy
 from ..runs.stopping import Signals
 from . import elsewhere
 from . import recipes as finetune_recipes
@@ -35,44 +34,41 @@ from .loop import finetune
 from .reporting import FinetuneProgress
 from .run import Run
 
-_START = "start.masstask"
-"""File of the initial task, before finetuning."""
-_MADE = (_START, "best.safetensors", "last.safetensors", "config.json", "curves.png")
-"""Files of a run."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; 0 done, 2 bad input, 130 cancelled before there was anything to keep."""
     arguments = build_parser().parse_args(argv)
     output: Output = JsonLines() if arguments.json else Terminal()
     try:
-        request = _request(arguments)
-        if arguments.print_config:
-            sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
-            return 0
-        if arguments.on:
-            result = elsewhere.run(request, arguments, output)
-            output.result(_summary(result), **result)
-            return 0
-        with Signals() as signals:
-            group = ProcessGroup.join(request.device)
-            report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
-            result = run(request, group, report, resume=arguments.resume or "auto" * request.resume)
-            group.leave()
-        if group.leads:
-            output.result(_summary(result), **result)
-        return 0
+        with known_failures():
+            return _command(arguments, output)
     except Cancelled:
         output.cancelled()
         return 130
-    except (MassError, RuntimeError, MemoryError, OSError) as error:
-        known = as_mass_error(error)
-        if known is None:
-            raise
-        output.failed(known)
+    except MassError as error:
+        output.failed(error)
         return 2
     finally:
         output.close()
+
+
+def _command(arguments: argparse.Namespace, output: Output) -> int:
+    request = _request(arguments)
+    if arguments.print_config:
+        sys.stdout.write(f"{json.dumps(asdict(request), indent=1)}\n")
+        return 0
+    if arguments.on:
+        result = elsewhere.run(request, arguments, output)
+        output.result(_summary(result), **result)
+        return 0
+    with Signals() as signals:
+        group = ProcessGroup.join(request.device)
+        report = FinetuneProgress(output, signals, request.minutes, bound_to_input=arguments.bound_to_input, quiet=not group.leads)
+        result = run(request, group, report, resume=arguments.resume or "auto" * request.resume)
+        group.leave()
+    if group.leads:
+        output.result(_summary(result), **result)
+    return 0
 
 
 def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, resume: str = "") -> dict[str, Any]:
@@ -86,8 +82,7 @@ def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, res
     folder, output = Path(request.folder), None if request.output is None else Path(request.output)
     if output is not None:
         check_free([output], overwrite=request.overwrite, inputs=inputs(request))
-    check_no_input([folder / name for name in _MADE], inputs(request))
-    check_enter(folder, resume)
+    check_enter(folder, resume, inputs(request))
     with folders_ready([folder / "config.json", *([output] if output else [])]):
         model = load_model(request.weights, str(group.device))
         model.network.check_takes_references()
@@ -95,7 +90,7 @@ def run(request: Finetune, group: ProcessGroup, report: FinetuneProgress, *, res
         cohort = gather(request, model, config, folder / "data", group, Steps(report.progress, report.cancelled))
         for text in cohort.notes:
             report.warn(text)
-        start = folder / _START
+        start = folder / START
         if resume and start.exists():
             task = Task.load(start)
             task.require(model.fingerprint, model.name)
@@ -123,7 +118,7 @@ def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[
     if run.group.leads:
         _draw(run.output)
         if output is not None:
-            _copy(kept, output)
+            copy(kept, output)
     if state.scores and state.best_epoch == 0 and epochs:
         run.report.warn("No epoch was better than the start: the weights are those before finetuning, with fixed classes.")
     labels = [
@@ -139,14 +134,6 @@ def _result(run: Run, state: Tuning, stopped: str, output: Path | None) -> dict[
         "stopped": stopped,
         "warnings": run.report.warnings,
     }
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A file under another name, complete or not at all."""
-    from mass_core.files import write_by
-
-    with source.open("rb") as file:
-        write_by(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
 
 
 def _draw(folder: Path) -> None:

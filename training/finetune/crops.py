@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
@@ -19,7 +18,7 @@ from mass_core.tasks.task import Task
 from ..augmentation.batch import Batch
 from ..augmentation.poses import Pose, Vector, random_linear, seen_part
 from ..runs.distributed import ProcessGroup
-from ..runs.stopping import ignore_interrupt
+from ..runs.loading import loaded, own_numbers
 from .config import FinetuneConfig
 
 
@@ -112,14 +111,9 @@ class Crops(torch.utils.data.Dataset[Crop]):
         """Index [3] of a voxel of a class, all alike; only its plane is read."""
         counts = self.planes[name][value]
         z = int(rng.choice(len(counts), p=counts / counts.sum()))
-        y, x = np.nonzero(self._labels(name)[z] == value)
+        y, x = np.nonzero(labels_of(self.dataset, name)[z] == value)
         place = int(rng.integers(len(y)))
         return np.array([z, y[place], x[place]], dtype=float)
-
-    def _labels(self, name: str) -> NDArray[np.integer]:
-        labels = self.dataset.labels(name)
-        assert labels is not None  # only scans with labels are trained on
-        return labels
 
     def _cut(self, name: str, pose: Pose, chosen: int) -> Crop:
         """The part of a scan the crop can see."""
@@ -127,11 +121,18 @@ class Crops(torch.utils.data.Dataset[Crop]):
         affine = pose.to_voxels(np.asarray(self.dataset.spacing_zyx(name)))[None]
         start, stop = seen_part(affine, self.window, shape, self.config.crops)
         part = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        labels, numbers = self._labels(name)[part], np.zeros(stop - start, np.int32)
+        labels, classes = labels_of(self.dataset, name)[part], np.zeros(stop - start, np.int32)
         for number, value in enumerate(self.groups[chosen].values, 1):
-            numbers[labels == value] = number
+            classes[labels == value] = number
         affine[:, :, 3] -= start
-        return Crop(np.ascontiguousarray(self.dataset.image(name)[part], np.float16), numbers, affine.astype(np.float32), chosen)
+        return Crop(np.ascontiguousarray(self.dataset.image(name)[part], np.float16), classes, affine.astype(np.float32), chosen)
+
+
+def labels_of(dataset: Dataset, name: str) -> NDArray[np.integer]:
+    """The label map [z,y,x] of a scan that has one."""
+    labels = dataset.labels(name)
+    assert labels is not None
+    return labels
 
 
 def voxels_by_plane(labels: NDArray[np.integer]) -> dict[int, NDArray[np.int64]]:
@@ -152,14 +153,4 @@ def collate(crops: Sequence[Crop]) -> Batch:
 def steps_of(crops: Crops, start: int, group: ProcessGroup) -> Iterator[list[Crop]]:
     """The crops this process computes in each step from `start` on: its share of the batch."""
     config = crops.config
-    share = group.share(config.batch_size)
-    firsts = range(start * config.batch_size + group.rank * share, len(crops), config.batch_size)
-    loader: DataLoader[Crop] = DataLoader(
-        crops,
-        batch_sampler=[list(range(first, first + share)) for first in firsts],
-        num_workers=config.workers,
-        collate_fn=list,
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=ignore_interrupt,
-    )
-    yield from loader
+    yield from loaded(crops, own_numbers(range(start, config.steps), config.batch_size, group), config.workers, group, list)

@@ -26,7 +26,7 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
     Args:
         request: as for a run here.
         arguments: say where, whether to resume, and perhaps that scans may be sent there.
-        output: hears how far it is.
+        output: receives progress and warnings.
 
     Returns:
         The outcome of the run (docs/formats.md).

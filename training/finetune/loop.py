@@ -25,9 +25,8 @@ from ..runs.logbook import Logbook
 from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
 from ..runs.sources import identity
-from ..runs.tracking import boards
 from .config import FinetuneConfig
-from .crops import ClassGroup, Crop, Crops, collate, steps_of
+from .crops import Crop, Crops, collate, steps_of
 from .fixed_classes import Tuning, rates, start
 from .run import Run
 from .validation import Judge
@@ -41,20 +40,9 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
-    judge = None
-    if run.cohort.val:
-        judge = Judge(run.model, state.average, run.task, run.cohort.dataset, run.cohort.val, group, precision=config.precision)
+    judge = Judge(run, state.average) if run.cohort.val else None
     network, stopped = group.wrap(state.network), ""
-    logbook = Logbook(
-        run.output / "log.jsonl",
-        start=state.step,
-        steps=config.steps,
-        every=config.log_every,
-        quiet=not group.leads,
-        boards=boards(run.output, state.step, tensorboard=False, tracker=config.tracker, config=config.as_json()) if group.leads else (),
-        bar=False,
-    )
-    with logbook as log:
+    with Logbook(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
             if judge and config.validates(state.step) and state.judged != state.step:
                 _judge(run, state, judge, log)
@@ -121,9 +109,7 @@ def _gradients(run: Run, state: Tuning, network: Callable[..., Tensor], crops: C
         part = share[first : first + size]
         seed = ((run.config.seed * 1_000_003 + state.step) * run.group.size + run.group.rank) * len(share) + number
         with run.group.alone(network, last=first + size >= len(share)):
-            loss, dice = compute_loss(
-                run.config, network, part, crops.groups[part[0].group], window=crops.window, device=state.device, seed=seed
-            )
+            loss, dice = compute_loss(run.config, network, part, crops, device=state.device, seed=seed)
             (loss * len(part) / len(share)).backward()
         shown.append(torch.stack([loss.detach(), dice]) * len(part) / len(share))
     loss, dice = torch.stack(shown).sum(0)
@@ -131,19 +117,13 @@ def _gradients(run: Run, state: Tuning, network: Callable[..., Tensor], crops: C
 
 
 def compute_loss(
-    config: FinetuneConfig,
-    network: Callable[..., Tensor],
-    crops: Sequence[Crop],
-    classes: ClassGroup,
-    *,
-    window: int,
-    device: torch.device,
-    seed: int,
+    config: FinetuneConfig, network: Callable[..., Tensor], part: Sequence[Crop], crops: Crops, *, device: torch.device, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Loss of some crops, and the soft Dice of the classes they show."""
+    """Loss of some of the crops, and the soft Dice of the classes they show."""
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
-    images, numbers = cut(collate(crops).to(device), window, config.crops, generator)
+    window, classes = crops.window, crops.groups[part[0].group]
+    images, numbers = cut(collate(part).to(device), window, config.crops, generator)
     images = appearance(images[:, 0], config.appearance, generator).to(memory_format=torch.channels_last_3d)
     masks = numbers[:, 0] == torch.arange(1, len(classes.rows) + 1, device=device)[:, None, None, None]
     with autocast(config.precision, device):

@@ -23,7 +23,7 @@ class FinetuneProgress:
         signals: noted while the run goes on.
         minutes: its time; None: as long as it takes.
         bound_to_input: the run stops when its standard input ends, so that it does not outlive the program that started it.
-        quiet: of all processes of a run one tells.
+        quiet: report nothing; one process of a run reports.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FinetuneProgress:
         return self._signals.asked or self._ended.is_set()
 
     def stopping(self) -> bool:
-        """True if the run shall stop, for any reason."""
+        """True if the run should stop, for any reason."""
         return self.cancelled() or time.monotonic() > self._until
 
     @property
@@ -84,4 +84,4 @@ class FinetuneProgress:
             pass
         self._ended.set()
         time.sleep(_ENDING_S)
-        os._exit(1)  # whoever started it is gone, and waits no longer for what cannot be stopped
+        os._exit(1)  # the program that started it is gone and waits for no result

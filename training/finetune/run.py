@@ -9,7 +9,7 @@ from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, save_weights
 
 from ..runs.distributed import ProcessGroup
-from ..runs.run_folder import commit
+from ..runs.run_folder import provenance
 from .cases import Cohort
 from .config import FinetuneConfig
 from .fixed_classes import Tuning
@@ -42,17 +42,15 @@ class Run:
         """Write the averaged weights into the run's folder, as users load them; only the leading process does."""
         if not self.group.leads:
             return
-        provenance = {
-            "recipe": self.config.name,
-            "finetuned_from": None if self.scratch else self.model.name,
-            "fingerprint": self.model.fingerprint,
-            "steps": state.step,
-            "commit": commit(),
-            "data": self.cohort.dataset.name,
-            "training_scans": len(self.cohort.planes),
-            "val_dice": state.scores.get("val_dice"),
-            "config": self.config.as_json(),
-        }
+        origin = provenance(
+            self.config,
+            state.step,
+            finetuned_from=None if self.scratch else self.model.name,
+            fingerprint=self.model.fingerprint,
+            data=self.cohort.dataset.name,
+            training_scans=len(self.cohort.planes),
+            val_dice=state.scores.get("val_dice"),
+        )
         licence = "" if self.scratch else self.model.licence  # from chance, only the data's licence counts
         network, learned = state.average.network, state.average.learned(self.task)
-        save_weights(self.output / name, network, self.task.recipe, provenance, dtype=torch.float16, licence=licence, task=learned)
+        save_weights(self.output / name, network, self.task.recipe, origin, dtype=torch.float16, licence=licence, task=learned)

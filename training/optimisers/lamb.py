@@ -4,7 +4,7 @@ As the released code has it: no bias correction, weight decay within the step, a
 All tensors are updated together, without asking the device for a number in between.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,15 +37,10 @@ class Lamb(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no loss is computed again within a step
         """Update all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             self._update(group)
-        return loss
 
     def _update(self, group: dict[str, Any]) -> None:
         weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]

@@ -1,20 +1,21 @@
 """The complete configuration of a training run: frozen, nested, changed only by name."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
-from mass_core.schema import check_choices, check_counts
+from mass_core.schema import check_counts
 
 from ..augmentation.appearance import AppearanceConfig
+from ..augmentation.poses import PoseConfig
 from ..runs.precision import Precision
-from ..runs.tracking import Tracker
+from ..runs.settings import RunSettings, StepSettings
 from .recompute import Recompute
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeConfig:
+class EpisodeConfig(PoseConfig):
     """Sampling of tasks from scans: masks, working spacing and the poses of the two views."""
 
     task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
@@ -23,18 +24,6 @@ class EpisodeConfig:
     """Share of the window the anchor mask's longest side fills, drawn log-uniformly: sets the working spacing."""
     spacing_limits_mm: tuple[float, float] = (0.7, 6.0)
     """Finest and coarsest working spacing."""
-    affine_probability: float = 0.8
-    """Share of the views that are turned, scaled and sheared."""
-    rotation_degrees: float = 30.0
-    """Largest angle about each axis."""
-    scale: float = 0.3
-    """Scale factors lie between 1 - scale and 1 / (1 - scale)."""
-    shear: float = 0.1
-    """Largest shear of one axis along another."""
-    elastic_probability: float = 0.0
-    """The paper has none; bends the target view so that one scan stands in for different bodies."""
-    elastic_voxels: float = 2.5
-    """Standard deviation of the control points' displacement."""
     reference_jitter: float = 0.08
     """Standard deviation of the reference view's centre around the anchor mask, in windows."""
     target_jitter: float = 0.25
@@ -53,7 +42,7 @@ class EpisodeConfig:
     pose_warmup: int = 1500
     """Steps over which the two views draw apart, from nearly the same pose to the full range."""
     expert_share: float = 0.0
-    """Share of the tasks that ask for structures of the label map instead of class-agnostic masks, where a scan has one."""
+    """Share of the tasks about structures of the label map instead of class-agnostic masks, where a scan has one."""
     pair_share: float = 0.0
     """Share of those tasks whose target view lies in another scan of the dataset that shows the structure too."""
     synthetic: tuple[str, ...] = ()
@@ -67,55 +56,41 @@ class EpisodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(StepSettings):
     """Optimiser, schedule and loss."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"
     """Of all weights, or of those Muon does not take."""
     schedule: Literal["polynomial", "one_cycle"] = "polynomial"
     """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
-    loss: Literal["dice", "tversky"] = "dice"
-    """dice: `mass_core.model.losses.mask_loss`. tversky: `tversky_loss` there, the released code's."""
     learning_rate: float = 1e-3
     """The highest of the run."""
     muon_ratio: float = 0.0
     """Matrices learn by Muon (`training.optimisers.muon`) at this many times the learning rate; 0: AdamW for all."""
-    weight_decay: float = 1e-2
-    """Decoupled from the gradient."""
     warmup_steps: int = 300
     """Steps over which the rate rises, polynomial schedule only."""
     decay_power: float = 0.9
     """Exponent of the polynomial decay."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradients; longer ones are shortened to it."""
     ema_decay: float = 0.999
-    """Decay of the averaged weights, which are validated and written."""
     balance_power: float = 0.5
-    """Positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy."""
     deep_weight: float = 0.0
     """Weight of the loss inside the decoder (`training.pretrain.deep_supervision`); the paper has none."""
-    most_bad_steps: int = 50
-    """Steps with non-finite gradients are skipped; the run stops after this many."""
 
     def __post_init__(self) -> None:
         """Validate enumerated fields."""
-        check_choices(self, "optim.")
+        super().__post_init__()
         if self.optimiser == "lamb" and self.muon_ratio:
             raise InputError(f"optim.muon_ratio is {self.muon_ratio} with LAMB.", "Muon goes with AdamW; set one of the two.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(RunSettings):
     """A whole run."""
 
-    name: str
-    """Recorded in the weights."""
     licence: str = ""
     """Of the weights, recorded in them; that of the data decides."""
     steps: int
     """Length of the run."""
-    batch_size: int
-    """Samples of a step, of all processes together."""
     accumulate: int = 1
     """Parts in which a process computes its share of a batch, one after the other: more need less memory and more time."""
     early_window: int = 0
@@ -123,26 +98,15 @@ class RunConfig:
     masks apart, which takes most steps, is learned on them as well."""
     early_share: float = 0.75
     """Share of the steps that use the early window."""
-    seed: int = 42
-    """Of the random start and of all draws."""
     precision: Precision = "auto"
     """auto: bfloat16 on CUDA, float32 elsewhere. float16 is for GPUs before NVIDIA's Ampere."""
     workers: int = 2
-    """Processes that load tasks, beside each training process; 0: none."""
-    log_every: int = 20
-    """Steps between lines of the log."""
-    save_every: int = 500
-    """Steps between saved states; one is saved at the end and when the run is stopped, too."""
-    keep_states: int = 2
-    """The last state files kept: the newest may be damaged by what ended the run."""
     validate_every: int = 0
     """Steps between validations on the labelled scans of the split `val`; 0: never."""
     validate_cases: int = 8
     """The first so many scans of each dataset."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
-    tracker: Tracker = "none"
-    """Weights & Biases (wandb) or MLflow (mlflow) hears the log and the settings as well."""
     recompute: Recompute = "nothing"
     """Computed again for gradients instead of kept (`training.pretrain.recompute`): activations cost little time, blocks more."""
     compile: bool = False
@@ -155,18 +119,11 @@ class RunConfig:
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
-    FREE: ClassVar[frozenset[str]] = frozenset(
-        ("steps", "licence", "accumulate", "workers", "log_every", "save_every", "keep_states", "compile", "recompute")
-        + ("validate_every", "validate_cases", "tensorboard", "tracker")
+    FREE: ClassVar[frozenset[str]] = RunSettings.FREE | frozenset(
+        ("steps", "licence", "accumulate", "compile", "recompute", "validate_every", "validate_cases", "tensorboard")
     )
-    """Settings a resumed run may change."""
 
     def __post_init__(self) -> None:
         """Validate enumerated fields and counts."""
-        check_choices(self)
-        check_counts(self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep_states", "validate_cases")
-        check_counts(self, "seed", least=0)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values, as written to `config.json`."""
-        return asdict(self)
+        super().__post_init__()
+        check_counts(self, "steps", "accumulate", "validate_cases")

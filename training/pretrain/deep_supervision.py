@@ -2,7 +2,7 @@
 
 The prediction reaches the task tokens only through the whole decoder and the classifier, and a young network first spends hundreds of
 steps answering every mask of an image alike. The product of normalised features and summaries is a short way to tell masks apart from
-the first step on. It adds no parameters, and the finished network does not know of it.
+the first step on. It adds no parameters, and the finished network runs without it.
 """
 
 import torch

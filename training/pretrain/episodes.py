@@ -139,9 +139,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         seed: int,
         steps: int,
         weights: Sequence[float] = (),
-        split: str = "train",
     ) -> None:
-        """Open the scans of `split` that have masks or, where they may be asked for, label maps.
+        """Open the training scans that have masks or, where they may be asked for, label maps.
 
         Args:
             datasets: where scans come from.
@@ -151,20 +150,19 @@ class Episodes(torch.utils.data.Dataset[Episode]):
             seed: of the run.
             steps: of the run.
             weights: how often each dataset is drawn from; empty: by number of scans.
-            split: whose scans.
 
         Raises:
             InputError: if there are none, or the weights do not fit the datasets.
         """
         self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
         drawn = {dataset.name: dataset.name in config.synthetic for dataset in datasets}
-        self.scans = [[_open(dataset, name, synthetic=drawn[dataset.name]) for name in dataset.splits[split]] for dataset in datasets]
+        self.scans = [[_open(dataset, name, synthetic=drawn[dataset.name]) for name in dataset.splits["train"]] for dataset in datasets]
         asked = config.expert_share > 0
         self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
         if weights and len(weights) != len(datasets):
             raise InputError(f"{len(weights)} dataset weights were given for {len(datasets)} datasets.", "Give one weight per dataset.")
         if not any(self.scans):
-            raise InputError(f"No scan of the split {split!r} has masks.", "Run `mass masks` and `mass prepare` first.")
+            raise InputError("No scan of the split 'train' has masks.", "Run `mass masks` and `mass prepare` first.")
         chance = np.array([float(bool(s)) * (weights[i] if weights else len(s)) for i, s in enumerate(self.scans)])
         self.chance = chance / chance.sum()
 

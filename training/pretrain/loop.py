@@ -40,69 +40,53 @@ from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind
 from ..runs.sources import Source, open_sources
 from ..runs.stopping import Signals, tell_saved
-from ..runs.tracking import boards
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
+from .episodes import Episodes
 from .loader import batches, episodes_of
 from .schedule import first_beta, learning_rate, window_at
 from .start import start
 from .state import State, publish
 from .validation import labelled, validate
 
+Losses = tuple[Tensor, dict[str, Tensor]]
+"""Loss of a batch, and values for the log."""
+LossOf = Callable[[Batch, int], Losses]
+"""Computes them, with the seed of its draws."""
+
 
 def train(
     config: RunConfig, sources: Sequence[Source], output: Path, group: ProcessGroup, *, resume: str, minutes: float, init: str | None = None
 ) -> State:
-    """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end or a signal."""
+    """Run the recipe from its start (random weights, or those of `init`) or from the last state, until its end, the time's or a signal."""
     check_enter(output, resume, [init] if init else [])
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
-    judges, told = labelled(config, sources) if config.validate_every else ([], [])
+    judges, notes = labelled(config, sources) if config.validate_every else ([], [])
     state = start(config, group.device, init)
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, output, state, group, resume)
     if group.leads:
-        sys.stderr.write("".join(f"{line}\n" for line in told))
+        sys.stderr.write("".join(f"{line}\n" for line in notes))
     network = group.wrap(state.network)
     if config.compile:
         network = torch.compile(network)
     watch = FusionWatch(state.network.decoder.fusions)
-    until = time.monotonic() + 60 * minutes if minutes else float("inf")
-    logbook = Logbook(
-        output / "log.jsonl",
-        start=state.step,
-        steps=config.steps,
-        every=config.log_every,
-        minutes=minutes,
-        quiet=not group.leads,
-        boards=boards(output, state.step, tensorboard=config.tensorboard, tracker=config.tracker, config=config.as_json())
-        if group.leads
-        else (),
-    )
-    with Signals() as signals, logbook as log:
-        mark = time.monotonic()
-        for parts in batches(config, episodes, state.step, group):
-            arrived = time.monotonic()
-            values = step(config, state, network, watch, parts, group)
-            now = time.monotonic()
-            values["rate"] = state.optimiser.param_groups[0]["lr"]
-            log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
-            mark = now
-            ending = state.step == config.steps
-            if judges and (ending or state.step % config.validate_every == 0):
-                values = validate(config, judges, state, group)
-                log.note(state.step, **values)
-                if values["val_dice"] > state.best:
-                    state.best = values["val_dice"]
-                    if group.leads:
-                        publish(config, sources, output / "best.safetensors", state)
-                mark = time.monotonic()
-            stopping = group.any(signals.asked or now > until) or ending
-            if group.leads and (stopping or state.step % config.save_every == 0):
-                state.save(output / "state", config, group)
-            if stopping:
-                break
+
+    def judge(log: Logbook) -> None:
+        values = validate(config, judges, state, group)
+        log.note(state.step, **values)
+        if values["val_dice"] > state.best:
+            state.best = values["val_dice"]
+            if group.leads:
+                publish(config, sources, output / "best.safetensors", state)
+
+    def loss_of(batch: Batch, seed: int) -> Losses:
+        return compute_loss(config, state.step, network, watch, batch, seed)
+
+    judge_if_any = judge if judges else None
+    learn(config, state, episodes, output, group, network=network, loss_of=loss_of, judge=judge_if_any, minutes=minutes)
     if group.leads:
         publish(config, sources, output / "last.safetensors", state)
         draw(output)
@@ -110,25 +94,70 @@ def train(
     return state
 
 
+def learn(
+    config: RunConfig,
+    state: State,
+    episodes: Episodes,
+    output: Path,
+    group: ProcessGroup,
+    *,
+    network: Callable[..., Tensor],
+    loss_of: LossOf,
+    judge: Callable[[Logbook], None] | None = None,
+    minutes: float = 0,
+) -> None:
+    """Take the steps that are left, until their end, the time's or a signal; log them and save the state.
+
+    Args:
+        config: of the run.
+        state: moved on.
+        episodes: what is learned from.
+        output: folder of the run.
+        group: processes that share each step.
+        network: of `state`, as the group has wrapped it.
+        loss_of: what is minimised.
+        judge: called every `config.validate_every` steps and after the last one.
+        minutes: time of the run; 0: as long as it takes.
+    """
+    until = time.monotonic() + 60 * minutes if minutes else float("inf")
+    book = Logbook(config, output, group, start=state.step, steps=config.steps, minutes=minutes, tensorboard=config.tensorboard)
+    with Signals() as signals, book as log:
+        mark = time.monotonic()
+        for parts in batches(config, episodes, state.step, group):
+            arrived = time.monotonic()
+            values = step(config, state, network, loss_of, parts, group)
+            now = time.monotonic()
+            values["rate"] = state.optimiser.param_groups[0]["lr"]
+            log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
+            mark = now
+            ending = state.step == config.steps
+            if judge and (ending or state.step % config.validate_every == 0):
+                judge(log)
+                mark = time.monotonic()
+            stopping = group.any(signals.asked or now > until) or ending
+            if group.leads and (stopping or state.step % config.save_every == 0):
+                state.save(output / "state", config, group)
+            if stopping:
+                break
+
+
 def step(
-    config: RunConfig, state: State, network: Callable[..., Tensor], watch: FusionWatch, parts: Sequence[Batch], group: ProcessGroup
+    config: RunConfig, state: State, network: Callable[..., Tensor], loss_of: LossOf, parts: Sequence[Batch], group: ProcessGroup
 ) -> dict[str, Any]:
-    """One step of algorithm 1, on this process's share of the batch; returns what the log shows."""
+    """One step, on this process's share of the batch; returns what the log shows."""
     state.optimiser.zero_grad(set_to_none=True)
     shown = []
     for number, batch in enumerate(parts):
         seed = ((config.seed * 1_000_003 + state.step) * group.size + group.rank) * len(parts) + number
         with group.alone(network, last=number == len(parts) - 1), _attention(batch.image.device):  # what is recomputed needs it, too
-            loss, values = compute_loss(config, state.step, network, watch, batch, seed)
+            loss, values = loss_of(batch, seed)
             state.scaler.scale(loss / len(parts)).backward()
         shown.append(values)
     return {"norm": advance(config, state)} | {name: torch.stack([values[name] for values in shown]).mean() for name in shown[0]}
 
 
-def compute_loss(
-    config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of a batch in step `at`, and values for the log."""
+def compute_loss(config: RunConfig, at: int, network: Callable[..., Tensor], watch: FusionWatch, batch: Batch, seed: int) -> Losses:
+    """Loss of a batch in step `at` of algorithm 1, and values for the log."""
     device = batch.image.device
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)

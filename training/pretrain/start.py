@@ -40,7 +40,7 @@ def start(config: RunConfig, device: torch.device, init: str | None) -> State:
 
 
 def optimiser_of(network: nn.Module, optim: OptimConfig) -> Optimizer:
-    """The optimiser the settings ask for, of all parameters."""
+    """The optimiser of the settings, for all parameters."""
     if optim.muon_ratio:
         return Muon(network, lr=optim.learning_rate, weight_decay=optim.weight_decay, ratio=optim.muon_ratio)
     parameters = list(network.parameters())

@@ -9,7 +9,7 @@ import torch
 from mass_core.model import MASS
 from mass_core.weights.checkpoint import save_weights
 
-from ..runs.run_folder import commit
+from ..runs.run_folder import provenance
 from ..runs.sources import Source, record
 from ..runs.state import Averaged
 from .config import RunConfig
@@ -27,11 +27,5 @@ class State(Averaged[MASS]):
 
 def publish(config: RunConfig, sources: Sequence[Source], path: Path, state: State) -> None:
     """Write the averaged weights as users load them."""
-    provenance = {
-        "recipe": config.name,
-        "steps": state.step,
-        "commit": commit(),
-        **record(sources),
-        "config": config.as_json(),
-    }
-    save_weights(path, state.average, config.preprocess, provenance, dtype=torch.float16, licence=config.licence)
+    origin = provenance(config, state.step, **record(sources))
+    save_weights(path, state.average, config.preprocess, origin, dtype=torch.float16, licence=config.licence)

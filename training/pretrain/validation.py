@@ -34,21 +34,21 @@ class Labelled:
 
 def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
     """The datasets with labelled validation scans, and notes for the user."""
-    sets, told = [], []
+    sets, notes = [], []
     for dataset in (source.dataset for source in sources):
         cases = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
         if not cases:
-            told.append(f"{dataset.name} has no labelled scans in its split val.")
+            notes.append(f"{dataset.name} has no labelled scans in its split val.")
             continue
         if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
-            told.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
+            notes.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
         references, unknown = _references(dataset, cases, config.seed)
-        told += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
+        notes += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
         if references:
             sets.append(Labelled(dataset, cases, references))
     if not sets:
-        told.append("Nothing to validate on: the last weights count as the best.")
-    return sets, told
+        notes.append("Nothing to validate on: the last weights count as the best.")
+    return sets, notes
 
 
 def _references(dataset: Dataset, cases: Sequence[str], seed: int) -> tuple[dict[int, str], list[int]]:

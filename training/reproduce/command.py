@@ -21,12 +21,13 @@ from mass_core.cli.common.shards import Shard, add_shard, shard_of, write_table
 from mass_core.command_help import examples, seed_number
 from mass_core.console import Terminal
 from mass_core.devices import DEVICES
-from mass_core.errors import InputError, MassError, known_failures
+from mass_core.errors import InputError
 from mass_core.files import write_bytes
 from mass_core.option_files import add_config, as_file
 from mass_core.outputs import folders_ready
 from mass_core.schema import suggestion
 
+from ..failures import answered
 from ..runs.options import parsed
 from . import work
 from .inputs import DATA, UPSTREAM
@@ -45,17 +46,18 @@ _COLUMNS = ("row", "column", "ours", "sd", "draws", "seed", "paper")
 
 def main(argv: Sequence[str] | None = None, carry_out: Execute = execute) -> int:
     """The command; 0 done, 2 bad input, 3 something is missing, failed or left to other shards, 130 interrupted."""
+    return answered(lambda: _command(argv, carry_out))
+
+
+def _command(argv: Sequence[str] | None, carry_out: Execute) -> int:
     parser, terminal = build_parser(), Terminal()
+    args = parsed(parser, argv)
+    if args.print_config:
+        sys.stdout.write(f"{as_file(parser, args)}\n")
+        return 0
     try:
-        args = parsed(parser, argv)
-        if args.print_config:
-            sys.stdout.write(f"{as_file(parser, args)}\n")
-            return 0
-        with terminated_as_interrupted(), known_failures():
+        with terminated_as_interrupted():
             return _reproduce(args, terminal, carry_out)
-    except MassError as error:
-        terminal.failed(error)
-        return 2
     except KeyboardInterrupt:
         terminal.log("Stopped; the same command goes on from here.")
         return 130

@@ -17,7 +17,7 @@ class Data:
     kind: str = ""
     """As `--dataset-kind` of `mass prepare` takes it; empty: prepared already."""
     folder: str = ""
-    """Of the scans as published, below `--data`."""
+    """Of the scans as published, below `--data`, where it is not called like the dataset."""
     source: str = ""
     modality: str = ""
     """Of the scans that count, where the folder has others too."""
@@ -38,14 +38,7 @@ _STRUCTSEG = "https://structseg2019.grand-challenge.org/"
 _OFFICIAL_TEST = (0.95, 0.05, 0.0)
 
 DATA: dict[str, Data] = {
-    "bcv": Data(
-        title="BCV",
-        kind="bcv",
-        folder="bcv",
-        source="https://www.synapse.org/#!Synapse:syn3193805/wiki/217789",
-        profile="abdomen_ct",
-        scans=30,
-    ),
+    "bcv": Data(title="BCV", kind="bcv", source="https://www.synapse.org/#!Synapse:syn3193805/wiki/217789", profile="abdomen_ct", scans=30),
     "amos_ct": Data(
         title="AMOS CT", kind="amos", folder="amos", source=_AMOS, modality="ct", shares=_OFFICIAL_TEST, profile="abdomen_ct", scans=300
     ),
@@ -60,65 +53,39 @@ DATA: dict[str, Data] = {
         labels=tuple(range(1, 14)),
         scans=60,
     ),
-    "ss_hn": Data(title="SS H&N", kind="structseg-head", folder="ss_hn", source=_STRUCTSEG, profile="head_neck_ct", scans=50),
-    "ss_thoracic": Data(
-        title="SS Thoracic", kind="structseg-thoracic", folder="ss_thoracic", source=_STRUCTSEG, profile="chest_ct", scans=50
-    ),
+    "ss_hn": Data(title="SS H&N", kind="structseg-head", source=_STRUCTSEG, profile="head_neck_ct", scans=50),
+    "ss_thoracic": Data(title="SS Thoracic", kind="structseg-thoracic", source=_STRUCTSEG, profile="chest_ct", scans=50),
     "kits": Data(
-        title="KiTS Tumor",
-        kind="kits",
-        folder="kits",
-        source="https://github.com/neheller/kits19",
-        profile="abdomen_ct",
-        labels=(2,),
-        scans=210,
+        title="KiTS Tumor", kind="kits", source="https://github.com/neheller/kits19", profile="abdomen_ct", labels=(2,), scans=210
     ),
     "lits": Data(
         title="LiTS Tumor",
         kind="lits",
-        folder="lits",
         source="https://competitions.codalab.org/competitions/17094",
         profile="abdomen_ct",
         labels=(2,),
         scans=131,
     ),
-    "autopet": Data(
-        title="AutoPET", kind="autopet", folder="autopet", source=_AUTOPET, modality="pet", profile="whole_body_pet", scans=1014
-    ),
+    "autopet": Data(title="AutoPET", kind="autopet", source=_AUTOPET, modality="pet", profile="whole_body_pet", scans=1014),
     "autopet_ct": Data(
         title="AutoPET CT", kind="autopet", folder="autopet", source=_AUTOPET, modality="ct", profile="whole_body_ct", scans=1014
     ),
-    "brats": Data(title="BraTS", kind="brats", folder="brats", source=_BRATS, profile="brain_mr", scans=639),
-    "brats_t1ce": Data(title="BraTS T1CE", kind="brats", folder="brats_t1ce", source=_BRATS, profile="brain_mr", scans=213),
-    "mnms": Data(
-        title="M&Ms", kind="mnms", folder="mnms", source="https://www.ub.edu/mnms/", shares=_OFFICIAL_TEST, profile="cardiac_mr", scans=320
-    ),
+    "brats": Data(title="BraTS", kind="brats", source=_BRATS, profile="brain_mr", scans=639),
+    "brats_t1ce": Data(title="BraTS T1CE", kind="brats", source=_BRATS, profile="brain_mr", scans=213),
+    "mnms": Data(title="M&Ms", kind="mnms", source="https://www.ub.edu/mnms/", shares=_OFFICIAL_TEST, profile="cardiac_mr", scans=320),
     "acdc": Data(
-        title="ACDC",
-        kind="acdc",
-        folder="acdc",
-        source="https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html",
-        profile="cardiac_mr",
-        scans=100,
+        title="ACDC", kind="acdc", source="https://www.creatis.insa-lyon.fr/Challenge/acdc/databases.html", profile="cardiac_mr", scans=100
     ),
-    "pelvic": Data(
-        title="Pelvic", kind="ctpelvic1k", folder="pelvic", source="https://zenodo.org/record/4588403", profile="whole_body_ct", scans=103
-    ),
+    "pelvic": Data(title="Pelvic", kind="ctpelvic1k", source="https://zenodo.org/record/4588403", profile="whole_body_ct", scans=103),
     "totalseg_ct": Data(
         title="TotalSeg CT",
         kind="totalsegmentator-ct",
-        folder="totalseg_ct",
         source="https://doi.org/10.5281/zenodo.6802613",
         profile="whole_body_ct",
         scans=1229,
     ),
     "totalseg_mr": Data(
-        title="TotalSeg MR",
-        kind="totalsegmentator-mr",
-        folder="totalseg_mr",
-        source="https://zenodo.org/records/11367005",
-        profile="whole_body_mr",
-        scans=299,
+        title="TotalSeg MR", kind="totalsegmentator-mr", source="https://zenodo.org/records/11367005", profile="whole_body_mr", scans=299
     ),
 }
 """By the name that folders below `--data` and `--output` have."""

@@ -15,20 +15,20 @@ from mass_core.errors import InputError
 from mass_core.evaluation.scoring import scan
 from mass_core.masks.statistics import averages, label_scores, mean_known
 from mass_core.model import build_model
-from mass_core.volumes.volume import Volume
 
 from ..failures import answered
 from ..pretrain import recipes
 from ..runs.logbook import progress_bar
 
 
-def masks(dataset: Dataset) -> dict[str, float]:
-    """The paper's table 4a in %: masks of the training scans beside their labels, on the grid of the dataset."""
-    rows = []
+def masks(datasets: Sequence[Dataset]) -> dict[str, float]:
+    """The paper's table 4a in %: masks of a dataset's training scans beside their labels, on its grid."""
+    rows, dataset = [], datasets[0]
     for name in progress_bar(dataset.splits["train"], desc="masks beside labels", unit="scan"):
         _, labels = scan(dataset, name)
         found = dataset.masks(name)
-        found.meta.update(_place(labels))
+        # Both lie on the grid of the dataset, so the masks get the place of the label map.
+        found.meta.update({"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction})
         rows.append(averages(label_scores(found, labels)))
     means = (mean_known(column) for column in zip(*rows, strict=True))
     return {key: 100 * value for key, value in zip(("best", "mean", "above_40"), means, strict=False) if value is not None}
@@ -40,7 +40,7 @@ def corpus(datasets: Sequence[Dataset]) -> dict[str, Any]:
     return {"samples": len(cases), "modalities": ", ".join(sorted({case.modality.upper() for case in cases}))}
 
 
-def parameters() -> dict[str, float]:
+def parameters(_: Sequence[Dataset]) -> dict[str, float]:
     """Millions of parameters of the paper's network, by part."""
     with torch.device("meta"):
         network = build_model(recipes.paper().model)
@@ -70,11 +70,6 @@ def write_scans(dataset: Dataset, folder: Path) -> None:
         volume.write(folder / f"{name}.nii.gz")
 
 
-def _place(labels: Volume) -> dict[str, Any]:
-    """Origin and direction of a label map, as a mask set keeps them."""
-    return {"origin_xyz": labels.geometry.origin_xyz, "direction": labels.geometry.direction}
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
@@ -101,13 +96,9 @@ def _command(argv: Sequence[str] | None) -> None:
     if args.what == "scans":
         write_scans(datasets[0], args.output)
         return
-    numbers: dict[str, Callable[[], dict[str, Any]]] = {
-        "masks": lambda: masks(datasets[0]),
-        "corpus": lambda: corpus(datasets),
-        "parameters": parameters,
-    }
+    numbers: dict[str, Callable[[Sequence[Dataset]], dict[str, Any]]] = {"masks": masks, "corpus": corpus, "parameters": parameters}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, numbers[args.what]())
+    write_json(args.output, numbers[args.what](datasets))
 
 
 if __name__ == "__main__":

@@ -110,14 +110,14 @@ class Planner:
         data = DATA.get(name, Data(title=name, source="a dataset of your own, made by mass prepare"))
         if is_prepared(self.data / name) or not data.kind:
             return Part(str(self.data / name), name, needs=(Need(data.title, self.data / name, data.source),))
-        return self._prepared(name, data, ())
+        return self._prepared(name, name, ())
 
     def masked(self, name: str, masks: Run | None = None) -> Part:
         """A dataset with class-agnostic masks: those of a run, else those the user prepared, else those of the planner's method."""
         if masks is None and (is_prepared(self.data / name) or name not in DATA):
             return self.labelled(name)
         masks = masks or self.masks_of(name)
-        return self._prepared(masks.name.partition("/")[2], DATA[name], ("--masks", self.output / masks.name), masks)
+        return self._prepared(masks.name.partition("/")[2], name, ("--masks", self.output / masks.name), masks)
 
     def masks_of(self, name: str, method: str = "", label: str = "", options: Sequence[str] = ()) -> Run:
         """Class-agnostic masks of a dataset as published.
@@ -125,18 +125,18 @@ class Planner:
         Args:
             name: of the dataset.
             method: of `mass masks`; empty: the planner's.
-            label: tells options apart in the name of the folder.
+            label: distinguishes sets of options in the name of the folder.
             options: more of `mass masks`.
         """
         data, method = DATA[name], method or self.masks
-        words: list[object] = ["mass", "masks", *self._scans(data), "--output", self.output / "masks" / f"{name}_{label or method}"]
+        words: list[object] = ["mass", "masks", *self._scans(name), "--output", self.output / "masks" / f"{name}_{label or method}"]
         words += ["--method", method, "--picture", *options]
-        needs = [self._published(data)]
+        needs = [self._published(name)]
         if method == "sam2":
             words += ["--profile", data.profile]
             needs.append(Need(SAM2_WEIGHTS))
         if method == "labels":
-            made = self.data / f"{data.folder}_totalsegmentator"
+            made = self.data / f"{name}_totalsegmentator"
             words += ["--labels", made]
             needs.append(Need(f"{data.title} segmented by TotalSegmentator", made, "https://github.com/wasserth/TotalSegmentator"))
         tflop = work.SAM2 * data.scans if method == "sam2" else 0.0
@@ -213,19 +213,20 @@ class Planner:
             tflop += work.TUNING * crop
         return self.run(name, words, weights, part, tflop=tflop)
 
-    def _prepared(self, name: str, data: Data, masks: Sequence[object], *after: Run) -> Part:
-        folder = self.output / "datasets" / name
-        words = ["mass", "prepare", *self._scans(data), "--output", folder, *masks, "--shares", *(f"{share:g}" for share in data.shares)]
-        run = self.run(f"datasets/{name}", words, Part("", "", after), needs=[self._published(data)])
+    def _prepared(self, name: str, dataset: str, masks: Sequence[object], *after: Run) -> Part:
+        folder, shares = self.output / "datasets" / name, DATA[dataset].shares
+        words = ["mass", "prepare", *self._scans(dataset), "--output", folder, *masks, "--shares", *(f"{share:g}" for share in shares)]
+        run = self.run(f"datasets/{name}", words, Part("", "", after), needs=[self._published(dataset)])
         return Part(str(folder), name, (run,))
 
-    def _scans(self, data: Data) -> list[object]:
-        return [self._place(data), "--dataset-kind", data.kind, *(["--modality", data.modality] if data.modality else [])]
+    def _scans(self, name: str) -> list[object]:
+        data = DATA[name]
+        return [self._place(name), "--dataset-kind", data.kind, *(["--modality", data.modality] if data.modality else [])]
 
-    def _place(self, data: Data) -> Path:
+    def _place(self, name: str) -> Path:
         """Folder of the scans as published; beside a prepared dataset of that name it has a longer one."""
-        place = self.data / data.folder
-        return self.data / f"{data.folder}_published" if is_prepared(place) else place
+        folder = DATA[name].folder or name
+        return self.data / (f"{folder}_published" if is_prepared(self.data / folder) else folder)
 
-    def _published(self, data: Data) -> Need:
-        return Need(f"{data.title} as published", self._place(data), data.source)
+    def _published(self, name: str) -> Need:
+        return Need(f"{DATA[name].title} as published", self._place(name), DATA[name].source)

@@ -106,7 +106,7 @@ class Pace:
     tflop: float = 0.0
 
     def add(self, run: Run, seconds: float) -> None:
-        """A run took so long; those whose work is not counted tell nothing."""
+        """Add the time of a run; runs whose work is not counted are left out."""
         if run.tflop:
             self.seconds, self.tflop = self.seconds + seconds, self.tflop + run.tflop
 
@@ -121,7 +121,7 @@ class Workspace:
 
     Args:
         output: folder of all runs.
-        terminal: hears what is done.
+        terminal: receives messages.
     """
 
     output: Path
@@ -148,9 +148,9 @@ class Workspace:
                 self.terminal.warn(f"Scans failed in {folder}, see log.txt there; to try them again, delete {_MARK}.")
             if before != now:
                 new, gone = ([one for one in some if one not in others] for some, others in ((now, before), (before, now)))
-                told = f"now {' '.join(new) or 'nothing'} in place of {' '.join(gone) or 'nothing'}"
+                changes = f"now {' '.join(new) or 'nothing'} in place of {' '.join(gone) or 'nothing'}"
                 raise OutputError(
-                    f"{folder} was made by another command: {told}.", "Choose another --output, or delete that folder to make it anew."
+                    f"{folder} was made by another command: {changes}.", "Choose another --output, or delete that folder to make it anew."
                 )
 
     def _record(self, run: Run) -> dict[str, Any] | None:

@@ -72,22 +72,17 @@ AUGMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Name and settings of pretraining of table 9; of the magnitudes the paper gives medium only."""
 
 
-def table1(plan: Planner, row: str, column: str) -> Cell:
-    """Pretrained on one dataset, judged on it."""
-    return _few_shot(plan, row, column, on_all=False)
+def table1(plan: Planner, row: str, column: str, *large_scale: str) -> Cell:
+    """Judged on a dataset; pretrained on it, or those of `large_scale` on all."""
+    dataset, _, shots = column.partition(":")
+    method, key = SEGMENTERS[row]
+    weights = plan.weights(key, plan.upstream, "upstream") if key in large_scale else plan.weights(key, (dataset,))
+    return plan.segmented(row, column, weights, method, (dataset,), shots)
 
 
 def table2(plan: Planner, row: str, column: str) -> Cell:
     """Pretrained on much, judged on each dataset; table 6 is the same with standard deviations."""
-    return _few_shot(plan, row, column, on_all=True)
-
-
-def _few_shot(plan: Planner, row: str, column: str, *, on_all: bool) -> Cell:
-    dataset, _, shots = column.partition(":")
-    method, key = SEGMENTERS[row]
-    upstream = on_all and key in ("mass", "iris")
-    weights = plan.weights(key, plan.upstream, "upstream") if upstream else plan.weights(key, (dataset,))
-    return plan.segmented(row, column, weights, method, (dataset,), shots)
+    return table1(plan, row, column, "mass", "iris")
 
 
 def table3(plan: Planner, row: str, column: str) -> Cell:
@@ -201,17 +196,8 @@ def fig7(plan: Planner, row: str, column: str) -> Cell:
 
 def _out(plan: Planner, name: str) -> list[object]:
     folder = plan.output / name
-    return [
-        "--modality",
-        "mr",
-        "--body-crop",
-        "none",
-        "--output",
-        folder / "result.nii.gz",
-        "--picture",
-        folder / "picture.png",
-        "--overwrite",
-    ]
+    files = ["--output", folder / "result.nii.gz", "--picture", folder / "picture.png", "--overwrite"]
+    return ["--modality", "mr", "--body-crop", "none", *files]
 
 
 def _scans(plan: Planner, dataset: str) -> Part:

@@ -36,7 +36,7 @@ class ProcessGroup:
             device: as for `choose_device`; with several processes, cuda stands for one GPU each.
 
         Raises:
-            InputError: if `torchrun` shall restart processes but they could not meet again.
+            InputError: if `torchrun` is to restart processes that could not meet again.
         """
         rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if size == 1:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from ..run_log import read_log
-from .tracking import Board
+from .distributed import ProcessGroup
+from .settings import RunSettings
+from .tracking import boards
 
 PATIENCE_S = 10.0
 """Work that may be done sooner shows its bar only then."""
@@ -23,26 +25,32 @@ class Logbook:
 
     def __init__(
         self,
-        path: Path,
+        config: RunSettings,
+        folder: Path,
+        group: ProcessGroup,
         *,
         start: int,
         steps: int,
-        every: int,
         minutes: float = 0,
-        quiet: bool = False,
-        boards: Sequence[Board] = (),
+        tensorboard: bool = False,
         bar: bool = True,
     ) -> None:
-        """Append to `path`; lines of steps that will be run again are left out by readers, the last one counts. `quiet` writes nothing.
+        """Append to `log.jsonl` in the folder of a run, and show everything on its boards as well; only the leading process writes.
 
-        `boards` hear of everything that is written, and are closed with the book. `minutes`, if any, end the run before its last step.
+        Lines of steps that will be run again are left out by readers, the last one counts. `minutes`, if any, end the run before its last
+        step.
+
+        Raises:
+            InputError: if the library of a board is missing.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = Path(os.devnull if quiet else path).open("a", encoding="utf-8")
+        settings = config.as_json()
+        self.boards = boards(folder, start, tensorboard=tensorboard, tracker=config.tracker, config=settings) if group.leads else []
+        path = folder / "log.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = Path(path if group.leads else os.devnull).open("a", encoding="utf-8")
         limit = f"{minutes:g} min at most" if minutes else None
-        self.bar = progress_bar(total=steps, initial=start, unit="step", desc=limit) if bar and not quiet else None
-        self.boards = boards
-        self.every = every
+        self.bar = progress_bar(total=steps, initial=start, unit="step", desc=limit) if bar and group.leads else None
+        self.every = config.log_every
         self._began = time.perf_counter() - 60 * _minutes(path, start)
         self.waiting: dict[str, list[Any]] = {}
 

@@ -6,30 +6,34 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mass_core.errors import InputError, MassError
-from mass_core.files import write_json
+from mass_core.files import write_by, write_json
 from mass_core.outputs import check_no_input
 
 from .distributed import ProcessGroup
-from .state import Resumable, Settings, saved
+from .settings import RunSettings
+from .state import Resumable, saved
 
-_MADE = ("config.json", "best.safetensors", "last.safetensors")
-"""Files of every run."""
+START = "start.masstask"
+"""The initial task of finetuning."""
+_MADE = (START, "config.json", "best.safetensors", "last.safetensors", "curves.png")
+"""Files of runs."""
 
 
-def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
+def enter(config: RunSettings, output: Path, state: Resumable, group: ProcessGroup, resume: str) -> None:
     """Make the run's folder, or take on the last state in it.
 
     Args:
         config: written to `config.json`.
         output: the folder; all machines of a run must see the same.
         state: as the run starts; overwritten with the last one.
-        group: its leader writes and tells.
+        group: its leading process writes and prints.
         resume: last: there must be a state; auto: go on if there is one; empty: there must be none.
 
     Raises:
-        InputError: if the folder is not as `resume` wants it, or the state does not fit.
+        InputError: if the folder is not as `resume` requires, or the state does not fit.
     """
     states = output / "state"
     check_enter(output, resume)
@@ -43,7 +47,7 @@ def enter(config: Settings, output: Path, state: Resumable, group: ProcessGroup,
 
 
 def check_enter(output: Path, resume: str, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that holds a run, unless that shall go on, and one whose files the run reads and would replace.
+    """Refuse a folder that holds a run, unless it is resumed, and one whose files the run reads and would replace.
 
     Raises:
         InputError: saying so.
@@ -65,6 +69,17 @@ def nothing_left_behind(output: Path) -> Iterator[None]:
         if fresh and not saved(output / "state") and not (log.exists() and log.stat().st_size):
             shutil.rmtree(output, ignore_errors=True)
         raise
+
+
+def copy(source: Path, target: Path) -> None:
+    """A file under another name, complete or not at all."""
+    with source.open("rb") as file:
+        write_by(target, lambda made: shutil.copyfileobj(file, made, 1 << 20))
+
+
+def provenance(config: RunSettings, steps: int, **more: Any) -> dict[str, Any]:
+    """The origin of weights, as recorded in them: recipe, steps, code, whatever else, and the whole configuration."""
+    return {"recipe": config.name, "steps": steps, "commit": commit(), **more, "config": config.as_json()}
 
 
 def commit() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import IO, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,40 +24,11 @@ from mass_core.errors import InputError, MassError, OutputError
 from mass_core.files import write_by
 
 from .distributed import ProcessGroup
+from .settings import RunSettings, StepSettings
 
 FORMAT = 1
 _SHORT = "Free some space, then go on with --resume."
 Network = TypeVar("Network", bound=nn.Module)
-
-
-class Settings(Protocol):
-    """Configuration of a run, of whatever kind."""
-
-    FREE: ClassVar[frozenset[str]]
-    """Settings a resumed run may change."""
-
-    @property
-    def keep_states(self) -> int:
-        """State files that are kept."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-
-
-class OptimSettings(Protocol):
-    """Settings of a step of the optimiser, of whatever kind of run."""
-
-    @property
-    def clip_norm(self) -> float:
-        """Largest norm of the gradients."""
-
-    @property
-    def ema_decay(self) -> float:
-        """Decay of the averaged weights."""
-
-    @property
-    def most_bad_steps(self) -> int:
-        """Steps with non-finite gradients after which the run stops."""
 
 
 class Resumable:
@@ -73,16 +44,20 @@ class Resumable:
     step: int
     origin: dict[str, Any]
 
-    def save(self, folder: Path, config: Settings, group: ProcessGroup) -> None:
+    def save(self, folder: Path, config: RunSettings, group: ProcessGroup) -> None:
         """Write a state file, then remove all but the last `config.keep_states`; a crash or a full disk leaves those there were.
 
         Raises:
             OutputError: if it cannot be written.
         """
-        values = {name: getattr(self, name) for name in (*self.VALUES, "origin")}
-        write(folder, self.step, values | {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}, config, group)
+        whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size}
+        whole |= {name: getattr(self, name) for name in ("step", *self.VALUES, "origin")}
+        whole |= {name: getattr(self, own).state_dict() for name, own in self.STATES.items()}
+        _write(folder / f"step_{self.step:08d}.pt", whole)
+        for old in saved(folder)[config.keep_states :]:
+            old.unlink(missing_ok=True)
 
-    def resume(self, folder: Path, config: Settings, group: ProcessGroup) -> list[str]:
+    def resume(self, folder: Path, config: RunSettings, group: ProcessGroup) -> list[str]:
         """Take on the newest state in `folder` that is whole.
 
         Returns:
@@ -91,7 +66,8 @@ class Resumable:
         Raises:
             InputError: if there is none, or it was made with another recipe or another `origin`.
         """
-        values, notes = newest(folder, config, group, self.origin)
+        values, notes = _newest(folder, group.device)
+        notes += _check_same_run(values, folder, config, group, self.origin)
         try:
             for name, own in self.STATES.items():
                 getattr(self, own).load_state_dict(values.get(name, {}))
@@ -118,7 +94,7 @@ class Averaged(Resumable, Generic[Network]):
     """Of the losses, for float16."""
     origin: dict[str, Any] = field(default_factory=dict)
 
-    def advance(self, clipped: Iterable[Tensor], optim: OptimSettings) -> Tensor:
+    def advance(self, clipped: Iterable[Tensor], optim: StepSettings) -> Tensor:
         """Apply the gradients, or count the step as bad and skip it where they are not finite; returns the norm of the gradients.
 
         Args:
@@ -143,36 +119,34 @@ class Averaged(Resumable, Generic[Network]):
         return norm.detach()
 
 
-def write(folder: Path, step: int, values: Mapping[str, Any], config: Settings, group: ProcessGroup) -> None:
-    """Write values as a state file, then remove all but the last `config.keep_states`.
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a state file.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    whole = {"format": FORMAT, "config": config.as_json(), "processes": group.size, "step": step, **values}
 
     def dump(file: IO[bytes]) -> None:
-        torch.save(whole, file)
+        torch.save(values, file)
         file.flush()
         os.fsync(file.fileno())
 
-    path = folder / f"step_{step:08d}.pt"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_by(path, dump)
-    except (OSError, RuntimeError) as error:  # PyTorch's own writer tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # PyTorch's own writer reports a full disk as a RuntimeError
         raise OutputError(f"Cannot write {path}: {error}.", _SHORT) from error
-    for old in saved(folder)[config.keep_states :]:
-        old.unlink(missing_ok=True)
 
 
-def newest(folder: Path, config: Settings, group: ProcessGroup, origin: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The newest state in a folder that is whole, with notes for the user.
+def _check_same_run(
+    values: Mapping[str, Any], folder: Path, config: RunSettings, group: ProcessGroup, origin: Mapping[str, Any]
+) -> list[str]:
+    """Notes on what may differ in a resumed run.
 
     Raises:
-        InputError: if there is none, or it was made with another recipe or another `origin`.
+        InputError: if the state was made with another recipe or another `origin`.
     """
-    values, notes = _newest(folder, group.device)
+    notes = []
     others = differences(values["config"], config.as_json())
     if refused := [text for name, text in others.items() if name not in config.FREE]:
         raise InputError(
@@ -188,7 +162,7 @@ def newest(folder: Path, config: Settings, group: ProcessGroup, origin: Mapping[
         notes.append(f"The run gets another length: {others['steps']}.")
     if values["processes"] != group.size:
         notes.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
-    return values, notes
+    return notes
 
 
 def saved(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """While entered, `asked` tells whether one has come. Repeated ones change nothing: `torchrun` passes on what the terminal sends too."""
+    """While entered, a signal sets `asked`. Repeated ones change nothing: `torchrun` passes on what the terminal sends too."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -49,7 +49,7 @@ class _WeightsAndBiases:
     """Its server, key and mode are what its own settings say: `wandb login`, WANDB_PROJECT, WANDB_MODE=offline."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
-        wandb = _library("wandb", "Weights & Biases", "wandb")
+        wandb = _library("wandb", "Weights & Biases", "Run pip install wandb, or leave out tracker=wandb.")
         self._run = wandb.init(
             dir=str(folder), name=folder.name, config=dict(config), id=_known(folder, start, "wandb"), resume="allow", save_code=False
         )
@@ -66,7 +66,7 @@ class _MLflow:
     """Its server is what MLFLOW_TRACKING_URI says; without it, MLflow's own folder or file where the run was started."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
-        self._mlflow = _library("mlflow", "MLflow", "mlflow")
+        self._mlflow = _library("mlflow", "MLflow", "Run pip install mlflow, or leave out tracker=mlflow.")
         known = _known(folder, start, "mlflow")
         run = self._mlflow.start_run(run_id=known, run_name=None if known else folder.name)
         if known is None:
@@ -82,19 +82,16 @@ class _MLflow:
 
 def _tensorboard(folder: Path, start: int) -> Board:
     """A writer that takes back what was logged beyond the step a run resumes from."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("TensorBoard is not installed.", "Install tensorboard, or set tensorboard=false.") from error
-    writer: Board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+    library = _library("torch.utils.tensorboard", "TensorBoard", "Install tensorboard, or set tensorboard=false.")
+    writer: Board = library.SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
     return writer
 
 
-def _library(name: str, title: str, tracker: Tracker) -> Any:
+def _library(name: str, title: str, cure: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(f"{title} is not installed.", f"Run pip install {name}, or leave out tracker={tracker}.") from error
+        raise InputError(f"{title} is not installed.", cure) from error
 
 
 def _known(folder: Path, start: int, tracker: Tracker) -> str | None:
