@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with known_failures():
             parsed = _parsed(words)
             parsed.terminal = output
-            return int(_where(parsed)(parsed))
+            return int(parsed.run(parsed))
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
         return CANCELLED
@@ -89,17 +89,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         setattr(parsed, name, _at_home(value))
     if vars(parsed).get("print_config"):
         text = as_file(long[command], parsed)
-        parsed.run, parsed.on = (lambda _: print(text) or DONE), None
+        parsed.run = lambda _: print(text) or DONE
     return parsed
-
-
-def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """The function that runs the command: its own module's or, on another computer, the one of all such commands."""
-    if not vars(parsed).get("on"):
-        return parsed.run
-    from . import elsewhere
-
-    return elsewhere.COMMANDS[parsed.elsewhere]
 
 
 def _at_home(value: Any) -> Any:

@@ -8,11 +8,11 @@ from ..config import Triple
 from ..errors import InputError, MassError
 from ..inference.features import Basis, Painting, look, paint, sample, view, view_spacing
 from ..inference.segmenter import Segmenter
+from ..outputs import Job, all_or_none
 from ..progress import Steps
 from ..volumes.read_cache import state_of
-from ..volumes.volume import Volume
 from ..worker.requests import Features
-from .session import Session
+from .session import Run, Session
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,8 +54,46 @@ class Colours:
         return cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
 
 
-def painted(segmenter: Segmenter, scan: Volume, colours: Colours | None, steps: Steps, seed: int) -> Painting:
-    """A scan in these colours, or in colours of its own."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Painted:
+    """A target whose features were painted and written."""
+
+    painting: Painting
+    spacing_zyx: Triple
+    """Working voxel size."""
+    colours: Colours | None
+    """For the next request; None: the scan has colours of its own."""
+
+
+def features(request: Features, session: Session, run: Run, files: Job, kept: Colours | None) -> Painted:
+    """Paint the features of a target, in the colours of the request's common scans or its own, and write all files of it, or none.
+
+    Args:
+        request: names the common scans.
+        session: the network, and reads scans.
+        run: hears of progress.
+        files: the target, and the files to write.
+        kept: colours of the request before.
+
+    Raises:
+        MassError: if the scans cannot be used, memory does not suffice, or files cannot be written.
+        Cancelled: if the run was cancelled.
+    """
+    segmenter, steps = session.segmenter(request, run), Steps(*run.callbacks.values())
+    with run.stage("read"):
+        target = session.scans.read(files.target, request.frame)
+    colours = Colours.of(request, session, segmenter, steps, kept) if request.common else None
     if colours is None:
-        return look(segmenter, scan, steps, seed)
-    return paint(segmenter, view(segmenter, scan, colours.spacing_zyx, steps), colours.basis, steps)
+        spacing, painting = view_spacing(target.geometry, segmenter.recipe), look(segmenter, target, steps, request.seed)
+    else:
+        spacing = colours.spacing_zyx
+        painting = paint(segmenter, view(segmenter, target, spacing, steps), colours.basis, steps)
+    run.seconds.update(steps.seconds)
+    with run.stage("write"), all_or_none(files.files) as place:
+        painting.write(place[files.output])
+        if files.picture is not None:
+            from ..pictures.colour_volume import draw
+
+            draw(place[files.picture], target, painting.rgb, modality=painting.modality)
+        run.check()
+    return Painted(painting=painting, spacing_zyx=spacing, colours=colours)

@@ -95,7 +95,7 @@ def _maps(request: Segment, tools: Tools, files: Job) -> dict[int, Path]:
 
 def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segmented) -> None:
     found, task = made.found, made.tools.task
-    with all_or_none([path for path in (*made.maps.values(), files.output, files.picture) if path is not None]) as place:
+    with all_or_none([*made.maps.values(), *files.files]) as place:
         for number, volume in (found.probabilities or {}).items():
             volume.write(place[made.maps[number]])
         write_labels(_placed(found.labels, request), task.looks, place[files.output])

@@ -227,6 +227,11 @@ class Session:
         return self._tasks.get(state_of(path)) or Task.load(path)
 
 
+def label_facts(task: Task, *facts: str) -> list[dict[str, Any]]:
+    """These facts about the labels of a task, as JSON values."""
+    return [{name: getattr(label, name) for name in facts} for label in task.labels]
+
+
 def _how(reference: Reference) -> How:
     return How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
 

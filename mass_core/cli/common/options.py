@@ -69,6 +69,12 @@ def add_references(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup"
     return group
 
 
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """--task and the options of references: what to segment, and the network."""
+    add_weights(parser)
+    add_references(parser).add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
+
+
 def add_same_grid(parser: argparse._ActionsContainer) -> None:
     """--same-grid: label maps that lost their header."""
     parser.add_argument(

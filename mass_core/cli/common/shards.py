@@ -160,13 +160,8 @@ class Share:
                 self._rows[job.stem] = before.get(job.stem) or [self._row(job, status="present")]
 
     @contextmanager
-    def noting(self, job: Job, *, begun: bool = False) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-        """Context of the work on a target, which records the outcome; the yielded function takes its labels (`value`, `name`, `ml`).
-
-        Args:
-            job: the target.
-            begun: more is to be done for it, so that only a failure is an end.
-        """
+    def noting(self, job: Job) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+        """Context of the work on a target, which records the outcome; the yielded function takes its labels (`value`, `name`, `ml`)."""
         began = time.monotonic()
         labels: list[Mapping[str, Any]] = []
         try:
@@ -175,8 +170,6 @@ class Share:
         except (MassError, RuntimeError, OSError) as error:
             self._note(job, [self._row(job, status="failed", reason=getattr(error, "message", str(error)))])
             raise
-        if begun:
-            return
         row = self._row(job, status="done", seconds=round(time.monotonic() - began, 2))
         self._note(job, [{**row, "label": x["value"], "name": x["name"], "ml": x["ml"]} for x in labels] or [row])
 
