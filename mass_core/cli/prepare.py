@@ -126,10 +126,16 @@ def run(arguments: argparse.Namespace) -> int:
     check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
     with folders_ready([plan.folder / "dataset.json"]):
         own = shard.of(scans)
-        outcomes = Outcomes(plan.folder, shard, own)
-        make = outcomes.noting(lambda scan: _make(plan, scan, arguments.terminal))
+        outcomes = Outcomes(plan.folder, shard)
+        rows = {scan.name: {"case": scan.name, "target": str(scan.path)} for scan in own}
+        outcomes.rows |= {name: [{**row, "status": "present"}] for name, row in rows.items()}
+
+        def make(scan: Scan) -> None:
+            with outcomes.recorded(rows[scan.name]):
+                _make(plan, scan, arguments.terminal)
+
         outcome = work_through(own, lambda scan: plan.finished(scan) is not None, make, "prepare", arguments.terminal)
-        outcomes.close()
+        outcomes.merge()
         dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
