@@ -25,8 +25,13 @@ _NETWORKS = ("finetuned", "scratch")
 """Methods that train a network for every draw."""
 _ALL = "all"
 """Number of references: every training scan that shows a structure."""
-_DECIDED = ("ct_clip", "body_crop", "body_margin", "body_threshold")
-"""Options of the recipe that took effect when the dataset was prepared."""
+_DECIDED = {
+    "--ct-clip": "ct_clip_hu",
+    "--body-crop": "body_crop",
+    "--body-margin": "body_margin_zyx",
+    "--body-threshold": "body_threshold_hu",
+}
+"""Options that took effect when the dataset was prepared, and their fields of the recipe."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -146,7 +151,7 @@ def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
     """
-    if late := [f"--{name.replace('_', '-')}" for name in _DECIDED if getattr(arguments, name) is not None]:
+    if late := [option for option, name in _DECIDED.items() if getattr(arguments, name) is not None]:
         raise InputError(
             f"{', '.join(late)}: the scans of {dataset.folder} are cropped and clipped already.",
             "Leave it out, or give it to mass prepare.",
@@ -282,7 +287,7 @@ def _dice(score: "Score") -> float:
 def _segmenter(arguments: argparse.Namespace, model: "Model") -> "Segmenter":
     from ..inference.segmenter import Segmenter
 
-    return Segmenter(model, chosen_recipe(arguments, model.recipe, name=arguments.recipe), precision=arguments.precision)
+    return Segmenter(model, chosen_recipe(arguments, model.recipe), precision=arguments.precision)
 
 
 def _trial(score: "Score") -> "Trial":

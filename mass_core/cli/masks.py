@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..command_help import examples, seed_number
+from ..config import Recipe
 from ..data.scan_files import Scan
 from ..devices import DEVICES
 from ..errors import InputError, listing
 from ..outputs import check_no_input, folders_ready
 from .common.mask_summary import NAMED, Summary, add_summary
-from .common.options import add_same_grid
-from .common.scans import Outcome, add_scans, given_scans, scan_recipe, work_through
+from .common.options import add_same_grid, chosen_recipe
+from .common.scans import Outcome, add_scans, given_scans, work_through
 from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
     """Masks of intensities as stored."""
     from ..masks.generator import masks_as_stored
 
-    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+    recipe, spacing_zyx = chosen_recipe(arguments, Recipe()), _spacing(arguments)
     return lambda scan: masks_as_stored(scan.read(), recipe, maker, arguments.seed, spacing_zyx)
 
 
@@ -222,7 +223,7 @@ def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
     given = {"masks": arguments.max_masks, "min_voxels": arguments.min_voxels}
     config = SlicConfig(**{name: value for name, value in given.items() if value is not None})
-    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+    recipe, spacing_zyx = chosen_recipe(arguments, Recipe()), _spacing(arguments)
 
     def make(scan: Scan) -> tuple["MaskSet", Sequence[str]]:
         masks, record = masks_of(
@@ -249,7 +250,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
     grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers, small_regions=arguments.small_regions)
     config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects, skip_covered=arguments.skip_covered)
-    network, recipe = _loaded(arguments, config), scan_recipe(arguments)
+    network, recipe = _loaded(arguments, config), chosen_recipe(arguments, Recipe())
     given = {
         "interval_mm": arguments.interval,
         **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},

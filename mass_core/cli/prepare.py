@@ -13,8 +13,8 @@ from ..data.scan_files import Scan
 from ..errors import InputError
 from ..files import fingerprint, read_json, size_and_time
 from ..outputs import check_no_input, folders_ready
-from .common.options import add_same_grid
-from .common.scans import add_scans, given_scans, scan_recipe, work_through
+from .common.options import add_body_margin, add_same_grid, chosen_recipe
+from .common.scans import add_scans, given_scans, work_through
 from .common.shards import Outcomes, add_shard, shard_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     made.add_argument(
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
     )
-    made.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
+    add_body_margin(made)
     made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
     group.add_argument(
@@ -192,7 +192,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     if arguments.masks is None and arguments.labels is None and arguments.dataset_kind is None:
         raise InputError("There is nothing to learn from.", "Add --masks DIR, --labels DIR or both.")
     return _Plan(
-        recipe=_with_spacing(scan_recipe(arguments), arguments.grid),
+        recipe=_with_spacing(chosen_recipe(arguments, Recipe()), arguments.grid),
         folder=arguments.output,
         masks=arguments.masks,
         labels=arguments.labels,

@@ -122,7 +122,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.weights, "cpu", ema=arguments.ema, network=arguments.network)
     provenance = {**model.provenance, "converted_from": model.name}
     kind = getattr(torch, arguments.dtype)
-    recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
+    recipe = chosen_recipe(arguments, model.recipe)
     save_weights(output, model.network, recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
     size = output.stat().st_size
     arguments.terminal.result(f"{output} ({size / 1e6:.1f} MB)", output=str(output), bytes=size)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config import Recipe
 from ...console import Output
 from ...data.public_layouts import KINDS
 from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
 from ...errors import InputError, MassError, OutputError, known_failures, listing
-from .options import BODY_CROP, BODY_THRESHOLD, CT_CLIP, ORIENTATION, chosen_recipe
+from .options import add_reading
 
 _NAMED = 5
 """Files that are left out and named."""
@@ -49,15 +48,7 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
-    group.add_argument("--orientation", choices=("RAS", "none"), help=ORIENTATION)
-    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help=CT_CLIP)
-    group.add_argument("--body-crop", choices=("threshold", "none"), help=BODY_CROP)
-    group.add_argument("--body-threshold", type=float, metavar="HU", help=BODY_THRESHOLD)
-
-
-def scan_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The default recipe with what the command line says."""
-    return chosen_recipe(arguments, Recipe(), name=None)
+    add_reading(group)
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
