@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files import fingerprint, read_json, size_and_time
 from ..outputs import check_no_input, folders_ready
 from .common.options import add_body_margin, add_same_grid, chosen_recipe
-from .common.scans import add_scans, given_scans, work_through
+from .common.scans import add_scans, add_split, given_scans, work_through
 from .common.shards import Outcomes, add_shard, shard_of
 
 if TYPE_CHECKING:
@@ -51,20 +51,7 @@ def add_parser(subparsers: Any) -> None:
     add_body_margin(made)
     made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
-    group.add_argument(
-        "--split",
-        type=Path,
-        metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
-        "left out",
-    )
-    group.add_argument(
-        "--fold",
-        type=int,
-        default=0,
-        metavar="N",
-        help="which of splits_final.json, of --split or the dataset, from 0 (default: 0)",
-    )
+    add_split(group, "", ", of --split or the dataset")
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help=SHARES)
     group.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the shares (default: %(default)s)")
     group.add_argument(
@@ -142,8 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif empty := [split for split, members in dataset.splits.items() if not members]:
         text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation takes val, evaluation takes test."
         arguments.terminal.warn(text)
-    outcome.report(arguments.terminal, plan.folder)
-    return outcome.exit_code
+    return outcome.report(arguments.terminal, plan.folder)
 
 
 def _listed(

@@ -30,10 +30,11 @@ class Outcome:
         """3 if some failed."""
         return 3 if self.failed else 0
 
-    def report(self, terminal: Output, output: Path) -> None:
-        """Say it in one line."""
+    def report(self, terminal: Output, output: Path) -> int:
+        """Print it in one line; returns the exit code."""
         parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
+        return self.exit_code
 
 
 def add_scans(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,18 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
     add_reading(group)
+
+
+def add_split(group: argparse._ActionsContainer, others: str, folds: str) -> None:
+    """--split, --fold."""
+    group.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
+        f"left out{others}",
+    )
+    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"which of splits_final.json{folds}, from 0 (default: %(default)s)")
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
@@ -104,7 +117,7 @@ def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> lis
 
 
 def work_through(
-    scans: Sequence[Scan], is_done: Callable[[Scan], bool], work: Callable[[Scan], None], stage: str, terminal: Output
+    scans: Sequence[Scan], is_done: Callable[[Scan], bool], work: Callable[[Scan], object], stage: str, terminal: Output
 ) -> Outcome:
     """Do the work for every scan that is not done yet; a bad scan among several is reported and the others go on.
 
