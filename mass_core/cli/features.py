@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..command_help import examples, seed_number
-from ..jobs.checks import inputs
-from ..outputs import Job, check_free, folders_ready, plan
+from ..outputs import Job, plan
 from ..worker.requests import Features
-from .common.batch import Batch
 from .common.options import add_preparation, add_weights, as_request, begin
-from .common.shards import Share, add_shard, shard_of
+from .common.shards import add_shard, shared
 from .elsewhere import check_line, painting
 from .remote import add_on
 
@@ -53,28 +51,11 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-@contextmanager
-def begun(arguments: argparse.Namespace) -> Iterator[tuple[Features, list[Job], Share, Batch]]:
-    """Context of a run: everything that can be checked before is, and the folders of its results are there.
-
-    Returns:
-        The request of the first target, all targets, those of this process, and their failures.
-
-    Raises:
-        MassError: if what is asked for cannot be done, or a file may not be written.
-    """
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
-    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
-    files = [path for job in share.left for path in job.files]
-    request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
-    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    with folders_ready([*files, share.table]):
-        yield request, jobs, share, Batch(arguments.terminal, len(jobs), len(share.left))
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Paint the features of every target, in colours common to all."""
-    with begun(arguments) as (request, jobs, share, batch):
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, what="features")
+    request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
+    with shared(arguments, jobs, request) as (share, batch):
         if share.left:  # no network is loaded for nothing
             makers = jobs[:COMMON] if share.asked or arguments.on else jobs
             common = [str(job.target) for job in makers if job.target.exists()] if len(jobs) > 1 else []

@@ -9,13 +9,12 @@ from typing import Any
 
 from ..command_help import examples
 from ..errors import InputError, listing
-from ..jobs.checks import check_task_source, inputs
-from ..outputs import Job, amount, check_free, folders_ready, nnunet_ending, plan
+from ..jobs.checks import check_task_source
+from ..outputs import Job, amount, nnunet_ending, plan
 from ..worker.requests import Segment
 from .assess import judgement
-from .common.batch import Batch
 from .common.options import add_decision, add_preparation, add_task, as_request, begin
-from .common.shards import Share, add_shard, shard_of
+from .common.shards import add_shard, shard_of, shared
 from .elsewhere import Outcome, check_line, segmenting
 from .remote import add_on
 from .result_table import ResultTable
@@ -96,38 +95,16 @@ def describe_predictions(arguments: argparse.Namespace, names: Mapping[int, str]
         describe_predictions(arguments.output_dir, names, nnunet_ending(arguments.target))
 
 
-@contextmanager
-def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Share, Batch, ResultTable]]:
-    """Context of a run: everything that can be checked before is, and the folders of its results are there.
-
-    Args:
-        arguments: of the command.
-        request: of the first target.
-
-    Returns:
-        The targets of this process, their failures, and the table of their results.
-
-    Raises:
-        MassError: if what is asked for cannot be done, or a file may not be written.
-    """
-    check_task_source(request)
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
-    check_predictions(arguments)
-    shard = shard_of(arguments)
-    if arguments.table is not None and shard.count > 1:
-        raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
-    share, table = Share(shard, jobs, overwrite=arguments.overwrite), ResultTable(arguments.table)
-    files = [path for job in share.left for path in job.files]
-    files += [arguments.table] if arguments.table is not None else []
-    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    with folders_ready([*files, share.table]):
-        yield share, Batch(arguments.terminal, len(jobs), len(share.left)), table
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
-    with begun(arguments, request) as (share, batch, table):
+    check_task_source(request)
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
+    check_predictions(arguments)
+    if arguments.table is not None and shard_of(arguments).count > 1:
+        raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
+    table = ResultTable(arguments.table)
+    with shared(arguments, jobs, request, [] if arguments.table is None else [arguments.table]) as (share, batch):
         if share.left:  # no network is loaded for nothing
             with segmenting(arguments, request) if arguments.on else _here(arguments, request, share.left) as segment:
                 for job in share.left:
@@ -141,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
                         table.add_failure(job.target, batch.failures[job.target])
                     check_line(arguments, share, batch, job)
         share.close(arguments.terminal)
-        return batch.exit_status
+    return batch.exit_status
 
 
 @contextmanager

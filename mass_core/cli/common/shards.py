@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 from ...console import Output
 from ...errors import InputError, MassError, known_failures
 from ...files import write_bytes
-from ...outputs import Job
+from ...jobs.checks import inputs
+from ...outputs import Job, check_free, folders_ready
+from ...worker.requests import Load
+from .batch import Batch
 
 Item = TypeVar("Item")
 
@@ -198,6 +201,29 @@ class Share(Outcomes):
             if table.is_file():
                 found |= _rows_of(table)
         return found
+
+
+@contextmanager
+def shared(arguments: argparse.Namespace, jobs: Sequence[Job], request: Load, more: Sequence[Path] = ()) -> Iterator[tuple[Share, Batch]]:
+    """Context of a run over targets: no file it would write is in the way, and the folders of its results are there.
+
+    Args:
+        arguments: of the command.
+        jobs: all targets of the run.
+        request: of the first target.
+        more: further files that are written.
+
+    Returns:
+        The targets of this process, and their failures.
+
+    Raises:
+        MassError: if a file may not be written.
+    """
+    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
+    files = [*(path for job in share.left for path in job.files), *more]
+    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
+    with folders_ready([*files, share.table]):
+        yield share, Batch(arguments.terminal, len(jobs), len(share.left))
 
 
 def _facts(job: Job) -> dict[str, str]:
