@@ -5,20 +5,18 @@ Standard library only, no thread of its own: whoever owns a `Client` calls `tick
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
 from ..errors import InputError, MassError, died
 from . import protocol
-from .protocol import Lines, Request
+from .protocol import TAIL, Lines, Request, TextLines
 
 State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
 
-TAIL = 20
-"""Last lines of a worker's standard error that are reported when it dies."""
 _KEEPING_S = 150.0
 """Time a cancelled request that keeps its results may take to write them, counted from the last it told."""
 
@@ -73,27 +71,26 @@ def end_or_kill(transport: Transport, wait_s: float) -> None:
         transport.kill()
 
 
-class Call:
-    """A request under way."""
+def _nothing(*_: object) -> None:
+    """A callback nobody gave."""
 
-    def __init__(
-        self,
-        request: Request,
-        *,
-        progress: Callable[..., None] | None,
-        done: Callable[[Reply], None] | None,
-        failed: Callable[[MassError], None] | None,
-        cancelled: Callable[[], None] | None,
-        stop: Callable[["Call"], None],
-    ) -> None:
-        self.request = request
-        self.state: State = "waiting"
-        self.stopping = False
-        """True if it was cancelled and waits for the worker to confirm."""
-        self.deadline: float | None = None
-        """Time at which a worker that has not exited is killed."""
-        self._progress, self._done, self._failed, self._cancelled = progress, done, failed, cancelled
-        self._stop = stop
+
+@dataclass(kw_only=True, eq=False)
+class Call:
+    """A request under way, with the callbacks of its outcome."""
+
+    request: Request
+    progress: Callable[..., object]
+    done: Callable[[Reply], object]
+    failed: Callable[[MassError], object]
+    cancelled: Callable[[], object]
+    stop: Callable[["Call"], None]
+    """Asks the worker to stop it."""
+    state: State = "waiting"
+    stopping: bool = False
+    """True if it was cancelled and waits for the worker to confirm."""
+    deadline: float | None = None
+    """Time at which a worker that has not exited is killed."""
 
     @property
     def id(self) -> int:
@@ -109,7 +106,7 @@ class Call:
         """Stop it: the worker is asked first; if it does not answer in time, it is killed. Either way the call ends as cancelled."""
         if self.state == "waiting" and not self.stopping:
             self.stopping = True
-            self._stop(self)
+            self.stop(self)
 
     @property
     def keeps(self) -> bool:
@@ -118,8 +115,8 @@ class Call:
 
     def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
         """Report its progress."""
-        if self._progress is not None and not self.stopping:
-            self._progress(stage, fraction, eta_s, *([values] if values else []))
+        if not self.stopping:
+            self.progress(stage, fraction, eta_s, *([values] if values else []))
 
     def end(self, outcome: Reply | MassError | None) -> None:
         """Report its outcome: a reply, an error, or (None) cancelled. A cancelled call ends as cancelled, unless it keeps its result."""
@@ -127,31 +124,28 @@ class Call:
             return
         if (self.stopping and not self.keeps) or outcome is None:
             self.state = "cancelled"
-            if self._cancelled is not None:
-                self._cancelled()
+            self.cancelled()
         elif isinstance(outcome, MassError):
             self.state = "failed"
-            if self._failed is not None:
-                self._failed(outcome)
+            self.failed(outcome)
         else:
             self.state = "done"
-            if self._done is not None:
-                self._done(outcome)
+            self.done(outcome)
 
 
+@dataclass(eq=False)
 class _Life:
     """One worker process, from start to end."""
 
-    def __init__(self, transport: Transport, hello: Request, until: float) -> None:
-        self.transport = transport
-        self.hello = hello
-        self.started = False
-        self.ready = False
-        """True once it greeted back with our version; requests are held until then."""
-        self.until = until
-        """Time by which it must have greeted back."""
-        self.lines, self.words = Lines(), Lines()
-        self.tail: deque[str] = deque(maxlen=TAIL)
+    transport: Transport
+    hello: Request
+    until: float
+    """Time by which it must have greeted back."""
+    started: bool = False
+    ready: bool = False
+    """True once it greeted back with our version; requests are held until then."""
+    lines: Lines = field(default_factory=Lines)
+    words: TextLines = field(default_factory=TextLines)
 
 
 class Client:
@@ -203,10 +197,10 @@ class Client:
         method: str,
         params: dict[str, Any] | None = None,
         *,
-        progress: Callable[..., None] | None = None,
-        done: Callable[[Reply], None] | None = None,
-        failed: Callable[[MassError], None] | None = None,
-        cancelled: Callable[[], None] | None = None,
+        progress: Callable[..., object] | None = None,
+        done: Callable[[Reply], object] = _nothing,
+        failed: Callable[[MassError], object] = _nothing,
+        cancelled: Callable[[], object] = _nothing,
     ) -> Call:
         """Send a request to the worker; returns at once. Exactly one of done, failed and cancelled is called later.
 
@@ -220,7 +214,7 @@ class Client:
         """
         request = Request(id=self._next_number(), method=method, params=params or {})
         request.line()  # values that JSON does not know are the caller's mistake and raised at once
-        call = Call(request, progress=progress, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
+        call = Call(request=request, progress=progress or _nothing, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
         self._calls[call.id] = call
         if self._life is None:
             self._start()
@@ -243,7 +237,7 @@ class Client:
             error = WorkerDied(
                 f"The worker did not answer within {self._start_s:.0f} s of its start.",
                 "Try again; a virus scanner can make the first start slow.",
-                "\n".join(life.tail),
+                "\n".join(life.words.tail),
             )
             self._fail(list(self._calls.values()), error)
 
@@ -359,10 +353,8 @@ class Client:
 
     def _on_errors(self, life: _Life, text: str) -> None:
         """Text of a worker's standard error."""
-        for line in life.words.feed(text.encode("utf-8", "surrogatepass")):
-            shown = line.decode("utf-8", "replace")
-            life.tail.append(shown)
-            self._log(shown)
+        for line in life.words.feed(text):
+            self._log(line)
 
     def _ended(self, life: _Life, code: int) -> None:
         """The worker process has exited."""
@@ -372,12 +364,11 @@ class Client:
             self._later.append(lambda: self._ended(life, code))
             return
         self._life, self._replaced = None, True
-        for rest in (life.lines.rest(), life.words.rest()):
-            if rest.strip():
-                life.tail.append(rest.decode("utf-8", "replace"))
+        rest = life.lines.rest().decode("utf-8", "replace")
+        tail = [line for line in (*life.words.tail, rest, life.words.rest()) if line.strip()][-TAIL:]
         known: MassError | None = getattr(life.transport, "reason", None)
         cure = "Try again, it is started anew. If it happens again, close other programs: memory may have run out."
-        error = known or WorkerDied(died("worker", code, life.tail), cure, "\n".join(life.tail))
+        error = known or WorkerDied(died("worker", code, tail), cure, "\n".join(tail))
         self._fail(list(self._calls.values()), error)
 
     def _fail(self, calls: Sequence[Call], error: MassError) -> None:

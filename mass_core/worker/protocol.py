@@ -5,6 +5,7 @@ Standard library only; both ends use this file.
 
 import json
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ VERSION = 1
 METHODS = ("hello", "load", "encode", "adapt", "segment", "assess", "features", "finetune", "cancel", "unload", "shutdown")
 KEEPING = ("finetune",)
 """Methods that end as done when they are cancelled, once there is something to keep."""
+TAIL = 20
+"""Last lines of a process's standard error that are reported when it dies."""
 LAST = ("done", "failed", "cancelled")
 """Events after which nothing more comes for a request; exactly one of them ends it."""
 
@@ -82,6 +85,24 @@ class Lines:
     def rest(self) -> bytes:
         """The beginning of a line whose end has not arrived."""
         return bytes(self._begun)
+
+
+class TextLines:
+    """Cuts text that arrives in any portions into lines, and keeps the last ones."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self.tail: deque[str] = deque(maxlen=TAIL)
+
+    def feed(self, text: str) -> list[str]:
+        """The lines this text completes, without their ends; blank ones are left out."""
+        lines = [line.decode("utf-8", "replace") for line in self._lines.feed(text.encode("utf-8", "surrogatepass"))]
+        self.tail += lines
+        return lines
+
+    def rest(self) -> str:
+        """The beginning of a line whose end has not arrived."""
+        return self._lines.rest().decode("utf-8", "replace")
 
 
 def to_line(message: Mapping[str, Any]) -> bytes:
