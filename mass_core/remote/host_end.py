@@ -159,27 +159,19 @@ class _HostEnd:
                 if head["last"]:  # names tell the content: over a new line, a run that goes on finds the same files as before
                     os.utime(self._folder / name, (0, 0))
             except OSError as error:
-                self._lost[place] = self._no_room(error)
+                reason = f"A file could not be kept in {self._folder.parent}: {error.strerror or error}."
+                self._lost[place] = OutputError(reason, _MORE_ROOM)
                 self._write(frame("lost", name=place))
                 self._inbox.remove(place)
         elif head["kind"] == "drop":
             self._lost.pop(place, None)
             self._inbox.remove(place)
 
-    def _no_room(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"A file could not be kept in {self._folder.parent}: {error.strerror or error}.",
-            _MORE_ROOM,
-        )
-
     def _asked(self, line: bytes) -> None:
         """A line for the worker; one that needs a file that was lost on the way is answered here."""
         text = line.decode("utf-8", "replace")
         lost = next((error for name, error in self._lost.items() if name in text), None)
-        try:
-            message = protocol.from_line(line)
-        except InputError:
-            message = {}
+        message = _message(line)
         params = message.get("params")
         if message.get("method") in protocol.KEEPING and isinstance(params, dict):
             number = message.get("id")
@@ -190,7 +182,7 @@ class _HostEnd:
         if message.get("method") == "cancel" and isinstance(params, dict):
             self._stopped |= {params.get("id")} - self._runs.keys()
         if lost is not None:
-            self._write(protocol.to_line({"id": message.get("id"), "event": "failed", **protocol.failure(lost)}))
+            self._write(protocol.to_line(protocol.failed(message.get("id"), lost)))
         else:
             self._worker.write(line + b"\n")
 
@@ -201,10 +193,7 @@ class _HostEnd:
 
     def _pass_on(self, line: bytes) -> None:
         """A line of the worker; the files of a request that is done go first."""
-        try:
-            message = protocol.from_line(line)
-        except InputError:
-            message = {}
+        message = _message(line)
         number = message.get("id")
         if message.get("event") in protocol.LAST and isinstance(number, int):
             made = self._folder / "out" / str(number)
@@ -247,9 +236,12 @@ class _HostEnd:
 
     def _write(self, data: bytes) -> None:
         with self._writing:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._replies, view) :]
-            except OSError:
-                pass  # nobody reads any more; the end of the requests is about to be found
+            protocol.write_whole(self._replies, data)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """The message of a line; empty if it holds none."""
+    try:
+        return protocol.from_line(line)
+    except InputError:
+        return {}

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import DeviceError, InputError
-from ..files import write_bytes
+from ..files import write_json
 from ..weights.store import home, make_folder
 
 _ASKING_S = 20.0
@@ -158,5 +158,5 @@ def _file() -> Path:
 def _keep(host: Host) -> Host:
     make_folder(home())
     values = {name: asdict(one) for name, one in {**known(), host.name: host}.items()}
-    write_bytes(_file(), json.dumps(values, indent=1).encode())
+    write_json(_file(), values)
     return host

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError, as_mass_error
+from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError
 from ..outputs import check_free, stem
 from ..worker import protocol
 from .parcels import Packing, Parcel
@@ -22,7 +22,6 @@ from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces, run_pla
 _KEPT_BYTES = 4 << 30
 """Of files that no request under way needs and that stay on the other computer for the next one."""
 _PROGRESS_S = 0.1
-_RECEIVED = "receive"
 
 
 class _Order:
@@ -40,9 +39,6 @@ class _Order:
         """Of the copy of its run's folder."""
         self.copied = set() if packing.run is None else set(files_of(packing.run))
         """Names of the files in it."""
-        self.received, self.began = 0, time.monotonic()
-        """Bytes of the file that is arriving, and since when."""
-        self._arrives = ""
         self._told = 0.0
 
     def due(self, fraction: float) -> bool:
@@ -53,26 +49,23 @@ class _Order:
         self._told = now
         return True
 
-    def take(self, head: Mapping[str, Any], data: bytes) -> None:
-        """A piece of a result, or of a file in the folder of the run."""
-        if head["name"] != self._arrives:
-            self._arrives, self.began = head["name"], time.monotonic()
+    def take(self, head: Mapping[str, Any], data: bytes) -> Inbox | None:
+        """Take a piece of a result, or of a file in the folder of the run; returns where it went."""
         name = str(head["name"]).removeprefix(f"{run_place(self.id)}/")
         if self.run is not None and name != head["name"]:
             self.copied.add(name)
             self.run.take({**head, "name": name}, data)
-            self.received = self.run.size
-            return
+            return self.run
         result = self.packing.result
         if result is None:
-            return
+            return None
         if self.folder is None or self.inbox is None:
             result.path.parent.mkdir(parents=True, exist_ok=True)
             self.folder = tempfile.TemporaryDirectory(prefix=".mass-", dir=result.path.parent, ignore_cleanup_errors=True)
             self.inbox = Inbox(Path(self.folder.name))
         self.arriving = True
         self.inbox.take(head, data)
-        self.received = self.inbox.size
+        return self.inbox
 
     def deliver(self) -> None:
         """Give the results their names, all of them or none.
@@ -172,7 +165,7 @@ class Shipping:
         try:
             packing = Packing.of(message["params"], message["id"])
         except (MassError, OSError) as error:
-            self._tell({"id": message["id"], "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+            self._tell(protocol.failed(message["id"], error))
             return
         order = self._open[message["id"]] = _Order(message, packing)
         self._queue.put(self._sending(order))
@@ -329,7 +322,7 @@ class Shipping:
         order.close()
         if order.sent:
             self._over.add(order.id)
-        self._tell({"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+        self._tell(protocol.failed(order.id, error))
 
     # From the other computer
 
@@ -352,13 +345,14 @@ class Shipping:
             self._there.pop(place, None)
         elif head["kind"] == "file" and (order := self._open.get(head.get("id", -1))) is not None:
             try:
-                order.take(head, data)
+                inbox = order.take(head, data)
             except OSError as error:
                 self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
                 self._failed(order, error)
                 return
-            if order.stopped or not head.get("beside"):  # the client waits for what is kept as long as it hears that it comes
-                self._progress(order, _RECEIVED, order.received, head["size"], order.began)
+            # The client waits for what is kept as long as it hears that it comes.
+            if inbox is not None and (order.stopped or not head.get("beside")):
+                self._progress(order, "receive", inbox.size, head["size"], inbox.began)
         elif head["kind"] == "gone" and (order := self._open.get(head.get("id", -1))) is not None:
             order.gone(str(head["name"]))
 
@@ -394,7 +388,7 @@ class Shipping:
             elif message["event"] == "failed" and isinstance(error := protocol.error_of(message), (DeviceError, OutputError)):
                 message["message"] = f"On {self._host}: {error.message}"
         except (MassError, OSError) as error:
-            return {"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)}
+            return protocol.failed(order.id, error)
         return message
 
     def _check(self, worker: Mapping[str, Any]) -> None:

@@ -4,9 +4,11 @@ Standard library only; both ends use this file.
 """
 
 import json
+import os
 import traceback
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +112,14 @@ def to_line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all bytes to a file descriptor, unless nobody reads any more: the end of the input is about to be found then."""
+    view = memoryview(data)
+    with suppress(OSError):
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
 def from_line(line: bytes) -> dict[str, Any]:
     """The message of a line.
 
@@ -136,6 +146,11 @@ def failure(error: Exception) -> dict[str, Any]:
         "cure": "Please report it, with the details.",
         "details": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
     }
+
+
+def failed(number: int | None, error: Exception) -> dict[str, Any]:
+    """The reply to a request that failed; without a number one that ends none."""
+    return {"id": number, "event": "failed", **failure(error)}
 
 
 def error_of(reply: Mapping[str, Any]) -> MassError:

@@ -57,15 +57,6 @@ class Job:
         """True if it shall stop."""
         return self._stop.is_set()
 
-    def check(self) -> None:
-        """Raise `Cancelled` if the request was cancelled.
-
-        Raises:
-            Cancelled: if so.
-        """
-        if self.cancelled():
-            raise Cancelled
-
     def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
         """Tell how far a stage is; some of what comes too often is left out, but never values."""
         now = time.monotonic()
@@ -137,14 +128,15 @@ class Worker:
     def _answer(self, job: Job) -> dict[str, Any]:
         """Compute, and reply how it ended."""
         try:
-            job.check()
+            if job.cancelled():
+                raise Cancelled
             reply = {"id": job.request.id, "event": "done", **self._computed(job)}
             to_line(reply)  # a result that cannot be sent is a defect like others
             return reply
         except Cancelled:
             return {"id": job.request.id, "event": "cancelled"}
         except Exception as error:  # noqa: BLE001 - the outermost place: whatever happens is reported, and the worker lives on
-            reply = {"id": job.request.id, "event": "failed", **protocol.failure(error)}
+            reply = protocol.failed(job.request.id, error)
             full = is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
             if "details" in reply:
                 sys.stderr.write(reply["details"])
@@ -198,7 +190,7 @@ class Worker:
             else:
                 self._enqueue(request)
         except InputError as error:
-            self._send({"id": number, "event": "failed", **protocol.failure(error)})
+            self._send(protocol.failed(number, error))
 
     def _enqueue(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -208,9 +200,10 @@ class Worker:
                 self._waiting.append(Job(request, self._send))
                 self._changed.notify()
                 return
-        error = InputError(f"There is a request {request.id} already.", "Give every request a number of its own.")
         # Without the number, which would end the other one.
-        self._send({"id": None, "event": "failed", **protocol.failure(error)})
+        self._send(
+            protocol.failed(None, InputError(f"There is a request {request.id} already.", "Give every request a number of its own."))
+        )
 
     def _cancel(self, number: Any) -> None:
         """Stop the request of this number; one that waits is answered at once. One that is over stays as it is."""
@@ -228,20 +221,14 @@ class Worker:
         """Answer a hello."""
         theirs = request.params.get("version")
         if theirs != protocol.VERSION:
-            error = protocol.other_version(protocol.VERSION, theirs)
-            self._send({"id": request.id, "event": "failed", **protocol.failure(error)})
+            self._send(protocol.failed(request.id, protocol.other_version(protocol.VERSION, theirs)))
         else:
             self._send({"id": request.id, "event": "done", "result": about()})
 
     def _send(self, message: dict[str, Any]) -> None:
         """Write one line, whole."""
-        line = to_line(message)
         with self._writing:
-            try:
-                while line:
-                    line = line[os.write(self._replies, line) :]
-            except OSError:
-                pass  # nobody reads any more; the end of the input is about to be found
+            protocol.write_whole(self._replies, to_line(message))
 
 
 def about() -> dict[str, Any]:
