@@ -118,15 +118,15 @@ def run(arguments: argparse.Namespace) -> int:
     summary = Summary(arguments, shard)
 
     def is_done(scan: Scan) -> bool:
-        return not arguments.overwrite and os.path.exists(_file(scan, arguments))
+        return not arguments.overwrite and os.path.exists(summary.mask_file(scan))
 
     read = [file for scan in scans for file in (scan.path, *scan.label_files(arguments.labels))]
-    check_no_input([arguments.output / name for name in summary.files(scans)], [*read, *filter(None, [arguments.compare])])
+    check_no_input(summary.files(scans), [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
         looked = [_look(scans, is_done, summary, arguments)]
         if not all(map(is_done, scans)):  # no network is loaded for nothing
-            made = work_through(scans, is_done, summary.noting(_worker(arguments, summary)), "masks", arguments.terminal)
+            made = work_through(scans, is_done, _worker(arguments, summary), "masks", arguments.terminal)
             looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
     summary.report()
     failed = made.failed + sum(part.failed for part in looked)
@@ -155,28 +155,25 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
     terminal = arguments.terminal
 
     def work(scan: Scan) -> None:
-        began = time.monotonic()
-        masks, warnings = make(scan)
-        lost: Sequence[str] = ()
-        if arguments.labels is not None or arguments.method == "labels":
-            masks, lost = _joined(masks, scan, arguments)
-        seconds = round(time.monotonic() - began, 2)
-        masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
-        masks.write(_file(scan, arguments))
-        for warning in (*warnings, *lost):
-            terminal.warn(f"{scan.name}: {warning}")
-        if len(masks) == settings.get("masks"):
-            terminal.warn(f"A scan gets at most {len(masks)} masks, the largest number that --max-masks allows.")
-        terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
-        summary.add(scan, masks, "done", lost)
+        with summary.noting(scan):
+            began = time.monotonic()
+            masks, warnings = make(scan)
+            lost: Sequence[str] = ()
+            if arguments.labels is not None or arguments.method == "labels":
+                masks, lost = _joined(masks, scan, arguments)
+            seconds = round(time.monotonic() - began, 2)
+            masks.meta.update(
+                source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}"
+            )
+            masks.write(summary.mask_file(scan))
+            for warning in (*warnings, *lost):
+                terminal.warn(f"{scan.name}: {warning}")
+            if len(masks) == settings.get("masks"):
+                terminal.warn(f"A scan gets at most {len(masks)} masks, the largest number that --max-masks allows.")
+            terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
+            summary.add(scan, masks, "done", lost)
 
     return work
-
-
-def _file(scan: Scan, arguments: argparse.Namespace) -> Path:
-    from ..masks.mask_set import SUFFIX
-
-    return Path(arguments.output) / f"{scan.name}{SUFFIX}"
 
 
 def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None:

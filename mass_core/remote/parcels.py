@@ -155,7 +155,7 @@ class Packing:
             MassError: if a file is missing, or the result may not be written.
         """
         found: list[Parcel | None] = []
-        _each_text("", params, lambda key, value: found.append(_parcel(key, value)))
+        each_text("", params, lambda key, value: found.append(_parcel(key, value)))
         parcels = tuple(parcel for parcel in found if parcel is not None)
         inputs = [parcel.path for parcel in parcels]
         run = Path(params["folder"]).absolute() if params.get("folder") else None
@@ -184,7 +184,7 @@ class Packing:
                 return _weights(value) or places[locate(value)]
             return places[Path(value)] if key in (*_READ, "dataset") else value
 
-        return {key: _each_text(key, value, text) for key, value in self.params.items()}
+        return {key: each_text(key, value, text) for key, value in self.params.items()}
 
 
 def _parcel(key: str, value: str) -> Parcel | None:
@@ -202,10 +202,10 @@ def _weights(value: str) -> str:
     return path.stem if path.parent == BUNDLED else ""
 
 
-def _each_text(key: str, value: Any, change: Callable[[str, str], object]) -> Any:
+def each_text(key: str, value: Any, change: Callable[[str, str], object]) -> Any:
     """The same value with its texts replaced by what this function makes of their key and them."""
     if isinstance(value, str):
         return change(key, value)
     if isinstance(value, Mapping):
-        return {name: _each_text(str(name), one, change) for name, one in value.items()}
-    return [_each_text(key, one, change) for one in value] if isinstance(value, list) else value
+        return {name: each_text(str(name), one, change) for name, one in value.items()}
+    return [each_text(key, one, change) for one in value] if isinstance(value, list) else value

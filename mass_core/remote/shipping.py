@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError
 from ..outputs import check_free, stem
 from ..worker import protocol
-from .parcels import Packing, Parcel
+from .parcels import Packing, Parcel, each_text
 from .run_copy import files_of
 from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces, run_place
 
@@ -99,11 +99,7 @@ class _Order:
 
     def here(self, value: Any, folder: str) -> Any:
         """A message of the other computer with the names files have here."""
-        if isinstance(value, dict):
-            return {name: self.here(one, folder) for name, one in value.items()}
-        if isinstance(value, list):
-            return [self.here(one, folder) for one in value]
-        return self._text(value, folder) if isinstance(value, str) else value
+        return each_text("", value, lambda _, text: self._text(text, folder))
 
     def _text(self, text: str, folder: str) -> str:
         for there, path in self._names():

@@ -4,6 +4,7 @@ Standard library only, no thread of its own: whoever owns a `Client` calls `tick
 `tick` or from the transport, on that thread, never from within `request` or `cancel`.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -177,7 +178,7 @@ class Client:
         self._life: _Life | None = None
         self._replaced = False
         self._calls: dict[int, Call] = {}
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._later: list[Callable[[], None]] = []
         self.worker: dict[str, Any] = {}
         """Result of the latest worker's `hello`; empty before it."""
@@ -212,7 +213,7 @@ class Client:
             failed: gets the error; that the worker cannot be started is one too.
             cancelled: called when the call was cancelled and nothing more of it comes.
         """
-        request = Request(id=self._next_number(), method=method, params=params or {})
+        request = Request(id=next(self._numbers), method=method, params=params or {})
         request.line()  # values that JSON does not know are the caller's mistake and raised at once
         call = Call(request=request, progress=progress or _nothing, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
         self._calls[call.id] = call
@@ -257,13 +258,9 @@ class Client:
             return
         end_or_kill(life.transport, wait_s)
 
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
-
     def _start(self) -> None:
         """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""
-        hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
+        hello = Request(id=next(self._numbers), method="hello", params={"version": protocol.VERSION})
         self.worker = {}
         try:
             life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
@@ -299,7 +296,7 @@ class Client:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
         call.deadline = self._clock() + (_KEEPING_S if call.keeps else self._grace_s)
-        self._life.transport.write(Request(id=self._next_number(), method="cancel", params={"id": call.id}).line())
+        self._life.transport.write(Request(id=next(self._numbers), method="cancel", params={"id": call.id}).line())
 
     def _received(self, life: _Life, data: bytes) -> None:
         """Bytes of a worker's standard output."""
