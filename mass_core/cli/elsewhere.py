@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Modality
 from ..errors import HostError
-from ..outputs import Job, all_or_none
+from ..outputs import Job
 from ..remote.reasons import ENOUGH
 from ..worker.requests import Features, Load, Segment
 from .common.batch import Batch
@@ -57,8 +57,7 @@ def segmenting(arguments: argparse.Namespace, request: Segment) -> Iterator[Call
 
         def segment(job: Job) -> Outcome:
             reply = ask("segment", replace(request, target=str(job.target), output=str(job.output)))
-            if job.picture is not None:
-                _draw(job, arguments.frame, reply["result"])
+            _draw(job, arguments.frame, reply["result"])
             return {**reply["result"], "timings": reply["timings"], "device": reply["device"], "host": arguments.on}, ()
 
         yield segment
@@ -71,8 +70,7 @@ def painting(arguments: argparse.Namespace) -> Iterator[Callable[[Features, Job]
 
         def paint(request: Features, job: Job) -> dict[str, Any]:
             reply = ask("features", request)
-            if job.picture is not None:
-                _draw_colours(job, arguments.frame, reply["result"]["modality"])
+            _draw_colours(job, arguments.frame, reply["result"]["modality"])
             return {**reply["result"], "device": reply["device"], "host": arguments.on}
 
         yield paint
@@ -94,27 +92,27 @@ def check_line(arguments: argparse.Namespace, share: Share, batch: Batch, job: J
 
 
 def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
-    """The picture of a target, whose result is here."""
+    """Draw the picture of a target, whose result is here, if one is wanted."""
+    if job.picture is None:
+        return
     from ..pictures.label_map import draw
     from ..volumes.mask_files import read_label_map
     from ..volumes.volume import Volume
 
-    assert job.picture is not None
     names = {label["value"]: label["name"] for label in result["labels"]}
     colors = {label["value"]: tuple(label["color"]) for label in result["labels"] if label["color"] is not None}
     scan, found = Volume.read(job.target, frame=frame), read_label_map(job.output)
-    with all_or_none([job.picture]) as place:
-        draw(place[job.picture], scan, found, names=names, colors=colors, modality=result["modality"])
+    draw(job.picture, scan, found, names=names, colors=colors, modality=result["modality"])
 
 
 def _draw_colours(job: Job, frame: int | None, modality: Modality) -> None:
-    """The picture of a target, whose colours are here."""
+    """Draw the picture of a target, whose colours are here, if one is wanted."""
+    if job.picture is None:
+        return
     import SimpleITK as sitk
 
     from ..pictures.colour_volume import draw
     from ..volumes.volume import Volume
 
-    assert job.picture is not None
-    with all_or_none([job.picture]) as place:
-        rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
-        draw(place[job.picture], Volume.read(job.target, frame=frame), rgb, modality=modality)
+    rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
+    draw(job.picture, Volume.read(job.target, frame=frame), rgb, modality=modality)

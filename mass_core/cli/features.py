@@ -11,6 +11,7 @@ from typing import Any
 from ..command_help import examples, seed_number
 from ..outputs import Job, plan
 from ..worker.requests import Features
+from .common.batch import result_of
 from .common.options import add_preparation, add_weights, as_request, begin
 from .common.shards import add_shard, shared
 from .elsewhere import check_line, painting
@@ -99,12 +100,6 @@ def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], 
     for warning in result["warnings"]:
         arguments.terminal.warn(warning)
     shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), result["explained"], strict=True))
-    values = {
-        **result,
-        "target": str(job.target),
-        "output": str(job.output),
-        "picture": None if job.picture is None else str(job.picture),
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    values = result_of(job, result, began)
     where = f" on {arguments.on}" if arguments.on else ""
     arguments.terminal.result(f"{job.output}: {shares} of what the features tell apart ({values['seconds']:.1f} s{where})", **values)

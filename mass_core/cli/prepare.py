@@ -110,7 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
     scans = _with_something_to_learn(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
 
-    check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
+    written = [plan.folder / "dataset.json", *(file for scan in scans for file in (plan.folder / "cases" / scan.name).glob("*"))]
+    read = [file for scan in scans for file in (scan.path, plan.mask_file(scan), *scan.label_files(plan.labels))]
+    check_no_input(written, filter(None, [*read, arguments.split]))
     with folders_ready([plan.folder / "dataset.json"]):
         own = shard.of(scans)
         outcomes = Outcomes(plan.folder, shard)
@@ -158,17 +160,6 @@ def _listed(
         # Another shard may have ended meanwhile and written a longer list, over which this one was written.
         if all(scan.name in present or plan.finished(scan) is None for scan in scans):
             return dataset
-
-
-def _written(folder: Path, scans: Sequence[Scan]) -> list[Path]:
-    """The files of a dataset that are there already."""
-    return [folder / "dataset.json", *(file for scan in scans for file in (folder / "cases" / scan.name).glob("*"))]
-
-
-def _read(plan: _Plan, scans: Sequence[Scan], split: Path | None) -> list[Path]:
-    """The files a dataset is made from."""
-    files = [file for scan in scans for file in (scan.path, plan.mask_file(scan), *scan.label_files(plan.labels))]
-    return [file for file in (*files, split) if file is not None]
 
 
 def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:

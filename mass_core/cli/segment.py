@@ -13,6 +13,7 @@ from ..jobs.checks import check_task_source
 from ..outputs import Job, amount, nnunet_ending, plan
 from ..worker.requests import Segment
 from .assess import judgement
+from .common.batch import result_of
 from .common.options import add_decision, add_preparation, add_task, as_request, begin
 from .common.shards import add_shard, shard_of, shared
 from .elsewhere import Outcome, check_line, segmenting
@@ -155,13 +156,7 @@ def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], 
     for label in labels if arguments.assess else ():
         terminal.warn(f"{label['name']} in {job.target.name}: {judgement(label['quality'])}")
     found = [f"{label['name']} {amount(label['ml'])}" for label in labels]
-    values = {
-        **result,
-        "target": str(job.target),
-        "output": str(job.output),
-        "picture": None if job.picture is None else str(job.picture),
-        "seconds": round(time.monotonic() - began, 3),
-    }
+    values = result_of(job, result, began)
     where = f" on {arguments.on}" if arguments.on else ""
     terminal.result(f"{job.output}: {listing(found, _NAMED)} ({values['seconds']:.1f} s{where})", **values)
     return values

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ class _HostEnd:
 
     def _listen(self) -> None:
         """Take what comes until it ends; then the worker does, by itself or not."""
-        try:
+        with suppress(OSError):  # a broken pipe is an end as well
             while data := os.read(self._requests, _CHUNK):
                 self._heard.set()
                 for part in self._parts.feed(data):
@@ -143,8 +143,6 @@ class _HostEnd:
                         self._asked(part)
                     else:
                         self._got(*part)
-        except OSError:
-            pass  # a broken pipe is an end as well
         self._worker.close_input()
         if not self._over.wait(_ENDING_S):
             self._give_up()

@@ -39,15 +39,8 @@ class _Order:
         """Of the copy of its run's folder."""
         self.copied = set() if packing.run is None else set(files_of(packing.run))
         """Names of the files in it."""
-        self._told = 0.0
-
-    def due(self, fraction: float) -> bool:
-        """True if it is time to report the progress of a transfer."""
-        now = time.monotonic()
-        if fraction < 1 and now - self._told < _PROGRESS_S:
-            return False
-        self._told = now
-        return True
+        self.reported = 0.0
+        """Time of the latest report on its transfers."""
 
     def take(self, head: Mapping[str, Any], data: bytes) -> Inbox | None:
         """Take a piece of a result, or of a file in the folder of the run; returns where it went."""
@@ -306,9 +299,11 @@ class Shipping:
                 yield frame("drop", name=place)
 
     def _progress(self, order: _Order, stage: str, done: int, total: int, began: float) -> None:
-        fraction = done / total if total else 1.0
-        if order.due(fraction):
-            left = (time.monotonic() - began) / done * (total - done) if done else None
+        """Report a transfer, not too often."""
+        fraction, now = done / total if total else 1.0, time.monotonic()
+        if fraction == 1 or now - order.reported >= _PROGRESS_S:
+            order.reported = now
+            left = (now - began) / done * (total - done) if done else None
             self._tell({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})
 
     def _failed(self, order: _Order, error: Exception) -> None:

@@ -10,6 +10,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -141,10 +142,8 @@ class Inbox:
         """Forget a file that has not come whole."""
         if self._file is not None and name == self._name:
             file, self._file = self._file, None
-            try:
-                file.close()  # writes what is left, for which there may be no room
-            except OSError:
-                pass
+            with suppress(OSError):  # closing writes what is left, for which there may be no room
+                file.close()
             self._part(name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:

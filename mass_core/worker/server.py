@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -159,12 +160,10 @@ class Worker:
     def _listen(self) -> None:
         """Read requests until the input ends, then end the process."""
         lines = Lines()
-        try:
+        with suppress(OSError):  # a broken pipe is an end as well
             while data := os.read(self._requests, _CHUNK):
                 for line in lines.feed(data):
                     self._take(line)
-        except OSError:
-            pass  # a broken pipe is an end as well
         with self._changed:
             self._closing = True
             self._waiting.clear()
