@@ -21,8 +21,6 @@ from Testing.core.worker_process import Recorder
 
 HERE = "loopback"
 """The ssh name of the server."""
-PATIENCE_S = 600.0
-"""For what a worker over ssh answers."""
 PHRASE = "open sesame"
 """Opens the key of the host `locked`."""
 

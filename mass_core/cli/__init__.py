@@ -14,30 +14,15 @@ from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_le
 from ..errors import Cancelled, MassError, known_failures
 from ..option_files import add_config, as_file, with_file
 
-COMMANDS = (
-    "segment",
-    "encode",
-    "adapt",
-    "masks",
-    "prepare",
-    "dataset",
-    "evaluate",
-    "assess",
-    "features",
-    "classify",
-    "weights",
-    "demo",
-    "worker",
-    "remote",
-)
-"""Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
-`terminal` is the `Output` for messages, and returns an exit code."""
-
 LONG = (
     *("segment", "encode", "adapt", "masks", "prepare", "dataset import", "dataset export"),
     *("evaluate", "assess", "features", "classify", "demo"),
 )
-"""Those with options from a file, actions of a command after its name."""
+"""Commands with options from a file, actions of a command after its name."""
+
+COMMANDS = (*dict.fromkeys(name.partition(" ")[0] for name in LONG), "weights", "worker", "remote")
+"""Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
+`terminal` is the `Output` for messages, and returns an exit code."""
 
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
 

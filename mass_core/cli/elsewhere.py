@@ -16,9 +16,10 @@ from .common.shards import Share
 from .remote import check_agreed
 
 if TYPE_CHECKING:
-    from ..worker.client import Reply
     from ..worker.transport import LocalClient
 
+Ask = Callable[[str, Load], dict[str, Any]]
+"""Sends a request of this method and returns the reply."""
 Outcome = tuple[dict[str, Any], Sequence[str]]
 """JSON values of a segmented target, and the warnings among them that concern all targets alike."""
 
@@ -44,36 +45,24 @@ def client(arguments: argparse.Namespace) -> Iterator["LocalClient"]:
 
 
 @contextmanager
-def asking(arguments: argparse.Namespace) -> Iterator[Callable[[str, Load], "Reply"]]:
+def asking(arguments: argparse.Namespace) -> Iterator[Ask]:
     """A function that sends a request of this method there, shows its progress, and waits for the reply."""
     with client(arguments) as there:
         yield lambda method, request: there.ask(method, asdict(request), progress=arguments.terminal.progress, timeout_s=_PATIENCE_S)
 
 
-@contextmanager
-def segmenting(arguments: argparse.Namespace, request: Segment) -> Iterator[Callable[[Job], Outcome]]:
-    """A function that has a target segmented there, and draws it."""
-    with asking(arguments) as ask:
-
-        def segment(job: Job) -> Outcome:
-            reply = ask("segment", replace(request, target=str(job.target), output=str(job.output)))
-            _draw(job, arguments.frame, reply["result"])
-            return {**reply["result"], "timings": reply["timings"], "device": reply["device"], "host": arguments.on}, ()
-
-        yield segment
+def segment_there(ask: Ask, arguments: argparse.Namespace, request: Segment, job: Job) -> Outcome:
+    """Have a target segmented there, and draw it."""
+    reply = ask("segment", replace(request, target=str(job.target), output=str(job.output)))
+    _draw(job, arguments.frame, reply["result"])
+    return {**reply["result"], "timings": reply["timings"], "device": reply["device"], "host": arguments.on}, ()
 
 
-@contextmanager
-def painting(arguments: argparse.Namespace) -> Iterator[Callable[[Features, Job], dict[str, Any]]]:
-    """A function that has the features of a target painted there, draws them, and returns JSON values of the result."""
-    with asking(arguments) as ask:
-
-        def paint(request: Features, job: Job) -> dict[str, Any]:
-            reply = ask("features", request)
-            _draw_colours(job, arguments.frame, reply["result"]["modality"])
-            return {**reply["result"], "device": reply["device"], "host": arguments.on}
-
-        yield paint
+def paint_there(ask: Ask, arguments: argparse.Namespace, request: Features, job: Job) -> dict[str, Any]:
+    """Have the features of a target painted there, draw them, and return JSON values of the result."""
+    reply = ask("features", request)
+    _draw_colours(job, arguments.frame, reply["result"]["modality"])
+    return {**reply["result"], "device": reply["device"], "host": arguments.on}
 
 
 def check_line(arguments: argparse.Namespace, share: Share, batch: Batch, job: Job) -> None:

@@ -2,9 +2,10 @@
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..worker.requests import Features
 from .common.batch import result_of
 from .common.options import add_preparation, add_weights, as_request, begin
 from .common.shards import add_shard, shared
-from .elsewhere import check_line, painting
+from .elsewhere import asking, check_line, paint_there
 from .remote import add_on
 
 COMMON = 8
@@ -60,7 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         if share.left:  # no network is loaded for nothing
             makers = jobs[:COMMON] if share.asked or arguments.on else jobs
             common = [str(job.target) for job in makers if job.target.exists()] if len(jobs) > 1 else []
-            with painting(arguments) if arguments.on else _here(arguments, request) as paint:
+            with asking(arguments) if arguments.on else nullcontext() as ask:
+                paint = partial(paint_there, ask, arguments) if ask else _here(arguments, request)
                 for job in share.left:
                     with batch.target(job.target), share.noting(job):
                         began = time.monotonic()
@@ -71,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_status
 
 
-@contextmanager
-def _here(arguments: argparse.Namespace, first: Features) -> Iterator[Callable[[Features, Job], dict[str, Any]]]:
+def _here(arguments: argparse.Namespace, first: Features) -> Callable[[Features, Job], dict[str, Any]]:
     """A function that paints the features of a target in this process and returns JSON values of the result."""
     from ..jobs.features import Colours, features
 
@@ -92,7 +93,7 @@ def _here(arguments: argparse.Namespace, first: Features) -> Iterator[Callable[[
             "device": str(run.device),
         }
 
-    yield paint
+    return paint
 
 
 def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], began: float) -> None:

@@ -125,7 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         outcome = work_through(own, lambda scan: plan.finished(scan) is not None, make, "prepare", arguments.terminal)
         outcomes.merge()
-        dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
+        if scans[0].case and arguments.labels is None:  # else other label maps take the place of the public dataset's own
+            names = names or dict(scans[0].case.label_names)
+        dataset = _listed(arguments, plan, scans, splits, names)
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
@@ -191,12 +193,6 @@ def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse
     if bare := [scan for scan in kept if not scan.label_files(plan.labels)]:
         arguments.terminal.warn(f"{len(bare)} scans have masks but no label map, such as {bare[0].name}.")
     return kept
-
-
-def _names_of_kind(scans: Sequence[Scan], labels: Path | None) -> dict[int, str]:
-    """Label names of a public dataset, unless other label maps take the place of its own."""
-    case = scans[0].case
-    return dict(case.label_names) if case and labels is None else {}
 
 
 def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:

@@ -2,8 +2,9 @@
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .assess import judgement
 from .common.batch import result_of
 from .common.options import add_decision, add_preparation, add_task, as_request, begin
 from .common.shards import add_shard, shard_of, shared
-from .elsewhere import Outcome, check_line, segmenting
+from .elsewhere import Outcome, asking, check_line, segment_there
 from .remote import add_on
 from .result_table import ResultTable
 
@@ -107,7 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     table = ResultTable(arguments.table)
     with shared(arguments, jobs, request, [] if arguments.table is None else [arguments.table]) as (share, batch):
         if share.left:  # no network is loaded for nothing
-            with segmenting(arguments, request) if arguments.on else _here(arguments, request, share.left) as segment:
+            with asking(arguments) if arguments.on else nullcontext() as ask:
+                segment = partial(segment_there, ask, arguments, request) if ask else _here(arguments, request, share.left)
                 for job in share.left:
                     with batch.target(job.target), share.noting(job) as note:
                         began = time.monotonic()
@@ -122,8 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     return batch.exit_status
 
 
-@contextmanager
-def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) -> Iterator[Callable[[Job], Outcome]]:
+def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) -> Callable[[Job], Outcome]:
     """A function that segments a target in this process."""
     from ..jobs.segment import segment, tools_for
 
@@ -143,7 +144,7 @@ def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) 
         }
         return values, tools.task.warnings
 
-    yield one
+    return one
 
 
 def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], general: Sequence[str], began: float) -> dict[str, Any]:

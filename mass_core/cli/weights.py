@@ -62,11 +62,9 @@ def add_parser(subparsers: Any) -> None:
     pull.add_argument("--name", metavar="NAME", help="of the weights here (default: that of the folder or repository)")
     pull.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (default: its newest)")
     pull.add_argument("--overwrite", action="store_true", help="replace weights of this name")
-    for name, text, run in (
-        ("download", "fetch weights into the user's folder", run_download),
-        ("remove", "delete downloaded weights", run_remove),
-    ):
-        _add(actions, name, text, run).add_argument("name", metavar="NAME", help="see `mass weights list`")
+    download = _add(actions, "download", "fetch weights into the user's folder", run_download)
+    for action in (download, _add(actions, "remove", "delete downloaded weights", run_remove)):
+        action.add_argument("name", metavar="NAME", help="see `mass weights list`")
 
 
 def run_list(arguments: argparse.Namespace) -> int:

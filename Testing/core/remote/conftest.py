@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from mass_core.remote.ssh import SshTransport
-from Testing.core.ssh_server import HERE, PATIENCE_S, Server, running
+from Testing.core.ssh_server import HERE, Server, running
 from Testing.core.worker_process import Recorder
+from Testing.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from mass_core.errors import DeviceError, HostError
 from mass_core.remote.reasons import ENDED, why
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
-from Testing.core.ssh_server import HERE, PATIENCE_S, Server, transport
+from Testing.core.ssh_server import HERE, Server, transport
 from Testing.core.worker_process import LONG, Files, Recorder, alike, alive, scan
-from Testing.waiting import wait_until
+from Testing.waiting import PATIENCE_S, wait_until
 
 
 def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:

@@ -1,7 +1,6 @@
 """Options and the main loop of commands that process many scans."""
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from ...console import Output
 from ...data.public_layouts import KINDS
 from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
 from ...errors import InputError, MassError, OutputError, known_failures, listing
+from ...progress import Steps
 from .options import add_reading
 
 _NAMED = 5
@@ -127,10 +127,9 @@ def work_through(
         MassError: if the only scan is bad, or results cannot be written.
     """
     waiting = [scan for scan in scans if not _looked(is_done, scan)]
-    done, failed, begin = 0, 0, time.monotonic()
+    done, failed, steps = 0, 0, Steps(terminal.progress)
     for number, scan in enumerate(waiting):
-        left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
-        terminal.progress(stage, number / len(waiting), left)
+        steps.at(stage, number, len(waiting))
         try:
             with known_failures():
                 if not is_done(scan):
@@ -141,7 +140,7 @@ def work_through(
                 raise
             terminal.failed(error, target=str(scan.path))
             failed += 1
-    terminal.progress(stage, 1.0, 0.0)
+    steps.at(stage, 1, 1)
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
 
 
