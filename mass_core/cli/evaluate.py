@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         bench.work(cases)
         if bench.is_whole(cases):
             bench.draw_worst()
-            _tell(arguments, dataset, bench)
+            _write_tables(arguments, dataset, bench)
     return 0
 
 
@@ -335,8 +335,8 @@ def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "D
     return settings
 
 
-def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
-    """Tables in three forms."""
+def _write_tables(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
+    """Write the tables in three forms, and print them."""
     from ..evaluation.tables import Row, as_csv, layout, markdown, means, table
     from ..files import write_bytes, write_json
 

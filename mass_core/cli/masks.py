@@ -5,12 +5,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..command_help import examples, seed_number
 from ..config import Recipe
+from ..console import Output
 from ..data.scan_files import Scan
 from ..devices import DEVICES
 from ..errors import InputError, listing
@@ -253,11 +255,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    warned: list[float] = []
-
-    def forewarn(seconds: float, slices: int) -> None:
-        warned.append(seconds)
-        _forewarn(seconds, slices, arguments.terminal)
+    measured: list[float] = []
 
     def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, list[Any]]]:
         masks = masks_by_slices(
@@ -269,7 +267,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             config=config,
             seed=seed,
             steps=Steps(arguments.terminal.progress),
-            forewarn=None if warned else forewarn,
+            forewarn=None if measured else partial(_forewarn, arguments.terminal, measured),
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
         return (mask.found for mask in masks), {name: [getattr(mask, name) for mask in masks] for name in columns}
@@ -280,7 +278,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """Load the network, and warn where it will take long."""
+    """Load the network, compiled if asked for."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
@@ -291,8 +289,9 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
     return network
 
 
-def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
-    """Warn where the first scan will take long."""
+def _forewarn(terminal: Output, measured: list[float], seconds: float, slices: int) -> None:
+    """Warn where the first scan will take long, by the seconds of a slice, which are added to those measured."""
+    measured.append(seconds)
     if seconds * slices > _PATIENCE_S:
         terminal.warn(
             f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "

@@ -33,7 +33,7 @@ class Colours:
             request: names them.
             session: reads them.
             segmenter: computes.
-            steps: told of its stages.
+            steps: counts the steps of its stages.
             kept: those of the request before.
 
         Raises:

@@ -113,7 +113,7 @@ class _HostEnd:
         if threading.current_thread() is threading.main_thread():
             for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
                 signal.signal(number, lambda *_: self._give_up())
-        self._worker.start(self._replied, self._told, self._ended)
+        self._worker.start(self._replied, self._log, self._ended)
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
         while self._code is None:
@@ -124,7 +124,7 @@ class _HostEnd:
         """Notice that nothing comes any more, which a line that is cut does not tell."""
         while self._heard.wait(self._silence_s):
             self._heard.clear()
-        self._told(f"Nothing was heard for {self._silence_s:g} s.\n")
+        self._log(f"Nothing was heard for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:
@@ -221,14 +221,14 @@ class _HostEnd:
                 self._write(data)
         return True
 
-    def _told(self, text: str) -> None:
-        """Lines the worker writes on standard error."""
+    def _log(self, text: str) -> None:
+        """Pass on text of standard error."""
         sys.stderr.write(text)
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
         if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
-            self._told(f"{ENDED}: {ending(code)}.\n")
+            self._log(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()
 

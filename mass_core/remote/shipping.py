@@ -276,12 +276,12 @@ class Shipping:
         """
         if state in self._digests:
             return
-        told = time.monotonic()
+        beat = time.monotonic()
         for digest in parcel.digest():
             if order.stopped:
                 raise Cancelled
-            if time.monotonic() - told > BEAT_S:
-                told = time.monotonic()
+            if time.monotonic() - beat > BEAT_S:
+                beat = time.monotonic()
                 yield b"\n"
             if digest:
                 self._digests[state] = digest
@@ -361,14 +361,14 @@ class Shipping:
             return
         order = self._open.get(number) if isinstance(number, int) else None
         if order is not None:
-            message = self._told(order, order.here(message, self._folder))
+            message = self._handled(order, order.here(message, self._folder))
             if last:
                 with self._lock:
                     self._open.pop(order.id, None)
                 order.close()
         yield protocol.to_line(message)
 
-    def _told(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
+    def _handled(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
         """Handle a message about a request: results are put in place, failures name the other computer."""
         try:
             if message["event"] == "done":

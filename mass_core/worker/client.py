@@ -19,7 +19,7 @@ State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
 
 _KEEPING_S = 150.0
-"""Time a cancelled request that keeps its results may take to write them, counted from the last it told."""
+"""Time a cancelled request that keeps its results may take to write them, counted from its last message."""
 
 
 class WorkerDied(MassError):
@@ -34,7 +34,7 @@ class WorkerDied(MassError):
 class Transport(Protocol):
     """A worker process seen from the client.
 
-    One that knows why the process ended says so in an attribute `reason`, a MassError.
+    It may have an attribute `reason`, the MassError for which the process ended.
     """
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:

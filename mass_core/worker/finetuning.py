@@ -119,11 +119,11 @@ class _Child:
         self._transport.start(self._received, self._on_errors, self._ended)
 
     def outcome(self, progress: Progress, cancelled: Callable[[], bool]) -> dict[str, Any]:
-        """Relay what it tells until it is over.
+        """Relay its messages until it is over.
 
         Raises:
-            MassError: what it failed of, or that it died.
-            Cancelled: if it says so, or does not stop in time.
+            MassError: if it failed or died.
+            Cancelled: if it was cancelled, or does not stop in time.
         """
         until = float("inf")
         while self._code is None and time.monotonic() < until:

@@ -42,7 +42,7 @@ def claim_standard_streams() -> tuple[int, int]:
 
 
 class Job:
-    """The request being computed: sends its progress and knows if it was cancelled."""
+    """The request being computed: sends its progress and can be cancelled."""
 
     def __init__(self, request: Request, send: Callable[[dict[str, Any]], None]) -> None:
         self.request = request

@@ -121,7 +121,7 @@ def work_through(
 ) -> Outcome:
     """Do the work for every scan that is not done yet; a bad scan among several is reported and the others go on.
 
-    Whether a scan is done is asked again right before its turn: another process may work on the same folder.
+    Each scan is checked again right before its turn: another process may work on the same folder.
 
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
