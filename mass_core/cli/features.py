@@ -75,21 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _here(arguments: argparse.Namespace, first: Features) -> Callable[[Features, Job], dict[str, Any]]:
     """A function that paints the features of a target in this process and returns JSON values of the result."""
-    from ..jobs.features import Colours, features
+    from ..jobs.features import features
 
     session, run = begin(first, arguments.terminal)
-    colours: Colours | None = None
 
     def paint(request: Features, job: Job) -> dict[str, Any]:
-        nonlocal colours
-        made = features(request, session, run, job, colours)
-        colours = made.colours
+        painting, spacing_zyx = features(request, session, run, job)
         return {
-            "explained": [round(share, 4) for share in made.painting.explained],
-            "spacing_zyx": made.spacing_zyx,
-            "modality": made.painting.modality,
+            "explained": [round(share, 4) for share in painting.explained],
+            "spacing_zyx": spacing_zyx,
+            "modality": painting.modality,
             "seed": request.seed,
-            "warnings": made.painting.warnings,
+            "warnings": painting.warnings,
             "device": str(run.device),
         }
 

@@ -26,23 +26,22 @@ class Colours:
     basis: Basis
 
     @classmethod
-    def of(cls, request: Features, session: Session, segmenter: Segmenter, steps: Steps, kept: "Colours | None") -> "Colours":
-        """The colours of a request's common scans; one that cannot be used has no say in them.
+    def of(cls, request: Features, session: Session, segmenter: Segmenter, steps: Steps) -> "Colours":
+        """The colours of a request's common scans, from the session if it has them; a scan that cannot be used has no say in them.
 
         Args:
             request: names them.
-            session: reads them.
+            session: reads them, and keeps the colours.
             segmenter: computes.
             steps: counts the steps of its stages.
-            kept: those of the request before.
 
         Raises:
             InputError: if none of the scans can be used.
         """
         files = [state_of(Path(path)) for path in request.common]
         key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {request.seed} {files}"
-        if kept is not None and kept.key == key:
-            return kept
+        if session.colours is not None and session.colours.key == key:
+            return session.colours
         samples, spacing = [], None
         for path in request.common:
             with suppress(MassError):
@@ -51,29 +50,21 @@ class Colours:
                 samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
         if not samples or spacing is None:
             raise InputError("None of the scans that share their colours can be used.", "Look at each of them alone.")
-        return cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
+        session.colours = cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
+        return session.colours
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Painted:
-    """A target whose features were painted and written."""
-
-    painting: Painting
-    spacing_zyx: Triple
-    """Working voxel size."""
-    colours: Colours | None
-    """For the next request; None: the scan has colours of its own."""
-
-
-def features(request: Features, session: Session, run: Run, files: Job, kept: Colours | None) -> Painted:
+def features(request: Features, session: Session, run: Run, files: Job) -> tuple[Painting, Triple]:
     """Paint the features of a target, in the colours of the request's common scans or its own, and write all files of it, or none.
 
     Args:
         request: names the common scans.
-        session: the network, and reads scans.
+        session: the network, and the colours of the request before.
         run: hears of progress.
         files: the target, and the files to write.
-        kept: colours of the request before.
+
+    Returns:
+        The colours of every voxel, and the working voxel size in mm, z y x.
 
     Raises:
         MassError: if the scans cannot be used, memory does not suffice, or files cannot be written.
@@ -82,12 +73,12 @@ def features(request: Features, session: Session, run: Run, files: Job, kept: Co
     segmenter, steps = session.segmenter(request, run), Steps(*run.callbacks.values())
     with run.stage("read"):
         target = session.scans.read(files.target, request.frame)
-    colours = Colours.of(request, session, segmenter, steps, kept) if request.common else None
-    if colours is None:
-        spacing, painting = view_spacing(target.geometry, segmenter.recipe), look(segmenter, target, steps, request.seed)
-    else:
+    if request.common:
+        colours = Colours.of(request, session, segmenter, steps)
         spacing = colours.spacing_zyx
         painting = paint(segmenter, view(segmenter, target, spacing, steps), colours.basis, steps)
+    else:
+        spacing, painting = view_spacing(target.geometry, segmenter.recipe), look(segmenter, target, steps, request.seed)
     run.seconds.update(steps.seconds)
     with run.stage("write"), all_or_none(files.files) as place:
         painting.write(place[files.output])
@@ -96,4 +87,4 @@ def features(request: Features, session: Session, run: Run, files: Job, kept: Co
 
             draw(place[files.picture], target, painting.rgb, modality=painting.modality)
         run.check()
-    return Painted(painting=painting, spacing_zyx=spacing, colours=colours)
+    return painting, spacing

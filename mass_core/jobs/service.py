@@ -17,7 +17,7 @@ from ..worker.server import Job
 from .assess import assess_file
 from .checks import check_task_source, inputs
 from .encode import encode
-from .features import Colours, features
+from .features import features
 from .segment import segment, tools_for
 from .session import Run, Session, label_facts
 
@@ -30,7 +30,6 @@ class Service:
 
     def __init__(self) -> None:
         self._session = Session()
-        self._colours: Colours | None = None
         self._methods: dict[str, tuple[type[Load | Finetune], Callable[[Any, Run], dict[str, Any]]]] = {
             "load": (Load, lambda request, run: _facts(self._session.model(request, run))),
             "encode": (Encode, self._encode),
@@ -62,7 +61,6 @@ class Service:
     def unload(self) -> None:
         """Forget everything and give its memory back."""
         self._session.forget()
-        self._colours = None
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:
         made = encode(request, self._session, run)
@@ -99,9 +97,8 @@ class Service:
         (files,) = plan([Path(request.target)], Path(request.output), None, None)
         check_free([files.output], overwrite=request.overwrite, inputs=inputs(request))
         with folders_ready([files.output]):
-            made = features(request, self._session, run, files, self._colours)
-        self._colours = made.colours or self._colours
-        facts = {name: getattr(made.painting, name) for name in ("explained", "modality", "warnings")} | {"seed": request.seed}
+            painting, _ = features(request, self._session, run, files)
+        facts = {name: getattr(painting, name) for name in ("explained", "modality", "warnings")} | {"seed": request.seed}
         return {"output": str(files.output), **facts}
 
     def _finetune(self, request: Finetune, run: Run) -> dict[str, Any]:

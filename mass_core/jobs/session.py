@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from ..weights.checkpoint import Model, load_model
 from ..weights.store import locate
 from ..worker.requests import Features, Load, Reference, ReferenceRequest, TargetRequest
 from .checks import ambiguous_task_source
+
+if TYPE_CHECKING:
+    from .features import Colours
 
 _SCAN_BYTES = 1 << 30
 """Of scans kept for the next request."""
@@ -125,13 +128,15 @@ class Session:
         self._scan_bytes = scan_bytes
         self.scans = Scans(scan_bytes)
         self._tasks: LruCache[Task] = LruCache(_TASK_BYTES)
+        self.colours: Colours | None = None
+        """Of the scans that shared theirs last."""
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
 
     def forget(self) -> None:
         """Forget everything and give its memory back."""
-        self.scans, self._tasks = Scans(self._scan_bytes), LruCache(_TASK_BYTES)
+        self.scans, self._tasks, self.colours = Scans(self._scan_bytes), LruCache(_TASK_BYTES), None
         self._forget_model()
 
     def model(self, request: Load, run: Run) -> Model:
