@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -106,18 +106,20 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f".{name}", __name__).add_parser(subparsers)
-    for subparser in subparsers.choices.values():
+    commands = dict(_commands(subparsers))
+    for subparser in commands.values():
         # Also behind the command; SUPPRESS keeps it from overruling the one in front.
         subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    long = {name: _named(subparsers, name) for name in LONG}
+    long = {name: commands[name] for name in LONG}
     for subparser in long.values():
         add_config(subparser)
     return parser, long
 
 
-def _named(subparsers: Any, name: str) -> argparse.ArgumentParser:
-    """The parser of a command, or of an action of one."""
-    command, _, action = name.partition(" ")
-    parser: argparse.ArgumentParser = subparsers.choices[command]
-    inner = [one.choices[action] for one in parser._actions if action and isinstance(one, argparse._SubParsersAction)]
-    return inner[0] if inner else parser
+def _commands(subparsers: Any, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parsers of commands and of their actions, by the words behind the program's name."""
+    for word, parser in subparsers.choices.items():
+        yield f"{before}{word}", parser
+        for inner in parser._actions:
+            if isinstance(inner, argparse._SubParsersAction):
+                yield from _commands(inner, f"{before}{word} ")

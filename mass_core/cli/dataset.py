@@ -170,6 +170,5 @@ def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict
 def _add(actions: Any, name: str, text: str, run: Any, *shown: str) -> argparse.ArgumentParser:
     description = f"Make {text}. What is finished is not made again."
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=description, **examples(*shown))
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser

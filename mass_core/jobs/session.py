@@ -24,7 +24,7 @@ from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Volume
 from ..weights.checkpoint import Model, load_model
 from ..weights.store import locate
-from ..worker.requests import Features, Load, Reference, ReferenceRequest, TargetRequest
+from ..worker.requests import Features, Load, ReferenceRequest, TargetRequest
 from .checks import ambiguous_task_source
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ class Session:
         Raises:
             MassError: if references, task or weights cannot be used.
         """
-        task = None if request.task is None else self._task(Path(request.task))
+        path = None if request.task is None else Path(request.task)
+        task = None if path is None else self._tasks.get(state_of(path)) or Task.load(path)
         if task is None and not request.references:
             task = self.model(request, run).task
             if task is None:
@@ -204,7 +205,8 @@ class Session:
                 run.at("read", number / len(request.references))
                 mask = Path(reference.mask)
                 image = self.scans.read(Path(reference.image), reference.frame)
-                references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self.scans.read)]
+                how = How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
+                references += [(image, layer) for layer in read_masks(mask, image, how, self.scans.read)]
                 appearance = {**read_appearance(mask), **appearance}
         named = {_value(text): style for text, style in request.appearance.items()}
         return references, appearance | named
@@ -228,17 +230,10 @@ class Session:
         """Keep a task just written: its references made ready for alignment are not in the file."""
         self._tasks.put(state_of(path), task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
 
-    def _task(self, path: Path) -> Task:
-        return self._tasks.get(state_of(path)) or Task.load(path)
-
 
 def label_facts(task: Task, *facts: str) -> list[dict[str, Any]]:
     """These facts about the labels of a task, as JSON values."""
     return [{name: getattr(label, name) for name in facts} for label in task.labels]
-
-
-def _how(reference: Reference) -> How:
-    return How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
 
 
 def _value(text: str) -> int:

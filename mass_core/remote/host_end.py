@@ -185,25 +185,21 @@ class _HostEnd:
             self._worker.write(line + b"\n")
 
     def _replied(self, data: bytes) -> None:
-        """Bytes of the worker's standard output."""
+        """Bytes of the worker's standard output: lines are passed on; the files of a request that is done go first."""
         for line in self._lines.feed(data):
-            self._pass_on(line)
-
-    def _pass_on(self, line: bytes) -> None:
-        """A line of the worker; the files of a request that is done go first."""
-        message = _message(line)
-        number = message.get("id")
-        if message.get("event") in protocol.LAST and isinstance(number, int):
-            made = self._folder / "out" / str(number)
-            if (copy := self._runs.pop(number, None)) is not None:
-                for data in copy.rest():
-                    self._write(data)
-            if message["event"] == "done" and not self._sent(number, made):
-                line = protocol.to_line({"id": number, "event": "cancelled"})
-            for done in (made, self._folder / run_place(number)):
-                shutil.rmtree(done, ignore_errors=True)
-            self._stopped.discard(number)
-        self._write(line + b"\n")
+            message = _message(line)
+            number = message.get("id")
+            if message.get("event") in protocol.LAST and isinstance(number, int):
+                made = self._folder / "out" / str(number)
+                if (copy := self._runs.pop(number, None)) is not None:
+                    for data in copy.rest():
+                        self._write(data)
+                if message["event"] == "done" and not self._sent(number, made):
+                    line = protocol.to_line({"id": number, "event": "cancelled"})
+                for done in (made, self._folder / run_place(number)):
+                    shutil.rmtree(done, ignore_errors=True)
+                self._stopped.discard(number)
+            self._write(line + b"\n")
 
     def _copied(self) -> bool:
         """Send a piece of what has changed in the folder of a run, so that a line that breaks does not lose it; false: there is none."""

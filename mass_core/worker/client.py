@@ -254,9 +254,8 @@ class Client:
         self._calls.clear()
         self._later.clear()
         self._replaced = False
-        if life is None:
-            return
-        end_or_kill(life.transport, wait_s)
+        if life is not None:
+            end_or_kill(life.transport, wait_s)
 
     def _start(self) -> None:
         """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""

@@ -147,11 +147,9 @@ class Worker:
 
     def _computed(self, job: Job) -> dict[str, Any]:
         """The result of a request, with timings, device and memory."""
-        if job.request.method == "shutdown":
-            return {"result": {}}
-        if job.request.method == "unload":
-            if self._service is not None:
-                self._service.unload()
+        if job.request.method == "unload" and self._service is not None:
+            self._service.unload()
+        if job.request.method in ("shutdown", "unload"):
             return {"result": {}}
         if self._service is None:
             self._service = self._new_service()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,11 +197,13 @@ class Share(Outcomes):
         terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
 
     def _earlier(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of results that an earlier run made, by case."""
+        """Rows of results that an earlier run made, by case; those of a case stand together in a table."""
         found: dict[str, list[dict[str, Any]]] = {}
         for table in (self._folder / "summary.csv", self.table):
             if table.is_file():
-                found |= _rows_of(table)
+                with table.open(encoding="utf-8", newline="") as file:
+                    rows = [{**row, "status": "present"} for row in csv.DictReader(file) if row.get("status") in ("done", "present")]
+                found |= {case: list(group) for case, group in groupby(rows, key=itemgetter("case"))}
         return found
 
 
@@ -228,13 +232,3 @@ def shared(arguments: argparse.Namespace, jobs: Sequence[Job], request: Load, mo
 
 def _facts(job: Job) -> dict[str, str]:
     return {"case": job.stem, "target": str(job.target), "output": str(job.output)}
-
-
-def _rows_of(table: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a table whose targets were done, by case."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row.get("status") in ("done", "present"):
-                found.setdefault(row["case"], []).append({**row, "status": "present"})
-    return found
