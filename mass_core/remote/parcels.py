@@ -31,16 +31,6 @@ class Parcel:
     """Path on the other computer of the folder of a run, which goes on there; of inputs it goes by the content."""
 
     @classmethod
-    def of_run(cls, folder: Path, number: int) -> "Parcel":
-        """The folder of a run that goes on.
-
-        Args:
-            folder: of the run; need not exist.
-            number: of the request.
-        """
-        return cls(path=folder, files=tuple(files_of(folder).values()), root=folder, fixed=run_place(number))
-
-    @classmethod
     def of(cls, path: Path, *, tree: bool = False) -> "Parcel":
         """The files read where a path is named.
 
@@ -160,10 +150,12 @@ class Packing:
         inputs = [parcel.path for parcel in parcels]
         run = Path(params["folder"]).absolute() if params.get("folder") else None
         if run is not None:
-            check_no_input(files_of(run).values(), inputs)
+            files = tuple(files_of(run).values())
+            check_no_input(files, inputs)
             if any(run.glob("state/*.pt")) and not params.get("resume"):
                 raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
-            parcels += (Parcel.of_run(run, number),) if params.get("resume") else ()
+            if params.get("resume"):
+                parcels += (Parcel(path=run, files=files, root=run, fixed=run_place(number)),)
         output = params.get("output")
         if not isinstance(output, str):
             return cls(params=params, parcels=parcels, result=None, run=run)
