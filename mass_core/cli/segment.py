@@ -134,12 +134,9 @@ def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) 
     def one(job: Job) -> Outcome:
         made = segment(request, session, run, tools, job)
         values = {
-            "labels": made.labels("value", "name", "color", "kept"),
-            "modality": made.found.modality,
+            **made.to_json("value", "name", "color", "kept"),
             "passes": made.found.passes,
-            "warnings": made.found.warnings,
             "timings": {stage: round(value, 3) for stage, value in made.found.timings.items()},
-            "probabilities": {str(number): str(path) for number, path in made.maps.items()},
             "device": str(tools.segmenter.model.device),
         }
         return values, tools.task.warnings

@@ -41,6 +41,15 @@ class Segmented:
             for label in self.tools.task.labels
         ]
 
+    def to_json(self, *facts: str) -> dict[str, Any]:
+        """The result as JSON values, with these facts about the labels."""
+        return {
+            "labels": self.labels(*facts),
+            "probabilities": {str(value): str(path) for value, path in self.maps.items()},
+            "modality": self.found.modality,
+            "warnings": self.found.warnings,
+        }
+
 
 def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]) -> Tools:
     """Segmenter and task for the targets of a request.

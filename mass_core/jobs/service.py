@@ -80,14 +80,7 @@ class Service:
         with folders_ready([files.output]):
             tools = tools_for(request, self._session, run, [files])
             made = segment(request, self._session, run, tools, files)
-        return {
-            "output": str(files.output),
-            "labels": made.labels(*_LABEL),
-            "probabilities": {str(value): str(path) for value, path in made.maps.items()},
-            "modality": made.found.modality,
-            "warnings": made.found.warnings,
-            "reused": run.reused,
-        }
+        return {"output": str(files.output), **made.to_json(*_LABEL), "reused": run.reused}
 
     def _assess(self, request: Assess, run: Run) -> dict[str, Any]:
         made = assess_file(request, self._session, run)

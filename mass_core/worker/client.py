@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import InputError, MassError, died
 from . import protocol
-from .protocol import TAIL, Lines, Request, TextLines
+from .protocol import TAIL, Detailed, Lines, Request, TextLines
 
 State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
@@ -22,13 +22,8 @@ _KEEPING_S = 150.0
 """Time a cancelled request that keeps its results may take to write them, counted from its last message."""
 
 
-class WorkerDied(MassError):
-    """The worker process exited during a request."""
-
-    def __init__(self, message: str, cure: str = "", details: str = "") -> None:
-        super().__init__(message, cure)
-        self.details = details
-        """The last lines it wrote on standard error."""
+class WorkerDied(Detailed):
+    """The worker process exited during a request; its details are the last lines it wrote on standard error."""
 
 
 class Transport(Protocol):

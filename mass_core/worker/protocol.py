@@ -26,17 +26,22 @@ LAST = ("done", "failed", "cancelled")
 """Events after which nothing more comes for a request; exactly one of them ends it."""
 
 
-class Defect(MassError):
-    """A defect of the program.
+class Detailed(MassError):
+    """An error with details for a report.
 
     Args:
         message: what happened.
-        details: the traceback, for a report.
+        cure: what to do.
+        details: a traceback, or the last lines of a process.
     """
 
     def __init__(self, message: str, cure: str = "", details: str = "") -> None:
         super().__init__(message, cure)
         self.details = details
+
+
+class Defect(Detailed):
+    """A defect of the program; its details are the traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
