@@ -301,7 +301,7 @@ class Shipping:
     def _progress(self, order: _Order, stage: str, done: int, total: int, began: float) -> None:
         """Report a transfer, not too often."""
         fraction, now = done / total if total else 1.0, time.monotonic()
-        if fraction == 1 or now - order.reported >= _PROGRESS_S:
+        if fraction >= 1 or now - order.reported >= _PROGRESS_S:
             order.reported = now
             left = (now - began) / done * (total - done) if done else None
             self._tell({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})

@@ -68,7 +68,7 @@ def end_or_kill(transport: Transport, wait_s: float) -> None:
 
 
 def _nothing(*_: object) -> None:
-    """A callback nobody gave."""
+    """Default of the callbacks: does nothing."""
 
 
 @dataclass(kw_only=True, eq=False)
