@@ -17,9 +17,6 @@ class LruCache(Generic[Value]):
         self._limit = limit_bytes
         self._held: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def get(self, key: str) -> Value | None:
         """A cached result, which counts as used now; None: not in the cache."""
         if key not in self._held:

@@ -1,6 +1,7 @@
 """Names and colours of labels, and colours for labels that come without one."""
 
 import colorsys
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,15 @@ class LabelStyle:
         """The style in a label's JSON values; `name` is for one without."""
         color = label.get("color")
         return cls(label.get("name") or name, None if color is None else tuple(color), label.get("terminology") or "")
+
+
+def read_color(text: str) -> tuple[float, float, float] | None:
+    """Red, green and blue written as three numbers, limited to 0 to 1; None: there are not three."""
+    numbers = re.findall(r"-?\d*\.?\d+(?:[eE][-+]?\d+)?", text)
+    if len(numbers) != 3:
+        return None
+    red, green, blue = (min(1.0, max(0.0, float(number))) for number in numbers)
+    return red, green, blue
 
 
 def distinct(number: int) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ class ModelConfig:
     queries: int = 10
     """Learned task queries; the foreground token is added to them."""
     task_encoding: bool = True
-    """False: a fixed-class network, which knows its classes by their stored tokens and takes no reference."""
+    """False: a fixed-class network, whose class tokens are stored in the weights; it takes no reference."""
     task_rows: int = 73
     """Rows of the class-token buffers of a fixed-class model."""
     position_size: int = 128
@@ -191,9 +191,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     Raises:
         WeightsError: if a field is unknown to this version.
     """
-    known = {field.name for field in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
+    if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
         raise WeightsError(f"The weights use settings this version does not know: {', '.join(unknown)}.", "Update MASSSlicer.")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return kind(**arguments)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .errors import MassError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BATCH = "all"
 """Stage of a run over several targets: its bar stays beside that of the target."""
 _LINE_S = 60.0
-"""Between two lines that tell how far a run is, where no bar can."""
+"""Seconds between two lines about the progress of a run, where no bar can be shown."""
 
 
 def say_all_letters() -> None:
@@ -36,7 +36,7 @@ def leave_closed_pipe() -> None:
             os.dup2(nowhere, stream.fileno())
 
 
-class Output(Protocol):
+class Output:
     """Destination of a command's messages."""
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
@@ -61,7 +61,7 @@ class Output(Protocol):
         """Nothing more comes."""
 
 
-class JsonLines:
+class JsonLines(Output):
     """One JSON object a line on standard output: progress, log, warning, result, failed, cancelled."""
 
     def __init__(self) -> None:
@@ -94,9 +94,6 @@ class JsonLines:
         """See `Output`."""
         self._line("cancelled")
 
-    def close(self) -> None:
-        """See `Output`."""
-
     def _line(self, event: str, **values: Any) -> None:
         text = json.dumps({"event": event, **values}, ensure_ascii=False)
         try:
@@ -106,22 +103,22 @@ class JsonLines:
         print(text, flush=True)
 
 
-class Terminal:
+class Terminal(Output):
     """Results on standard output; a progress bar, or away from a real terminal a line a minute, warnings and errors on standard error."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
         self._bar: Progress | None = None
         self._stages: dict[str, TaskID] = {}
-        self._told = dict.fromkeys((True, False), time.monotonic())
+        self._printed = dict.fromkeys((True, False), time.monotonic())
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
         left = "" if eta_s is None or fraction >= 1 else f"{eta_s:.0f} s left"
         eta = "  ".join([left, *(f"{name} {value:.3g}" for name, value in (values or {}).items())])
         if not sys.stderr.isatty():
-            if time.monotonic() - self._told[stage == BATCH] >= _LINE_S:
-                self._told[stage == BATCH] = time.monotonic()
+            if time.monotonic() - self._printed[stage == BATCH] >= _LINE_S:
+                self._printed[stage == BATCH] = time.monotonic()
                 print(f"{stage}: {100 * fraction:.0f} %  {eta}".rstrip(), file=sys.stderr, flush=True)
             return
         if self._bar is None:
@@ -135,24 +132,24 @@ class Terminal:
 
     def log(self, text: str) -> None:
         """See `Output`."""
-        self._clear()
+        self.close()
         print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """See `Output`."""
         if text not in self._said:
             self._said.add(text)
-            self._clear()
+            self.close()
             print(f"{_colored('note:', '33')} {text}", file=sys.stderr)
 
     def result(self, text: str, **values: Any) -> None:
         """See `Output`."""
-        self._clear()
+        self.close()
         print(text, flush=True)
 
     def failed(self, error: MassError, **values: Any) -> None:
         """See `Output`."""
-        self._clear()
+        self.close()
         where = f"{values['target']}: " if "target" in values else ""
         print(f"{_colored('error:', '31')} {where}{error.message}", file=sys.stderr)
         if error.cure:
@@ -160,14 +157,10 @@ class Terminal:
 
     def cancelled(self) -> None:
         """See `Output`."""
-        self._clear()
+        self.close()
         print("Cancelled. No unfinished file was left.", file=sys.stderr)
 
     def close(self) -> None:
-        """See `Output`."""
-        self._clear()
-
-    def _clear(self) -> None:
         """Take the bar away, so that text does not run through it."""
         if self._bar is not None:
             self._bar.stop()

@@ -1,5 +1,6 @@
 """Free and used memory, and the devices PyTorch can compute on; PyTorch is loaded only when needed."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -54,14 +55,8 @@ class DeviceUse:
 
 
 def free_memory() -> int | None:
-    """Bytes of main memory a program could still get; None: the system does not tell."""
-    if sys.platform == "win32":
-        return _windows_memory()
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        return None
+    """Bytes of main memory a program could still get; None: not known on this system."""
+    return _windows_memory() if sys.platform == "win32" else _linux_size("/proc/meminfo", "MemAvailable:")
 
 
 class Peak:
@@ -77,10 +72,11 @@ class Peak:
 
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
-            _reset_linux_peak()
+            with contextlib.suppress(OSError):  # forbidden in some containers: the peak then counts from the start
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def measured(self) -> int | None:
-        """Bytes; None: the system does not tell."""
+        """Bytes; None: not known on this system."""
         if self._device.type == "cuda":
             import torch
 
@@ -91,7 +87,7 @@ class Peak:
 def devices() -> list[dict[str, Any]]:
     """Devices PyTorch can compute on, the fastest first: name, about, and bytes in total and free where known.
 
-    Asking a CUDA device for its free memory occupies some of it, so only the first one, which `auto` takes, is asked.
+    Querying the free memory of a CUDA device occupies some of it, so only the first one, which `auto` takes, is queried.
     """
     import torch
 
@@ -133,16 +129,13 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
+    absent = f"{name} was asked for, but"
     if device.type == "cuda" and not cuda:
-        raise DeviceError(
-            f"{name} was asked for, but PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch."
-        )
+        raise DeviceError(f"{absent} PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"{name} was asked for, but there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another."
-        )
+        raise DeviceError(f"{absent} there are {torch.cuda.device_count()} CUDA devices, counted from 0.", "Choose another.")
     if device.type == "mps" and not mps:
-        raise DeviceError("mps was asked for, but PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
+        raise DeviceError(f"{absent} PyTorch finds no Apple GPU.", "Choose the device auto or cpu.")
     return device
 
 
@@ -177,39 +170,34 @@ def likes_channels_last(device: "torch.device") -> bool:
     return device.type == "cuda" and has_bfloat16(device)
 
 
-def _reset_linux_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        pass  # forbidden in some containers: the peak then counts from the start
-
-
 def _process_peak() -> int | None:
     if sys.platform == "win32":
         return None
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, ValueError, StopIteration):
-        import resource
+    if (peak := _linux_size("/proc/self/status", "VmHWM:")) is not None:
+        return peak
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak << 10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def _linux_size(file: str, name: str) -> int | None:
+    """Bytes that a file of the kernel states under a name; None: it does not."""
+    try:
+        lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def _windows_memory() -> int | None:
     """Free main memory by GlobalMemoryStatusEx (learn.microsoft.com, MEMORYSTATUSEX)."""
     import ctypes
 
+    sizes = ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
+
     class Status(ctypes.Structure):
-        _fields_ = [
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *(
-                (name, ctypes.c_ulonglong)
-                for name in ("total", "free", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
-            ),
-        ]
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong), *((name, ctypes.c_ulonglong) for name in sizes)]
 
     status = Status(length=ctypes.sizeof(Status))
     kernel: Any = getattr(ctypes, "windll").kernel32  # noqa: B009 - exists on Windows only

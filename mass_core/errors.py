@@ -64,7 +64,7 @@ class WeightsError(MassError):
 
 
 class DeviceError(MassError):
-    """The device asked for is absent, or cannot do what it was asked for."""
+    """The requested device is absent, or cannot do what is needed."""
 
 
 class HostError(DeviceError):
@@ -76,7 +76,7 @@ class MemoryShort(DeviceError):
 
 
 class OutputError(MassError):
-    """A result that cannot be written where it was asked for."""
+    """A result that cannot be written to its place."""
 
 
 class Cancelled(Exception):

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +46,18 @@ def write_by(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: if that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose a folder you may write to.") from error
+
+
 def read_json(path: Path, cure: str) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -73,10 +85,9 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and time of the last change, which differ where a file was written to."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
+def states(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of the last change of files, which differ where a file was written to."""
+    return [(path.name, state.st_size, state.st_mtime_ns) for path, state in ((path, path.stat()) for path in paths)]
 
 
 def _umask() -> int:

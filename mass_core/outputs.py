@@ -5,11 +5,12 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from .errors import InputError, OutputError, listing
+from .files import make_folder
 
 IMAGE_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
 _WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -95,16 +96,25 @@ def plan(
             raise InputError("--format nnunet names the results itself, but --output names one.", "Use --output-dir.")
         if len(targets) > 1:
             raise InputError(f"--output names one file, but there are {len(targets)} targets.", "Use --output-dir.")
-        if not output.name.lower().endswith(_WRITABLE):
-            raise OutputError(f"{output.name} has no ending that names an image format.", f"Use one of {', '.join(_WRITABLE)}.")
+        check_image_name(output)
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
         raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
-    alone = len(targets) == 1
-    if form == "nnunet":
-        ending = nnunet_ending(targets)
-        return [_job(target, folder / f"{case}{ending}", case, picture, alone=alone) for target, case in _cases(targets)]
-    return [_job(target, folder / f"{stem(target)}_{what}.nii.gz", stem(target), picture, alone=alone) for target in _distinct(targets)]
+    ending = nnunet_ending(targets) if form == "nnunet" else f"_{what}.nii.gz"
+    jobs = [Job(target, folder / f"{name}{ending}", name, picture) for target, name in zip(targets, _names(targets, form), strict=True)]
+    if picture is None or len(jobs) == 1:
+        return jobs
+    return [replace(job, picture=picture.with_name(f"{picture.stem}_{job.stem}{picture.suffix}")) for job in jobs]
+
+
+def check_image_name(path: Path) -> None:
+    """Refuse a name whose ending is that of no image format that can be written.
+
+    Raises:
+        OutputError: naming the endings.
+    """
+    if not path.name.lower().endswith(_WRITABLE):
+        raise OutputError(f"{path.name} has no ending that names an image format.", f"Use one of {', '.join(_WRITABLE)}.")
 
 
 def nnunet_ending(targets: Sequence[Path]) -> str:
@@ -134,10 +144,7 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str |
     check_no_input(wanted, inputs)
     taken = [str(path) for path in wanted if os.path.exists(path)]
     if taken and not overwrite:
-        raise OutputError(
-            f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.",
-            "Choose another name, or add --overwrite.",
-        )
+        raise OutputError(f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.", "Choose another name, or add --overwrite.")
 
 
 def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
@@ -186,7 +193,8 @@ def folders_ready(paths: Iterable[Path]) -> Iterator[None]:
     made: list[Path] = []
     try:
         for folder in dict.fromkeys(path.parent for path in paths):
-            made += _make(folder)
+            made += [place for place in (folder, *folder.parents) if not place.exists()][::-1]
+            make_folder(folder)
             _try_writing(folder)
         yield
     finally:
@@ -220,39 +228,18 @@ def _parts(place: Path) -> list[Path]:
     return [*(p for p in beside if p.suffix in (".raw", ".zraw")), place]
 
 
-def _job(target: Path, output: Path, name: str, picture: Path | None, *, alone: bool) -> Job:
-    own = picture if picture is None or alone else picture.with_name(f"{picture.stem}_{name}{picture.suffix}")
-    return Job(target, output, name, own)
-
-
-def _cases(targets: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each target with its case in nnU-Net's sense, which the file of a channel, `<case>_0000`, is one of."""
-    cases = [(target, re.sub(r"_\d{4}$", "", stem(target))) for target in targets]
-    names = [case for _, case in cases]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+def _names(targets: Sequence[Path], form: str) -> list[str]:
+    """Name of each target, in nnU-Net's sense that of its case: the file of a channel is called `<case>_0000`."""
+    names = [re.sub(r"_\d{4}$", "", stem(target)) if form == "nnunet" else stem(target) for target in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and form == "nnunet":
         raise InputError(
-            f"Several targets are of the case {', '.join(twice[:5])}: the network looks at one channel.",
+            f"Several targets are of the case {listing(twice, 5)}: the network looks at one channel.",
             "Give the files of one channel: imagesTs/*_0000.nii.gz.",
         )
-    return cases
-
-
-def _distinct(targets: Sequence[Path]) -> Sequence[Path]:
-    names = [stem(target) for target in targets]
-    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"Several targets are called {', '.join(twice)}; their results would replace each other.", "Run them one by one.")
-    return targets
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a folder and those above it; returns the ones that were not there, outermost first."""
-    new = [f for f in (folder, *folder.parents) if not f.exists()][::-1]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose a folder you may write to.") from error
-    return new
+        raise InputError(f"Several targets are called {listing(twice)}; their results would replace each other.", "Run them one by one.")
+    return names
 
 
 def _try_writing(folder: Path) -> None:

@@ -13,8 +13,8 @@ class Steps:
     """Counts the steps of a run's stages.
 
     Args:
-        report: hears of every step.
-        cancelled: asked before every step; true stops the run.
+        report: called at every step.
+        cancelled: called before every step; true stops the run.
     """
 
     def __init__(self, report: Report | None = None, cancelled: Callable[[], bool] | None = None) -> None:

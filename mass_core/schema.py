@@ -25,8 +25,7 @@ def read(kind: type[Kind], values: Mapping[str, Any], where: str = "params") -> 
     """
     given = values_of(kind, values, where)
     needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in needed if name not in given]
-    if missing:
+    if missing := [name for name in needed if name not in given]:
         raise InputError(f"{where}: {', '.join(missing)} is missing.")
     return kind(**given)
 
@@ -65,8 +64,7 @@ def changed(config: Any, settings: Sequence[str], section: str = "") -> Any:
         head, _, rest = path.partition(".")
         if not separator or head not in known or is_dataclass(getattr(config, head)) != bool(rest):
             raise InputError(
-                f"The setting {section + setting!r} names no field of {type(config).__name__}.",
-                suggestion(head, sorted(known)),
+                f"The setting {section + setting!r} names no field of {type(config).__name__}.", suggestion(head, sorted(known))
             )
         if rest:
             inner.setdefault(head, []).append(f"{rest}={text}")

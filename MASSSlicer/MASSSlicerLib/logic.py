@@ -121,7 +121,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             MassError: if something is missing or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = Run(
+        self._run = run = Run(
             self.engine.client,
             self.exports,
             task=Path(task) if isinstance(task, (str, Path)) else task if task is None else self._checked(task),
@@ -132,10 +132,10 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             log=self._note,
             changing=changing,
             changed=changed,
+            flat=self._flat.append,
             progressed=progressed,
             finished=lambda error: self._ended(finished, error),
         )
-        self._run = run
         run.start()
         return run
 
@@ -159,7 +159,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             MassError: if the volume cannot be used or another run is in progress; nothing has begun then.
         """
         self._check_idle()
-        run = FeaturesRun(
+        self._run = run = FeaturesRun(
             self.engine.client,
             self.exports,
             volume,
@@ -168,7 +168,6 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
             progressed=progressed,
             finished=lambda error: self._ended(finished, error),
         )
-        self._run = run
         run.start()
         return run
 
@@ -233,7 +232,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         """Stop and delete exported files when the scene is closed. A finetuning run that has its files continues."""
         self.cancel()
         if self.finetuning is not None and self.finetuning.needs_scene:
-            self.finetuning.abandon()
+            self.finetuning.cancel()
         self._flat.clear()
         self.exports.close()
 
@@ -241,16 +240,13 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         """End the worker and delete all files; the logic can be used again afterwards."""
         self.cancel()
         if self.finetuning is not None:
-            self.finetuning.abandon()
+            self.finetuning.cancel()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        self._flat.clear()
-        self.exports.close()
+        self.forget_scene()
 
     def _ended(self, finished: Callable[[MassError | None], None], error: MassError | None) -> None:
-        self._flat += self._run.flat
-        self._run.flat.clear()
         finished(error)
         qt.QTimer.singleShot(_SURFACE_MS, self._make_surface)
 

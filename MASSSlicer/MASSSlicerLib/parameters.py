@@ -7,18 +7,12 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
-PARTS = ("reference", "largest", "all")
-RECIPES = ("default", "released")
-ALIGN = ("auto", "off", "only")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-FORMATS = (".seg.nrrd", ".nii.gz")
 EPOCHS, MINUTES = "epochs", "minutes"
-BUDGETS = (EPOCHS, MINUTES)
 
 
 @parameterNodeWrapper
 class MASSSlicerParameterNode:
-    """Parameters of a scene. Device and window layout belong to the computer and are in Slicer's settings instead."""
+    """Parameters of a scene, whose choices fill the combo boxes. Device and window layout belong to the computer: Slicer's settings."""
 
     # Three lists in step: the reference number i.
     referenceVolumes: list[vtkMRMLScalarVolumeNode]
@@ -39,7 +33,7 @@ class MASSSlicerParameterNode:
     outputSegmentation: vtkMRMLSegmentationNode
     """Gets the new segments; None: a new segmentation for each target."""
     outputFolder: str
-    outputFormat: Annotated[str, Choice(FORMATS)] = ".seg.nrrd"
+    outputFormat: Annotated[str, Choice((".seg.nrrd", ".nii.gz"))] = ".seg.nrrd"
     skipDone: bool = True
     resultName: str = "{target} MASS"
     assess: bool = False
@@ -47,16 +41,16 @@ class MASSSlicerParameterNode:
     adaptSeconds: Annotated[int, WithinRange(1, 3600)] = 30
 
     weights: str = "small"
-    recipe: Annotated[str, Choice(RECIPES)] = "default"
-    align: Annotated[str, Choice(ALIGN)] = "auto"
+    recipe: Annotated[str, Choice(("default", "released"))] = "default"
+    align: Annotated[str, Choice(("auto", "off", "only"))] = "auto"
     """auto: alignment and network together. off: the network alone. only: the aligned masks alone."""
-    precision: Annotated[str, Choice(PRECISIONS)] = "auto"
+    precision: Annotated[str, Choice(("auto", "float32", "bfloat16", "float16"))] = "auto"
     ownSettings: bool = False
     """Off: window, overlap, threshold and parts are those the weights were made for."""
     window: Annotated[int, WithinRange(16, 256)] = 32
     overlap: Annotated[float, WithinRange(0.0, 0.9)] = 0.25
     threshold: Annotated[float, WithinRange(0.05, 0.95)] = 0.5
-    parts: Annotated[str, Choice(PARTS)] = "reference"
+    parts: Annotated[str, Choice(("reference", "largest", "all"))] = "reference"
 
     # Two lists in step: the annotated scan number i, to finetune on.
     tuneSegmentations: list[vtkMRMLSegmentationNode]
@@ -67,5 +61,5 @@ class MASSSlicerParameterNode:
     """Names of the structures that are not learned."""
     tuneWeights: str = "small"
     tuneAmount: Annotated[int, WithinRange(1, 100000)] = 20
-    tuneUnit: Annotated[str, Choice(BUDGETS)] = EPOCHS
+    tuneUnit: Annotated[str, Choice((EPOCHS, MINUTES))] = EPOCHS
     tuneName: str

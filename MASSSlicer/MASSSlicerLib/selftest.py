@@ -25,7 +25,7 @@ def run_self_test(test: ScriptedLoadableModuleTest) -> None:
     """Segment the liver of one phantom after that of another.
 
     Args:
-        test: whose `delayDisplay` tells what is going on, and whose assertions judge.
+        test: shows progress by `delayDisplay`, and asserts.
 
     Raises:
         unittest.SkipTest: where PyTorch is not installed, as on the machines that build Slicer's extensions.

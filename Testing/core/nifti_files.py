@@ -16,7 +16,7 @@ def with_fields(path: Path, **fields: object) -> None:
     """Change header fields of an uncompressed file of version 1."""
     data = bytearray(path.read_bytes())
     for name, value in fields.items():
-        form, at = _FIELDS[348][name]
+        form, at = _FIELDS[name][0]
         struct.pack_into("<" + form, data, at, *np.ravel(value).tolist())
     path.write_bytes(data)
 
@@ -49,7 +49,7 @@ def write_version_2(volume: Volume, path: Path) -> None:
         "srow": (RAS @ volume.geometry.affine)[:3],
     }
     for name, value in values.items():
-        form, at = _FIELDS[540][name]
+        form, at = _FIELDS[name][1]
         kept = [int(v) for v in np.ravel(value)] if form[-1] in "bhiq" else np.ravel(value).tolist()
         struct.pack_into("<" + form, head, at, *kept)
     data = bytes(head) + array.tobytes()

@@ -269,7 +269,7 @@ def test_interrupted_while_writing_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mass_core.pictures.label_map.draw", interrupted)
+    monkeypatch.setattr("mass_core.pictures.label_map.render", interrupted)
     out = tmp_path / "out"
     code = segment("--target", scans / "target.nii.gz", "--output-dir", out, "--save-probabilities", "--picture", out / "v.png")
     assert code == 130

@@ -9,7 +9,8 @@ from PIL import Image
 from mass_core.errors import GeometryError, OutputError
 from mass_core.masks.mask_set import MaskSet
 from mass_core.pictures.histogram import draw_histogram
-from mass_core.pictures.mask_sheet import Cut, cut, draw_sheet, sheet
+from mass_core.pictures.mask_sheet import Cut, cut, sheet
+from mass_core.pictures.panels import write_png
 from mass_core.volumes.resample import orient, resample
 from mass_core.volumes.volume import Geometry, Volume
 from Testing.core.test_mask_statistics import mask_set
@@ -145,10 +146,10 @@ def test_the_histogram_counts() -> None:
 
 def test_sheets_that_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Cannot write"):
-        draw_sheet(tmp_path / "missing" / "x.png", scan(), masks_of(scan()), "x")
+        write_png(tmp_path / "missing" / "x.png", sheet(scan(), masks_of(scan()), "x"))
     with pytest.raises(GeometryError, match="does not say where"):
-        draw_sheet(tmp_path / "x.png", scan(), MaskSet.of([], GEOMETRY.shape_zyx, GEOMETRY.spacing_zyx), "x")
+        sheet(scan(), MaskSet.of([], GEOMETRY.shape_zyx, GEOMETRY.spacing_zyx), "x")
     assert list(tmp_path.iterdir()) == []
-    draw_sheet(tmp_path / "x.png", scan(), masks_of(scan()), "x")
+    write_png(tmp_path / "x.png", sheet(scan(), masks_of(scan()), "x"))
     with Image.open(tmp_path / "x.png") as page:
         assert page.format == "PNG"

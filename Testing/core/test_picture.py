@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mass_core.errors import OutputError
-from mass_core.pictures.label_map import draw, render
+from mass_core.pictures.label_map import render
+from mass_core.pictures.panels import write_png
 from mass_core.volumes.volume import Geometry, Volume
 
 YELLOW, BLUE = (1.0, 1.0, 0.0), (0.0, 0.0, 1.0)
@@ -88,7 +89,7 @@ def test_bone_window_for_bone() -> None:
 
 def test_nothing_found_is_drawn_too(tmp_path: Path) -> None:
     image, labels = box_phantom()
-    draw(tmp_path / "x.png", image, Volume(np.zeros_like(labels.array), labels.geometry))
+    write_png(tmp_path / "x.png", render(image, Volume(np.zeros_like(labels.array), labels.geometry)))
     with Image.open(tmp_path / "x.png") as page:
         assert page.size[1] > 480
 
@@ -104,5 +105,5 @@ def test_many_labels_and_an_oblique_grid() -> None:
 
 def test_unwritable_place(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Cannot write"):
-        draw(tmp_path / "missing" / "x.png", *box_phantom())
+        write_png(tmp_path / "missing" / "x.png", render(*box_phantom()))
     assert list(tmp_path.iterdir()) == []

@@ -139,4 +139,4 @@ def test_names_of_tasks_that_cannot_be_files(host, name, tmp_path, monkeypatch):
     from MASSSlicerLib.library import tasks
 
     with pytest.raises(InputError, match="cannot be the name"):
-        tasks._free(name)
+        tasks.free(name)

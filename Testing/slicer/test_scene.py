@@ -285,10 +285,10 @@ def test_state_changes_with_voxels_and_place(nodes):
     assert len(set(states)) == len(states)
 
 
-def test_exports_write_again_only_after_a_change(nodes):
-    from MASSSlicerLib.scene.exports import Exports
+def test_exports_write_again_only_after_a_change(nodes, monkeypatch):
+    from MASSSlicerLib.scene import exports as module
 
-    exports = Exports()
+    exports = module.Exports()
     volume, other = nodes.volume(), nodes.volume()
     path = exports.volume(volume)
     written = path.stat().st_mtime_ns
@@ -298,7 +298,8 @@ def test_exports_write_again_only_after_a_change(nodes):
     assert changed != path and not path.exists()
     exports.forget(volume.GetID())
     assert not changed.exists()
-    small = Exports(kept_bytes=1)
+    monkeypatch.setattr(module, "KEPT_BYTES", 1)
+    small = module.Exports()
     first, second = small.volume(volume), small.volume(other)
     assert not first.exists() and second.exists()
     folder = exports.folder

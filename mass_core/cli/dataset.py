@@ -97,11 +97,11 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def _export_decathlon(arguments: argparse.Namespace) -> int:
-    from ..data import decathlon_layout
+    from ..data import decathlon_layout, export_state
     from ..data.opening import open_dataset
 
     dataset, output, form = open_dataset(arguments.folder), arguments.output, arguments.format
-    decathlon_layout.check_export(output)
+    export_state.check_own(output / "dataset.json")
     numbers = decathlon_layout.numbering(dataset, Steps(arguments.terminal.progress))
     if moved := [f"{value} becomes {number}" for value, number in numbers.items() if value != number]:
         arguments.terminal.warn(f"Label numbers must have no gaps there: {', '.join(moved)}.")

@@ -84,14 +84,14 @@ def _draw(job: Job, frame: int | None, result: Mapping[str, Any]) -> None:
     """Draw the picture of a target, whose result is here, if one is wanted."""
     if job.picture is None:
         return
-    from ..pictures.label_map import draw
+    from ..pictures import label_map, panels
     from ..volumes.mask_files import read_label_map
     from ..volumes.volume import Volume
 
     names = {label["value"]: label["name"] for label in result["labels"]}
     colors = {label["value"]: tuple(label["color"]) for label in result["labels"] if label["color"] is not None}
     scan, found = Volume.read(job.target, frame=frame), read_label_map(job.output)
-    draw(job.picture, scan, found, names=names, colors=colors, modality=result["modality"])
+    panels.write_png(job.picture, label_map.render(scan, found, names=names, colors=colors, modality=result["modality"]))
 
 
 def _draw_colours(job: Job, frame: int | None, modality: Modality) -> None:
@@ -100,8 +100,8 @@ def _draw_colours(job: Job, frame: int | None, modality: Modality) -> None:
         return
     import SimpleITK as sitk
 
-    from ..pictures.colour_volume import draw
+    from ..pictures import colour_volume, panels
     from ..volumes.volume import Volume
 
     rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(job.output)))
-    draw(job.picture, Volume.read(job.target, frame=frame), rgb, modality=modality)
+    panels.write_png(job.picture, colour_volume.render(Volume.read(job.target, frame=frame), rgb, modality=modality))

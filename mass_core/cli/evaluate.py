@@ -245,7 +245,7 @@ class _Bench:
     def draw_worst(self) -> None:
         """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
         from ..evaluation.scoring import scan
-        from ..pictures.label_map import draw
+        from ..pictures import label_map, panels
         from ..progress import Steps
         from ..volumes.volume import Volume
 
@@ -263,7 +263,7 @@ class _Bench:
             image, truth = scan(self._dataset, score.case)
             a, b = truth.array == score.label, segment(image).array == score.label
             errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
-            draw(path, image, errors, names=names, colors=colors, modality="mr")
+            panels.write_png(path, label_map.render(image, errors, names=names, colors=colors, modality="mr"))
 
     def _worst(self) -> list["Score"]:
         """Of the trials of this command."""

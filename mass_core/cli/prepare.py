@@ -11,7 +11,7 @@ from ..command_help import examples, seed_number
 from ..config import Recipe, to_dict
 from ..data.scan_files import Scan
 from ..errors import InputError
-from ..files import fingerprint, read_json, size_and_time
+from ..files import fingerprint, read_json, states
 from ..outputs import check_no_input, folders_ready
 from .common.options import add_body_margin, add_same_grid, chosen_recipe
 from .common.scans import add_scans, add_split, given_scans, work_through
@@ -95,9 +95,8 @@ class _Plan:
     def settings(self, scan: Scan) -> str:
         """Fingerprint of the files and settings a case is made from."""
         files = [scan.path, *filter(None, [self.mask_file(scan)]), *scan.label_files(self.labels)]
-        states = [(path.name, *size_and_time(path)) for path in files]
         more = [*(scan.case.fingerprint if scan.case else []), *(["same grid"] if self.same_grid else [])]
-        return fingerprint(to_dict(self.recipe), self.min_voxels, states, self.patients[scan.name], *more)
+        return fingerprint(to_dict(self.recipe), self.min_voxels, states(files), self.patients[scan.name], *more)
 
 
 def run(arguments: argparse.Namespace) -> int:

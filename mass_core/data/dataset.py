@@ -7,7 +7,7 @@ case is finished when it exists.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Shape, Triple
-from ..errors import InputError, OutputError
-from ..files import read_json, write_bytes, write_json
+from ..errors import InputError
+from ..files import make_folder, read_json, write_bytes, write_json
 from ..masks.mask_set import MaskSet
 from ..progress import Steps
 from ..volumes.label_maps import voxels_of
@@ -24,6 +24,7 @@ from ..volumes.volume import Geometry
 from .splits import SPLITS, check_splits
 
 VERSION = 1
+_LABELS, _MASKS = "labels.npy", "mask_set.masks"
 _CURE = "Prepare the dataset again with `mass prepare`."
 
 
@@ -157,10 +158,7 @@ class Dataset:
 
     def _mapped(self, case: Case, file: str) -> NDArray[Any]:
         path = self._path(case, file)
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {error}.", self._cure) from error
+        array = mapped(path, self._cure)
         if array.shape != case.shape_zyx:
             raise InputError(f"{path} has shape {array.shape}, {self._shape_source} {case.shape_zyx}.", self._cure)
         return array
@@ -204,11 +202,8 @@ def case_from(values: Mapping[str, Any]) -> Case:
 
 def finished_case(folder: Path, name: str, settings: str) -> Case | None:
     """The record of a case already prepared with the same settings; None: it has to be prepared."""
-    path = case_folder(folder, name) / "case.json"
-    if not path.exists():
-        return None
     try:
-        case = case_from(read_json(path, _CURE))
+        case = case_from(read_json(case_folder(folder, name) / "case.json", _CURE))
     except (InputError, TypeError):
         return None
     return case if case.settings == settings else None
@@ -217,23 +212,33 @@ def finished_case(folder: Path, name: str, settings: str) -> Case | None:
 def write_case(
     folder: Path, case: Case, image: NDArray[np.float16], labels: NDArray[np.integer] | None = None, masks: MaskSet | None = None
 ) -> None:
-    """Write the files of a case, the record last.
+    """Write the files of a case, the record last, which gets the names of the files of labels and masks.
 
     Raises:
         OutputError: if that is not possible.
     """
     place = case_folder(folder, case.name)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "case.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write into {place}: {error.strerror}.", "Choose a folder you may write to.") from error
+    case = replace(case, labels=None if labels is None else _LABELS, masks=None if masks is None else _MASKS)
+    make_folder(place)
+    (place / "case.json").unlink(missing_ok=True)
     write_array(place / case.image, image)
-    if case.labels is not None and labels is not None:
-        write_array(place / case.labels, labels)
-    if case.masks is not None and masks is not None:
-        masks.write(place / case.masks)
+    if labels is not None:
+        write_array(place / _LABELS, labels)
+    if masks is not None:
+        masks.write(place / _MASKS)
     write_json(place / "case.json", asdict(case))
+
+
+def mapped(path: Path, cure: str) -> NDArray[Any]:
+    """The array of a .npy file, mapped into memory.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", cure) from error
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

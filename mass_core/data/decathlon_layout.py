@@ -8,6 +8,7 @@ takes as it is.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, OutputError
-from ..files import read_json, write_json
+from ..files import make_folder, read_json, write_json
 from ..progress import Steps
 from ..volumes.volume import Volume
+from . import export_state
 from .dataset import Dataset, shown_labels
 
 Form = Literal["nnunet", "msd"]
@@ -27,8 +29,6 @@ _CHANNEL: dict[Form, str] = {"nnunet": "_0000", "msd": ""}
 """Suffix of the case in the name of its image."""
 _MADE_BY = "mass segment"
 _FOLDS = 'It looks like [{"train": ["case1", "case2"], "val": ["case3"]}, …].'
-_STATE = ".mass-export"
-"""Folder of what an export has done so far."""
 _PARTS = {"train": "Tr", "val": "Tr", "test": "Ts"}
 
 
@@ -71,7 +71,7 @@ def is_folds(path: Path) -> bool:
 
 
 def describe_labels(names: Mapping[int, str]) -> dict[str, int]:
-    """Numbers by name, with the background, as nnU-Net's dataset.json tells them.
+    """Numbers by name, with the background, as nnU-Net's dataset.json has them.
 
     Raises:
         InputError: if two labels have the same name, or one that means something else to nnU-Net.
@@ -82,24 +82,11 @@ def describe_labels(names: Mapping[int, str]) -> dict[str, int]:
     return {"background": 0, **{name: number for number, name in names.items()}}
 
 
-def check_export(output: Path) -> None:
-    """Refuse to write into a folder that holds something else.
-
-    Raises:
-        OutputError: saying so.
-    """
-    if (output / "dataset.json").exists() and not (output / _STATE).is_dir():
-        raise OutputError(f"{output / 'dataset.json'} is not of an earlier export and would be lost.", "Choose another folder.")
-
-
 def is_exported(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int], form: Form) -> bool:
     """True if an earlier run wrote this case and nothing changed since."""
     image, labels = _files(dataset, name, output, form)
-    try:
-        known = read_json(_record(output, name), "")
-    except InputError:
-        return False
-    return known == _settings(dataset, name, numbers, form) and image.exists() and (labels.exists() or dataset.case(name).labels is None)
+    whole = image.exists() and (labels.exists() or dataset.case(name).labels is None)
+    return whole and export_state.is_done(output, name, _settings(dataset, name, numbers, form))
 
 
 def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int, int], form: Form) -> None:
@@ -113,13 +100,13 @@ def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int,
     image_file, labels_file = _files(dataset, name, output, form)
     if labels is None and labels_file.parent.name == "labelsTr":
         raise InputError(f"{name} has no label map, which training scans need there.", "Prepare it with --labels, or let it be a test.")
-    for folder in (image_file.parent, labels_file.parent, output / _STATE):
-        folder.mkdir(parents=True, exist_ok=True)
-    _record(output, name).unlink(missing_ok=True)
+    make_folder(image_file.parent)
+    make_folder(labels_file.parent)
+    export_state.begin(output, name)
     Volume(dataset.image(name).astype(np.float32), case.grid).write(image_file)
     if labels is not None:
         Volume(_renumbered(labels, numbers), case.grid).write(labels_file)
-    write_json(_record(output, name), _settings(dataset, name, numbers, form))
+    export_state.finish(output, name, _settings(dataset, name, numbers, form))
 
 
 def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: frozenset[str], form: Form) -> None:
@@ -135,14 +122,7 @@ def describe(dataset: Dataset, output: Path, numbers: Mapping[int, int], names: 
     if form == "msd":
         write_json(output / "dataset.json", _of_decathlon(dataset, called, learned, sorted(names - set(learned))))
         return
-    description = {
-        "name": dataset.name,
-        "channel_names": {"0": "noNorm"},
-        "labels": describe_labels(called),
-        "numTraining": len(learned),
-        "file_ending": ENDING,
-    }
-    write_json(output / "dataset.json", description)
+    write_json(output / "dataset.json", {"name": dataset.name, **_of_nnunet(called, len(learned), ENDING)})
     write_json(output / "splits_final.json", [fold])
 
 
@@ -153,12 +133,10 @@ def check_predictions(folder: Path) -> None:
         OutputError: saying so.
     """
     path = folder / "dataset.json"
-    try:
-        ours = not path.exists() or read_json(path, "").get("made_by") == _MADE_BY
-    except InputError:
-        ours = False
-    if not ours:
-        raise OutputError(f"{path} describes something else than predictions of ours.", "Choose another folder.")
+    with suppress(InputError):
+        if not path.exists() or read_json(path, "").get("made_by") == _MADE_BY:
+            return
+    raise OutputError(f"{path} describes something else than predictions of ours.", "Choose another folder.")
 
 
 def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) -> None:
@@ -173,8 +151,12 @@ def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) ->
         InputError: if labels have names nnU-Net cannot take.
         OutputError: if it cannot be written.
     """
-    values = {"channel_names": {"0": "noNorm"}, "labels": describe_labels(names), "numTraining": 0, "file_ending": ending}
-    write_json(folder / "dataset.json", {**values, "made_by": _MADE_BY})
+    write_json(folder / "dataset.json", {**_of_nnunet(names, 0, ending), "made_by": _MADE_BY})
+
+
+def _of_nnunet(names: Mapping[int, str], training: int, ending: str) -> dict[str, Any]:
+    """The description of so many training cases, or of predictions, as nnU-Net has it."""
+    return {"channel_names": {"0": "noNorm"}, "labels": describe_labels(names), "numTraining": training, "file_ending": ending}
 
 
 def _of_decathlon(dataset: Dataset, names: Mapping[int, str], learned: Sequence[str], tests: Sequence[str]) -> dict[str, Any]:
@@ -208,7 +190,3 @@ def _settings(dataset: Dataset, name: str, numbers: Mapping[int, int], form: For
     """Settings the files of a case depend on, as JSON values."""
     case = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(dataset.case(name)).items()}
     return {"case": case, "numbers": {str(value): number for value, number in numbers.items()}, "form": form}
-
-
-def _record(output: Path, name: str) -> Path:
-    return output / _STATE / f"{name}.json"

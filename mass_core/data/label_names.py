@@ -7,8 +7,6 @@ from typing import Any
 from ..errors import InputError
 from ..files import read_json
 
-DESCRIPTION = "dataset.json"
-
 
 def label_names(labels: Mapping[str, Any]) -> dict[int, str]:
     """Name of each value above 0.
@@ -33,7 +31,7 @@ def names_beside(folder: Path) -> dict[int, str]:
     Raises:
         InputError: if there is one that cannot be understood.
     """
-    path = next((place / DESCRIPTION for place in (folder, folder.resolve().parent) if (place / DESCRIPTION).is_file()), None)
+    path = next((place / "dataset.json" for place in (folder, folder.resolve().parent) if (place / "dataset.json").is_file()), None)
     if path is None:
         return {}
     cure = 'It looks like {"labels": {"1": "liver"}} or {"labels": {"liver": 1}}.'

@@ -59,8 +59,6 @@ def make_case(
         spacing_zyx=grid.spacing_zyx,
         origin_xyz=grid.origin_xyz,
         direction=grid.direction,
-        masks="mask_set.masks" if masks is not None else None,
-        labels="labels.npy" if moved is not None else None,
         settings=settings,
     )
     write_case(folder, case, prepared.array.astype(np.float16), moved, masks)

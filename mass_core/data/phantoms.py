@@ -6,19 +6,18 @@ contrast-enhanced abdomen in HU, MR values those of a T1-weighted scan where fat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from ..config import Shape, Triple
 from ..errors import InputError
 from ..volumes.volume import Geometry, Volume
 
 Array = NDArray[np.float32]
-Point = tuple[float, float, float]
 
 LABELS = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spine", 5: "aorta", 6: "right lung", 7: "left lung"}
 """Name of every value of a phantom's label map."""
@@ -80,7 +79,7 @@ def subject(
     geometry = _geometry(shape_zyx, spacing_zyx, orientation, oblique_degrees)
     anatomy = np.random.default_rng([seed, 0])
     appearance = np.random.default_rng([seed, 1 if modality == "ct" else 2])
-    canvas = _Canvas.blank(shape_zyx, modality, float(np.mean(spacing_zyx)), appearance)
+    canvas = _Canvas(shape_zyx, modality, float(np.mean(spacing_zyx)), appearance)
     _draw(canvas, _points(geometry), anatomy)
     finish = _as_ct if modality == "ct" else _as_mr
     return Volume(finish(canvas.image, appearance), geometry, modality), Volume(canvas.labels, geometry)
@@ -128,22 +127,15 @@ def _posed(points: Array, rng: np.random.Generator) -> Array:
     return bent
 
 
-def _rotation(degrees: NDArray[np.float64] | Point) -> Array:
+def _rotation(degrees: NDArray[np.float64] | Triple) -> Array:
     """Rotation matrix: about the first, then the second, then the third axis."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
-        matrix = turn @ matrix
-    return matrix.astype(np.float32)
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().astype(np.float32)
 
 
 # Shapes: signed distances in mm, negative inside -----------------------------------------------------------------------------
 
 
-def _ellipsoid(points: Array, centre: Point, radii: Point, degrees: Point = (0, 0, 0)) -> Array:
+def _ellipsoid(points: Array, centre: Triple, radii: Triple, degrees: Triple = (0, 0, 0)) -> Array:
     radius = np.array(radii, dtype=np.float32)[:, None]
     scaled = _mapped(_rotation(degrees) / radius, points, centre)
     reach = _length(scaled)
@@ -151,13 +143,13 @@ def _ellipsoid(points: Array, centre: Point, radii: Point, degrees: Point = (0, 
     return reach * (reach - 1) / np.maximum(_length(scaled), np.float32(1e-6))
 
 
-def _rod(points: Array, start: Point, end: Point, radius: float) -> Array:
+def _rod(points: Array, start: Triple, end: Triple, radius: float) -> Array:
     axis = np.subtract(end, start).astype(np.float32)
     along = _mapped(axis[None] / float(axis @ axis), points, start)[0].clip(0, 1)
     return _length(points - np.array(start, np.float32)[:, None, None, None] - axis[:, None, None, None] * along) - np.float32(radius)
 
 
-def _mapped(matrix: Array, points: Array, centre: Point) -> Array:
+def _mapped(matrix: Array, points: Array, centre: Triple) -> Array:
     """A matrix [n, 3] applied to points [3, z, y, x] seen from a centre."""
     moved = matrix @ points.reshape(3, -1)
     moved -= matrix @ np.array(centre, dtype=np.float32)[:, None]
@@ -182,23 +174,17 @@ def _repeated(along: Array, period: float, half: float) -> Array:
 # Painting --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Canvas:
     """Image and labels under the brush; later strokes cover earlier ones."""
 
-    image: Array
-    labels: NDArray[np.uint8]
-    edge_mm: float
-    values: dict[str, float]
-
-    @classmethod
-    def blank(cls, shape: Shape, modality: str, edge_mm: float, rng: np.random.Generator) -> "_Canvas":
-        values = {}
+    def __init__(self, shape: Shape, modality: str, edge_mm: float, rng: np.random.Generator) -> None:
+        self.values: dict[str, float] = {}
         for name, (hounsfield, relative) in _TISSUES.items():
             spread = rng.normal()
-            values[name] = hounsfield + 6 * spread * (abs(hounsfield) < 300) if modality == "ct" else relative * (1 + 0.08 * spread)
-        image = np.full(shape, values["air"], dtype=np.float32)
-        return cls(image=image, labels=np.zeros(shape, np.uint8), edge_mm=edge_mm, values=values)
+            self.values[name] = hounsfield + 6 * spread * (abs(hounsfield) < 300) if modality == "ct" else relative * (1 + 0.08 * spread)
+        self.edge_mm = edge_mm
+        self.image = np.full(shape, self.values["air"], dtype=np.float32)
+        self.labels = np.zeros(shape, np.uint8)
 
     def paint(self, distance: Array, tissue: str, label: int = 0) -> None:
         """Cover what lies inside; voxels on the surface take a share of the tissue (partial volume)."""

@@ -49,8 +49,7 @@ class DatasetCase:
         Raises:
             MassError: as `Volume.read`.
         """
-        volume = self.mended(self.image, self.frame)
-        return replace(volume, modality=self.modality)
+        return replace(self.mended(self.image, self.frame), modality=self.modality)
 
     def read_labels(self) -> Volume | None:
         """Its label map; None: it has none. Where classes of different files overlap, the later in the alphabet stands.

@@ -1,7 +1,7 @@
 """Layouts of public datasets as published: paths and meaning of their files. docs/datasets.md names the sources."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..config import Modality, Triple
 
@@ -31,9 +31,9 @@ class Kind:
     merged: bool = False
     """`label` is a folder with a file for each class; their numbers are their places in the alphabet."""
     labels: Mapping[int, str] = field(default_factory=dict)
-    """Names of the values; empty: `merged`, or `description` tells."""
-    modalities: Mapping[str, Modality]
-    """Modality by a regular expression found in the path of the image; the first that fits."""
+    """Names of the values; empty: `merged`, or given by `description`."""
+    modalities: Mapping[str, Modality] = field(default_factory=lambda: {"": "ct"})
+    """Modality by a regular expression found in the path of the image, the first that fits; of no use where `description` states it."""
     splits: Mapping[str, str] = field(default_factory=dict)
     """Official split by a regular expression found in the path. If none fits: test if only others have labels, else train."""
     table: str = ""
@@ -45,7 +45,7 @@ class Kind:
     table_frames: tuple[str, ...] = ()
     """Its columns that number, from 0, the frames that carry labels: each is a case."""
     description: str = ""
-    """A JSON file at the root that tells label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
+    """A JSON file at the root with label names and channels: the volumes of 4D images, as in MSD's dataset.json, or the files of a
     case where `image` has a group `channel`, as in nnU-Net's."""
     folds: str = ""
     """A JSON file at the root with a list of splits into train and val."""
@@ -74,6 +74,35 @@ def _numbered(names: tuple[str, ...]) -> dict[int, str]:
     return dict(enumerate(names, start=1))
 
 
+_TOTALSEGMENTATOR = Kind(
+    title="TotalSegmentator CT",
+    example="s0001/ct.nii.gz",
+    image=r"(?P<patient>s\d+)/ct",
+    name="{patient}",
+    label="segmentations",
+    merged=True,
+    table=r"meta\.csv",
+    table_id="image_id",
+    table_split="split",
+    straighten=True,
+)
+_STRUCTSEG_HEAD = Kind(
+    title="StructSeg, head and neck",
+    example="HaN_OAR/1/data.nii.gz",
+    image=r"(?P<case>\d+)/data",
+    name="head_{case}",
+    label="label",
+    labels=_numbered(_HEAD),
+)
+_DECATHLON = Kind(
+    title="Medical Segmentation Decathlon, one task",
+    example="Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz",
+    image=r"images(?P<part>Tr|Ts)/(?P<case>[^/]+)",
+    label="../labels{part}/{case}",
+    splits={"imagesTr/": "train", "imagesTs/": "test"},
+    description="dataset.json",
+)
+
 KINDS: dict[str, Kind] = {
     "amos": Kind(
         title="AMOS",
@@ -90,7 +119,6 @@ KINDS: dict[str, Kind] = {
         image=r"img/(?P<case>img(?P<number>\d+))",
         label="../label/label{number}",
         labels=_numbered(_BCV),
-        modalities={"": "ct"},
         direction=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
     ),
     "kits": Kind(
@@ -99,7 +127,6 @@ KINDS: dict[str, Kind] = {
         image=r"(?P<case>case_\d+)/imaging",
         label="segmentation",
         labels={1: "kidney", 2: "kidney tumor", 3: "kidney cyst"},
-        modalities={"": "ct"},
     ),
     "lits": Kind(
         title="LiTS",
@@ -107,7 +134,6 @@ KINDS: dict[str, Kind] = {
         image=r"(?P<case>(?P<test>test-)?volume-(?P<number>\d+))",
         label="{test}segmentation-{number}",
         labels={1: "liver", 2: "liver tumor"},
-        modalities={"": "ct"},
         spacings={r"volume-(28|34)": (0.7, 0.7, 2.5)},
     ),
     "mnms": Kind(
@@ -143,49 +169,17 @@ KINDS: dict[str, Kind] = {
         labels={1: "necrotic and non-enhancing tumor core", 2: "edema", 4: "enhancing tumor"},
         modalities={"": "mr"},
     ),
-    "structseg-head": Kind(
-        title="StructSeg, head and neck",
-        example="HaN_OAR/1/data.nii.gz",
-        image=r"(?P<case>\d+)/data",
-        name="head_{case}",
-        label="label",
-        labels=_numbered(_HEAD),
-        modalities={"": "ct"},
+    "structseg-head": _STRUCTSEG_HEAD,
+    "structseg-thoracic": replace(
+        _STRUCTSEG_HEAD, title="StructSeg, thorax", example="Thoracic_OAR/1/data.nii.gz", name="thoracic_{case}", labels=_numbered(_THORAX)
     ),
-    "structseg-thoracic": Kind(
-        title="StructSeg, thorax",
-        example="Thoracic_OAR/1/data.nii.gz",
-        image=r"(?P<case>\d+)/data",
-        name="thoracic_{case}",
-        label="label",
-        labels=_numbered(_THORAX),
-        modalities={"": "ct"},
-    ),
-    "totalsegmentator-ct": Kind(
-        title="TotalSegmentator CT",
-        example="s0001/ct.nii.gz",
-        image=r"(?P<patient>s\d+)/ct",
-        name="{patient}",
-        label="segmentations",
-        merged=True,
-        modalities={"": "ct"},
-        table=r"meta\.csv",
-        table_id="image_id",
-        table_split="split",
-        straighten=True,
-    ),
-    "totalsegmentator-mr": Kind(
+    "totalsegmentator-ct": _TOTALSEGMENTATOR,
+    "totalsegmentator-mr": replace(
+        _TOTALSEGMENTATOR,
         title="TotalSegmentator MR",
         example="s0001/mri.nii.gz",
         image=r"(?P<patient>s\d+)/mri",
-        name="{patient}",
-        label="segmentations",
-        merged=True,
         modalities={"": "mr"},
-        table=r"meta\.csv",
-        table_id="image_id",
-        table_split="split",
-        straighten=True,
     ),
     "autopet": Kind(
         title="AutoPET",
@@ -203,26 +197,14 @@ KINDS: dict[str, Kind] = {
         label="{case}_mask_4label",
         label_anywhere=True,
         labels={1: "sacrum", 2: "right hip", 3: "left hip", 4: "lumbar vertebrae"},
-        modalities={"": "ct"},
     ),
-    "msd": Kind(
-        title="Medical Segmentation Decathlon, one task",
-        example="Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz",
-        image=r"images(?P<part>Tr|Ts)/(?P<case>[^/]+)",
-        label="../labels{part}/{case}",
-        modalities={},
-        splits={"imagesTr/": "train", "imagesTs/": "test"},
-        description="dataset.json",
-    ),
-    "nnunet": Kind(
+    "msd": _DECATHLON,
+    "nnunet": replace(
+        _DECATHLON,
         title="nnU-Net",
         example="imagesTr/case_0000.nii.gz",
         image=r"images(?P<part>Tr|Ts)/(?P<case>[^/]+)_(?P<channel>\d{4})",
         endings=r"\.(?:nii(?:\.gz)?|nrrd|mha)",
-        label="../labels{part}/{case}",
-        modalities={},
-        splits={"imagesTr/": "train", "imagesTs/": "test"},
-        description="dataset.json",
         folds="splits_final.json",
     ),
     "bids": Kind(

@@ -1,31 +1,29 @@
 """Datasets in the layout of the released code: reading, importing, exporting.
 
 Layout (docs/formats.md): in one folder `<case>_image.npy` (float32 [z,y,x], normalised), `<case>_gt.npy` (uint8) if there are labels, and
-`dataset.h5` with the masks of all cases. Nothing in it tells spacing, place, direction or modality: the spacing is taken to be 1.5 mm, the
-released default, and the first voxel to lie at the origin. No file tells splits either; all cases are for training, each its own patient.
+`dataset.h5` with the masks of all cases. It states neither spacing, place, direction nor modality: the spacing is taken to be 1.5 mm, the
+released default, and the first voxel to lie at the origin. It has no splits either; all cases are for training, each its own patient.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..config import Triple
 from ..errors import InputError, OutputError
-from ..files import fingerprint, read_json, size_and_time, write_json
+from ..files import fingerprint, states
 from ..masks.mask_set import MaskSet
-from . import released_masks
-from .dataset import Case, Dataset, case_folder, write_array, write_case
+from . import export_state, released_masks
+from .dataset import Case, Dataset, case_folder, mapped, write_array, write_case
 from .splits import SPLITS
 
 IMAGE, LABELS, MASKS = "_image.npy", "_gt.npy", "dataset.h5"
 SPACING_ZYX = (1.5, 1.5, 1.5)
 TRAINING_EDGE = 128
 """Voxels a scan needs along every axis before the released training takes it."""
-_STATE = ".mass-export"
-"""Folder of what an export has done so far."""
 _RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 """Right, anterior, superior, to which the released preparation turns scans, in LPS."""
 _CURE = "Copy the folder again, or take over the cases that are whole with `mass dataset import`."
@@ -84,7 +82,8 @@ def read_released(
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
     """Fingerprint of what a case is taken over from, and how."""
-    return fingerprint(_states([folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS]), spacing_zyx, modality)
+    files = (folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS)
+    return fingerprint(states(filter(Path.exists, files)), spacing_zyx, modality)
 
 
 def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = SPACING_ZYX, modality: str = "auto") -> None:
@@ -103,18 +102,7 @@ def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = 
         image = source.image(name).astype(np.float16)
     if not np.isfinite(image).all():
         raise InputError(f"{name}{IMAGE} holds values beyond 65504, infinite or none.", "Normalise it as the released code does.")
-    case = Case(
-        name=name,
-        patient=name,
-        modality=modality,
-        shape_zyx=found.shape_zyx,
-        spacing_zyx=spacing_zyx,
-        origin_xyz=found.origin_xyz,
-        direction=found.direction,
-        masks="mask_set.masks" if masks is not None else None,
-        labels="labels.npy" if labels is not None else None,
-        settings=import_settings(folder, name, spacing_zyx, modality),
-    )
+    case = replace(found, image=Case.image, settings=import_settings(folder, name, spacing_zyx, modality))
     write_case(output, case, image, labels, masks)
 
 
@@ -128,19 +116,14 @@ def check_export(output: Path) -> None:
     released_masks.library()
     if (output / "dataset.json").exists():
         raise OutputError(f"{output} is a dataset of ours.", "Choose another folder.")
-    if (output / MASKS).exists() and not (output / _STATE).is_dir():
-        raise OutputError(f"{output / MASKS} is not of an earlier export and would be lost.", "Choose another folder.")
+    export_state.check_own(output / MASKS)
 
 
 def is_exported(dataset: Dataset, name: str, output: Path) -> bool:
     """True if an earlier run wrote this case and nothing changed since."""
     files = [output / f"{name}{IMAGE}", *([output / f"{name}{LABELS}"] if dataset.case(name).labels else [])]
-    if not all(path.exists() for path in files) or not (_part(output, name).exists() or name in _with_masks(output)):
-        return False
-    try:
-        return read_json(_record(output, name), "").get("settings") == _export_settings(dataset, name)
-    except InputError:
-        return False
+    whole = all(path.exists() for path in files) and (_part(output, name).exists() or name in _with_masks(output))
+    return whole and export_state.is_done(output, name, _export_settings(dataset, name))
 
 
 def export_case(dataset: Dataset, name: str, output: Path) -> None:
@@ -153,17 +136,13 @@ def export_case(dataset: Dataset, name: str, output: Path) -> None:
     image, labels, masks = dataset.image(name), dataset.labels(name), dataset.masks(name)
     if labels is not None and labels.size and labels.max() > 255:
         raise InputError(f"The labels of {name} go up to {labels.max()}; the released layout ends at 255.", "Number the labels anew.")
-    try:
-        (output / _STATE).mkdir(parents=True, exist_ok=True)
-        _record(output, name).unlink(missing_ok=True)
-        (output / f"{name}{LABELS}").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write into {output}: {error.strerror}.", "Choose a folder you may write to.") from error
+    export_state.begin(output, name)
+    (output / f"{name}{LABELS}").unlink(missing_ok=True)
     write_array(output / f"{name}{IMAGE}", image.astype(np.float32))
     if labels is not None:
         write_array(output / f"{name}{LABELS}", labels.astype(np.uint8))
     released_masks.write_masks(_part(output, name), name, masks)
-    write_json(_record(output, name), {"settings": _export_settings(dataset, name)})
+    export_state.finish(output, name, _export_settings(dataset, name))
 
 
 def join_masks(output: Path, names: Iterable[str]) -> None:
@@ -189,10 +168,7 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
     path = folder / f"{name}{IMAGE}"
     if not path.exists():
         raise InputError(f"{folder / MASKS} holds masks of {name!r}, but {path} is missing.", _CURE)
-    try:
-        image = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", _CURE) from error
+    image = mapped(path, _CURE)
     if image.ndim != 3 or image.dtype.kind != "f" or not image.size:
         raise InputError(f"{path} holds {image.dtype} of shape {image.shape}, no scan [z,y,x] of real numbers.", _CURE)
     return Case(
@@ -209,18 +185,11 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
     )
 
 
-def _export_settings(dataset: Dataset, name: str) -> str:
+def _export_settings(dataset: Dataset, name: str) -> dict[str, Any]:
     case, folder = dataset.case(name), case_folder(dataset.folder, name)
-    return fingerprint(_states([folder / file for file in (case.image, case.labels, case.masks) if file]))
-
-
-def _states(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    return [(path.name, *size_and_time(path)) for path in files if path.exists()]
+    files = (folder / file for file in (case.image, case.labels, case.masks) if file)
+    return {"settings": fingerprint(states(filter(Path.exists, files)))}
 
 
 def _part(output: Path, name: str) -> Path:
-    return output / _STATE / f"{name}.h5"
-
-
-def _record(output: Path, name: str) -> Path:
-    return output / _STATE / f"{name}.json"
+    return output / export_state.FOLDER / f"{name}.h5"

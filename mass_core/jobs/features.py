@@ -83,8 +83,8 @@ def features(request: Features, session: Session, run: Run, files: Job) -> tuple
     with run.stage("write"), all_or_none(files.files) as place:
         painting.write(place[files.output])
         if files.picture is not None:
-            from ..pictures.colour_volume import draw
+            from ..pictures import colour_volume, panels
 
-            draw(place[files.picture], target, painting.rgb, modality=painting.modality)
+            panels.write_png(place[files.picture], colour_volume.render(target, painting.rgb, modality=painting.modality))
         run.check()
     return painting, spacing

@@ -109,11 +109,12 @@ def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segment
             volume.write(place[made.maps[number]])
         write_labels(_placed(found.labels, request), task.looks, place[files.output])
         if files.picture is not None:
-            from ..pictures.label_map import draw
+            from ..pictures import label_map, panels
 
             names = {label.value: label.name for label in task.labels}
             colors = {label.value: label.color for label in task.labels if label.color is not None}
-            draw(place[files.picture], target, found.labels, names=names, colors=colors, modality=found.modality)
+            page = label_map.render(target, found.labels, names=names, colors=colors, modality=found.modality)
+            panels.write_png(place[files.picture], page)
         run.check()  # the last moment at which nothing has been left behind
 
 

@@ -1,8 +1,7 @@
 """A picture of a label map on its scan: axial, coronal and sagittal plane with contours, the patient's right on the left."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,59 +11,12 @@ from ..config import Modality, Triple
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
-from .panels import (
-    BACKGROUND,
-    GAP,
-    PLANES,
-    Font,
-    Ink,
-    Plane,
-    draw_bar,
-    font,
-    grey_scale,
-    in_grey,
-    ink,
-    outlined,
-    page,
-    panel,
-    size_of,
-    write_png,
-)
+from .panels import BACKGROUND, GAP, PLANES, Font, Ink, draw_bar, font, grey_plane, grey_scale, ink, outlined, page, panel, scale_to_fit
 
 _TALLEST = 480
 """Pixels of the tallest plane."""
 _NAMED = 16
 """Labels the legend names."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Look:
-    """Settings common to all planes of a picture."""
-
-    view: Box
-    grey: tuple[float, float]
-    """Values shown black and white."""
-    inks: Mapping[int, Ink]
-    """Colour of each label."""
-    scale: float
-    """Pixels a millimetre."""
-
-
-def draw(
-    path: str | Path,
-    image: Volume,
-    labels: Volume,
-    *,
-    names: Mapping[int, str] | None = None,
-    colors: Mapping[int, Triple] | None = None,
-    modality: Modality | None = None,
-) -> None:
-    """Write the picture of `render` as PNG.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    write_png(path, render(image, labels, names=names, colors=colors, modality=modality))
 
 
 def render(
@@ -92,13 +44,17 @@ def render(
     view = _view(scan, boxes, dark=grey[0] + 0.1 * (grey[1] - grey[0]))
     inks = {value: ink((colors or {}).get(value) or distinct(order)) for order, value in enumerate(boxes)}
     indices = _best_slices(marked.array, boxes)
-    scale = _scale(view, scan.geometry.spacing_zyx)
-    look = _Look(view=view, grey=grey, inks=inks, scale=scale)
-    panels = [_panel(plane, scan, marked, indices[plane.axis], look) for plane in PLANES]
+    scan, marked = scan.cropped(view), marked.cropped(view)
+    scale = scale_to_fit(scan, _TALLEST)
+    panels = []
+    for plane in PLANES:
+        index = indices[plane.axis] - view.low[plane.axis]
+        picture = outlined(grey_plane(scan, plane, index, scale, grey), plane.cut(marked.array, index), inks)
+        panels.append(panel(picture, plane.letters))
     return _page(panels, [(inks[value], (names or {}).get(value, f"label {value}")) for value in boxes], scale)
 
 
-def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
+def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> list[int]:
     """Along each axis the slice that shows most: labels count by the share of their widest section."""
     scores = [np.zeros(size) for size in labels.shape]
     for value, box in boxes.items():
@@ -106,25 +62,21 @@ def _best_slices(labels: np.ndarray, boxes: Mapping[int, Box]) -> Ink:
         for axis, score in enumerate(scores):
             areas = mask.sum(axis=tuple(a for a in range(3) if a != axis), dtype=float)
             score[box[0][axis] : box[1][axis]] += areas / areas.max()
-    z, y, x = (int(score.argmax()) if score.any() else len(score) // 2 for score in scores)
-    return z, y, x
+    return [int(score.argmax()) if score.any() else len(score) // 2 for score in scores]
 
 
 def _view(scan: Volume, boxes: Mapping[int, Box], dark: float) -> Box:
     """Part of the scan shown: the body with all labels, or for small structures four times their extent and at least 100 mm."""
-    start, stop = _body(scan.array, dark)
+    whole = _body(scan.array, dark)
     if not boxes:
-        return Box(start, stop)
-    low = np.min([box[0] for box in boxes.values()], axis=0)
-    high = np.max([box[1] for box in boxes.values()], axis=0)
-    first, last = np.minimum(start, low), np.maximum(stop, high)
-    spacing = np.asarray(scan.geometry.spacing_zyx)
-    side_mm = max(100.0, 4 * float(((high - low) * spacing).max()))
-    if 1.5 * side_mm <= float(((last - first) * spacing).max()):
-        side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
-        first = np.clip((low + high - side) // 2, 0, scan.array.shape - side)
-        last = first + side
-    return Box.of(first, last)
+        return whole
+    labelled = reduce(Box.enclosing, boxes.values())
+    whole, spacing = whole.enclosing(labelled), np.asarray(scan.geometry.spacing_zyx)
+    side_mm = max(100.0, 4 * float(np.multiply(labelled.size, spacing).max()))
+    if 1.5 * side_mm > float(np.multiply(whole.size, spacing).max()):
+        return whole
+    side = np.minimum(np.round(side_mm / spacing).astype(int), scan.array.shape)
+    return Box.at(np.clip((np.add(*labelled) - side) // 2, 0, scan.array.shape - side), side.tolist())
 
 
 def _body(array: np.ndarray, dark: float) -> Box:
@@ -145,52 +97,31 @@ def _labelled(values: np.ndarray, labels: np.ndarray, boxes: Mapping[int, Box]) 
     return np.concatenate(inside) if inside else np.zeros(0, values.dtype)
 
 
-def _scale(view: Box, spacing_zyx: Triple) -> float:
-    """Pixels a millimetre, the same for all planes."""
-    return _TALLEST / max(n * s for n, s in zip(view.size[:2], spacing_zyx[:2], strict=True))
-
-
-def _panel(plane: Plane, scan: Volume, labels: Volume, index: int, look: _Look) -> Image.Image:
-    """One plane, with contours and letters."""
-    part = look.view.slices()
-    index -= look.view[0][plane.axis]
-    values = plane.cut(scan.array[part], index)
-    marked = plane.cut(labels.array[part], index)
-    picture = in_grey(values, size_of(values, plane.edges(scan.geometry.spacing_zyx), look.scale), look.grey)
-    return panel(outlined(picture, marked, look.inks), plane.letters)
-
-
 def _page(panels: Sequence[Image.Image], legend: Sequence[tuple[Ink, str]], scale: float) -> Image.Image:
     """The planes side by side, under them the legend and a scale bar."""
     width = sum(shown.width + GAP for shown in panels) + GAP
     tallest = max(shown.height for shown in panels)
-    face = font(15)
-    rows = _legend_rows(legend, width - 2 * GAP - 120, face)
-    whole = page([panels], GAP + 26 * max(1, len(rows)) + 6)
+    entries = _legend(legend, width - 2 * GAP - 120, font(15))
+    whole = page([panels], GAP + 26 * (entries[-1][1] + 1) + 6)
     pen = ImageDraw.Draw(whole)
-    for number, row in enumerate(rows):
-        y = tallest + 2 * GAP + 26 * number + 10
-        for x, color, name in row:
-            pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=color)
-            pen.text((x + 20, y), name, fill=(225, 225, 225), font=face, anchor="lm")
+    for x, row, color, name in entries:
+        y = tallest + 2 * GAP + 26 * row + 10
+        pen.rounded_rectangle((x, y - 6, x + 14, y + 6), 3, fill=color)
+        pen.text((x + 20, y), name, fill=(225, 225, 225), font=font(15), anchor="lm")
     draw_bar(pen, width - GAP, tallest + 2 * GAP + 10, scale)
     return whole
 
 
-def _legend_rows(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[list[tuple[int, Ink, str]]]:
-    """(x, colour, name) of the legend's entries, row by row."""
-    entries = list(legend[:_NAMED])
+def _legend(legend: Sequence[tuple[Ink, str]], width: int, face: Font) -> list[tuple[int, int, Ink, str]]:
+    """The legend's entries as (x, row, colour, name)."""
+    entries = list(legend[:_NAMED]) or [((90, 90, 90), "nothing found")]
     if len(legend) > _NAMED:
         entries.append((BACKGROUND, f"and {len(legend) - _NAMED} more"))
-    if not legend:
-        entries = [((90, 90, 90), "nothing found")]
-    rows: list[list[tuple[int, Ink, str]]] = [[]]
-    x = GAP
+    placed, x, row = [], GAP, 0
     for color, name in entries:
         wide = 44 + round(face.getlength(name))
-        if rows[-1] and x + wide > width:
-            rows.append([])
-            x = GAP
-        rows[-1].append((x, color, name))
+        if x > GAP and x + wide > width:
+            x, row = GAP, row + 1
+        placed.append((x, row, color, name))
         x += wide
-    return rows
+    return placed

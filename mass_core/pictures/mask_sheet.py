@@ -6,9 +6,8 @@ masks; on every voxel the smallest is on top. The planes show compact ones that 
 
 import colorsys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from ..volumes.boxes import Box
 from ..volumes.resample import orient, resample
 from ..volumes.volume import Volume
 from .histogram import draw_histogram
-from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, ink, outlined, panel, size_of, write_png
+from .panels import BACKGROUND, GAP, PLANES, Ink, Plane, draw_bar, font, grey_scale, in_grey, ink, outlined, panel, size_of
 
 _WIDTH = 1020
 """Of the page, in pixels."""
@@ -61,6 +60,15 @@ class Cut(NamedTuple):
         """Height and width."""
         return self.values.shape[0] * self.edges[0], self.values.shape[1] * self.edges[1]
 
+    def drawn(self, scale: float, grey: tuple[float, float], colour: "_Colour") -> Image.Image:
+        """The plane in grey at `scale` pixels a millimetre, its masks coloured."""
+        picture = in_grey(self.values, size_of(self.values, self.edges, scale), grey)
+        return panel(colour(picture, self.numbers), self.plane.letters)
+
+
+_Colour = Callable[[NDArray[np.float32], NDArray[np.int32]], NDArray[np.float32]]
+"""Colours the masks, numbered as in a `Cut`, on a picture of their plane."""
+
 
 class _Row(NamedTuple):
     """Pictures side by side."""
@@ -70,16 +78,6 @@ class _Row(NamedTuple):
     captions: list[str]
     bar: float | None
     """Pixels a millimetre for a scale bar; None: as in the row above."""
-
-
-def draw_sheet(path: str | Path, scan: Volume, masks: MaskSet, name: str) -> None:
-    """Write the picture of `sheet` as PNG.
-
-    Raises:
-        OutputError: if it cannot be written.
-        GeometryError: as `sheet`.
-    """
-    write_png(path, sheet(scan, masks, name))
 
 
 def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
@@ -98,19 +96,15 @@ def sheet(scan: Volume, masks: MaskSet, name: str) -> Image.Image:
     thirds = np.array_split(order, 3) if len(order) >= _FEW else [order]
     bands = [[cut(scan, masks, axis, place, third) for place in places] for third in thirds]
     chosen = _disjoint(masks)
-    planes = [cut(scan, masks, across, index, chosen) for across, index in enumerate(_middle(masks, chosen))]
-    planes.sort(key=lambda shown: shown.plane.axis)
+    middles = (cut(scan, masks, across, _middle(masks, across, chosen), chosen) for across in range(3))
+    planes = sorted(middles, key=lambda shown: shown.plane.axis)
     inside = np.concatenate([shown.values[shown.numbers > 0] for cuts in bands for shown in cuts])
     grey = grey_scale(scan.array, inside, masks.meta.get("modality"))
     rows = [_slice_row(masks, cuts, third, (axis, places), grey) for cuts, third in zip(bands, thirds, strict=True)]
     rows = [rows[0], *(row._replace(bar=None) for row in rows[1:])]
     rows.append(_plane_row(planes, len(chosen), grey))
-    return _page(
-        f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}",
-        _about(masks),
-        rows,
-        draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP),
-    )
+    title = f"{name}: {len(masks)} mask{'s' * (len(masks) != 1)}"
+    return _page(title, _about(masks), rows, draw_histogram(masks.voxels * voxel_ml(masks), _WIDTH - 2 * GAP))
 
 
 def _seed_places(masks: MaskSet) -> tuple[int, list[int]]:
@@ -157,13 +151,10 @@ def _plane(masks: MaskSet, axis: int) -> Plane:
 
 def _on_top(masks: MaskSet, box: Box, order: NDArray[np.int64]) -> NDArray[np.int32]:
     """1 + the number of the last mask of the order at each voxel of a box, 0 where there is none."""
-    low, high = np.array(box)
-    result = np.zeros(high - low, np.int32)
-    boxes = masks.boxes_zyx[order]
-    for index in order[((boxes[:, :3] < high) & (boxes[:, 3:] > low)).all(axis=1)].tolist():
-        first, last = np.maximum(masks.boxes_zyx[index, :3], low), np.minimum(masks.boxes_zyx[index, 3:], high)
-        inside = masks.rasterise([index], (first, last)) > 0
-        result[Box.of(first - low, last - low).slices()][inside] = index + 1
+    result = np.zeros(box.size, np.int32)
+    for index in order.tolist():
+        if (part := masks.box(index).common(box)) is not None:
+            result[part.seen_from(box.low).slices()][masks.rasterise([index], part) > 0] = index + 1
     return result
 
 
@@ -193,14 +184,11 @@ def _reached(masks: MaskSet, axis: int, some: NDArray[np.int64] | None = None) -
     return np.cumsum(steps)[:-1]
 
 
-def _middle(masks: MaskSet, chosen: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Along each axis the middle of the slices that the most of these masks reach."""
-    found = []
-    for axis in range(3):
-        reached = _reached(masks, axis, chosen)
-        best = np.flatnonzero(reached == reached.max())
-        found.append(int(best[len(best) // 2]))
-    return found[0], found[1], found[2]
+def _middle(masks: MaskSet, axis: int, chosen: NDArray[np.int64]) -> int:
+    """The middle of the slices across an axis that the most of these masks reach."""
+    reached = _reached(masks, axis, chosen)
+    best = np.flatnonzero(reached == reached.max())
+    return int(best[len(best) // 2])
 
 
 def _slice_row(
@@ -210,33 +198,27 @@ def _slice_row(
     axis, indices = places
     height, width = cuts[0].size_mm()
     scale = min(((_WIDTH - GAP) / _COLUMNS - GAP) / width, _TALL_SLICE / height)
-    view, began = _VIEWS[cuts[0].plane.axis], Counter(place for across, place in _seeds(masks) if across == axis)
-    boxes, pictures, captions = masks.boxes_zyx[shown], [], []
-    for found, place in zip(cuts, indices, strict=True):
-        here = int(((boxes[:, axis] <= place) & (boxes[:, 3 + axis] > place)).sum())
-        captions.append(f"{view} {place}: {here} mask{'s' * (here != 1)}")
-        picture = in_grey(found.values, size_of(found.values, found.edges, scale), grey)
-        pictures.append(panel(_filled(picture, found.numbers), found.plane.letters))
+    view, reached = _VIEWS[cuts[0].plane.axis], _reached(masks, axis, shown).astype(int).tolist()
+    captions = [f"{view} {place}: {reached[place]} mask{'s' * (reached[place] != 1)}" for place in indices]
     sizes = masks.voxels[shown] * voxel_ml(masks)
-    heading = "Seed slices" if began else "Slices"
+    heading = "Seed slices" if any(across == axis for across, _ in _seeds(masks)) else "Slices"
     if len(shown):
         heading += f" with the {len(shown)} masks from {amount(sizes.min())} to {amount(sizes.max())}"
-    return _Row(heading, pictures, captions, scale)
+    return _Row(heading, [found.drawn(scale, grey, _filled) for found in cuts], captions, scale)
 
 
 def _plane_row(cuts: Sequence[Cut], count: int, grey: tuple[float, float]) -> _Row:
     """Three planes with contours."""
     heights, widths = zip(*(found.size_mm() for found in cuts), strict=True)
     scale = min((_WIDTH - GAP * (len(cuts) + 1)) / sum(widths), _TALL_PLANE / max(heights))
-    pictures, captions = [], []
-    for found in cuts:
-        size = size_of(found.values, found.edges, scale)
-        if min(size) < _THIN:
-            continue
-        inks = {number: _ink(number) for number in np.unique(found.numbers).tolist() if number}
-        pictures.append(panel(outlined(in_grey(found.values, size, grey), found.numbers, inks), found.plane.letters))
-        captions.append(_VIEWS[found.plane.axis])
-    return _Row("Planes" + f" with {count} masks that do not overlap" * bool(count), pictures, captions, scale)
+    shown = [found for found in cuts if min(size_of(found.values, found.edges, scale)) >= _THIN]
+    heading = "Planes" + f" with {count} masks that do not overlap" * bool(count)
+    return _Row(heading, [found.drawn(scale, grey, _contoured) for found in shown], [_VIEWS[found.plane.axis] for found in shown], scale)
+
+
+def _contoured(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float32]:
+    """A picture of a plane with a contour around every mask."""
+    return outlined(picture, numbers, {number: _ink(number) for number in np.unique(numbers).tolist() if number})
 
 
 def _filled(picture: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ..config import Modality, Triple
 from ..files import write_bytes
+from ..volumes.volume import Volume
 
 Ink = tuple[int, int, int]
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -82,6 +83,17 @@ def in_grey(values: np.ndarray, size: tuple[int, int], grey: tuple[float, float]
     shown = np.clip((values.astype(np.float32) - grey[0]) / (grey[1] - grey[0]), 0, 1)
     picture = np.asarray(Image.fromarray(shown * 255).resize(size, Image.Resampling.BICUBIC), np.float32)
     return np.repeat(np.clip(picture, 0, 255)[:, :, None], 3, axis=2)
+
+
+def scale_to_fit(scan: Volume, tallest: int) -> float:
+    """Pixels a millimetre, the same for all planes, with which the tallest plane of a scan has so many pixels."""
+    return tallest / max(n * s for n, s in zip(scan.array.shape[:2], scan.geometry.spacing_zyx[:2], strict=True))
+
+
+def grey_plane(scan: Volume, plane: Plane, index: int, scale: float, grey: tuple[float, float]) -> NDArray[np.float32]:
+    """A plane of a scan as `in_grey`, at `scale` pixels a millimetre."""
+    values = plane.cut(scan.array, index)
+    return in_grey(values, size_of(values, plane.edges(scan.geometry.spacing_zyx), scale), grey)
 
 
 def outlined(picture: NDArray[np.float32], marked: np.ndarray, inks: Mapping[int, Ink]) -> NDArray[np.float32]:

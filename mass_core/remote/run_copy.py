@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..files import size_and_time
 from .stream import frame, pieces
 
 _SCANS = "data"
@@ -70,5 +69,6 @@ class RunCopy:
 def _state(path: Path) -> tuple[int, int] | None:
     """A value that changes when a file does; None: it is gone."""
     with suppress(OSError):
-        return size_and_time(path)
+        state = path.stat()
+        return state.st_mtime_ns, state.st_size
     return None

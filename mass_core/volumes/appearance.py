@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import SimpleITK as sitk
-
-from ..colors import LabelStyle, distinct
+from ..colors import LabelStyle, distinct, read_color
 from . import dicom_frames, nifti
 from .boxes import Box, label_boxes
+from .dicom_series import image_header
 from .image_io import check_name
 from .volume import Volume
 
@@ -39,20 +38,15 @@ def read_appearance(path: str | Path) -> dict[int, LabelStyle]:
     check_name(path)
     if path.is_file() and path.name.lower().endswith(".nrrd"):
         return appearance_of(header_fields(path))
-    if named := nifti.label_names(path):
-        return {value: LabelStyle(name=name, color=color) for value, (name, color) in named.items()}
-    return {segment.number: LabelStyle(name=segment.name, color=_rgb(segment.lab)) for segment in dicom_frames.segments(path)}
+    return nifti.label_styles(path) or dicom_frames.label_styles(path)
 
 
 def header_fields(path: Path) -> dict[str, str]:
     """The header fields of an image file; none if it cannot be read, which whoever reads the voxels says."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        return image_header(path)
     except RuntimeError:
         return {}
-    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
 def appearance_of(fields: Mapping[str, str]) -> dict[int, LabelStyle]:
@@ -72,7 +66,7 @@ def segments_of(fields: Mapping[str, str]) -> list[Segment]:
         name = fields.get(f"{segment}Name", "").strip() or f"label {int(value)}"
         tags = fields.get(f"{segment}Tags", "").split("|")
         terminology = next((tag.removeprefix(_TERMINOLOGY) for tag in tags if tag.startswith(_TERMINOLOGY)), "")
-        look = LabelStyle(name=name, color=_color(fields.get(f"{segment}Color", "")), terminology=terminology)
+        look = LabelStyle(name=name, color=read_color(fields.get(f"{segment}Color", "")), terminology=terminology)
         layer = fields.get(f"{segment}Layer", "0").strip()
         found.append(Segment(number=place, value=int(value), layer=int(layer) if layer.isdigit() else 0, appearance=look))
     distinct_values = len({segment.value for segment in found}) == len(found)
@@ -85,8 +79,7 @@ def write_labels(labels: Volume, looks: Mapping[int, LabelStyle], path: Path) ->
     Raises:
         OutputError: when that is not possible; nothing is left behind then.
     """
-    named = path.name.lower().endswith(".seg.nrrd")
-    labels.write(path, fields_of(looks, label_boxes(labels.array)) if named else {})
+    labels.write(path, fields_of(looks, label_boxes(labels.array)) if path.name.lower().endswith(".seg.nrrd") else {})
 
 
 def fields_of(looks: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict[str, str]:
@@ -110,28 +103,3 @@ def fields_of(looks: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict
         }
         fields |= {f"Segment{number}_{name}": text for name, text in values.items()}
     return fields
-
-
-def _color(text: str) -> tuple[float, float, float] | None:
-    numbers = re.findall(r"\d*\.?\d+(?:[eE][-+]?\d+)?", text)
-    if len(numbers) != 3:
-        return None
-    red, green, blue = (min(1.0, float(number)) for number in numbers)
-    return red, green, blue
-
-
-def _rgb(lab: tuple[int, int, int] | None) -> tuple[float, float, float] | None:
-    """Red, green, blue from 0 to 1 of a CIELab colour as DICOM stores it (PS3.3 C.10.7.1.1, white of D50)."""
-    if lab is None:
-        return None
-    lightness, a, b = lab[0] / 65535 * 100, lab[1] / 65535 * 255 - 128, lab[2] / 65535 * 255 - 128
-    y = (lightness + 16) / 116
-    cubes = [t**3 if t > 6 / 29 else 3 * (6 / 29) ** 2 * (t - 4 / 29) for t in (y + a / 500, y, y - b / 200)]
-    x, y, z = (cube * white for cube, white in zip(cubes, (0.9642, 1.0, 0.8249), strict=True))
-    linear = (
-        3.1338561 * x - 1.6168667 * y - 0.4906146 * z,
-        -0.9787684 * x + 1.9161415 * y + 0.0334540 * z,
-        0.0719453 * x - 0.2289914 * y + 1.4052427 * z,
-    )
-    red, green, blue = (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in (min(1.0, max(0.0, c)) for c in linear))
-    return red, green, blue

@@ -74,9 +74,8 @@ def body_box(array: np.ndarray, modality: Modality, recipe: Recipe) -> Box | Non
 
 def body_mask(array: np.ndarray, modality: Modality, recipe: Recipe) -> np.ndarray:
     """The body, bool [z, y, x]: the largest part above air, closed over two voxels, holes filled plane by plane; no body: everything."""
-    ends = tuple((2, 2) for _ in range(3))
     # Continued outwards, a body that leaves the image loses nothing there.
-    bright = closed(np.pad(above_air(array, modality, recipe), ends, mode="edge"), 2)[2:-2, 2:-2, 2:-2]
+    bright = closed(np.pad(above_air(array, modality, recipe), 2, mode="edge"), 2)[2:-2, 2:-2, 2:-2]
     body = largest_parts(bright)
     for plane in body:
         plane[:] = ndimage.binary_fill_holes(plane)

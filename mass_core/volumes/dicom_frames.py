@@ -5,14 +5,13 @@ Pixels and geometry are read with pydicom alone: many files in use lack attribut
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
+from ..colors import LabelStyle
 from ..errors import GeometryError, InputError
 from .dicom_stack import Plane, stacked
 
@@ -30,16 +29,6 @@ _SIGNS = {
 """Attributes that may distinguish volumes of one file, and the functional group of each; the last one without its last index."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """One segment of a DICOM segmentation."""
-
-    number: int
-    name: str
-    lab: tuple[int, int, int] | None
-    """Recommended CIELab colour as stored, 0 to 65535 each."""
-
-
 def is_dicom(path: Path) -> bool:
     """True if a file begins like a DICOM file."""
     with path.open("rb") as file:
@@ -50,10 +39,10 @@ def kind(path: Path) -> str:
     """Kind of content of a DICOM file.
 
     Returns:
-        `segmentation`, `contours`, `frames` of many that tell where each lies, `frames without place`, `no image` of reports and the like;
-        empty: a plain slice, or no DICOM file, or pydicom is not there to tell.
+        `segmentation`, `contours`, `frames`, many of known positions, `frames without place`, `no image` of reports and the like;
+        empty: a plain slice, or no DICOM file.
     """
-    if not path.is_file() or not is_dicom(path) or find_spec("pydicom") is None:
+    if not path.is_file() or not is_dicom(path):
         return ""
     with _read(path, stop_before_pixels=True) as data:
         sop = str(data.get("SOPClassUID", ""))
@@ -89,18 +78,17 @@ def read_frames(path: Path, frame: int | None) -> sitk.Image:
         return image
 
 
-def segments(path: Path) -> list[Segment]:
-    """The segments of a DICOM segmentation, by number; none of other files."""
+def label_styles(path: Path) -> dict[int, LabelStyle]:
+    """Names and colours of the segments of a DICOM segmentation, by number; none of other files."""
     if kind(path) != "segmentation":
-        return []
+        return {}
     with _read(path, stop_before_pixels=True) as data:
-        found = []
-        for segment in data.get("SegmentSequence", []):
+        found = {}
+        for segment in sorted(data.get("SegmentSequence", []), key=lambda segment: int(segment.SegmentNumber)):
             number = int(segment.SegmentNumber)
-            lab = segment.get("RecommendedDisplayCIELabValue")
             name = str(segment.get("SegmentLabel", "")).strip() or f"label {number}"
-            found.append(Segment(number=number, name=name, lab=(lab[0], lab[1], lab[2]) if lab and len(lab) == 3 else None))
-        return sorted(found, key=lambda segment: segment.number)
+            found[number] = LabelStyle(name=name, color=_rgb(segment.get("RecommendedDisplayCIELabValue")))
+        return found
 
 
 def read_layers(path: Path) -> list[sitk.Image]:
@@ -130,10 +118,10 @@ def _layers(pixels: np.ndarray, numbers: Sequence[Any], levels: np.ndarray) -> l
         whole[levels] = pixels
         return [whole]
     layers: list[np.ndarray] = []
-    for number in sorted({int(number) for number in numbers}):
-        own = [i for i, other in enumerate(numbers) if int(other) == number]
+    of_frames = np.array(numbers, int)
+    for number in np.unique(of_frames):
         mask = np.zeros(shape, bool)
-        for i in own:
+        for i in np.flatnonzero(of_frames == number):
             mask[levels[i]] |= pixels[i] > 0
         free = next((layer for layer in layers if not layer[mask].any()), None)
         if free is None:
@@ -209,9 +197,9 @@ def _group(data: Any, i: int, sequence: str, name: str) -> Any:
 
 def _scale(data: Any, i: int) -> tuple[float, float]:
     """Slope and intercept of a frame."""
-    found = [_group(data, i, "PixelValueTransformationSequence", name) for name in ("RescaleSlope", "RescaleIntercept")]
     slope, intercept = (
-        data.get(name) if value is None else value for name, value in zip(("RescaleSlope", "RescaleIntercept"), found, strict=True)
+        data.get(name) if (own := _group(data, i, "PixelValueTransformationSequence", name)) is None else own
+        for name in ("RescaleSlope", "RescaleIntercept")
     )
     return float(1 if slope is None else slope), float(intercept or 0)
 
@@ -238,6 +226,23 @@ def _placed(array: np.ndarray, first: Plane, step: np.ndarray) -> sitk.Image:
     normal = step / edge if np.any(step) else first.normal
     image.SetDirection(np.column_stack([first.axes[:3], first.axes[3:], normal]).ravel().tolist())
     return image
+
+
+def _rgb(lab: Sequence[int] | None) -> tuple[float, float, float] | None:
+    """Red, green, blue from 0 to 1 of a CIELab colour as DICOM stores it, three numbers up to 65535 (PS3.3 C.10.7.1.1, white of D50)."""
+    if not lab or len(lab) != 3:
+        return None
+    lightness, a, b = lab[0] / 65535 * 100, lab[1] / 65535 * 255 - 128, lab[2] / 65535 * 255 - 128
+    y = (lightness + 16) / 116
+    cubes = [t**3 if t > 6 / 29 else 3 * (6 / 29) ** 2 * (t - 4 / 29) for t in (y + a / 500, y, y - b / 200)]
+    x, y, z = (cube * white for cube, white in zip(cubes, (0.9642, 1.0, 0.8249), strict=True))
+    linear = (
+        3.1338561 * x - 1.6168667 * y - 0.4906146 * z,
+        -0.9787684 * x + 1.9161415 * y + 0.0334540 * z,
+        0.0719453 * x - 0.2289914 * y + 1.4052427 * z,
+    )
+    red, green, blue = (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in (min(1.0, max(0.0, c)) for c in linear))
+    return red, green, blue
 
 
 @contextmanager

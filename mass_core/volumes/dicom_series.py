@@ -60,7 +60,7 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
         GeometryError: if the slices do not say where they lie, or are no even straight stack.
         RuntimeError: if a file is damaged.
     """
-    headers = [_header(file) for file in files]
+    headers = [image_header(file) for file in files]
     if any(header.get("0028|0002", "1") != "1" for header in headers):
         raise InputError(f"The DICOM series in {folder} is a colour picture.", "Give the original series, not a screenshot.")
     planes = [_plane(file, header) for file, header in zip(files, headers, strict=True)]
@@ -81,6 +81,28 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
     return image
 
 
+def image_header(file: Path) -> dict[str, str]:
+    """The header fields of an image file, of a DICOM slice by tag.
+
+    Raises:
+        RuntimeError: if it cannot be read.
+    """
+    reader = image_reader(file)
+    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+
+
+def image_reader(file: Path) -> sitk.ImageFileReader:
+    """A reader of an image file that has read its header.
+
+    Raises:
+        RuntimeError: if it cannot be read.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader
+
+
 def refuse_contours(files: Sequence[Path]) -> None:
     """Refuse radiotherapy contours, which are not voxels, and say what to do instead.
 
@@ -93,14 +115,6 @@ def refuse_contours(files: Sequence[Path]) -> None:
                 f"{path} holds contours (RTSTRUCT), not voxels.",
                 "Load it into 3D Slicer with the SlicerRT extension, and save the segmentation as .seg.nrrd.",
             )
-
-
-def _header(file: Path) -> dict[str, str]:
-    """DICOM attributes of a slice by tag."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
 
 
 def _plane(file: Path, header: dict[str, str]) -> Plane | None:
@@ -130,6 +144,6 @@ def _files(folder: Path, name: str) -> list[Path]:
 def _series_title(folder: Path, name: str) -> str:
     """Its description, and which files it has."""
     files = sorted(_files(folder, name))
-    title = _header(files[0]).get("0008|103e", "") or name
+    title = image_header(files[0]).get("0008|103e", "") or name
     which = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name}"
     return f"{title} ({len(files)} file{'s' * (len(files) > 1)}, {which})"

@@ -16,7 +16,7 @@ _TURN_TOLERANCE = 5e-3
 _SPACING_TOLERANCE = 1e-3
 """Of a voxel edge."""
 STACK = "StackID"
-"""DICOM name of what tells stacks of one file apart."""
+"""DICOM attribute that distinguishes the stacks of one file."""
 _NAMED = 5
 """Planes a message names."""
 
@@ -36,7 +36,7 @@ class Plane:
     size: tuple[int, ...]
     """Rows and columns."""
     signs: Mapping[str, str | None] = field(default_factory=dict)
-    """By DICOM name, what may tell volumes of one series apart."""
+    """Attributes that may distinguish volumes of one series, by DICOM name."""
 
     @property
     def normal(self) -> np.ndarray:
@@ -78,9 +78,9 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
 def _of_stacks(where: str, what: str, planes: Sequence[Plane], stacks: Sequence[str | None], frame: int | None) -> list[int]:
     """The planes of one of several stacks, which may lie in different directions."""
     if frame is None or not 0 <= frame < len(stacks):
-        told = ", ".join(map(str, stacks[:_NAMED]))
+        names = ", ".join(map(str, stacks[:_NAMED]))
         cure = f"Choose one with --frame 0 to {len(stacks) - 1} (frame)."
-        raise InputError(f"{_begin(where)} holds {len(stacks)} stacks of {what}s ({told}).", cure)
+        raise InputError(f"{_begin(where)} holds {len(stacks)} stacks of {what}s ({names}).", cure)
     own = [i for i, plane in enumerate(planes) if plane.signs.get(STACK) == stacks[frame]]
     alone = [replace(planes[i], signs={**planes[i].signs, STACK: None}) for i in own]
     return [own[i] for i in stacked(where, what, alone, None)]

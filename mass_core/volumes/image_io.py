@@ -1,9 +1,7 @@
 """Image files and DICOM folders, read and written through SimpleITK, with a specific message for each defect."""
 
-import gzip
 import os
 import shutil
-import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -14,11 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import GeometryError, InputError, OutputError
-from ..outputs import all_or_none
+from ..outputs import all_or_none, check_image_name
 from . import dicom_frames, dicom_series, nifti
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-"""Formats that can be written."""
 
 _MOST_EDGE_MM, _MOST_LENGTH_MM = 100.0, 5000.0
 """Longest voxel edge and longest scan of a patient."""
@@ -64,10 +59,8 @@ def several_values(path: Path) -> int:
     with _quiet(), _as_itk_reads_it(path) as file:
         if dicom_frames.kind(path) == "segmentation":
             return len(dicom_frames.read_layers(path))
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
+            reader = dicom_series.image_reader(file)
         except RuntimeError:
             return 1
         size = reader.GetSize()
@@ -101,8 +94,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
     Raises:
         OutputError: for an unknown format, a missing or read-only folder, a full disk.
     """
-    if not path.name.lower().endswith(SUFFIXES):
-        raise OutputError(f"{path.name} has no ending that names an image format.", f"Use one of {', '.join(SUFFIXES)}.")
+    check_image_name(path)
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist.", "Create it or choose another.")
     try:
@@ -119,29 +111,19 @@ def _is_cut_off(path: Path) -> bool:
     """True if a NIfTI file ends too early; ITK notices it neither in reading (voxels become 0) nor in writing to a full disk."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return False
-    compressed = nifti.is_gzip(path)
     try:
-        with nifti.opened(path) as stream:
+        with nifti.opened(path) as stream, path.open("rb") as stored:
             head = nifti.Header.of(stream.read(540))
-        if head is None:
-            return False  # no NIfTI file: whoever reads it says so
-        if not compressed:
-            return path.stat().st_size < head.length
-        with path.open("rb") as file:
-            file.seek(-4, os.SEEK_END)
-            (claimed,) = struct.unpack("<I", file.read(4))
-        # The last four bytes hold the length, if one piece was compressed; else it has to be counted.
-        return claimed != head.length % (1 << 32) and _uncompressed_length(path) < head.length
-    except (EOFError, OSError, zlib.error, struct.error):
+            if head is None:
+                return False  # no NIfTI file: whoever reads it says so
+            stored.seek(-4, os.SEEK_END)
+            # The last four bytes of a compressed file hold the length, if one piece was compressed; else it has to be counted.
+            if nifti.is_gzip(path) and int.from_bytes(stored.read(4), "little") == head.length % (1 << 32):
+                return False
+            stream.seek(head.length - 1)
+            return not stream.read(1)
+    except nifti.DAMAGE:
         return True
-
-
-def _uncompressed_length(path: Path) -> int:
-    length = 0
-    with gzip.open(path) as file:
-        while chunk := file.read(1 << 20):
-            length += len(chunk)
-    return length
 
 
 @contextmanager
@@ -169,10 +151,8 @@ def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ..
     if (many := _read_many_frames(path, frame)) is not None:
         return many, ()
     with _as_itk_reads_it(path) as file:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
+            reader = dicom_series.image_reader(file)
             size = reader.GetSize()
             _check_one_volume(path, size, reader.GetNumberOfComponents(), frame)
             if len(size) == 4:
@@ -180,8 +160,9 @@ def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ..
                 reader.SetExtractIndex([0, 0, 0, frame or 0])
             if _is_cut_off(path):
                 raise _damaged(path, "it ends too early")
-            if (found := nifti.not_numbers(path)) is not None:
-                raise _not_numbers(path, *found)
+            count, first = nifti.not_numbers(path)
+            if count:
+                raise not_numbers_error(f"{count} voxels of {path}", first)
             image = reader.Execute()
         except RuntimeError as error:
             raise _unreadable(path, error) from error
@@ -200,7 +181,8 @@ def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
     kind = dicom_frames.kind(path)
     if kind == "segmentation":
         layers = dicom_frames.read_layers(path)
-        _check_layers(path, len(layers), frame)
+        overlap = f"The segments of {path} overlap, and a label map holds one label a voxel."
+        _check_frame(path, len(layers), frame, overlap, _OVERLAP_CURE)
         return layers[frame or 0]
     if kind == "frames":
         return dicom_frames.read_frames(path, frame)
@@ -242,17 +224,18 @@ def _put(image: sitk.Image, matrix: np.ndarray) -> None:
     image.SetOrigin(matrix[:3, 3].tolist())
 
 
-def _not_numbers(path: Path, count: int, first: tuple[int, ...]) -> InputError:
+def not_numbers_error(which: str, first: tuple[int, ...]) -> InputError:
+    """The error for voxels that are NaN or infinite; `first` is the index x, y, z of one of them."""
     return InputError(
-        f"{count} voxels of {path} are not numbers (NaN or infinite), the first at index x, y, z {first}.",
+        f"{which} are not numbers (NaN or infinite), the first at index x, y, z {first}.",
         "Replace them in the file, for instance by the lowest value of the image.",
     )
 
 
-def _check_layers(path: Path, count: int, frame: int | None) -> None:
-    """Refuse segments that overlap where one label map is wanted, and a choice that does not fit."""
+def _check_frame(path: Path, count: int, frame: int | None, several: str, cure: str) -> None:
+    """Refuse several volumes of which none is chosen, and a choice that does not fit."""
     if frame is None and count > 1:
-        raise InputError(f"The segments of {path} overlap, and a label map holds one label a voxel.", _OVERLAP_CURE)
+        raise InputError(several, cure)
     if frame is not None and not 0 <= frame < count:
         raise InputError(f"Frame {frame} is asked for, {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
 
@@ -267,13 +250,8 @@ def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame:
     if len(size) > 4 or (len(size) == 4 and components > 1):
         raise InputError(f"{path} has {len(size)} dimensions and {components} values a voxel.", "Save one 3D volume of it.")
     count, what = (size[3], "volumes") if len(size) == 4 else (components, "values a voxel")
-    if frame is None and count > 1:
-        cure = f"Choose one of them with --frame 0 to {count - 1} (frame), or save it as a 3D file; 3D Slicer loads 4D files as sequences."
-        if path.name.endswith(".seg.nrrd"):
-            cure = _OVERLAP_CURE
-        raise InputError(f"{path} holds {count} {what}.", cure)
-    if frame is not None and not 0 <= frame < count:
-        raise InputError(f"Frame {frame} is asked for, {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
+    cure = f"Choose one of them with --frame 0 to {count - 1} (frame), or save it as a 3D file; 3D Slicer loads 4D files as sequences."
+    _check_frame(path, count, frame, f"{path} holds {count} {what}.", _OVERLAP_CURE if path.name.endswith(".seg.nrrd") else cure)
 
 
 def _unreadable(path: Path, error: RuntimeError) -> InputError | GeometryError:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..config import Modality, Recipe
 from ..errors import InputError
+from .image_io import not_numbers_error
 from .volume import Volume
 
 _FLAT = 1e-6
@@ -29,10 +30,7 @@ class Intensity:
     @classmethod
     def of(cls, array: np.ndarray, modality: Modality, recipe: Recipe) -> "Intensity":
         """Measure a region: CT is clipped to fixed Hounsfield units, MR and PET to percentiles of the region itself."""
-        if modality == "ct":
-            low, high = recipe.ct_clip_hu
-        else:
-            low, high = np.percentile(array, recipe.percentiles)
+        low, high = recipe.ct_clip_hu if modality == "ct" else np.percentile(array, recipe.percentiles)
         clipped = np.clip(array, low, high)
         return cls(low=float(low), high=float(high), mean=float(clipped.mean(dtype=np.float64)), std=float(clipped.std(dtype=np.float64)))
 
@@ -75,7 +73,8 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
         return None, ""
     if volume.modality is not None:
         return volume.modality, _hounsfield_note(volume, volume.modality)
-    values = volume.array[_thinning(volume.array.shape)]
+    step = max(1, math.ceil((volume.array.size / _SAMPLES) ** (1 / 3)))
+    values = volume.array[::step, ::step, ::step]
     if guess_modality(values) == "ct" or np.percentile(values, 0.5) < _AIR_HU:
         return "ct", "The modality was not given; the intensities look like CT and were treated so."
     return "mr", "The modality was not given; the intensities do not look like CT and were treated as MR or PET."
@@ -88,12 +87,6 @@ def _hounsfield_note(volume: Volume, modality: Modality) -> str:
     return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."
 
 
-def _thinning(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The index that keeps about as many voxels as a guess needs, spread evenly."""
-    step = max(1, math.ceil((math.prod(shape) / _SAMPLES) ** (1 / 3)))
-    return (slice(None, None, step),) * len(shape)
-
-
 def check_intensities(volume: Volume) -> None:
     """Refuse images that cannot be normalised.
 
@@ -104,9 +97,6 @@ def check_intensities(volume: Volume) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = ~np.isfinite(volume.array)
         place = tuple(int(i) for i in np.argwhere(bad)[0][::-1])
-        raise InputError(
-            f"{int(bad.sum())} of {bad.size} voxels are not numbers (NaN or infinite), the first at index x, y, z {place}.",
-            "Replace them in the file, for instance by the lowest value of the image.",
-        )
+        raise not_numbers_error(f"{int(bad.sum())} of {bad.size} voxels", place)
     if low == high:
         raise InputError(f"Every voxel of the image is {low}, so there is nothing to segment.", "Check that the right file was given.")

@@ -26,7 +26,7 @@ _CURE = "If one structure is meant, give --threshold-mask with the least value i
 
 
 def as_label_map(labels: Volume) -> Volume:
-    """The same label map with integer voxels; its notes tell of values that were rounded or left out.
+    """The same label map with integer voxels; its notes name values that were rounded or left out.
 
     Raises:
         InputError: for fractions, values above 65535, the greys of an interpolated mask, and images.
@@ -79,7 +79,7 @@ def thresholded(mask: Volume, least: float | None) -> Volume:
 
 
 def check_belongs(image: Geometry, labels: Volume, *, image_is: str = "image", labels_are: str = "mask") -> tuple[str, ...]:
-    """Refuse a label map that cannot be its image's, and tell what is odd about one that can.
+    """Refuse a label map that cannot be its image's, and note what is odd about one that can.
 
     Args:
         image: the grid of the image.

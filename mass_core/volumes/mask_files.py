@@ -77,13 +77,10 @@ def _only_one(path: Path, layers: Sequence[Volume]) -> Volume:
 
 def _layers(path: Path, frame: int | None, read: Read) -> list[Volume]:
     count = several_values(path)
-    if count < 2:
-        return [read(path, None)]
-    if frame is not None:
-        return [read(path, frame)]
-    if path.name.lower().endswith(".seg.nrrd") or path.is_file() and dicom_frames.kind(path) == "segmentation":
+    segmented = path.name.lower().endswith(".seg.nrrd") or path.is_file() and dicom_frames.kind(path) == "segmentation"
+    if count > 1 and frame is None and segmented:
         return _together(path, [read(path, number) for number in range(count)])
-    return [read(path, None)]  # which says that one must be chosen
+    return [read(path, frame if count > 1 else None)]  # where none of several is chosen, reading says so
 
 
 def _together(path: Path, layers: Sequence[Volume]) -> list[Volume]:

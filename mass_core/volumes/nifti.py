@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import struct
+import zlib
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -12,37 +13,25 @@ from typing import Any
 
 import numpy as np
 
-_FIELDS: dict[int, dict[str, tuple[str, int]]] = {
-    348: {
-        "dim": ("8h", 40),
-        "datatype": ("h", 70),
-        "bitpix": ("h", 72),
-        "pixdim": ("8f", 76),
-        "vox_offset": ("f", 108),
-        "scale": ("2f", 112),
-        "units": ("b", 123),
-        "qform_code": ("h", 252),
-        "sform_code": ("h", 254),
-        "quaternion": ("3f", 256),
-        "qoffset": ("3f", 268),
-        "srow": ("12f", 280),
-    },
-    540: {
-        "dim": ("8q", 16),
-        "datatype": ("h", 12),
-        "bitpix": ("h", 14),
-        "pixdim": ("8d", 104),
-        "vox_offset": ("q", 168),
-        "scale": ("2d", 176),
-        "units": ("i", 500),
-        "qform_code": ("i", 344),
-        "sform_code": ("i", 348),
-        "quaternion": ("3d", 352),
-        "qoffset": ("3d", 376),
-        "srow": ("12d", 400),
-    },
+from ..colors import LabelStyle, read_color
+
+_VERSIONS = {348: 1, 540: 2}
+"""Version of the format by size of the header."""
+_FIELDS = {
+    "dim": (("8h", 40), ("8q", 16)),
+    "datatype": (("h", 70), ("h", 12)),
+    "bitpix": (("h", 72), ("h", 14)),
+    "pixdim": (("8f", 76), ("8d", 104)),
+    "vox_offset": (("f", 108), ("q", 168)),
+    "scale": (("2f", 112), ("2d", 176)),
+    "units": (("b", 123), ("i", 500)),
+    "qform_code": (("h", 252), ("i", 344)),
+    "sform_code": (("h", 254), ("i", 348)),
+    "quaternion": (("3f", 256), ("3d", 352)),
+    "qoffset": (("3f", 268), ("3d", 376)),
+    "srow": (("12f", 280), ("12d", 400)),
 }
-"""By header size, that is by version: type and offset of the fields in use (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
+"""Type and offset of the fields in use, in version 1 and 2 (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
 _FLOATS = {16: "f4", 64: "f8"}
 _MM = {1: 1000.0, 3: 0.001}
 """By code of the unit of length, metres and micrometres; all else counts as millimetres."""
@@ -56,6 +45,8 @@ _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
 _MOST_EXTENSION = 1 << 20
 """Bytes of a header with its extensions that are looked at."""
 _CHUNK = 1 << 24
+DAMAGE = (OSError, EOFError, zlib.error, struct.error)
+"""Raised for a file that is missing, damaged or cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +68,10 @@ class Header:
         """
         for order in "<>":
             (size,) = struct.unpack_from(f"{order}i", head)
-            if size in _FIELDS:
-                values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in _FIELDS[size].items()}
-                return cls(order=order, version=1 if size == 348 else 2, values=values)
+            if version := _VERSIONS.get(size):
+                places = {name: versions[version - 1] for name, versions in _FIELDS.items()}
+                values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in places.items()}
+                return cls(order=order, version=version, values=values)
         return None
 
     def number(self, name: str) -> Any:
@@ -109,13 +101,8 @@ class Header:
             return None
         b, c, d = self.values["quaternion"]
         a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
-        turned = np.array(
-            [
-                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-            ]
-        )
+        vector = np.cross(np.eye(3), (b, c, d))
+        turned = np.eye(3) + 2 * a * vector + 2 * vector @ vector  # the rotation of a unit quaternion, by Rodrigues
         edges = np.array(self.values["pixdim"][1:4]) * (1, 1, -1 if self.values["pixdim"][0] < 0 else 1)
         return self._lps(np.column_stack([turned * edges, self.values["qoffset"]]))
 
@@ -132,7 +119,7 @@ def header(path: Path) -> Header | None:
     try:
         with opened(path) as file:
             return Header.of(file.read(540))
-    except (OSError, EOFError, struct.error):
+    except DAMAGE:
         return None
 
 
@@ -170,7 +157,7 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
     return counts, f"{path.name} says twice where it lies, and sform and qform are up to {apart:.1f} mm apart: {which}."
 
 
-def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] | None]]:
+def label_styles(path: Path) -> dict[int, LabelStyle]:
     """Names and colours by label that a label map carries behind its header, as those of TotalSegmentator do; none in other files."""
     head = header(path)
     if head is None or path.suffix.lower() == ".img":
@@ -181,18 +168,9 @@ def label_names(path: Path) -> dict[int, tuple[str, tuple[float, float, float] |
     for attributes, name in _LABEL.findall(behind):
         values = dict(_ATTRIBUTE.findall(attributes))
         if values.get("Key", "").isdigit() and name.strip():
-            channels = [_share(values.get(channel)) for channel in ("Red", "Green", "Blue")]
-            red, green, blue = (channel or 0.0 for channel in channels)
-            found[int(values["Key"])] = (name.strip(), None if None in channels else (red, green, blue))
+            color = read_color(" ".join(values.get(channel, "") for channel in ("Red", "Green", "Blue")))
+            found[int(values["Key"])] = LabelStyle(name=name.strip(), color=color)
     return found
-
-
-def _share(text: str | None) -> float | None:
-    """A number from 0 to 1; None: it is none."""
-    try:
-        return min(1.0, max(0.0, float(text or "")))
-    except ValueError:
-        return None
 
 
 def _is_straight(matrix: np.ndarray) -> bool:
@@ -223,7 +201,7 @@ def write_as_version_1(path: Path, target: Path) -> None:
             raise ValueError("one of its axes has more than 32767 voxels")
         first = bytearray(352)
         struct.pack_into(f"{head.order}i", first, 0, 348)
-        for name, (form, at) in _FIELDS[348].items():
+        for name, ((form, at), _) in _FIELDS.items():
             values = (352.0,) if name == "vox_offset" else head.values[name]
             struct.pack_into(head.order + form, first, at, *values)
         first[344:348] = b"n+1\0"
@@ -232,34 +210,26 @@ def write_as_version_1(path: Path, target: Path) -> None:
         shutil.copyfileobj(file, out, _CHUNK)
 
 
-def not_numbers(path: Path) -> tuple[int, tuple[int, ...]] | None:
-    """Number of NaN or infinite voxels, and the index x, y, z of the first; None: there are none, or this is no float NIfTI file.
+def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Number of NaN or infinite voxels of a float NIfTI file, and the index x, y, z of the first; 0 for other files.
 
     ITK's reader turns them into 0, which in a CT is water, without a word.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return None
+    head = header(path)
+    if head is None or path.suffix.lower() in (".hdr", ".img") or head.number("datatype") not in _FLOATS:
+        return 0, ()
+    dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
+    bad, first, done = 0, -1, 0
     try:
         with opened(path) as file:
-            head = Header.of(file.read(540))
-            if head is None or head.number("datatype") not in _FLOATS:
-                return None
-            dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
-            return _count(file, dtype, int(head.number("vox_offset")), head.shape_xyz)
-    except (OSError, EOFError, struct.error):
-        return None  # damaged: whoever reads the image says so
-
-
-def _count(file: gzip.GzipFile | BufferedReader, dtype: np.dtype, start: int, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
-    file.seek(start)
-    bad, first, done = 0, -1, 0
-    while data := file.read(_CHUNK):
-        values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if wrong.size and first < 0:
-            first = done + int(wrong[0])
-        bad += wrong.size
-        done += values.size
-    if not bad:
-        return None
-    return bad, tuple(int(i) for i in np.unravel_index(first, shape, order="F"))
+            file.seek(int(head.number("vox_offset")))
+            while data := file.read(_CHUNK):
+                values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)
+                wrong = np.flatnonzero(~np.isfinite(values))
+                if wrong.size and not bad:
+                    first = done + int(wrong[0])
+                bad += wrong.size
+                done += values.size
+    except DAMAGE:
+        return 0, ()  # whoever reads the image says so
+    return bad, tuple(int(i) for i in np.unravel_index(first, head.shape_xyz, order="F")) if bad else ()

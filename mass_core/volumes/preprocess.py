@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..config import Modality, Recipe, Shape, Triple
+from ..config import Modality, Recipe, Triple
 from ..errors import InputError
 from .boxes import Box
 from .components import body_box
@@ -44,8 +44,6 @@ class Record:
     """The scan's own grid."""
     working: Geometry
     """Grid of the prepared array."""
-    start_zyx: Shape
-    """First voxel of the prepared array in the uncropped working grid."""
     modality: Modality
     intensity: Intensity
     warnings: tuple[str, ...] = ()
@@ -76,14 +74,7 @@ def prepare(volume: Volume, recipe: Recipe, spacing_zyx: Triple | None = None) -
     part = image.volume.cropped(image.region)
     modality = image.modality or guess_modality(part.array)
     intensity = Intensity.of(part.array, modality, recipe)
-    record = Record(
-        target=volume.geometry,
-        working=part.geometry,
-        start_zyx=image.region[0],
-        modality=modality,
-        intensity=intensity,
-        warnings=image.warnings,
-    )
+    record = Record(target=volume.geometry, working=part.geometry, modality=modality, intensity=intensity, warnings=image.warnings)
     return Prepared(array=intensity.apply(part.array), record=record)
 
 

@@ -6,7 +6,7 @@ from ..cache import LruCache
 from .volume import Volume
 
 _SELF_CONTAINED = (".nii", ".nii.gz", ".nrrd", ".mha")
-"""Files that hold all that is read from them, so that their own date tells whether that changed."""
+"""Files that hold all that is read from them, so that their own date shows every change."""
 
 
 class Scans:

@@ -1,6 +1,7 @@
 """Resampling of volumes from one grid in the patient to another."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -24,7 +25,7 @@ def orient(volume: Volume, orientation: str = "RAS") -> Volume:
     """
     if orientation == "none":
         return volume
-    # A single voxel with the same direction tells which axes to swap and flip, without moving the data.
+    # A single voxel with the same direction shows which axes to swap and flip, without moving the data.
     source = volume.geometry
     probe = sitk.Image(1, 1, 1, sitk.sitkUInt8)
     probe.SetDirection(source.direction)
@@ -60,9 +61,13 @@ def grid_at(geometry: Geometry, spacing_zyx: Triple, *, centred: bool) -> Geomet
         count = max(1, math.ceil(ratio - 1e-3) if centred else round(ratio))
         shape.append(count)
         first.append(((size - 1) - (count - 1) * new / old) / 2 if centred and (count, new) != (size, old) else 0.0)
-    z, y, x = spacing_zyx
-    origin = geometry.point((first[2], first[1], first[0]))
-    return replace(geometry, shape_zyx=(shape[0], shape[1], shape[2]), spacing_xyz=(x, y, z), origin_xyz=origin)
+    return _regridded(geometry, shape, spacing_zyx, first)
+
+
+def _regridded(geometry: Geometry, shape_zyx: Sequence[int], spacing_zyx: Sequence[float], first_zyx: Sequence[float]) -> Geometry:
+    """The grid of other voxels along the same axes; its first one lies at a place given in the old ones."""
+    (z, y, x), (dz, dy, dx), (z0, y0, x0) = shape_zyx, spacing_zyx, first_zyx
+    return replace(geometry, shape_zyx=(z, y, x), spacing_xyz=(dx, dy, dz), origin_xyz=geometry.point((x0, y0, z0)))
 
 
 def resample(
@@ -85,18 +90,10 @@ def resample(
         kept = volume.array if interpolation == "nearest" else volume.array.astype(np.float32, copy=False)
         return Volume(kept, grid, volume.modality)
     image = volume.to_sitk()
-    sampler = sitk.ResampleImageFilter()
-    sampler.SetSize(grid.shape_zyx[::-1])
-    sampler.SetOutputSpacing(grid.spacing_xyz)
-    sampler.SetOutputOrigin(grid.origin_xyz)
-    sampler.SetOutputDirection(grid.direction)
-    sampler.SetInterpolator(_INTERPOLATORS[interpolation])
-    sampler.SetOutputPixelType(image.GetPixelID() if interpolation == "nearest" else sitk.sitkFloat32)
-    if fill is None:
-        sampler.SetUseNearestNeighborExtrapolator(True)
-    else:
-        sampler.SetDefaultPixelValue(fill)
-    return Volume(sitk.GetArrayFromImage(sampler.Execute(image)), grid, volume.modality)
+    kind = image.GetPixelID() if interpolation == "nearest" else sitk.sitkFloat32
+    onto = grid.shape_zyx[::-1], sitk.Transform(), _INTERPOLATORS[interpolation], grid.origin_xyz, grid.spacing_xyz, grid.direction
+    sampled = sitk.Resample(image, *onto, defaultPixelValue=fill or 0.0, outputPixelType=kind, useNearestNeighborExtrapolator=fill is None)
+    return Volume(sitk.GetArrayFromImage(sampled), grid, volume.modality)
 
 
 def _weighted_along(volume: Volume, grid: Geometry, *, coarser_only: bool) -> Volume:
@@ -114,14 +111,7 @@ def _weighted_along(volume: Volume, grid: Geometry, *, coarser_only: bool) -> Vo
         shape[axis], spacing[axis], start[axis] = grid.shape_zyx[axis], grid.spacing_zyx[axis], float(first[axis])
     if all(w is None for w in weights):
         return volume
-    if all(w is not None for w in weights):
-        return Volume(_weighted(volume.array, weights), grid, volume.modality)
-    between = replace(
-        source,
-        shape_zyx=(shape[0], shape[1], shape[2]),
-        spacing_xyz=(spacing[2], spacing[1], spacing[0]),
-        origin_xyz=source.point((start[2], start[1], start[0])),
-    )
+    between = _regridded(source, shape, spacing, start) if any(w is None for w in weights) else grid
     return Volume(_weighted(volume.array, weights), between, volume.modality)
 
 

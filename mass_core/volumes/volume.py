@@ -17,6 +17,8 @@ from .boxes import Box
 from .image_io import read_image, write_image
 
 _DICOM_MODALITIES: dict[str, Modality] = {"CT": "ct", "MR": "mr", "PT": "pet"}
+_ITK_TYPES = {"bool": np.uint8, "float16": np.float32}
+"""Types of voxels in place of those that ITK lacks."""
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -134,7 +136,7 @@ class Volume:
 
     @classmethod
     def read(cls, path: str | Path, frame: int | None = None) -> "Volume":
-        """Read NIfTI, NRRD, MetaImage or whatever else SimpleITK knows, or the one DICOM series of a folder.
+        """Read NIfTI, NRRD, MetaImage or any other format of SimpleITK, or the one DICOM series of a folder.
 
         Args:
             path: File, or folder of DICOM slices.
@@ -173,12 +175,7 @@ class Volume:
 
     def to_sitk(self) -> sitk.Image:
         """Copy into a SimpleITK image; truth values become uint8, half precision becomes float32."""
-        array = self.array
-        if array.dtype == bool:
-            array = array.astype(np.uint8)
-        elif array.dtype == np.float16:
-            array = array.astype(np.float32)
-        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+        image = sitk.GetImageFromArray(np.ascontiguousarray(self.array, _ITK_TYPES.get(self.array.dtype.name)))
         image.SetSpacing(self.geometry.spacing_xyz)
         image.SetOrigin(self.geometry.origin_xyz)
         image.SetDirection(self.geometry.direction)

@@ -15,7 +15,7 @@ from mass_core.data.make_case import make_case
 from mass_core.data.opening import open_dataset
 from mass_core.errors import InputError
 from mass_core.evaluation.scoring import case_volumes, segmenter_for
-from mass_core.files import fingerprint, size_and_time
+from mass_core.files import fingerprint, states
 from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import read_with, stem
 from mass_core.progress import Report, Steps
@@ -254,5 +254,4 @@ def _names(cases: Sequence[Reference]) -> list[str]:
 def _settings(case: Reference, recipe: Recipe) -> str:
     """Fingerprint of the files and settings a case is made from; the folder they lie in does not matter."""
     files = [file for path in (case.image, case.mask) for file in sorted(read_with(Path(path))) if file.exists()]
-    states = [(file.name, *size_and_time(file)) for file in files]
-    return fingerprint(to_dict(recipe), states, case.labels, case.frame, case.same_grid, case.threshold)
+    return fingerprint(to_dict(recipe), states(files), case.labels, case.frame, case.same_grid, case.threshold)

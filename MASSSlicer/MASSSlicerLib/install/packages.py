@@ -75,28 +75,16 @@ class Plan:
     """Broken or unfit ones that go first."""
     by_extension: bool = False
     """PyTorch comes by the PyTorch extension, which chooses the build for the graphics card; else by pip."""
-    wheels: str = ""
-    """Folder to install from without a network."""
     pip_options: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     obstacle: str = ""
     """Reason why nothing can be installed, with the cure."""
 
-    @property
-    def download(self) -> float:
-        """Bytes, roughly."""
-        return sum(p.download for p in self.packages)
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Slicer's own packages that stay as they are."""
-        return SLICERS_OWN
-
     def text(self) -> str:
         """Summary for the question whether to install: packages, sizes, source, and packages left alone."""
         lines = [_("{requirement} (download about {size})").format(requirement=p.requirement, size=size(p.download)) for p in self.packages]
         lines += [_("{names} will be removed first.").format(names=", ".join(self.remove))] if self.remove else []
-        lines += [_("Slicer's own {names} are not changed.").format(names=", ".join(self.kept)), *self.notes]
+        lines += [_("Slicer's own {names} are not changed.").format(names=", ".join(SLICERS_OWN)), *self.notes]
         return "\n".join(lines)
 
 
@@ -120,7 +108,6 @@ def plan(readiness: Readiness, *, wheels: str = "") -> Plan:
         packages=packages,
         remove=replaced,
         by_extension=extension and "torch" in wanted,
-        wheels=wheels,
         pip_options=("--only-binary", ":all:", *options),
         notes=tuple(_notes(readiness, wanted, extension, wheels)),
         obstacle=_obstacle(readiness, packages),
@@ -158,7 +145,8 @@ def install(chosen: Plan, *, log: Callable[[str], None]) -> bool:
         raise MassError(chosen.obstacle)
     in_use = [name for name in (*chosen.remove, *(p.name for p in chosen.packages)) if name in sys.modules]
     lines: list[str] = []
-    with _printed_to(lines, log):
+    # Slicer's installers pass on pip's output by printing it.
+    with contextlib.redirect_stdout(_Tee(sys.stdout, lines, log)):
         try:
             _remove(chosen.remove)
             _install_all(chosen)
@@ -268,13 +256,13 @@ def _obstacle(readiness: Readiness, packages: tuple[Package, ...]) -> str:
 
 
 def _install_all(chosen: Plan) -> None:
-    by_pip = [p.requirement for p in chosen.packages if not (chosen.by_extension and p.name == "torch")]
-    if by_pip:
+    wanted = {p.name: p.requirement for p in chosen.packages}
+    torch = wanted.pop("torch") if chosen.by_extension else ""
+    if wanted:
         with _constraints() as file:
-            _pip_install([*by_pip, *chosen.pip_options, "--constraint", file])
-    for package in chosen.packages:
-        if chosen.by_extension and package.name == "torch":
-            _install_torch(package.requirement.removeprefix("torch"))
+            _pip_install([*wanted.values(), *chosen.pip_options, "--constraint", file])
+    if torch:
+        _install_torch(torch.removeprefix("torch"))
 
 
 def _install_torch(versions: str) -> None:
@@ -304,10 +292,9 @@ def _remove(names: tuple[str, ...]) -> None:
     """Uninstall packages, then delete what pip left or could not see of them."""
     if not names:
         return
-    try:
+    # pip gives up on packages without records, which is one of the reasons to be here.
+    with contextlib.suppress(subprocess.CalledProcessError):
         slicer.util.pip_uninstall(list(names))
-    except subprocess.CalledProcessError:
-        pass  # pip gives up on packages without records, which is one of the reasons to be here
     for path in (p for name in names for p in remains(name)):
         shutil.rmtree(path)
 
@@ -330,25 +317,18 @@ def _constraints() -> Iterator[str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             lines.append(f"{name}=={importlib.metadata.version(name)}\n")
     try:
-        folder = tempfile.mkdtemp(prefix="MASSSlicer-")
+        folder = tempfile.TemporaryDirectory(prefix="MASSSlicer-", ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(_("No temporary folder can be made: {reason}.").format(reason=error.strerror), _("Free some space.")) from error
-    file = Path(folder) / "constraints.txt"
-    try:
+    with folder:
+        file = Path(folder.name) / "constraints.txt"
         file.write_text("".join(lines), encoding="utf-8")
         yield str(file)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _printed_to(lines: list[str], log: Callable[[str], None]) -> Iterator[None]:
-    """Copy printed lines to the list and the log: Slicer's installers pass on pip's output by printing it."""
-    with contextlib.redirect_stdout(_Tee(sys.stdout, lines, log)):
-        yield
 
 
 class _Tee(io.TextIOBase):
+    """A stream that also copies its lines to a list and the log."""
+
     def __init__(self, stream: Any, lines: list[str], log: Callable[[str], None]) -> None:
         self._stream, self._lines, self._log = stream, lines, log
         self._rest = ""

@@ -99,7 +99,7 @@ def mass_facts(module: Any) -> dict[str, Any]:
 
 
 def nvidia_gpu() -> str:
-    """Name of the first NVIDIA GPU, as its driver tells; empty: none, or no driver."""
+    """Name of the first NVIDIA GPU as its driver reports it; empty: none, or no driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

@@ -29,26 +29,16 @@ class Model:
 
 def listing() -> list[Model]:
     """All finetuned models in the user's folder, by name."""
-    found = [Model(path.stem, path, classes_of(path)) for path in sorted(weights_store.folder().glob(f"*{ENDING}"))]
-    return [model for model in found if model.classes]
+    files = sorted(weights_store.folder().glob(f"*{ENDING}"))
+    return [Model(path.stem, path, classes) for path in files if (classes := classes_of(path))]
 
 
-def classes_of(weights: str | Path) -> dict[int, LabelStyle]:
-    """Classes of weights; empty if they need references or are missing.
+def classes_of(weights: str | Path) -> dict[int, LabelStyle] | None:
+    """Classes of weights; empty if they need references, None if they are missing.
 
     Args:
         weights: a name or a file.
     """
-    return _classes(weights) or {}
-
-
-def take_references(weights: str | Path) -> bool:
-    """True if weights are on this computer and need references."""
-    return _classes(weights) == {}
-
-
-def _classes(weights: str | Path) -> dict[int, LabelStyle] | None:
-    """Classes of weights; None if the weights are missing."""
     try:
         path = weights_store.locate(weights)
         about = path.stat()
@@ -57,7 +47,7 @@ def _classes(weights: str | Path) -> dict[int, LabelStyle] | None:
     return _read(path, about.st_mtime_ns, about.st_size)
 
 
-def add(source: Path, name: str) -> Model:
+def add(source: Path, name: str) -> None:
     """Copy a file into the folder of weights.
 
     Raises:
@@ -69,30 +59,17 @@ def add(source: Path, name: str) -> Model:
         raise WeightsError(
             _("{path} is not a finetuned model.").format(path=source), _("Choose weights that need references under Advanced, Browse….")
         )
-    target = free(name)
-    named_files.copy(source, target)
-    return Model(target.stem, target, classes_of(target))
-
-
-def rename(model: Model, name: str) -> Model:
-    """Give a model another name.
-
-    Raises:
-        InputError: if the name cannot be a file's or is taken.
-    """
-    target = free(name)
-    model.path.rename(target)
-    return Model(target.stem, target, model.classes)
+    named_files.copy(source, free(name))
 
 
 def free(name: str) -> Path:
-    """The file of a new model.
+    """The file of a new name.
 
     Raises:
         InputError: if the name cannot be a file's, or is that of other weights.
     """
     target = named_files.free(weights_store.folder(), name, ENDING, _("model"))
-    # Weights are asked for by name, so no two may share one, those that could be downloaded included.
+    # Weights are chosen by name, so no two may share one, those that could be downloaded included.
     if target.stem in {entry.name for entry in weights_store.entries()}:
         raise named_files.taken(target.stem, _("model"))
     return target

@@ -41,7 +41,7 @@ def read(path: Path) -> SavedTask:
     """
     try:
         header = json.loads(read_metadata(path)["mass-task"])
-        return SavedTask(_name(path), path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
+        return SavedTask(path.stem, path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise WeightsError(f"{path} is not a task file, or is damaged.", "Choose a .masstask file written by MASS.") from error
 
@@ -57,7 +57,7 @@ def listing() -> list[SavedTask]:
     return found
 
 
-def add(source: Path, name: str) -> SavedTask:
+def add(source: Path, name: str) -> None:
     """Copy a task file into the library.
 
     Raises:
@@ -66,25 +66,13 @@ def add(source: Path, name: str) -> SavedTask:
         OutputError: if it cannot be written.
     """
     read(source)
-    target = _free(name)
-    named_files.copy(source, target)
-    return read(target)
+    named_files.copy(source, free(name))
 
 
-def rename(task: SavedTask, name: str) -> SavedTask:
-    """Give a task another name.
+def free(name: str) -> Path:
+    """The file of a new name.
 
     Raises:
         InputError: if the name cannot be a file's or is taken.
     """
-    target = _free(name)
-    task.path.rename(target)
-    return read(target)
-
-
-def _name(path: Path) -> str:
-    return path.name[: -len(ENDING)] if path.name.endswith(ENDING) else path.stem
-
-
-def _free(name: str) -> Path:
     return named_files.free(folder(), name, ENDING, _("task"))

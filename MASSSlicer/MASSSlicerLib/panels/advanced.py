@@ -13,10 +13,12 @@ from slicer.i18n import tr as _
 from mass_core.errors import MassError
 from mass_core.weights import store as weights_store
 
-from ..library.weights import Weights, browsed, consent_text, listed
+from ..install.packages import size
+from ..library.weights import check_file, consent_text, listed
 from ..logic import MASSSlicerLogic
 from ..parameters import MASSSlicerParameterNode
 from ..processes.downloading import Download
+from .errors import errors_shown, show_error
 from .items import fill
 from .status import StatusPanel
 
@@ -28,21 +30,13 @@ class AdvancedPanel:
 
     Args:
         ui: the window's parts by name.
-        logic: tells which computer the devices are of.
+        logic: for the computer the devices belong to.
         status: for the devices.
         changed: called when the weights changed.
-        failed: shows an error.
     """
 
-    def __init__(
-        self,
-        ui: object,
-        logic: MASSSlicerLogic,
-        status: StatusPanel,
-        changed: Callable[[], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._ui, self._logic, self._changed, self._failed = ui, logic, changed, failed
+    def __init__(self, ui: object, logic: MASSSlicerLogic, status: StatusPanel, changed: Callable[[], None]) -> None:
+        self._ui, self._logic, self._changed = ui, logic, changed
         self._parameters: MASSSlicerParameterNode | None = None
         self._download: Download | None = None
         status.devices_changed = self._show_devices
@@ -70,8 +64,9 @@ class AdvancedPanel:
         if self._download is not None:
             self._download.cancel()
 
-    def update(self, parameters: MASSSlicerParameterNode | None) -> None:
+    def update(self) -> None:
         """Enable the controls that can be used."""
+        parameters = self._parameters
         own = parameters is not None and parameters.ownSettings
         for widget in self._own:
             widget.enabled = own
@@ -84,21 +79,18 @@ class AdvancedPanel:
 
     def use_file(self, path: Path) -> None:
         """Use weights from anywhere on this computer."""
-        try:
-            browsed(path)
-        except MassError as error:
-            self._failed(error)
-            return
-        self._parameters.weights = str(path)
-        self._show_weights()
-        self._changed()
+        with errors_shown():
+            check_file(path)
+            self._parameters.weights = str(path)
+            self._show_weights()
+            self._changed()
 
     def _device_key(self) -> str:
         """Every computer has devices of its own."""
         host = self._logic.host
         return f"{_DEVICE}@{host}" if host else _DEVICE
 
-    def _chosen(self) -> Weights | None:
+    def _chosen(self) -> weights_store.Entry | None:
         """The weights in use, if they are known by name."""
         name = "" if self._parameters is None else self._parameters.weights
         return next((weights for weights in listed() if weights.name == name), None)
@@ -136,11 +128,9 @@ class AdvancedPanel:
         offer = next(weights for weights in listed() if weights.path is None)
         if not slicer.util.confirmOkCancelDisplay(consent_text(offer), windowTitle=_("MASS")):
             return
-        try:
+        with errors_shown():
             self._download = Download(offer.name, progress=self._on_download, finished=self._downloaded)
             self._download.start()
-        except MassError as error:
-            self._failed(error)
         self._changed()
 
     def _on_download(self, fraction: float) -> None:
@@ -150,7 +140,7 @@ class AdvancedPanel:
         name = self._download.name
         self._download = None
         if error is not None:
-            self._failed(error)
+            show_error(error)
         elif self._parameters is not None and any(weights.name == name and weights.path for weights in listed()):
             self._parameters.weights = name
             self._show_weights()
@@ -158,12 +148,10 @@ class AdvancedPanel:
 
     def _ask_remove(self) -> None:
         chosen = self._chosen()
-        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=chosen.size)
+        question = _("Delete {file} ({size}) from this computer?").format(file=chosen.path, size=size(chosen.path.stat().st_size))
         if slicer.util.confirmYesNoDisplay(question, windowTitle=_("MASS")):
-            try:
+            with errors_shown():
                 weights_store.remove(chosen.name)
-            except (MassError, OSError) as error:
-                self._failed(error)
             self._parameters.weights = "small"
             self._show_weights()
             self._changed()

@@ -18,6 +18,7 @@ from ..runs import annotated, folders
 from ..runs.annotated import Annotated
 from ..runs.order import Reference
 from ..scene import exchange as scene
+from .errors import errors_shown, show_error
 from .items import put
 from .scan_list import ScanList
 from .selectors import selector
@@ -29,20 +30,16 @@ class AnnotatedPanel(ScanList):
     Args:
         ui: the window's parts by name.
         changed: called whenever the cases changed.
-        failed: shows an error.
     """
 
     FILES = "tuneFiles"
     FOLDER = _("Folder with scans and label maps")
 
-    def __init__(self, ui: object, changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        super().__init__(ui.annotatedTable, (ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton), changed, failed)
+    def __init__(self, ui: object, changed: Callable[[], None]) -> None:
+        super().__init__(ui.annotatedTable, (ui.allAnnotatedButton, ui.addAnnotatedButton, ui.removeAnnotatedButton), changed)
         self._scans: dict[str, Any] = {}
         """Selectors by the ID of the segmentation."""
         self._survey: Survey | None = None
-        self._pairs: dict[str, Path] = {}
-        """Scans by label map, of the survey in progress."""
-        self._names: dict[int, str] = {}
 
     @property
     def looking(self) -> bool:
@@ -51,36 +48,12 @@ class AnnotatedPanel(ScanList):
 
     def show(self, parameters: MASSSlicerParameterNode | None) -> None:
         """Show the cases of a scene."""
-        self._parameters = parameters
-        self._nodes = []
-        self._clear()
-        if parameters is not None:
-            self.refresh()
-        elif self._survey is not None:
+        super().show(parameters)
+        if parameters is None and self._survey is not None:
             self._survey.cancel()
-
-    def refresh(self) -> None:
-        """Show segmentations and files as they are now."""
-        if self._parameters is None:
-            return
-        nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node.GetHideFromEditors()]
-        ids, files = [node.GetID() for node in nodes], self._files
-        self._quiet = True
-        if ids != self._nodes:
-            self._clear()
-            self._nodes = ids
-        self._table.setRowCount(len(nodes) + len(files))
-        ticked = self._stored()
-        for row, node in enumerate(nodes):
-            self._show_segmentation(row, node, ticked)
-        for row, entry in enumerate(map(json.loads, files), len(nodes)):
-            self._show_file(row, entry)
-        self._quiet = False
 
     def cases(self) -> tuple[list[Annotated], str]:
         """The ticked cases, and why one of them cannot be used; empty: all can."""
-        if self._parameters is None:
-            return [], ""
         found, problems = [], []
         for segmentation_id, volume in self._stored().items():
             try:
@@ -93,46 +66,52 @@ class AnnotatedPanel(ScanList):
     def add(self, volume: slicer.vtkMRMLNode, segmentation: slicer.vtkMRMLNode) -> None:
         """Tick a segmentation, with its scan."""
         self.refresh()
-        stored = self._stored() | {segmentation.GetID(): volume}
-        self._store(stored)
-        self._refresh_and_tell()
+        self._store(self._stored() | {segmentation.GetID(): volume})
+        self._refresh_and_report()
 
     def add_folder(self, folder: Path) -> None:
         """Add every label map of a folder with its scan, once the survey has read it."""
-        try:
-            found = folders.pairs_in(folder)
+        with errors_shown():
             known = {json.loads(entry)["mask"] for entry in self._files}
-            self._pairs = {str(mask): image for image, mask in found if str(mask) not in known}
-            self._names = folders.label_names(folder)
-            self._survey = Survey([Path(mask) for mask in self._pairs], looked=self._on_looked, finished=self._on_survey_over)
+            scans = {str(mask): image for image, mask in folders.pairs_in(folder) if str(mask) not in known}
+            names = folders.label_names(folder)
+
+            def looked(found: Mapping[str, Any]) -> None:
+                self._on_looked(found, scans[found["mask"]], names)
+
+            self._survey = Survey([Path(mask) for mask in scans], looked=looked, finished=self._on_survey_over)
             self._survey.start()
-        except MassError as error:
-            self._failed(error)
         self._changed()
 
-    def _on_looked(self, found: Mapping[str, Any]) -> None:
+    def _on_looked(self, found: Mapping[str, Any], image: Path, names: Mapping[int, str]) -> None:
         """Add a label map that was read; one that cannot be used is reported, the others count."""
-        if self._parameters is None:
-            return
-        mask, image = found["mask"], self._pairs[found["mask"]]
-        try:
+        with errors_shown():
             if "error" in found:
-                raise MassError(f"{mask}: {found['error']}")
-            entry = {"image": str(image), "mask": mask, "labels": found["labels"], "names": {str(k): v for k, v in self._names.items()}}
+                raise MassError(f"{found['mask']}: {found['error']}")
+            entry = {"image": str(image), "mask": found["mask"], "labels": found["labels"], "names": names}
             _of_entry(entry)
-        except MassError as error:
-            self._failed(error)
-            return
-        self._store_files([*self._files, json.dumps(entry)])
+            self._store_files([*self._files, json.dumps(entry)])
 
     def _on_survey_over(self, error: MassError | None) -> None:
         self._survey = None
         if error is not None:
-            self._failed(error)
+            show_error(error)
         self._changed()
 
-    def _show_segmentation(self, row: int, node: slicer.vtkMRMLSegmentationNode, ticked: Mapping[str, Any]) -> None:
-        """Fill the line of a segmentation."""
+    def _in_scene(self) -> list[slicer.vtkMRMLSegmentationNode]:
+        return [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node.GetHideFromEditors()]
+
+    def _show_ids(self, ids: list[str]) -> None:
+        """Remove the lines with their selectors, which belong to certain nodes."""
+        if ids != self._nodes:
+            for box in self._scans.values():
+                box.setMRMLScene(None)
+            self._scans = {}
+            self._table.setRowCount(0)
+        super()._show_ids(ids)
+
+    def _show_node(self, row: int, node: slicer.vtkMRMLSegmentationNode) -> None:
+        ticked = self._stored()
         if node.GetID() not in self._scans:
             box = selector("vtkMRMLScalarVolumeNode", _("Scan the segmentation was drawn on"))
             box.setCurrentNode(ticked.get(node.GetID()) or _scan_of(node))
@@ -145,9 +124,8 @@ class AnnotatedPanel(ScanList):
         names = ", ".join(style.name for style in scene.label_styles(node, scene.segment_ids(node)).values())
         self._show_names(row, names)
 
-    def _show_file(self, row: int, entry: Mapping[str, Any]) -> None:
-        """Fill the line of a label map."""
-        case = _of_entry(entry)
+    def _show_file(self, row: int, entry: str) -> None:
+        case = _of_entry(json.loads(entry))
         for column, path in enumerate((case.mask, case.image)):
             put(self._table, row, column, path.name, str(path))
         self._show_names(row, ", ".join(case.styles))
@@ -179,7 +157,7 @@ class AnnotatedPanel(ScanList):
         """Tick all segmentations whose scan is known; if they are ticked already, none."""
         wanted = {i: box.currentNode() for i, box in self._scans.items() if box.currentNode() is not None}
         self._store({} if len(self._stored()) >= len(wanted) else wanted)
-        self._refresh_and_tell()
+        self._refresh_and_report()
 
     def _remove_selected(self) -> None:
         """Take the selected file off the list; without one all of them."""
@@ -187,14 +165,6 @@ class AnnotatedPanel(ScanList):
             self._store_files([])
         else:
             super()._remove_selected()
-
-    def _clear(self) -> None:
-        before, self._quiet = self._quiet, True
-        for box in self._scans.values():
-            box.setMRMLScene(None)
-        self._scans = {}
-        self._table.setRowCount(0)
-        self._quiet = before
 
 
 def _of_entry(entry: Mapping[str, Any]) -> Annotated:

@@ -40,8 +40,8 @@ class Choice:
         """Show the choice of a scene."""
         self._parameters, self._adapted = parameters, None
 
-    def use_task(self, path: Path) -> None:
-        """Segment with a saved task."""
+    def use_task(self, path: Path | str) -> None:
+        """Segment with a saved task; an empty text stands for the references."""
         self._parameters.taskFile = str(path)
         self._leave_model()
         self._changed()
@@ -56,9 +56,7 @@ class Choice:
     def use_references(self) -> None:
         """Segment with the references as they are."""
         self._adapted = None
-        self._parameters.taskFile = ""
-        self._leave_model()
-        self._changed()
+        self.use_task("")
 
     def model_gone(self) -> None:
         """Return to weights that need references after the model in use was deleted."""
@@ -113,8 +111,8 @@ class Choice:
             return _("Uses the saved task “{name}”.").format(name=Path(task).stem)
         return "" if adapted is None else adapted.text()
 
-    def _classes(self) -> dict[int, LabelStyle]:
-        """Classes of the weights in use; empty if they need references."""
+    def _classes(self) -> dict[int, LabelStyle] | None:
+        """Classes of the weights in use; empty if they need references, None if they are missing."""
         return models.classes_of(self._parameters.weights)
 
     def _valid(self) -> Adapted | None:
@@ -126,7 +124,7 @@ class Choice:
 
     def _note_base(self) -> None:
         """Remember the latest weights that need references."""
-        if models.take_references(self._parameters.weights):
+        if self._classes() == {}:
             self._base = self._parameters.weights
 
     def _leave_model(self) -> None:

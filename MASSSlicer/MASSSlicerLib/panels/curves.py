@@ -82,11 +82,11 @@ class Curves:
                 array.InsertNextValue(value)
             table.AddColumn(array)
         node.SetAndObserveTable(table)
-        self._series(kind, node)
+        self._connect(kind, node)
         self.chart().Modified()  # else a chart that is shown may stay as it is
 
-    def _series(self, kind: str, table: slicer.vtkMRMLTableNode) -> slicer.vtkMRMLPlotSeriesNode:
-        """The curve of a table."""
+    def _connect(self, kind: str, table: slicer.vtkMRMLTableNode) -> None:
+        """Show a table as a curve of the chart."""
         series = self._node("vtkMRMLPlotSeriesNode", kind)
         if series.GetTableNodeID() != table.GetID():
             series.SetAndObserveTableNodeID(table.GetID())
@@ -96,7 +96,6 @@ class Curves:
             series.SetMarkerStyle(series.MarkerStyleCircle)
             series.SetColor(*_COLORS[kind])
             self.chart().AddAndObservePlotSeriesNodeID(series.GetID())
-        return series
 
     def chart(self) -> slicer.vtkMRMLPlotChartNode:
         """Both curves together."""

@@ -7,6 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from ..scene.exchange import new_segmentation
 from .references import ReferencesPanel
 
 _UNDO_STEPS = 10
@@ -82,24 +83,16 @@ class Drawing(VTKObservationMixin):
             return
         segmentation = row.segmentation.currentNode() or self._new_segmentation(volume)
         row.segmentation.setCurrentNode(segmentation)
-        self._editor.setMRMLSegmentEditorNode(self._editor_node())
+        node = editor_node("MASSSlicer")  # this module's own, so that the Segment Editor module keeps its settings
+        # Drawing a reference must not eat into its neighbours; closing a scene resets this.
+        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+        self._editor.setMRMLSegmentEditorNode(node)
         self._editor.setSegmentationNode(segmentation)
         self._editor.setSourceVolumeNode(volume)
         self.enter()
 
-    def _editor_node(self) -> slicer.vtkMRMLSegmentEditorNode:
-        """This module's own, so that the Segment Editor module keeps its settings."""
-        node = editor_node("MASSSlicer")
-        # Drawing a reference must not eat into its neighbours; closing a scene resets this.
-        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-        return node
-
     def _new_segmentation(self, volume: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
-        name = slicer.mrmlScene.GenerateUniqueName(_("{volume} reference").format(volume=volume.GetName()))
-        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-        segmentation.CreateDefaultDisplayNodes()
-        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        segmentation = new_segmentation(volume, _("{volume} reference").format(volume=volume.GetName()))
         segmentation.GetSegmentation().AddEmptySegment("", _("structure"))
         return segmentation
 
@@ -116,6 +109,4 @@ def editor_node(tag: str) -> slicer.vtkMRMLSegmentEditorNode:
 
 def _module_editor() -> slicer.qMRMLSegmentEditorWidget | None:
     """The editor of Slicer's Segment Editor module, if that was opened."""
-    module = getattr(slicer.modules, "segmenteditor", None)
-    representation = None if module is None else getattr(slicer.modules, "SegmentEditorWidget", None)
-    return None if representation is None else representation.editor
+    return getattr(getattr(slicer.modules, "SegmentEditorWidget", None), "editor", None)

@@ -18,26 +18,21 @@ class FeaturesPanel:
 
     Args:
         ui: the window's parts by name.
-        chosen: tells the volume to look at; None: there is none.
-        allowed: tells whether scans may go to the computer that runs are done on, and asks where nobody has said so.
-        begin: starts a run for a volume; called with it and with what is to be called at its end.
+        chosen: returns the volume to show features of; None: there is none.
+        begin: starts a run for a volume, if the user agrees; called with it and with what is to be called at its end.
         ended: called with a sentence about a run that is over, and its error or None.
-        failed: shows an error.
     """
 
     def __init__(
         self,
         ui: object,
         chosen: Callable[[], slicer.vtkMRMLScalarVolumeNode | None],
-        allowed: Callable[[], bool],
-        begin: Callable[..., FeaturesRun],
+        begin: Callable[..., FeaturesRun | None],
         ended: Callable[[str, MassError | None], None],
-        failed: Callable[[Exception], None],
     ) -> None:
-        self._button = ui.featuresButton
-        self._chosen, self._allowed, self._begin, self._ended, self._failed = chosen, allowed, begin, ended, failed
+        self._button, self._chosen, self._begin, self._ended = ui.featuresButton, chosen, begin, ended
         self._run: FeaturesRun | None = None
-        self._button.connect("clicked()", self.look)
+        self._button.connect("clicked()", self.start)
 
     def update(self, reason: str) -> None:
         """Enable the button; the reason says why nothing can be computed now, or is empty."""
@@ -47,15 +42,10 @@ class FeaturesPanel:
         self._button.enabled = not reason
         self._button.toolTip = reason or _("Show the network's features in “{name}” as colours over it").format(name=volume.GetName())
 
-    def look(self) -> None:
+    def start(self) -> None:
         """Start a run for the chosen volume."""
         volume = self._chosen()
-        if not self._allowed():
-            return
-        try:
-            self._run = self._begin(volume, lambda error: self._over(volume, error))
-        except MassError as error:
-            self._failed(error)
+        self._run = self._begin(volume, lambda error: self._over(volume, error))
 
     def _over(self, volume: slicer.vtkMRMLScalarVolumeNode, error: MassError | None) -> None:
         run, text = self._run, ""

@@ -19,6 +19,7 @@ from ..runs.finetuning import FinetuneProgress, Finetuning, Order, Outcome
 from ..runs.order import duration
 from .annotated import AnnotatedPanel
 from .curves import Curves
+from .errors import errors_shown, show_error
 from .items import fill, put
 from .status import StatusPanel
 
@@ -57,11 +58,10 @@ class FinetunePanel:
         ui: the window's parts by name.
         logic: does the work.
         status: whether a run can begin, and where.
-        device: tells where to compute.
-        allowed: tells whether scans may go to the computer that runs are done on, and asks where nobody has said so.
+        device: returns the device to compute on.
+        allowed: returns True if scans may go to the computer that runs are done on; asks the user if that is open.
         use: called with the name of the model that is ready.
         changed: called whenever something changed that others show.
-        failed: shows an error.
     """
 
     def __init__(
@@ -74,17 +74,16 @@ class FinetunePanel:
         allowed: Callable[[], bool],
         use: Callable[[str], None],
         changed: Callable[[], None],
-        failed: Callable[[Exception], None],
     ) -> None:
         self._ui, self._logic, self._status = ui, logic, status
-        self._device, self._allowed, self._use, self._changed, self._failed = device, allowed, use, changed, failed
+        self._device, self._allowed, self._use, self._changed = device, allowed, use, changed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._classes: dict[str, Structure] = {}
         self.curves: Curves | None = None
         self.recipe: str | None = None
         """Of the training, for scripts; None: the one that suits the weights."""
-        self.cases = AnnotatedPanel(ui, self._on_cases, failed)
+        self.cases = AnnotatedPanel(ui, self._on_cases)
         ui.classesTable.connect("itemChanged(QTableWidgetItem*)", self._on_class)
         ui.tuneWeightsCombo.connect("currentIndexChanged(int)", self._on_weights)
         ui.tuneStartButton.connect("clicked()", self.start)
@@ -125,15 +124,12 @@ class FinetunePanel:
             minutes=None if epochs else float(parameters.tuneAmount),
             recipe=self.recipe,
         )
-        try:
+        with errors_shown():
             run = self._logic.finetune(order, progressed=self._on_progress, finished=self._on_finished)
-        except MassError as error:
-            self._failed(error)
-            return
-        self._ui.tuneCurvesButton.checked = False
-        self.curves = Curves(run.order.name)
-        self._ui.tuneLabel.text = _MEASURED
-        self._changed()
+            self._ui.tuneCurvesButton.checked = False
+            self.curves = Curves(run.order.name)
+            self._ui.tuneLabel.text = _MEASURED
+            self._changed()
 
     def stop(self) -> None:
         """Stop; the best model so far is kept."""
@@ -252,7 +248,7 @@ class FinetunePanel:
         self._status.ask_devices()
         self._changed()
         if outcome.error is not None:
-            self._failed(outcome.error)
+            show_error(outcome.error)
 
 
 def _estimate(progress: FinetuneProgress, order: Order, device: str) -> str:

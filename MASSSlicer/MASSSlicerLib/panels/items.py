@@ -22,8 +22,8 @@ def fill(combo: qt.QComboBox, entries: Iterable[tuple[str, str]], chosen: str) -
 
 def put(
     table: qt.QTableWidget, row: int, column: int, text: str, tip: str = "", *, ticked: bool | None = None, locked: bool = False
-) -> None:
-    """Fill a cell with text.
+) -> qt.QTableWidgetItem:
+    """Fill a cell with text and return its item.
 
     Args:
         table: the cell's.
@@ -41,3 +41,4 @@ def put(
         item.setFlags(flags if locked else flags | qt.Qt.ItemIsUserCheckable)
         item.setCheckState(qt.Qt.Checked if ticked else qt.Qt.Unchecked)
     table.setItem(row, column, item)
+    return item

@@ -16,6 +16,7 @@ from mass_core.worker.client import Call
 from mass_core.worker.protocol import VERSION
 
 from ..logic import MASSSlicerLogic
+from .errors import errors_shown
 from .items import fill
 
 _HOST = "MASSSlicer/host"
@@ -30,11 +31,10 @@ class PlacePanel:
         ui: the window's parts by name.
         logic: does the runs.
         moved: called when another computer was chosen.
-        failed: shows an error.
     """
 
-    def __init__(self, ui: object, logic: MASSSlicerLogic, moved: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._ui, self._logic, self._moved, self._failed = ui, logic, moved, failed
+    def __init__(self, ui: object, logic: MASSSlicerLogic, moved: Callable[[], None]) -> None:
+        self._ui, self._logic, self._moved = ui, logic, moved
         self._call: Call | None = None
         ui.placeCombo.connect("currentIndexChanged(int)", self._on_place)
         ui.hostCommandEdit.connect("editingFinished()", self._on_command)
@@ -50,15 +50,13 @@ class PlacePanel:
     def allowed(self) -> bool:
         """True if scans may go where runs are done; asks the user once for each other computer."""
         host, environment = self._logic.host, slicer.util.startupEnvironment()
-        try:
+        with errors_shown():
             if not host or hosts.host(host).may_receive(environment):
                 return True
             if slicer.util.confirmOkCancelDisplay(hosts.question(host, environment), windowTitle=_("MASS")):
                 hosts.agree(host, environment)
                 self.update()
                 return True
-        except MassError as error:
-            self._failed(error)
         return False
 
     def test(self) -> None:
@@ -123,33 +121,27 @@ class PlacePanel:
 
     def _go(self, host: str) -> None:
         """Do runs on a computer from now on, and remember it: the choice belongs to this computer, not to the scene."""
-        try:
+        with errors_shown():
             self._logic.run_on(host)
             slicer.app.userSettings().setValue(_HOST, host)
             self._say("")
-        except MassError as error:
-            self._failed(error)
         self._show()
         self._moved()
 
     def _on_command(self) -> None:
         """Keep how the worker is started there; the next run starts it so."""
         host, command = self._logic.host, self._ui.hostCommandEdit.text.strip() or hosts.Host(name="").command
-        try:
+        with errors_shown():
             if host and hosts.host(host).command != command:
                 hosts.start_by(host, command)
                 self._go(host)
-        except MassError as error:
-            self._failed(error)
 
     def _withdraw(self) -> None:
         host = self._logic.host
-        try:
+        with errors_shown():
             hosts.withdraw(host)
             self._logic.run_on(host)  # the worker there still has what was sent
             self._say(_("Scans are no longer sent to {host}; you are asked again before the next run.").format(host=host))
-        except MassError as error:
-            self._failed(error)
         self._moved()
 
     def _over(self, text: str) -> None:

@@ -33,9 +33,8 @@ class ReferenceRow:
         self._menu = qt.QMenu(self.segments)
         self.segments.setMenu(self._menu)
         self._menu.connect("aboutToShow()", self._fill)
-        self._actions: dict[str, qt.QAction] = {}
         self._chosen: list[str] = []
-        self.volume.connect("currentNodeChanged(vtkMRMLNode*)", self._on_volume)
+        self.volume.connect("currentNodeChanged(vtkMRMLNode*)", lambda node: None if self._quiet else self._changed())
         self.segmentation.connect("currentNodeChanged(vtkMRMLNode*)", self._on_segmentation)
         self.show_segments()
 
@@ -75,10 +74,6 @@ class ReferenceRow:
         self.volume.setMRMLScene(None)
         self.segmentation.setMRMLScene(None)
 
-    def _on_volume(self, node: slicer.vtkMRMLNode | None) -> None:
-        if not self._quiet:
-            self._changed()
-
     def _on_segmentation(self, node: slicer.vtkMRMLNode | None) -> None:
         if self._quiet:
             return
@@ -94,7 +89,6 @@ class ReferenceRow:
     def _fill(self) -> None:
         """Fill the menu, each time it opens: segments come and go."""
         self._menu.clear()
-        self._actions = {}
         segmentation = self.segmentation.currentNode()
         if segmentation is None:
             return
@@ -103,7 +97,6 @@ class ReferenceRow:
             action.checkable = True
             action.checked = not self._chosen or segment_id in self._chosen
             action.connect("toggled(bool)", lambda on, segment_id=segment_id: self._toggle(segment_id, on))
-            self._actions[segment_id] = action
 
     def _toggle(self, segment_id: str, on: bool) -> None:
         known = scene.segment_ids(self.segmentation.currentNode())
@@ -135,9 +128,10 @@ class ReferencesPanel:
         """Show the references of a scene."""
         self._parameters = parameters
         self._clear()
-        if parameters is not None:
-            for row in zip(parameters.referenceVolumes, parameters.referenceSegmentations, parameters.referenceSegments, strict=False):
-                self._append(row[0], row[1], json.loads(row[2] or "[]"))
+        if parameters is None:
+            return
+        for row in zip(parameters.referenceVolumes, parameters.referenceSegmentations, parameters.referenceSegments, strict=False):
+            self._append(row[0], row[1], json.loads(row[2] or "[]"))
         if not self.rows:
             self._append(None, None, [])
 
@@ -163,11 +157,6 @@ class ReferencesPanel:
         row.put(volume, segmentation, segment_ids)
         self._store()
 
-    def close(self) -> None:
-        """Detach from the parameters."""
-        self._parameters = None
-        self._clear()
-
     def _append(self, volume: slicer.vtkMRMLNode | None, segmentation: slicer.vtkMRMLNode | None, chosen: list[str]) -> None:
         row = ReferenceRow(self._store)
         number = len(self.rows)
@@ -178,11 +167,10 @@ class ReferencesPanel:
         row.put(volume, segmentation, chosen)
 
     def _remove_selected(self) -> None:
-        number = self._table.currentRow()
-        if not 0 <= number < len(self.rows):
-            number = len(self.rows) - 1
-        self.rows.pop(number).close()
-        self._table.removeRow(number)
+        row = self.selected()
+        row.close()
+        self._table.removeRow(self.rows.index(row))
+        self.rows.remove(row)
         if not self.rows:
             self._append(None, None, [])
         self._store()

@@ -9,7 +9,6 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import MassError
 from mass_core.outputs import amount
 
 from ..runs import cases as c
@@ -17,6 +16,8 @@ from ..runs import quality
 from ..runs.cases import Case
 from ..scene import exchange as scene
 from .drawing import editor_node
+from .errors import errors_shown
+from .items import put
 
 _WORDS = {
     c.WAITING: _("waiting"),
@@ -48,14 +49,10 @@ class ResultsPanel:
         ui: the window's parts by name.
         as_reference: called with volume, segmentation and segment IDs to add as a reference.
         for_finetuning: called with volume and segmentation to finetune on.
-        failed: shows an error.
     """
 
-    def __init__(
-        self, ui: object, as_reference: Callable[..., None], for_finetuning: Callable[..., None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._table = ui.resultsTable
-        self._as_reference, self._failed = as_reference, failed
+    def __init__(self, ui: object, as_reference: Callable[..., None], for_finetuning: Callable[..., None]) -> None:
+        self._table, self._as_reference = ui.resultsTable, as_reference
         self._buttons = (ui.showButton, ui.editButton, ui.asReferenceButton, ui.forFinetuningButton, ui.exportButton)
         self._cases: list[Case] = []
         self._shown: list[Case] = []
@@ -64,35 +61,32 @@ class ResultsPanel:
         """Column, and whether the other way round; None: in the order of the run."""
         self._table.horizontalHeader().setSectionsClickable(True)
         self._table.horizontalHeader().connect("sectionClicked(int)", self.sort)
-        self._table.connect("itemSelectionChanged()", self._on_selection)
+        self._table.connect("itemSelectionChanged()", self.refresh)
         self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.show_selected())
         ui.showButton.connect("clicked()", self.show_selected)
         ui.editButton.connect("clicked()", self._edit)
         ui.asReferenceButton.connect("clicked()", self._use_as_reference)
         ui.forFinetuningButton.connect("clicked()", lambda: for_finetuning(*self._nodes()))
         ui.exportButton.connect("clicked()", self._ask_export)
-        self._on_selection()
+        self.refresh()
 
     def begin(self, cases: Sequence[Case]) -> None:
-        """Show the targets of a new run."""
+        """Show the targets of a new run; none: remove all lines."""
         self._cases = list(cases)
         self._sorted_by = None
         self._rearrange(None)
 
     def update(self, case: Case) -> None:
         """Show a case that changed, and move its line to its place in the order."""
-        before = self._row(case)
-        if before is None:
+        row = self._row(case)
+        if row is None:
             return
-        chosen = self.selected()
-        self._shown = self._in_order()
-        after = self._row(case)
-        for row in range(min(before, after), max(before, after) + 1):
-            self._fill(row)
+        if self._in_order() != self._shown:
+            self._rearrange(self.selected())
+            return
+        self._fill(row)
         self._show_quality()
-        if before != after:
-            self._select(chosen)
-        self._on_selection()
+        self.refresh()
 
     def sort(self, column: int) -> None:
         """Sort by a column; again: in reverse; a third time: in the order of the run."""
@@ -101,12 +95,12 @@ class ResultsPanel:
         self._rearrange(self.selected())
 
     def refresh(self) -> None:
-        """Update the buttons after nodes came or went."""
-        self._on_selection()
-
-    def clear(self) -> None:
-        """Remove all lines."""
-        self.begin([])
+        """Enable the buttons that can be used: lines are selected, nodes come and go."""
+        volume, segmentation = self._nodes()
+        show, *rest = self._buttons
+        show.enabled = volume is not None
+        for button in rest:
+            button.enabled = volume is not None and segmentation is not None
 
     def selected(self) -> Case | None:
         """The case of the selected line, or of the only line."""
@@ -124,12 +118,9 @@ class ResultsPanel:
 
     def save_selected(self, path: Path) -> None:
         """Write the selected result to a file."""
-        case = self.selected()
         volume, segmentation = self._nodes()
-        try:
-            scene.save_segments(segmentation, case.segment_ids, volume, path)
-        except (MassError, OSError) as error:
-            self._failed(error)
+        with errors_shown():
+            scene.save_segments(segmentation, self.selected().segment_ids, volume, path)
 
     def _rearrange(self, chosen: Case | None) -> None:
         """Fill all lines; the same case stays selected."""
@@ -144,7 +135,7 @@ class ResultsPanel:
             column, turned = self._sorted_by
             header.setSortIndicator(column, qt.Qt.DescendingOrder if turned else qt.Qt.AscendingOrder)
         self._select(chosen)
-        self._on_selection()
+        self.refresh()
 
     def _show_quality(self) -> None:
         """Show the column only if results were checked."""
@@ -175,10 +166,8 @@ class ResultsPanel:
         time = f"{case.seconds:.1f} s" if case.seconds else ""
         judged = quality.summary(case.quality)
         for column, text in enumerate((case.name, _WORDS[case.status], time, volumes, judged, _note(case))):
-            item = qt.QTableWidgetItem(text)
             lines = [text, case.message, *case.warnings] if column < _NOTE else [case.message, *case.warnings]
-            item.setToolTip("\n".join(filter(None, lines)))
-            self._table.setItem(row, column, item)
+            item = put(self._table, row, column, text, "\n".join(filter(None, lines)))
             if column == _QUALITY and judged:
                 item.setToolTip(quality.details(case.quality))
                 item.setIcon(_swatch(quality.COLORS[case.quality[quality.worst(case.quality)].flag]))
@@ -210,13 +199,6 @@ class ResultsPanel:
         )
         if path:
             self.save_selected(Path(path))
-
-    def _on_selection(self) -> None:
-        volume, segmentation = self._nodes()
-        show, *rest = self._buttons
-        show.enabled = volume is not None
-        for button in rest:
-            button.enabled = volume is not None and segmentation is not None
 
 
 def _note(case: Case) -> str:

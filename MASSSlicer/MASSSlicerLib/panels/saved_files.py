@@ -12,12 +12,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from mass_core.colors import LabelStyle
-from mass_core.errors import MassError
 
 from ..library import models, named_files, tasks
 from ..library.models import Model
 from ..library.tasks import SavedTask
 from ..runs.segmentation import Run
+from .errors import errors_shown
 from .items import put
 
 
@@ -28,41 +28,34 @@ class SavedFilesPanel:
         ui: the window's parts by name.
         use: called with the file to segment with.
         moved: called with a file's name and the new one, empty if it was deleted.
-        failed: shows an error.
     """
 
     KIND: str
     """As in the names of the window's parts."""
     LIBRARY: Any
-    """Module that lists, adds and renames the files."""
+    """Module that lists, adds and names the files."""
     FILTER: str
     IMPORT: str
     EXPORT: str
     RENAME: str
     DELETE: str
 
-    def __init__(
-        self,
-        ui: object,
-        use: Callable[[SavedTask | Model], None],
-        moved: Callable[[str, str], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
-        self._ui, self._use, self._moved, self._failed = ui, use, moved, failed
+    def __init__(self, ui: object, use: Callable[[SavedTask | Model], None], moved: Callable[[str, str], None]) -> None:
+        self._ui, self._use, self._moved = ui, use, moved
         self._saved: Sequence[SavedTask | Model] = ()
         self._table = getattr(ui, f"{self.KIND.lower()}sTable")
         self._table.connect("itemSelectionChanged()", self.update)
         self._table.connect("cellDoubleClicked(int,int)", lambda row, column: self.use_selected())
-        asked = {
+        actions = {
             "use": self.use_selected,
             "import": self._ask_import,
             "export": self._ask_export,
             "rename": self._ask_rename,
             "delete": self._ask_delete,
         }
-        buttons = {action: getattr(ui, f"{action}{self.KIND}Button") for action in asked}
+        buttons = {action: getattr(ui, f"{action}{self.KIND}Button") for action in actions}
         for action, button in buttons.items():
-            button.connect("clicked()", asked[action])
+            button.connect("clicked()", actions[action])
         self._for_selected = [button for action, button in buttons.items() if action != "import"]
         self.refresh()
 
@@ -90,10 +83,8 @@ class SavedFilesPanel:
         return self._saved[row] if 0 <= row < len(self._saved) else None
 
     def _try(self, action: Callable[[], object]) -> None:
-        try:
+        with errors_shown():
             action()
-        except (MassError, OSError) as error:
-            self._failed(error)
         self.refresh()
 
     def _ask_import(self) -> None:
@@ -111,7 +102,7 @@ class SavedFilesPanel:
         saved = self._selected()
         name = qt.QInputDialog.getText(slicer.util.mainWindow(), self.RENAME, _("Name:"), qt.QLineEdit.Normal, saved.name)
         if name:
-            self._try(lambda: self._moved(saved.name, self.LIBRARY.rename(saved, name).name))
+            self._try(lambda: self._moved(saved.name, saved.path.rename(self.LIBRARY.free(name)).stem))
 
     def _ask_delete(self) -> None:
         saved = self._selected()
@@ -126,18 +117,15 @@ class TasksPanel(SavedFilesPanel):
         ui: the window's parts by name.
         use: called with the task file to segment with.
         last_run: returns the latest run, whose task can be saved.
-        failed: shows an error.
     """
 
     KIND, LIBRARY, FILTER = "Task", tasks, "MASS task (*.masstask)"
     IMPORT, EXPORT, RENAME = _("Import task"), _("Export task"), _("Rename task")
     DELETE = _("Delete the task “{name}” from this computer?")
 
-    def __init__(
-        self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None], failed: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, ui: object, use: Callable[[Path], None], last_run: Callable[[], Run | None]) -> None:
         self._last_run = last_run
-        super().__init__(ui, lambda task: use(task.path), lambda name, to: None, failed)
+        super().__init__(ui, lambda task: use(task.path), lambda name, to: None)
         ui.saveTaskButton.connect("clicked()", self._ask_save)
 
     def update(self) -> None:
@@ -159,23 +147,11 @@ class TasksPanel(SavedFilesPanel):
 
 
 class ModelsPanel(SavedFilesPanel):
-    """The finetuned models.
-
-    Args:
-        ui: the window's parts by name.
-        use: called with the name of the model to segment with.
-        moved: called with a model's name and the new one, empty if it was deleted.
-        failed: shows an error.
-    """
+    """The finetuned models."""
 
     KIND, LIBRARY, FILTER = "Model", models, "MASS model (*.safetensors)"
     IMPORT, EXPORT, RENAME = _("Import model"), _("Export model"), _("Rename model")
     DELETE = _("Delete the model “{name}” from this computer? Without its training data it cannot be made again.")
-
-    def __init__(
-        self, ui: object, use: Callable[[str], None], moved: Callable[[str, str], None], failed: Callable[[Exception], None]
-    ) -> None:
-        super().__init__(ui, lambda model: use(model.name), moved, failed)
 
     def _fill(self, row: int, saved: Model) -> None:
         put(self._table, row, 0, saved.name)

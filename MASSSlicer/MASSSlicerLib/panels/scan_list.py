@@ -15,13 +15,13 @@ from ..parameters import MASSSlicerParameterNode
 class ScanList:
     """Keeps the table and the parameters in step.
 
-    A subclass has `refresh`, `add_folder` for the files of a folder, `_store_ticks` for IDs of ticked nodes, and `_all_or_none`.
+    A subclass has `_in_scene` for the nodes, `_show_node` and `_show_file` to fill a line, `add_folder` for the files of a folder,
+    `_store_ticks` for IDs of ticked nodes, and `_all_or_none`.
 
     Args:
         table: of the window.
         buttons: tick all or none, add a folder, remove.
         changed: called whenever the list changed.
-        failed: shows an error.
     """
 
     FILES: str
@@ -29,8 +29,8 @@ class ScanList:
     FOLDER: str
     """Title of the dialog that asks for a folder."""
 
-    def __init__(self, table: Any, buttons: tuple[Any, Any, Any], changed: Callable[[], None], failed: Callable[[Exception], None]) -> None:
-        self._table, self._changed, self._failed = table, changed, failed
+    def __init__(self, table: Any, buttons: tuple[Any, Any, Any], changed: Callable[[], None]) -> None:
+        self._table, self._changed = table, changed
         self._parameters: MASSSlicerParameterNode | None = None
         self._quiet = False
         self._nodes: list[str] = []
@@ -39,6 +39,28 @@ class ScanList:
         for button, action in zip(buttons, (self._all_or_none, self._ask_folder, self._remove_selected), strict=True):
             button.connect("clicked()", action)
 
+    def show(self, parameters: MASSSlicerParameterNode | None) -> None:
+        """Show the scans of a scene, with new lines."""
+        for shown in (None, parameters):
+            self._parameters = shown
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Show nodes and files as they are now."""
+        nodes, files = ([], []) if self._parameters is None else (self._in_scene(), self._files)
+        self._quiet = True
+        self._show_ids([node.GetID() for node in nodes])
+        self._table.setRowCount(len(nodes) + len(files))
+        for row, node in enumerate(nodes):
+            self._show_node(row, node)
+        for row, entry in enumerate(files, len(nodes)):
+            self._show_file(row, entry)
+        self._quiet = False
+
+    def _show_ids(self, ids: list[str]) -> None:
+        """Note which nodes the lines show from now on."""
+        self._nodes = ids
+
     @property
     def _files(self) -> list[str]:
         """Lines of the parameters, one for each file."""
@@ -46,9 +68,9 @@ class ScanList:
 
     def _store_files(self, files: Sequence[str]) -> None:
         setattr(self._parameters, self.FILES, list(files))
-        self._refresh_and_tell()
+        self._refresh_and_report()
 
-    def _refresh_and_tell(self) -> None:
+    def _refresh_and_report(self) -> None:
         self.refresh()
         self._changed()
 

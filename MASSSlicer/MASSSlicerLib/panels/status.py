@@ -18,6 +18,7 @@ from ..logic import MASSSlicerLogic
 from ..processes.json_process import child_process
 from ..processes.python import python_slicer
 from ..runs.order import place_of
+from .errors import show_error
 
 
 class StatusPanel:
@@ -26,17 +27,16 @@ class StatusPanel:
     Args:
         ui: the window's parts by name.
         logic: for the worker's devices and log.
-        failed: shows an error.
+        changed: called when the packages were checked or the worker ended.
     """
 
-    def __init__(self, ui: object, logic: MASSSlicerLogic, failed: Callable[[Exception], None]) -> None:
-        self._ui, self._logic, self._failed = ui, logic, failed
+    def __init__(self, ui: object, logic: MASSSlicerLogic, changed: Callable[[], None]) -> None:
+        self._ui, self._logic, self._changed = ui, logic, changed
         self._probe: qt.QProcess | None = None
         self._devices: list[dict[str, Any]] = []
         self.readiness: Readiness | None = None
-        self.changed: Callable[[], None] = lambda: None
         self.devices_changed: Callable[[list[dict[str, Any]]], None] = lambda devices: None
-        ui.installButton.connect("clicked()", self._install)
+        ui.installButton.connect("clicked()", lambda: self.check(then=self._ask))
         ui.logButton.connect("clicked()", self._show_log)
         ui.releaseButton.connect("clicked()", self._release)
         self._show()
@@ -70,7 +70,7 @@ class StatusPanel:
         try:
             program, *arguments = install.probe_command(python_slicer())
         except MassError as error:
-            self._failed(error)
+            show_error(error)
             return
         output, errors = bytearray(), []
 
@@ -95,19 +95,17 @@ class StatusPanel:
         name = self._devices[0]["name"] if wanted == "auto" and self._devices else wanted
         return place_of(name, self._logic.host)
 
-    def show_worker(self) -> None:
-        """Show the devices of the worker that started, with their free memory."""
-        self._show_devices(self._logic.engine.client.worker["devices"])
-
-    def moved(self) -> None:
-        """Show that runs are done on another computer from now on, or on this one; its devices are known when a worker has started."""
-        self._show_devices([])
+    def show_devices(self, devices: list[dict[str, Any]]) -> None:
+        """Show where runs are done, and the devices there; none: they are known when a worker has started."""
+        self._devices = devices
+        self.devices_changed(devices)
+        self._show()
 
     def ask_devices(self) -> None:
         """Have a worker on another computer say how much memory is free now: others use it as well."""
         client = self._logic.engine.client
         if self._logic.host and client.ready:
-            client.request("hello", {"version": VERSION}, done=lambda reply: self._show_devices(reply["result"]["devices"]))
+            client.request("hello", {"version": VERSION}, done=lambda reply: self.show_devices(reply["result"]["devices"]))
 
     def close(self) -> None:
         """Stop the check."""
@@ -121,7 +119,7 @@ class StatusPanel:
         self._logic.log += readiness.details.splitlines()
         install.confirm(readiness)
         self._show()
-        self.changed()
+        self._changed()
 
     def _show(self) -> None:
         """Show the state of packages and devices."""
@@ -144,16 +142,8 @@ class StatusPanel:
             lines.append(_("No GPU is used: large scans take minutes."))
         self._ui.statusLabel.text = "\n".join(lines)
 
-    def _show_devices(self, devices: list[dict[str, Any]]) -> None:
-        self._devices = devices
-        self.devices_changed(devices)
-        self._show()
-
-    def _install(self) -> None:
-        """Check what is missing, ask, install."""
-        self.check(then=self._ask)
-
     def _ask(self) -> None:
+        """Install what is missing or broken, if the user agrees."""
         chosen = install.plan(self.readiness)
         if chosen.obstacle:
             slicer.util.warningDisplay(chosen.obstacle, windowTitle=_("MASS"))
@@ -170,7 +160,7 @@ class StatusPanel:
         except Cancelled:
             return
         except MassError as error:
-            self._failed(error)
+            show_error(error)
             self.check()
             return
         if restart and slicer.util.confirmYesNoDisplay(
@@ -189,7 +179,7 @@ class StatusPanel:
         self._logic.close()
         self._devices = []
         self._show()
-        self.changed()
+        self._changed()
 
 
 def _device_line(device: dict[str, Any]) -> str:

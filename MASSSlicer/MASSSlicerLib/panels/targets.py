@@ -8,13 +8,13 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import MassError
+from mass_core.errors import listing
 from mass_core.outputs import stem
 
-from ..parameters import MASSSlicerParameterNode
 from ..runs.cases import Case
 from ..runs.folders import scans_in
 from ..scene import dicom, sequences
+from .errors import errors_shown
 from .items import put
 from .scan_list import ScanList
 
@@ -29,45 +29,18 @@ class TargetsPanel(ScanList):
         ui: the window's parts by name.
         changed: called whenever the targets changed.
         said: shows a sentence.
-        failed: shows an error.
     """
 
     FILES = "targetFiles"
     FOLDER = _("Folder with scans")
 
-    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None]) -> None:
         self._said = said
-        super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed, failed)
+        super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed)
         self._table.connect("itemSelectionChanged()", lambda: self._changed())
-
-    def show(self, parameters: MASSSlicerParameterNode | None) -> None:
-        """Show the targets of a scene."""
-        self._parameters = parameters
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Show volumes and files as they are now."""
-        if self._parameters is None:
-            self._table.setRowCount(0)
-            return
-        ticked = {node.GetID() for node in self._ticked()}
-        volumes, files = _volumes(), self._files
-        self._quiet = True
-        self._nodes = [node.GetID() for node in volumes]
-        self._table.setRowCount(len(volumes) + len(files))
-        for row, node in enumerate(volumes):
-            put(self._table, row, 0, node.GetName(), node.GetName(), ticked=node.GetID() in ticked)
-            put(self._table, row, 1, _("scene"))
-        for row, case in enumerate(map(_of_file, files), len(volumes)):
-            tip = case.name if case.path is None else str(case.path)
-            put(self._table, row, 0, case.name, tip)
-            put(self._table, row, 1, "DICOM" if case.path is None else case.path.parent.name, tip)
-        self._quiet = False
 
     def cases(self) -> list[Case]:
         """The targets as cases of a run."""
-        if self._parameters is None:
-            return []
         loaded = [case for node in self._ticked() for case in _of_volume(node, all_frames=self._parameters.allFrames)]
         return loaded + [_of_file(entry) for entry in self._files]
 
@@ -86,13 +59,25 @@ class TargetsPanel(ScanList):
     def add_folder(self, folder: Path) -> None:
         """Add every scan in a folder, and say what is left out."""
         left_out: list[Path] = []
-        try:
+        with errors_shown():
             scans = scans_in(folder, left_out)
-        except (MassError, OSError) as error:
-            self._failed(error)
-            return
-        self.add_files([str(path) for path in scans])
-        self._said(_told(folder, len(scans), left_out))
+            self.add_files([str(path) for path in scans])
+            self._said(_count_text(folder, len(scans), left_out))
+
+    def _in_scene(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
+        """Loaded scans, in the order of the scene: no label maps, no vector volumes, nothing hidden."""
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return [node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]
+
+    def _show_node(self, row: int, node: slicer.vtkMRMLScalarVolumeNode) -> None:
+        put(self._table, row, 0, node.GetName(), node.GetName(), ticked=node in self._ticked())
+        put(self._table, row, 1, _("scene"))
+
+    def _show_file(self, row: int, entry: str) -> None:
+        case = _of_file(entry)
+        tip = case.name if case.path is None else str(case.path)
+        put(self._table, row, 0, case.name, tip)
+        put(self._table, row, 1, "DICOM" if case.path is None else case.path.parent.name, tip)
 
     def _ticked(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
         """The ticked volumes that are still in the scene."""
@@ -104,19 +89,18 @@ class TargetsPanel(ScanList):
     def _all_or_none(self) -> None:
         """Tick all volumes but references; if they are ticked already, none."""
         references = {node.GetID() for node in self._parameters.referenceVolumes if node is not None}
-        wanted = [node for node in _volumes() if node.GetID() not in references]
+        wanted = [node for node in self._in_scene() if node.GetID() not in references]
         self._parameters.targetVolumes = [] if len(self._ticked()) >= len(wanted) else wanted
-        self._refresh_and_tell()
+        self._refresh_and_report()
 
 
-def _told(folder: Path, count: int, left_out: Sequence[Path]) -> str:
+def _count_text(folder: Path, count: int, left_out: Sequence[Path]) -> str:
     """Text on the scans found in a folder, with the first files that were not taken."""
     text = _("Scans found in “{name}”: {count}.").format(name=folder.name, count=count)
     if not left_out:
         return text
-    names = ", ".join(path.name for path in left_out[:_NAMED])
-    more = _(" and {count} more").format(count=len(left_out) - _NAMED) if len(left_out) > _NAMED else ""
-    return text + " " + _("Masks, results and other files are left out: {names}{more}.").format(names=names, more=more)
+    names = listing((path.name for path in left_out), _NAMED)
+    return text + " " + _("Masks, results and other files are left out: {names}.").format(names=names)
 
 
 def _of_volume(node: slicer.vtkMRMLScalarVolumeNode, *, all_frames: bool) -> list[Case]:
@@ -133,9 +117,3 @@ def _of_file(entry: str) -> Case:
         uid = entry.removeprefix(dicom.SCHEME)
         return Case(dicom.series_name(uid), series=uid)
     return Case(stem(Path(entry)), path=Path(entry))
-
-
-def _volumes() -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """Loaded scans, in the order of the scene: no label maps, no vector volumes, nothing hidden."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return [node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]

@@ -13,10 +13,9 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from mass_core.errors import MassError
-from mass_core.worker.protocol import error_of, failure
 
 from ..logic import MASSSlicerLogic, destination_of, settings_of
-from ..parameters import ALIGN, BUDGETS, FORMATS, PARTS, PRECISIONS, RECIPES, MASSSlicerParameterNode
+from ..parameters import MASSSlicerParameterNode
 from ..runs import cases as c
 from ..runs.adapted import Adapted
 from ..runs.features import FeaturesRun
@@ -26,6 +25,7 @@ from .advanced import AdvancedPanel
 from .choice import Choice
 from .dicom_dialog import choose_series
 from .drawing import Drawing
+from .errors import errors_shown, show_error
 from .features import FeaturesPanel
 from .finetune import FinetunePanel
 from .place import PlacePanel
@@ -74,20 +74,16 @@ class Window(VTKObservationMixin):
         """True once the window is gone; timers and processes may still call it."""
         _fit_columns(ui)
         self._say("")
-        filled = [(ui.formatCombo, FORMATS), (ui.partsCombo, PARTS), (ui.precisionCombo, PRECISIONS), (ui.recipeCombo, RECIPES)]
-        for combo, words in (*filled, (ui.alignCombo, ALIGN), (ui.tuneUnitCombo, BUDGETS)):
-            combo.addItems(list(words))
-        self.status = StatusPanel(ui, logic, self.show_error)
-        self.status.changed = self.update
+        self.status = StatusPanel(ui, logic, self.update)
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
-        self.targets = TargetsPanel(ui, self.update, self._say, self.show_error)
+        self.targets = TargetsPanel(ui, self.update, self._say)
         self.choice = Choice(ui, self.update)
-        self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run, self.show_error)
-        self.models = ModelsPanel(ui, self.choice.use_model, self._model_moved, self.show_error)
-        self.place = PlacePanel(ui, logic, self._moved, self.show_error)
-        self.advanced = AdvancedPanel(ui, logic, self.status, self.update, self.show_error)
-        self.status.moved()
+        self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run)
+        self.models = ModelsPanel(ui, lambda model: self.choice.use_model(model.name), self._model_moved)
+        self.place = PlacePanel(ui, logic, self._moved)
+        self.advanced = AdvancedPanel(ui, logic, self.status, self.update)
+        self.status.show_devices([])
         self.finetune = FinetunePanel(
             ui,
             logic,
@@ -96,15 +92,14 @@ class Window(VTKObservationMixin):
             allowed=self.place.allowed,
             use=self._use_finetuned,
             changed=self.update,
-            failed=self.show_error,
         )
-        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add, self.show_error)
-        self.features = FeaturesPanel(ui, self.targets.current, self.place.allowed, self._look_inside, self._looked_inside, self.show_error)
+        self.results = ResultsPanel(ui, self.references.add_reference, self.finetune.cases.add)
+        self.features = FeaturesPanel(ui, self.targets.current, self._show_features, self._show_end)
         ui.segmentButton.connect("clicked()", self.segment)
         ui.adaptButton.connect("clicked()", self.adapt)
-        ui.cancelButton.connect("clicked()", self.cancel)
+        ui.cancelButton.connect("clicked()", logic.cancel)
         ui.resumeButton.connect("clicked()", self.resume)
-        ui.addDicomButton.connect("clicked()", self._add_dicom)
+        ui.addDicomButton.connect("clicked()", lambda: self.targets.add_files(choose_series()))
         ui.outputFolderEdit.connect("currentPathChanged(QString)", lambda path: self._on_folder())
         ui.outputFolderEdit.connect("validInputChanged(bool)", lambda valid: self._on_folder())  # an emptied line sends nothing else
         for section in (ui.referencesSection, ui.advancedSection):  # unfolding shows all they hold, lines that say nothing too
@@ -118,9 +113,8 @@ class Window(VTKObservationMixin):
             return
         if self.parameters is None:
             self._show_scene()
-        self.models.refresh()
-        self.references.refresh()
-        self.finetune.refresh()
+        for panel in (self.models, self.references, self.finetune):
+            panel.refresh()
         self.update()
         self.status.enter()
         self.drawing.enter()
@@ -144,7 +138,7 @@ class Window(VTKObservationMixin):
         self.logic.forget_scene()
         self._let_go()
         self.run = None
-        self.results.clear()
+        self.results.begin([])
         self._show_idle("")
 
     def on_scene_changed(self) -> None:
@@ -166,20 +160,13 @@ class Window(VTKObservationMixin):
         """Start a run that adapts to the references first."""
         self._begin(self.choice.references(), adapt_s=self.parameters.adaptSeconds)
 
-    def cancel(self) -> None:
-        """Stop the run, within two seconds."""
-        self.logic.cancel()
-
     def resume(self) -> None:
         """Continue a run with the targets that are not done."""
         if not self.place.allowed():
             return
-        try:
+        with errors_shown():
             self.logic.resume(self.run)
-        except MassError as error:
-            self.show_error(error)
-            return
-        self._show_begun()
+            self._show_begun()
 
     def why_not(self) -> str:
         """Reason why a run cannot begin; empty if it can."""
@@ -213,19 +200,9 @@ class Window(VTKObservationMixin):
         for widget in (self.ui.outputFolderEdit, self.ui.formatCombo, self.ui.skipCheck):
             widget.enabled = files
         self.ui.outputSelector.enabled = not files
-        self.choice.update()
-        self.place.update()
-        self.advanced.update(self.parameters)
-        self.tasks.update()
-        self.models.update()
-        self.finetune.update()
+        for panel in (self.choice, self.place, self.advanced, self.tasks, self.models, self.finetune):
+            panel.update()
         self.features.update(self.status.why_not())
-
-    def show_error(self, error: Exception) -> None:
-        """Show an error with its cure; the traceback of a defect goes behind “Show details”."""
-        known = error_of(failure(error))
-        text = known.message + (f"\n\n{known.cure}" if known.cure else "")
-        slicer.util.errorDisplay(text, windowTitle=_("MASS"), detailedText=getattr(known, "details", ""))
 
     def _show_scene(self) -> None:
         """Connect to the parameters of the scene."""
@@ -233,11 +210,7 @@ class Window(VTKObservationMixin):
         self._gui_tag = self.parameters.connectGui(self.ui)
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, lambda caller, event: self.update())
         self.ui.outputFolderEdit.currentPath = self.parameters.outputFolder
-        self.choice.show(self.parameters)
-        self.references.show(self.parameters)
-        self.targets.show(self.parameters)
-        self.advanced.show(self.parameters)
-        self.finetune.show(self.parameters)
+        self._show_parameters()
         self.update()
 
     def _on_folder(self) -> None:
@@ -249,11 +222,11 @@ class Window(VTKObservationMixin):
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
         self.parameters = None
-        self.choice.show(None)
-        self.references.close()
-        self.targets.show(None)
-        self.advanced.show(None)
-        self.finetune.show(None)
+        self._show_parameters()
+
+    def _show_parameters(self) -> None:
+        for panel in (self.choice, self.references, self.targets, self.advanced, self.finetune):
+            panel.show(self.parameters)
 
     def _refresh(self) -> None:
         self._refresh_due = False
@@ -264,17 +237,15 @@ class Window(VTKObservationMixin):
             self._let_go()
         if self.parameters is None:
             self._show_scene()
-        self.references.refresh()
-        self.targets.refresh()
-        self.finetune.refresh()
-        self.results.refresh()
+        for panel in (self.references, self.targets, self.finetune, self.results):
+            panel.refresh()
         self.update()
 
     def _begin(self, task: Sequence[Reference] | Path | None, *, adapt_s: float = 0.0) -> None:
         """Start a run."""
         if not self.place.allowed():
             return
-        try:
+        with errors_shown():
             self._adapting_to = self.choice.state()
             self.run = self.logic.segment(
                 task,
@@ -287,11 +258,8 @@ class Window(VTKObservationMixin):
                 progressed=self._on_progress,
                 finished=self._on_finished,
             )
-        except MassError as error:
-            self.show_error(error)
-            return
-        self.results.begin(self.run.cases)
-        self._show_begun()
+            self.results.begin(self.run.cases)
+            self._show_begun()
 
     def _use_finetuned(self, name: str) -> None:
         """Use a model that is ready."""
@@ -306,31 +274,23 @@ class Window(VTKObservationMixin):
 
     def _moved(self) -> None:
         """Follow the choice of another computer."""
-        self.status.moved()
+        self.status.show_devices([])
         self.update()
 
-    def _look_inside(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun:
-        settings = settings_of(self.parameters, self.advanced.device)
-        run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
-        self.update()
-        return run
-
-    def _looked_inside(self, message: str, error: MassError | None) -> None:
-        self._show_idle(message)
-        self.status.ask_devices()
-        self.update()
-        if error is not None:
-            self.show_error(error)
-
-    def _add_dicom(self) -> None:
-        chosen = choose_series()
-        if chosen:
-            self.targets.add_files(chosen)
+    def _show_features(self, volume: slicer.vtkMRMLScalarVolumeNode, finished: Callable[[MassError | None], None]) -> FeaturesRun | None:
+        if not self.place.allowed():
+            return None
+        with errors_shown():
+            settings = settings_of(self.parameters, self.advanced.device)
+            run = self.logic.show_features(volume, settings=settings, progressed=self._on_progress, finished=finished)
+            self.update()
+            return run
+        return None
 
     def _worker_started(self, again: bool) -> None:
         if again:
             self._say(_("The worker was restarted. The scene is unchanged."))
-        self.status.show_worker()
+        self.status.show_devices(self.logic.engine.client.worker["devices"])
 
     def _on_progress(self, progress: Progress) -> None:
         self.ui.progressBar.value = int(_BAR * progress.fraction)
@@ -342,15 +302,10 @@ class Window(VTKObservationMixin):
         if run is not None and run.adapted is not None:
             fit = run.adapted
             self.choice.keep(Adapted(run.task_file, fit["seconds"], tuple(fit["dice"]), self._adapting_to))
-        self._show_idle(_summary(run) if run is not None else "")
-        self.status.ask_devices()
-        self.references.refresh()
-        self.targets.refresh()
-        self.update()
-        if run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu":
+        short = run is not None and run.memory_short and self.status.gpu and run.settings.device != "cpu"
+        self._show_end(_summary(run) if run is not None else "", None if short else error)
+        if short:
             self._offer_processor(run)
-        elif error is not None:
-            self.show_error(error)
 
     def _offer_processor(self, run: Run) -> None:
         """Offer to continue on the processor after the graphics card ran out of memory."""
@@ -365,6 +320,16 @@ class Window(VTKObservationMixin):
         if self.logic.busy and self.logic.host and not self.logic.engine.client.ready:
             self.ui.progressBar.format = _("Connecting to {host}…").format(host=self.logic.host)
         self.update()
+
+    def _show_end(self, message: str, error: MassError | None) -> None:
+        """Show how a run ended."""
+        self._show_idle(message)
+        self.status.ask_devices()
+        self.references.refresh()
+        self.targets.refresh()
+        self.update()
+        if error is not None:
+            show_error(error)
 
     def _show_idle(self, message: str) -> None:
         self.ui.progressBar.value = 0

@@ -35,10 +35,8 @@ def _looked_at(mask: str) -> dict[str, object]:
     except MassError as error:
         return {"error": f"{error.message} {error.cure}".strip()}
     known = read_appearance(mask)
-    values = [int(value) for value in np.unique(array) if value]
-    styles = [(value, known.get(value)) for value in values]
-    named = [{"value": value, **({} if style is None else vars(style))} for value, style in styles]
-    return {"labels": named}
+    styles = {int(value): known.get(int(value)) for value in np.unique(array) if value}
+    return {"labels": [{"value": value, **({} if style is None else vars(style))} for value, style in styles.items()]}
 
 
 if __name__ == "__main__":

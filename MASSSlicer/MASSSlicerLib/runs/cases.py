@@ -82,14 +82,9 @@ def write_summary(cases: Iterable[Case], path: Path) -> None:
         note = " ".join([case.message, *case.warnings]).strip().replace("\n", " ")
         for structure, volume in (case.volumes_ml or {"": None}).items():
             shown = "" if volume is None else f"{volume:.4g}"
-            flag, dice = _judged(case.quality.get(structure))
+            judged = case.quality.get(structure)
+            flag = "" if judged is None else judged.flag
+            dice = "" if judged is None or judged.expected_dice is None else f"{judged.expected_dice:.3f}"
             table.writerow([source, case.status, structure, shown, flag, dice, f"{case.seconds:.1f}", str(case.output or ""), note])
-    # The mark tells Excel that this is UTF-8.
+    # The byte order mark makes Excel read UTF-8.
     write_bytes(path, b"\xef\xbb\xbf" + text.getvalue().encode())
-
-
-def _judged(quality: Quality | None) -> tuple[str, str]:
-    """Flag and expected Dice for the table; empty where they are not known."""
-    if quality is None:
-        return "", ""
-    return quality.flag, "" if quality.expected_dice is None else f"{quality.expected_dice:.3f}"

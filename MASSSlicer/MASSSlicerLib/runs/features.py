@@ -9,13 +9,15 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from mass_core.errors import InputError, MassError, MemoryShort
-from mass_core.worker.client import Call, Client
+from mass_core.errors import MassError
+from mass_core.worker.client import Client
 from mass_core.worker.protocol import error_of, failure
 
+from ..scene import exchange as scene
 from ..scene.colour_volume import add_colours
 from ..scene.exports import Exports
 from .order import Progress, Settings, host_of
+from .worker_run import WorkerRun
 
 _STAGES = {
     "send": (0.0, 0.3),
@@ -31,7 +33,7 @@ _STAGES = {
 """Begin and end of the worker's stages on the bar."""
 
 
-class FeaturesRun:
+class FeaturesRun(WorkerRun):
     """One press of the button.
 
     Args:
@@ -55,19 +57,15 @@ class FeaturesRun:
         progressed: Callable[[Progress], None] = lambda progress: None,
         finished: Callable[[MassError | None], None] = lambda error: None,
     ) -> None:
-        self.active = False
-        self.flat: list[str] = []
-        """No segmentation is made; see `segmentation.Run`."""
-        self.memory_short = False
+        super().__init__(client, log)
         self.explained: tuple[float, ...] = ()
         """Share of the features' variance in red, green and blue."""
         self.warnings: tuple[str, ...] = ()
         self.node: slicer.vtkMRMLVectorVolumeNode | None = None
         """The colours, once they are in the scene."""
-        self._client, self._exports, self._settings = client, exports, settings
+        self._exports, self._settings = exports, settings
         self._volume_id, self._name = volume.GetID(), volume.GetName()
-        self._log, self._progressed, self._finished = log, progressed, finished
-        self._call: Call | None = None
+        self._progressed, self._finished = progressed, finished
         self._output: Path | None = None
         self._far = 0.0
 
@@ -77,19 +75,12 @@ class FeaturesRun:
         Raises:
             MassError: if the volume cannot be used; nothing has begun then.
         """
-        target = self._exports.volume(self._volume())
+        target = self._exports.volume(scene.volume_by_id(self._volume_id, self._name))
         self._output = self._exports.new(".nrrd")
         params = {**self._settings.params(), "target": str(target), "output": str(self._output)}
         self._progressed(Progress(self._name, 0.0, None))
         self.active = True
         self._call = self._client.request("features", params, progress=self._advance, done=self._done, failed=self._end)
-
-    def cancel(self) -> None:
-        """Stop; the scene is not changed."""
-        call, self._call = self._call, None
-        self._end(None)
-        if call is not None:
-            call.cancel()
 
     def _advance(self, stage: str, fraction: float, eta_s: float | None) -> None:
         begin, end = _STAGES.get(stage, (0.0, 1.0))
@@ -100,29 +91,15 @@ class FeaturesRun:
         self._progressed(Progress(text, done, eta_s if stage in ("send", "features") else None))
 
     def _done(self, reply: dict[str, Any]) -> None:
-        self._call = None
         result = reply["result"]
         self.explained, self.warnings = tuple(result["explained"]), tuple(result["warnings"])
         try:
-            self.node = add_colours(self._volume(), Path(result["output"]))
+            self.node = add_colours(scene.volume_by_id(self._volume_id, self._name), Path(result["output"]))
             error = None
         except Exception as defect:  # noqa: BLE001  # reported like everything that goes wrong
             error = error_of(failure(defect))
         self._end(error)
 
-    def _volume(self) -> slicer.vtkMRMLScalarVolumeNode:
-        volume = slicer.mrmlScene.GetNodeByID(self._volume_id)
-        if volume is None:
-            raise InputError(_("The volume “{name}” was removed.").format(name=self._name), _("Load it again to show its features."))
-        return volume
-
-    def _end(self, error: MassError | None) -> None:
-        if not self.active:
-            return
-        self.active = False
-        if self._output is not None:
-            self._output.unlink(missing_ok=True)
-        self.memory_short = isinstance(error, MemoryShort)
-        if details := getattr(error, "details", ""):
-            self._log(details)
+    def _finish(self, error: MassError | None) -> None:
+        self._output.unlink(missing_ok=True)
         self._finished(error)

@@ -1,6 +1,6 @@
 """A finetuning run: annotated scans are written to files one after the other, and the worker trains a model on them.
 
-Nothing here knows of windows and buttons: progress arrives by callbacks. Once the files are written, the scene is not needed any more.
+It works without a window: progress is reported by callbacks. Once the files are written, the scene is not needed any more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import HostError, InputError, MassError, OutputError
 from mass_core.remote.reasons import ENOUGH
-from mass_core.worker.client import Call, Client
+from mass_core.worker.client import Client
 
 from ..library import models, named_files
 from ..scene import exchange as scene
@@ -28,9 +28,12 @@ from . import annotated
 from .annotated import Annotated
 from .order import Reference
 from .reference_files import appearance_of
+from .worker_run import WorkerRun
 
 _RUN = "run"
 """Subfolder of the worker's run."""
+_PASSED_ON = ("weights", "device", "precision", "recipe", "epochs", "minutes")
+"""Fields of the order that the worker gets as they are."""
 _BEST = "best.safetensors"
 """In it: the best model so far."""
 
@@ -83,7 +86,7 @@ class Outcome:
     """Name of the model that is there now; empty: none."""
 
 
-class Finetuning:
+class Finetuning(WorkerRun):
     """One press of Start.
 
     Args:
@@ -103,15 +106,14 @@ class Finetuning:
         progressed: Callable[[FinetuneProgress], None] = lambda progress: None,
         finished: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
+        super().__init__(client, log)
         self.order = order
-        self.active = False
         self.stopping = False
         """True after `stop`, while the best model is being written."""
         self.numbers: dict[str, int] = {}
         """Of the classes."""
         self.warnings: list[str] = []
-        self._client, self._log, self._progressed, self._finished = client, log, progressed, finished
-        self._call: Call | None = None
+        self._progressed, self._finished = progressed, finished
         self._broken = 0
         self._cases: list[Annotated] = []
         self._files: list[dict[str, Any]] = []
@@ -141,26 +143,15 @@ class Finetuning:
         self._output = models.free(self.order.name)
         self._folder = Path(tempfile.mkdtemp(prefix="mass-finetune-", dir=slicer.app.temporaryPath or None))
         self.active = True
-        self._later(self._write_next)
+        qt.QTimer.singleShot(0, self._write_next)
 
     def stop(self) -> None:
         """Stop the run; the best model so far is kept. `finished` is called once it is written."""
         if not self.active or self._call is None:
-            self.abandon()
+            self.cancel()
         elif not self.stopping:
             self.stopping = True
             self._call.cancel()
-
-    def abandon(self) -> None:
-        """End it at once; the best model so far is kept."""
-        call, self._call = self._call, None
-        self._end()
-        if call is not None:
-            call.cancel()
-
-    def _later(self, step: Callable[[], None]) -> None:
-        """Run a step once Slicer has handled its other events."""
-        qt.QTimer.singleShot(0, step)
 
     def _write_next(self) -> None:
         """Write the next piece of the files: a segment, a label map or a scan. Slicer handles its events in between."""
@@ -169,11 +160,11 @@ class Finetuning:
         try:
             next(self._pieces)
         except StopIteration:
-            self._later(self._send)
+            qt.QTimer.singleShot(0, self._send)
         except MassError as error:
             self._end(error)
         else:
-            self._later(self._write_next)
+            qt.QTimer.singleShot(0, self._write_next)
 
     def _written(self) -> Generator[None, None, None]:
         """Write the files of all cases, with a pause after each piece; one case is in memory at a time."""
@@ -210,19 +201,13 @@ class Finetuning:
         order, known = self.order, annotated.classes(self._cases)
         styles = {number: known[name].style for name, number in self.numbers.items()}
         params = {
-            "weights": order.weights,
-            "device": order.device,
-            "precision": order.precision,
             "cases": self._files,
             "labels": sorted(self.numbers.values()),
             "appearance": appearance_of(styles),
             "output": str(self._output),
             "folder": str(self._folder / _RUN),
-            "recipe": order.recipe,
-            "epochs": order.epochs,
-            "minutes": order.minutes,
         }
-        self._request(params)
+        self._request(params | {name: getattr(order, name) for name in _PASSED_ON})
 
     def _request(self, params: dict[str, Any]) -> None:
         def failed(error: MassError) -> None:
@@ -235,9 +220,10 @@ class Finetuning:
             else:
                 self._end(error)
 
-        self._call = self._client.request(
-            "finetune", params, progress=self._on_progress, done=self._on_done, failed=failed, cancelled=self._end
-        )
+        def done(reply: dict[str, Any]) -> None:
+            self._end(result=reply["result"])
+
+        self._call = self._client.request("finetune", params, progress=self._on_progress, done=done, failed=failed, cancelled=self._end)
 
     def _on_progress(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None = None) -> None:
         if stage == "train":
@@ -245,16 +231,8 @@ class Finetuning:
         spent = 0.0 if self._began is None else time.monotonic() - self._began
         self._progressed(FinetuneProgress(stage=stage, fraction=fraction, eta_s=eta_s, spent_s=spent, values=values or {}))
 
-    def _on_done(self, reply: dict[str, Any]) -> None:
-        self._end(result=reply["result"])
-
-    def _end(self, error: MassError | None = None, *, result: dict[str, Any] | None = None) -> None:
-        """Finish: save the best model if the worker could not, and delete the files."""
-        if not self.active:
-            return
-        self.active, self._call = False, None
-        if details := getattr(error, "details", ""):
-            self._log(details)
+    def _finish(self, error: MassError | None, *, result: dict[str, Any] | None = None) -> None:
+        """Save the best model if the worker could not, delete the files and report the end."""
         best = self._folder / _RUN / _BEST
         if not self._output.is_file() and best.is_file():
             with contextlib.suppress(OutputError):  # what ended the run is reported then
@@ -270,17 +248,15 @@ def _unchanged(reference: Reference, pieces: Generator[None, None, None]) -> Gen
     Raises:
         InputError: if they do not.
     """
-    volume, before = reference.volume, None
-    while True:
-        if volume.GetScene() is None or reference.segmentation.GetScene() is None:
+
+    def state() -> tuple:
+        if reference.volume.GetScene() is None or reference.segmentation.GetScene() is None:
             raise InputError(_("The scan or its segmentation was removed."), _("Choose the cases again."))
-        scene.check_volume(volume)
-        now = scene.state(volume)
-        if before not in (None, now):
-            raise InputError(_("The scan was changed while it was being written."), _("Start again."))
-        before = now
-        try:
-            next(pieces)
-        except StopIteration:
-            return
+        scene.check_volume(reference.volume)
+        return scene.state(reference.volume)
+
+    before = state()
+    for _piece in pieces:
         yield
+        if state() != before:
+            raise InputError(_("The scan was changed while it was being written."), _("Start again."))

@@ -1,4 +1,4 @@
-"""Scans and label maps in a folder, told apart by their names."""
+"""Scans and label maps in a folder, distinguished by their names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scans_in(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     scans = _scans_at(folder, left_out) or [path for place in inner for path in _scans_at(place, left_out)]
     left_out[:] = dict.fromkeys(left_out)
-    # Slices of old do not always say that they are DICOM: reading them will tell.
+    # Old slices do not always say that they are DICOM: that shows when they are read.
     scans = scans or [path for path in inner if any(file.is_file() for file in path.iterdir())]
     if not scans:
         raise InputError(

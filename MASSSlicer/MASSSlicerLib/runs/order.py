@@ -44,13 +44,7 @@ class Settings:
 
     def params(self) -> dict[str, Any]:
         """As parameters of the worker's methods."""
-        return {
-            "weights": self.weights,
-            "device": self.device,
-            "precision": self.precision,
-            "recipe": self.recipe,
-            "options": self.options,
-        }
+        return {name: value for name, value in vars(self).items() if name != "assess"}
 
 
 @dataclass(frozen=True)

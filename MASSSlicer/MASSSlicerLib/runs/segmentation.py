@@ -1,6 +1,6 @@
 """A segmentation run: references are encoded, or adapted to, once; then the targets are segmented one by one, while Slicer stays usable.
 
-Nothing here knows of windows and buttons: progress arrives by callbacks.
+It works without a window: progress is reported by callbacks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mass_core.errors import HostError, InputError, MassError, MemoryShort
 from mass_core.files import write_bytes
 from mass_core.outputs import check_no_input, serious
 from mass_core.remote.reasons import ENOUGH
-from mass_core.worker.client import Call, Client
+from mass_core.worker.client import Client
 from mass_core.worker.protocol import error_of, failure
 
 from ..scene import dicom, grids, node_files, sequences
@@ -30,6 +30,7 @@ from .cases import Case
 from .order import Destination, Progress, Reference, Settings, host_of, place_of
 from .quality import Quality
 from .reference_files import Written, write_references
+from .worker_run import WorkerRun
 
 _STAGES = {
     "send": (0.0, 0.3),
@@ -48,13 +49,13 @@ _REFERENCES, _ADAPTED = 0.05, 0.4
 """The references' share of the bar: looked at, and adapted to."""
 
 
-class Run:
+class Run(WorkerRun):
     """One press of the button.
 
     Args:
         client: to the worker.
         exports: files of volumes, kept from run to run.
-        task: references to encode, or a task file; None: the weights know it themselves.
+        task: references to encode, or a task file; None: the weights have fixed classes.
         cases: targets in order; their status is kept here.
         adapt_s: seconds of adapting to the references; 0: none.
         settings: how to segment.
@@ -62,6 +63,7 @@ class Run:
         log: gets the traceback of a defect of the program.
         changing: called with an existing segmentation before segments are added to it: the moment to save a state for undo.
         changed: called with a case whenever something about it changed.
+        flat: called with the ID of a new segmentation that is to get the surface its references have: later, for that takes Slicer seconds.
         progressed: called with a `Progress`.
         finished: called once, with the error that stopped the whole run or None.
     """
@@ -79,9 +81,11 @@ class Run:
         log: Callable[[str], None] = lambda text: None,
         changing: Callable[[slicer.vtkMRMLSegmentationNode], None] = lambda segmentation: None,
         changed: Callable[[Case], None] = lambda case: None,
+        flat: Callable[[str], None] = lambda segmentation_id: None,
         progressed: Callable[[Progress], None] = lambda progress: None,
         finished: Callable[[MassError | None], None] = lambda error: None,
     ) -> None:
+        super().__init__(client, log)
         self.cases = list(cases)
         self.settings = settings
         self.destination = destination
@@ -91,19 +95,14 @@ class Run:
         self.found: dict[int, LabelStyle] = {}
         self.warnings: tuple[str, ...] = ()
         self.device = ""
-        self.active = False
-        self.flat: list[str] = []
-        """IDs of new segmentations that are to get the surface their references have: that takes Slicer seconds, so not during the run."""
         self.memory_short = False
         """True if something failed for lack of memory."""
-        self._client, self._exports = client, exports
+        self._exports = exports
         self._references = () if task is None or isinstance(task, Path) else tuple(task)
         self._adapt_s = adapt_s
         self._share = _ADAPTED if adapt_s else _REFERENCES
-        self._log = log
-        self._changing, self._changed, self._progressed, self._finished = changing, changed, progressed, finished
-        self._call: Call | None = None
-        self._taught: Written | None = None
+        self._changing, self._changed, self._flat, self._progressed, self._finished = changing, changed, flat, progressed, finished
+        self._reference_files: Written | None = None
         """The references as files, if the task was encoded from them without adapting."""
         self._far = 0.0
         """Of the target under way."""
@@ -144,21 +143,12 @@ class Run:
                 self._changed(case)
         self.start()
 
-    def cancel(self) -> None:
-        """Stop; finished results are kept, the target under way leaves nothing behind."""
-        if not self.active:
-            return
-        call, self._call = self._call, None
-        self._end(None)
-        if call is not None:
-            call.cancel()
-
     def _encode(self) -> None:
         """Send the references; their task then serves every target."""
         written = write_references(self._references, self._exports)
         self.found, self.warnings = written.found, tuple(written.warnings)
         output = self._exports.new(".masstask")
-        self._taught = None if self._adapt_s else written
+        self._reference_files = None if self._adapt_s else written
         params = {**self.settings.params(), **written.params(self._exports), "output": str(output)}
         method = "encode"
         if self._adapt_s:
@@ -167,13 +157,11 @@ class Run:
         self._call = self._client.request(method, params, progress=self._encoding, done=self._encoded, failed=self._end)
 
     def _encoding(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
         if stage == "send":
             text = _("Sending the references to {host}: {percent:.0%}").format(host=host_of(self._client), percent=fraction)
-            self._progressed(Progress(text, 0.0, eta_s))
-            return
         last = "adapt" if self._adapt_s else "encode"
-        text = _("Adapting to the references") if stage == "adapt" else _("Encoding the references")
-        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage == "adapt" else None))
+        self._progressed(Progress(text, self._share * fraction if stage == last else 0.0, eta_s if stage in ("send", "adapt") else None))
 
     def _encoded(self, reply: dict[str, Any]) -> None:
         result = reply["result"]
@@ -188,7 +176,7 @@ class Run:
         while self.active:
             case = next((case for case in self.cases if case.status == c.WAITING), None)
             if case is None:
-                self._end(None)
+                self._end()
                 return
             try:
                 if not self._begun(case):
@@ -208,7 +196,7 @@ class Run:
             check_no_input([output], self._inputs())
         target = self._file_of(case)
         label_file = self._exports.new(".nrrd" if output is None else self.destination.ending)
-        params = {**self.settings.params(), **self._what(), "target": str(target), "output": str(label_file)}
+        params = {**self.settings.params(), **self._task_params(), "target": str(target), "output": str(label_file)}
         params |= {"crop": output is None, "grid": grids.own(self._volume(case)) if output is not None and case.volume_id else None}
         began = time.monotonic()
         self._far = 0.0
@@ -229,10 +217,9 @@ class Run:
             self._broken = self._broken + 1 if isinstance(error, HostError) else 0
             self._end(error) if self._broken == ENOUGH else self._next()
 
-        def cancelled() -> None:
-            self._let_go(case, target)
-
-        self._call = self._client.request("segment", params, progress=progress, done=done, failed=failed, cancelled=cancelled)
+        self._call = self._client.request(
+            "segment", params, progress=progress, done=done, failed=failed, cancelled=lambda: self._let_go(case, target)
+        )
         return True
 
     def _inputs(self) -> list[Path]:
@@ -241,11 +228,11 @@ class Run:
         nodes += [slicer.mrmlScene.GetNodeByID(case.volume_id) for case in self.cases if case.volume_id]
         return [*node_files.own_files(nodes), *(case.path for case in self.cases if case.path)]
 
-    def _what(self) -> dict[str, Any]:
+    def _task_params(self) -> dict[str, Any]:
         """Task parameters for the worker: a task file; references, where results are checked; or nothing, with a model."""
         checked = {"assess": True} if self.settings.assess else {}
-        if checked and self._taught is not None and self._taught.there:
-            return {**checked, **self._taught.params(self._exports)}
+        if checked and self._reference_files is not None and self._reference_files.there:
+            return {**checked, **self._reference_files.params(self._exports)}
         return checked | ({"task": str(self.task_file)} if self.task_file is not None else {})
 
     def _done(self, case: Case, label_file: Path, reply: dict[str, Any]) -> None:
@@ -289,13 +276,13 @@ class Run:
             raise InputError(_("The segmentation for the results was removed."), _("Choose another one, and segment this target again."))
         if into is not None:
             self._changing(into)
-        volume = self._volume(case) if case.volume_id else self._load(case)
+        volume = self._volume(case)
         case.volume_id = volume.GetID()
         name = self.destination.name.replace("{target}", case.name)
         placed = scene.place_result(volume, label_file, self.found, into=into, name=name)
         case.segmentation_id, case.segment_ids = placed.segmentation.GetID(), placed.segment_ids
         if self._surface and into is None:
-            self.flat.append(case.segmentation_id)
+            self._flat(case.segmentation_id)
 
     def _keep_frame(self, case: Case, label_file: Path) -> None:
         """Store a result in the sequence of results beside that of the volume."""
@@ -324,17 +311,11 @@ class Run:
         elif case.frame is not None:
             target.unlink(missing_ok=True)
 
-    def _load(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
-        """Load a target that is a file into the scene."""
-        if case.series:
-            return dicom.load_series(case.series)
-        return scene.load_volume(case.path)
-
     def _volume(self, case: Case) -> slicer.vtkMRMLScalarVolumeNode:
-        volume = slicer.mrmlScene.GetNodeByID(case.volume_id)
-        if volume is None:
-            raise InputError(_("The volume “{name}” was removed.").format(name=case.name), _("Load it again to segment it."))
-        return volume
+        """The volume of a target; a file or series is loaded into the scene."""
+        if case.volume_id:
+            return scene.volume_by_id(case.volume_id, case.name)
+        return dicom.load_series(case.series) if case.series else scene.load_volume(case.path)
 
     def _advance(self, case: Case, stage: str, fraction: float, eta_s: float | None, spent_s: float) -> None:
         """Report the progress of the whole run."""
@@ -356,8 +337,7 @@ class Run:
         return sum(known) / len(known) if known else guess_s
 
     def _fail(self, case: Case, error: MassError) -> None:
-        if details := getattr(error, "details", ""):
-            self._log(details)
+        self._log_details(error)
         self.memory_short |= isinstance(error, MemoryShort)
         self._set(case, c.FAILED, str(error))
         self._summarise()
@@ -375,10 +355,7 @@ class Run:
         except MassError as error:
             self.warnings = tuple(dict.fromkeys((*self.warnings, str(error))))
 
-    def _end(self, error: MassError | None) -> None:
-        if not self.active:
-            return
-        self.active = False
+    def _finish(self, error: MassError | None) -> None:
         self.memory_short |= isinstance(error, MemoryShort)
         for case in self.cases:
             if case.status in (c.RUNNING, c.WAITING):

@@ -64,6 +64,18 @@ def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         )
 
 
+def volume_by_id(node_id: str, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume of the scene; its name is for the error.
+
+    Raises:
+        InputError: if it was removed.
+    """
+    volume = slicer.mrmlScene.GetNodeByID(node_id)
+    if volume is None:
+        raise InputError(_("The volume “{name}” was removed.").format(name=name), _("Load it again, then try again."))
+    return volume
+
+
 def state(volume: slicer.vtkMRMLScalarVolumeNode) -> tuple:
     """Fingerprint of a volume; changes with its voxels and their position."""
     image = volume.GetImageData()
@@ -123,8 +135,7 @@ def write_masks(
         free[value] = cut
     paths = [path.with_name(f"{path.stem}{number or ''}{path.suffix}") for number in range(len(groups))]
     for group, place in zip(groups, paths, strict=True):
-        start, labels = _joined(group, volume)
-        node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), place)
+        _write_joined(group, volume, place)
     return paths, warnings
 
 
@@ -163,8 +174,7 @@ def write_labels(
     shared = [(a, b) for n, a in enumerate(smallest_last) for b in smallest_last[n + 1 :] if cuts[a].overlaps(cuts[b])]
     text = _("In “{volume}”, {large} and {small} overlap; the overlap counts as {small}.")
     warnings += [text.format(volume=volume.GetName(), large=names[a], small=names[b]) for a, b in shared]
-    start, labels = _joined({values[i]: cuts[i] for i in smallest_last}, volume)
-    node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), path)
+    _write_joined({values[i]: cuts[i] for i in smallest_last}, volume, path)
     return warnings
 
 
@@ -183,8 +193,7 @@ def drawn_at(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> i
 
 def segment_ids(segmentation: slicer.vtkMRMLSegmentationNode) -> list[str]:
     """IDs of all segments, in their order."""
-    inner = segmentation.GetSegmentation()
-    return [inner.GetNthSegmentID(number) for number in range(inner.GetNumberOfSegments())]
+    return list(segmentation.GetSegmentation().GetSegmentIDs())
 
 
 def place_result(
@@ -212,18 +221,16 @@ def place_result(
     """
     node = node_files.read(label_file, slicer.vtkMRMLLabelMapVolumeNode())
     start = start_in(target, node)
-    labels = slicer.util.arrayFromVolume(node)
     with slicer.util.RenderBlocker():
-        segmentation = into or _new_segmentation(target, name)
-        geometry = slicer.util.vtkMatrixFromArray(grids.within(target, segmentation))
-        ids = []
-        for value, style in found.items():
-            image = _mask_of(labels, value, start, geometry)
-            if image is not None:
-                ids.append(_add_segment(segmentation, image, style))
+        segmentation = into
+        if into is None:
+            segmentation = new_segmentation(target, name)
+            put_beside(segmentation, target)
+        geometry = slicer.util.vtkMatrixFromArray(grids.between(target, segmentation) @ grids.ijk_to_ras(target))
+        ids = _add_labels(segmentation, slicer.util.arrayFromVolume(node), start, geometry, found)
         if surface and into is None and ids:
             segmentation.CreateClosedSurfaceRepresentation()
-    return Placed(segmentation, tuple(ids))
+    return Placed(segmentation, ids)
 
 
 def save_segments(
@@ -251,9 +258,16 @@ def save_segments(
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint16)
     for value, segment_id in enumerate(shown, 1):
         cut, _notes = segments.cut_out(volume, segmentation, segment_id)
-        labels[cut.part][cut.mask] = value
+        labels[cut.part()][cut.mask] = value
     node = node_files.label_node(labels, slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(volume)))
-    _write_complete(node, dict(enumerate(shown.values(), 1)), path)
+    try:
+        with all_or_none([path]) as places:
+            if path.name.endswith(".seg.nrrd"):
+                _write_segmentation(node, dict(enumerate(shown.values(), 1)), places[path])
+            else:
+                node_files.write(node, places[path], compressed=True)
+    except (OSError, OutputError) as error:
+        raise node_files.unwritable(path) from error
 
 
 def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
@@ -268,28 +282,13 @@ def load_volume(path: Path) -> slicer.vtkMRMLScalarVolumeNode:
         raise InputError(_("Slicer could not load {path}.").format(path=path), _("Write results to files instead.")) from error
 
 
-def _write_complete(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
-    """Write a label map under a temporary name, then rename it."""
-    try:
-        with all_or_none([path]) as places:
-            if path.name.endswith(".seg.nrrd"):
-                _write_segmentation(labels, found, places[path])
-            else:
-                node_files.write(labels, places[path], compressed=True)
-    except (OSError, OutputError) as error:
-        raise node_files.unwritable(path) from error
-
-
 def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping[int, LabelStyle], path: Path) -> None:
     """Write a .seg.nrrd by way of a scene of its own, so that the user's is not touched."""
     array, geometry = slicer.util.arrayFromVolume(labels), slicer.util.vtkMatrixFromArray(grids.ijk_to_ras(labels))
     private = slicer.vtkMRMLScene()
     segmentation = private.AddNewNodeByClass("vtkMRMLSegmentationNode")
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(labels)
-    for value, style in found.items():
-        image = _mask_of(array, value, (0, 0, 0), geometry)
-        if image is not None:
-            _add_segment(segmentation, image, style)
+    _add_labels(segmentation, array, (0, 0, 0), geometry, found)
     storage = slicer.vtkMRMLSegmentationStorageNode()
     private.AddNode(storage)
     storage.SetFileName(str(path))
@@ -297,17 +296,16 @@ def _write_segmentation(labels: slicer.vtkMRMLLabelMapVolumeNode, found: Mapping
         raise node_files.unwritable(path)
 
 
-def _joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, np.ndarray]:
-    """Segments as one label map of the box around them, later ones over earlier ones, and the first voxel of that box."""
+def _write_joined(group: Mapping[int, segments.Cut], volume: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
+    """Write segments as one label map of the box around them, later ones over earlier ones."""
     # A file of a single slice would not be taken for a volume, hence two at least.
     whole = np.array(volume.GetImageData().GetDimensions()[::-1])
     start = np.minimum(np.min([cut.start_zyx for cut in group.values()], axis=0), whole - 2)
     stop = np.maximum(np.max([np.add(cut.start_zyx, cut.mask.shape) for cut in group.values()], axis=0), start + 2)
     labels = np.zeros(stop - start, np.uint8 if max(group) < 256 else np.uint16)
     for value, cut in group.items():
-        part = tuple(slice(a, a + n) for a, n in zip(cut.start_zyx - start, cut.mask.shape, strict=True))
-        labels[part][cut.mask] = value
-    return start, labels
+        labels[cut.part(start)][cut.mask] = value
+    node_files.write(node_files.label_node(labels, grids.moved(grids.for_file(volume), start)), path)
 
 
 def start_in(target: slicer.vtkMRMLScalarVolumeNode, result: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
@@ -329,25 +327,30 @@ def start_in(target: slicer.vtkMRMLScalarVolumeNode, result: slicer.vtkMRMLVolum
     return z, y, x
 
 
-def _mask_of(
-    labels: np.ndarray, value: int, start_zyx: tuple[int, int, int], geometry: vtk.vtkMatrix4x4
-) -> slicer.vtkOrientedImageData | None:
-    """One label as an image of its bounding box only; None: it has no voxel."""
-    mask = labels == value
-    box = segments.tight(mask)
-    if box is None:
-        return None
-    z, y, x = (first + part.start for first, part in zip(start_zyx, box, strict=True))
-    return segments.mask_image(mask[box], (z, y, x), geometry)
+def _add_labels(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    labels: np.ndarray,
+    start_zyx: tuple[int, int, int],
+    geometry: vtk.vtkMatrix4x4,
+    found: Mapping[int, LabelStyle],
+) -> tuple[str, ...]:
+    """Add each label that has voxels as a segment, cropped to its box; returns the IDs."""
+    ids = []
+    for value, style in found.items():
+        mask = labels == value
+        box = segments.tight(mask)
+        if box is not None:
+            start = tuple(first + part.start for first, part in zip(start_zyx, box, strict=True))
+            ids.append(_add_segment(segmentation, segments.mask_image(mask[box], start, geometry), style))
+    return tuple(ids)
 
 
-def _new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
-    """An empty segmentation in the volume's place: same transform, same folder, geometry and role as Slicer wants them for export."""
+def new_segmentation(target: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSegmentationNode:
+    """An empty segmentation of a unique name in the volume's place: same transform, geometry and role as Slicer wants them for export."""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name or _("MASS")))
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(target)
     segmentation.SetAndObserveTransformNodeID(target.GetTransformNodeID())
-    put_beside(segmentation, target)
     return segmentation
 
 

@@ -12,18 +12,13 @@ import slicer
 from . import exchange as scene
 
 KEPT_BYTES = 4 << 30
-"""Of exported volumes on disk; the longest unused ones go first."""
+"""Most bytes of exported volumes on disk: the longest unused ones go first, the last one stays whatever its size."""
 
 
 class Exports:
-    """A private folder of files, removed with `close`.
+    """A private folder of files, removed with `close`."""
 
-    Args:
-        kept_bytes: most bytes of exported volumes; the last one stays whatever its size.
-    """
-
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._kept_bytes = kept_bytes
+    def __init__(self) -> None:
         self._folder: Path | None = None
         self._files: OrderedDict[str, tuple[tuple, Path]] = OrderedDict()
         self._number = 0
@@ -72,8 +67,5 @@ class Exports:
             self._folder = None
 
     def _make_room(self) -> None:
-        sizes = {node_id: path.stat().st_size for node_id, (_, path) in self._files.items()}
-        while len(sizes) > 1 and sum(sizes.values()) > self._kept_bytes:
-            oldest = next(iter(self._files))
-            del sizes[oldest]
-            self.forget(oldest)
+        while len(self._files) > 1 and sum(path.stat().st_size for _, path in self._files.values()) > KEPT_BYTES:
+            self.forget(next(iter(self._files)))

@@ -37,11 +37,6 @@ def between(volume: slicer.vtkMRMLTransformableNode, other: slicer.vtkMRMLTransf
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-def within(target: slicer.vtkMRMLScalarVolumeNode, segmentation: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
-    """From the target's voxels to the segmentation's coordinates, 4x4."""
-    return between(target, segmentation) @ ijk_to_ras(target)
-
-
 def for_file(volume: slicer.vtkMRMLScalarVolumeNode) -> vtk.vtkMatrix4x4:
     """From voxels to the world, with axes at right angles, as image files demand; 4x4.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from mass_core.errors import InputError
 
 from . import grids
 
-_OUTSIDE_TOLD = 0.02
+_OUTSIDE_REPORTED = 0.02
 """Share of a segment outside its volume from which the user is warned."""
 
 
@@ -27,10 +28,9 @@ class Cut:
     mask: np.ndarray
     """bool [z,y,x] of the part."""
 
-    @property
-    def part(self) -> tuple[slice, slice, slice]:
-        """Its slices in an array of the whole grid."""
-        z, y, x = (slice(a, a + n) for a, n in zip(self.start_zyx, self.mask.shape, strict=True))
+    def part(self, origin_zyx: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
+        """Its slices in an array of the grid that begins at a voxel."""
+        z, y, x = (slice(a - o, a - o + n) for a, o, n in zip(self.start_zyx, origin_zyx, self.mask.shape, strict=True))
         return z, y, x
 
     def overlaps(self, other: Cut) -> bool:
@@ -197,7 +197,7 @@ def _outside(
         return []
     voxel = float(np.prod(volume.GetSpacing()))
     share = 1 - voxels * voxel / drawn.mm3
-    if share < max(_OUTSIDE_TOLD, 2 * voxel / drawn.mm3):
+    if share < max(_OUTSIDE_REPORTED, 2 * voxel / drawn.mm3):
         return []
     return [
         _("{share:.0%} of the segment “{name}” lies outside the volume “{volume}” and is not used.").format(

@@ -53,7 +53,7 @@ def add_frame(volume: slicer.vtkMRMLScalarVolumeNode, frame: int, segmentation: 
         ID of the segmentation node that shows the current frame.
     """
     browser, sequence = _of(volume)
-    results = _results(browser, volume, name)
+    results = _results(browser, sequence, name)
     results.SetDataNodeAtValue(segmentation, sequence.GetNthIndexValue(frame))
     slicer.mrmlScene.RemoveNode(segmentation)
     if browser.GetProxyNode(results) is None:
@@ -72,13 +72,12 @@ def _of(volume: slicer.vtkMRMLScalarVolumeNode) -> tuple[slicer.vtkMRMLSequenceB
     return browser, None if browser is None else browser.GetSequenceNode(volume)
 
 
-def _results(browser: slicer.vtkMRMLSequenceBrowserNode, volume: slicer.vtkMRMLScalarVolumeNode, name: str) -> slicer.vtkMRMLSequenceNode:
-    """The sequence of results of this name, made if it is not there."""
+def _results(browser: slicer.vtkMRMLSequenceBrowserNode, sequence: slicer.vtkMRMLSequenceNode, name: str) -> slicer.vtkMRMLSequenceNode:
+    """The sequence of results of this name, made if it is not there; indexed like that of the volume."""
     for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode"):
         if node.GetName() == name and browser.IsSynchronizedSequenceNode(node):
             return node
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
-    _browser, sequence = _of(volume)
     node.SetIndexName(sequence.GetIndexName())
     node.SetIndexUnit(sequence.GetIndexUnit())
     node.SetIndexType(sequence.GetIndexType())

@@ -288,30 +288,25 @@ def test_python_slicer(slicer: Slicer, tmp_path: Path, monkeypatch: pytest.Monke
 def test_weights_are_listed_with_what_consent_needs(weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_HOME", str(tmp_path))
     known = {entry.name: entry for entry in weights.listed()}
-    assert known["small"].where == "bundled" and known["small"].size == "10 MB"
-    base = known["mass_base"]
-    text = weights.consent_text(base)
-    assert base.where == "available" and base.host == "huggingface.co" and base.licence == "MIT"
+    assert known["small"].where == "bundled" and known["mass_base"].where == "available"
+    text = weights.consent_text(known["mass_base"])
     assert all(
         words in text for words in ("0.5 to 1 GB", "huggingface.co", "Licence: MIT", str(tmp_path / "weights"), "Nothing is uploaded")
     )
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/mass_base.pth").write_bytes(b"x" * 2_000_000)
-    there = next(entry for entry in weights.listed() if entry.name == "mass_base")
-    assert there.where == "downloaded" and there.size == "2 MB"
+    assert next(entry for entry in weights.listed() if entry.name == "mass_base").where == "downloaded"
     assert not any("sam2" in name for name in known), "they make masks, and segment nothing here"
 
 
-def test_browsed_weights_stay_where_they_are(weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASS_PYTHON", sys.executable)
+def test_browsed_weights_are_a_file_of_weights(weights: Any, tmp_path: Path) -> None:
     path = tmp_path / "wéights of Dr. X.safetensors"
-    path.write_bytes(b"x" * 3_000_000)
-    chosen = weights.browsed(path)
-    assert (chosen.where, chosen.path, chosen.size) == ("file", path, "3 MB")
+    path.write_bytes(b"x")
+    weights.check_file(path)
     for wrong in (tmp_path / "nothing.pth", tmp_path):
         with pytest.raises(WeightsError, match="is not a file"):
-            weights.browsed(wrong)
+            weights.check_file(wrong)
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(WeightsError, match="is not a weights file") as caught:
-        weights.browsed(tmp_path / "notes.txt")
+        weights.check_file(tmp_path / "notes.txt")
     assert ".safetensors" in caught.value.cure

@@ -71,9 +71,9 @@ class Summary:
         picture = self._picture_file(scan)
         # A picture older than the masks is drawn anew: these may have been made since.
         if self._picture and not (picture.exists() and picture.stat().st_mtime_ns >= self.mask_file(scan).stat().st_mtime_ns):
-            from ...pictures.mask_sheet import draw_sheet
+            from ...pictures import mask_sheet, panels
 
-            draw_sheet(picture, scan.read(), masks, scan.name)
+            panels.write_png(picture, mask_sheet.sheet(scan.read(), masks, scan.name))
         if self._compare is not None:
             self._add_scores(scan, masks)
 
