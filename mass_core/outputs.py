@@ -35,6 +35,11 @@ class Job:
     """Prefix of the names of further files."""
     picture: Path | None
 
+    @property
+    def files(self) -> list[Path]:
+        """The output, and the picture if one is wanted."""
+        return [self.output, *([] if self.picture is None else [self.picture])]
+
     def probability(self, value: int) -> Path:
         """File of a label's probabilities."""
         return self.output.with_name(f"{self.stem}_label{value}_prob.nii.gz")

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from mass_core.remote import hosts
+from mass_core.remote.ssh import SshTransport
+from Testing.core.worker_process import Recorder
 
 HERE = "loopback"
 """The ssh name of the server."""
@@ -187,3 +189,9 @@ def _free_port() -> int:
     with socket.socket() as asked:
         asked.bind(("127.0.0.1", 0))
         return int(asked.getsockname()[1])
+
+
+def transport(one: Recorder) -> SshTransport:
+    """What runs the worker of a client, which must be a worker over ssh."""
+    assert isinstance(one.client.transport, SshTransport)
+    return one.client.transport

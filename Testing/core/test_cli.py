@@ -56,7 +56,7 @@ def common(scans: Path, weights: Path) -> list[str]:
 
 def options(*given: str) -> Recipe:
     arguments = build_parser().parse_args(["segment", "--target", "t", "--output", "o", *given])
-    return chosen_recipe(arguments, Recipe(threshold=0.6), name=arguments.recipe)
+    return chosen_recipe(arguments, Recipe(threshold=0.6))
 
 
 def test_what_is_left_out_comes_from_the_weights() -> None:

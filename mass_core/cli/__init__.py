@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,30 +14,15 @@ from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_le
 from ..errors import Cancelled, MassError, known_failures
 from ..option_files import add_config, as_file, with_file
 
-COMMANDS = (
-    "segment",
-    "encode",
-    "adapt",
-    "masks",
-    "prepare",
-    "dataset",
-    "evaluate",
-    "assess",
-    "features",
-    "classify",
-    "weights",
-    "demo",
-    "worker",
-    "remote",
-)
-"""Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
-`terminal` is the `Output` for messages, and returns an exit code."""
-
 LONG = (
     *("segment", "encode", "adapt", "masks", "prepare", "dataset import", "dataset export"),
     *("evaluate", "assess", "features", "classify", "demo"),
 )
-"""Those with options from a file, actions of a command after its name."""
+"""Commands with options from a file, actions of a command after its name."""
+
+COMMANDS = (*dict.fromkeys(name.partition(" ")[0] for name in LONG), "weights", "worker", "remote")
+"""Each is a module here with `add_parser(subparsers)`; its parser's default `run` takes the parsed arguments, of which
+`terminal` is the `Output` for messages, and returns an exit code."""
 
 DONE, BAD_INPUT, SOME_FAILED, CANCELLED, CLOSED_PIPE = 0, 2, 3, 130, 141
 
@@ -61,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with known_failures():
             parsed = _parsed(words)
             parsed.terminal = output
-            return int(_where(parsed)(parsed))
+            return int(parsed.run(parsed))
     except (Cancelled, KeyboardInterrupt):
         output.cancelled()
         return CANCELLED
@@ -89,17 +74,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         setattr(parsed, name, _at_home(value))
     if vars(parsed).get("print_config"):
         text = as_file(long[command], parsed)
-        parsed.run, parsed.on = (lambda _: print(text) or DONE), None
+        parsed.run = lambda _: print(text) or DONE
     return parsed
-
-
-def _where(parsed: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """The function that runs the command: its own module's or, on another computer, the one of all such commands."""
-    if not vars(parsed).get("on"):
-        return parsed.run
-    from . import elsewhere
-
-    return elsewhere.COMMANDS[parsed.elsewhere]
 
 
 def _at_home(value: Any) -> Any:
@@ -130,18 +106,20 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         import_module(f".{name}", __name__).add_parser(subparsers)
-    for subparser in subparsers.choices.values():
+    commands = dict(_commands(subparsers))
+    for subparser in commands.values():
         # Also behind the command; SUPPRESS keeps it from overruling the one in front.
         subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    long = {name: _named(subparsers, name) for name in LONG}
+    long = {name: commands[name] for name in LONG}
     for subparser in long.values():
         add_config(subparser)
     return parser, long
 
 
-def _named(subparsers: Any, name: str) -> argparse.ArgumentParser:
-    """The parser of a command, or of an action of one."""
-    command, _, action = name.partition(" ")
-    parser: argparse.ArgumentParser = subparsers.choices[command]
-    inner = [one.choices[action] for one in parser._actions if action and isinstance(one, argparse._SubParsersAction)]
-    return inner[0] if inner else parser
+def _commands(subparsers: Any, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parsers of commands and of their actions, by the words behind the program's name."""
+    for word, parser in subparsers.choices.items():
+        yield f"{before}{word}", parser
+        for inner in parser._actions:
+            if isinstance(inner, argparse._SubParsersAction):
+                yield from _commands(inner, f"{before}{word} ")

@@ -5,10 +5,9 @@ from typing import Any
 
 from ..command_help import examples, seed_number
 from ..errors import InputError
-from ..jobs.checks import check_references, task_file
 from ..worker.requests import Adapt
-from .common.options import add_preparation, add_references, add_weights, as_request, begin
-from .encode import add_output, report
+from .common.options import add_preparation, add_references, add_weights, as_request
+from .encode import add_output, encode
 from .remote import add_on
 
 
@@ -26,23 +25,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the random windows (default: %(default)s)")
     add_preparation(parser)
     add_output(parser)
-    add_on(parser, "adapt")
+    add_on(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the references, fit the task to them, write it."""
     request = as_request(Adapt, arguments)
-    check_references(request)
     if request.seconds <= 0:
         raise InputError(f"--seconds is {request.seconds:g}.", "Give more than 0.")
-    task_file(request)
-    from ..jobs.encode import encode
-
-    made = encode(request, *begin(request, arguments.terminal))
-    fitted = made.fitted
-    assert fitted is not None
-    dice = f"Dice on views of the references {fitted.dice_before:.2f}, then {fitted.dice_after:.2f}"
-    more = f"; {fitted.steps} steps in {fitted.seconds:.1f} s, {dice}"
-    report(arguments, made.task, more, {**fitted.facts(), "seed": arguments.seed})
-    return 0
+    return encode(arguments, request)

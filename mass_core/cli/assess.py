@@ -1,15 +1,16 @@
 """mass assess: estimate the quality of an existing label map without ground truth."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..command_help import examples
 from ..jobs.checks import check_assess
 from ..worker.requests import Assess
-from .common.options import add_decision, add_preparation, as_request, begin
+from .common.options import add_decision, add_preparation, add_task, as_request, begin
+from .elsewhere import asking
 from .remote import add_on
-from .segment import add_task
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     judged.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the values of the mask")
     add_preparation(parser)
     add_decision(parser)
-    add_on(parser, "assess")
+    add_on(parser)
     parser.set_defaults(run=run)
 
 
@@ -36,12 +37,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Read both images, estimate the quality, print it."""
     request = as_request(Assess, arguments)
     check_assess(request)
-    from ..jobs.assess import assess_file
+    if arguments.on:
+        with asking(arguments) as ask:
+            result = ask("assess", request)["result"]
+        notes, labels = result["warnings"], result["labels"]
+    else:
+        from ..jobs.assess import assess_file
 
-    made = assess_file(request, *begin(request, arguments.terminal))
-    for note in made.notes:
+        made = assess_file(request, *begin(request, arguments.terminal))
+        notes, labels = made.notes, made.labels()
+    for note in notes:
         arguments.terminal.warn(note)
-    task, quality = made.tools.task, made.quality
-    text = "\n".join(f"{label.name}: {quality[label.value].text()}" for label in task.labels)
-    arguments.terminal.result(text, target=str(arguments.target), result=str(arguments.result), labels=made.labels())
+    text = "\n".join(f"{label['name']}: {judgement(label['quality'])}" for label in labels)
+    arguments.terminal.result(text, target=str(arguments.target), result=str(arguments.result), labels=labels)
     return 0
+
+
+def judgement(quality: Mapping[str, Any]) -> str:
+    """The estimate of a label in a line for people."""
+    expected = "" if quality["expected_dice"] is None else f", expected Dice {quality['expected_dice']:.2f}"
+    return " ".join([f"{quality['flag']}{expected}.", *quality["reasons"]])

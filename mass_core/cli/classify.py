@@ -1,17 +1,16 @@
 """mass classify: class probabilities of scans by a classifier."""
 
 import argparse
-import csv
-import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..command_help import examples
 from ..devices import DEVICES
-from ..errors import InputError, OutputError
+from ..errors import OutputError, listing
+from ..jobs.checks import check_files
 from ..outputs import check_free, folders_ready
 from .common.batch import Batch
+from .common.shards import write_table
 
 if TYPE_CHECKING:
     from ..inference.classifier import Classification, Classifier
@@ -40,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Classify every target; a failure of one among several does not stop the others."""
     from ..inference.classifier import load_classifier
 
-    if len(arguments.target) == 1 and not os.path.exists(arguments.target[0]):  # one of several fails in its turn
-        raise InputError(f"There is no file {arguments.target[0]}.", "Check the spelling and the folder.")
+    if len(arguments.target) == 1:  # one of several fails in its turn
+        check_files(arguments.target)
     files = [arguments.output] if arguments.output is not None else []
     if files and arguments.output.suffix.lower() != ".csv":
         raise OutputError(f"{arguments.output} is no name for a table.", "End it with .csv.")
@@ -74,17 +73,13 @@ def _one(arguments: argparse.Namespace, classifier: "Classifier", target: Path) 
 def _summary(target: Path, result: "Classification") -> str:
     """One line for people, the most probable class first."""
     ordered = sorted(result.probabilities.items(), key=lambda item: -item[1])
-    more = [f"{len(ordered) - _NAMED} more"] if len(ordered) > _NAMED else []
-    return f"{target}: {', '.join([*(f'{name} {p:.3f}' for name, p in ordered[:_NAMED]), *more])}"
+    return f"{target}: {listing((f'{name} {p:.3f}' for name, p in ordered), _NAMED)}"
 
 
 def _write(path: Path, results: "dict[Path, Classification]") -> None:
     """A CSV row for each scan: the predicted classes, then the probability of every class."""
-    from ..files import write_bytes
-
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["target", "predicted", *next(iter(results.values())).probabilities])
-    for target, result in results.items():
-        table.writerow([str(target), ";".join(result.predicted), *(f"{p:.6f}" for p in result.probabilities.values())])
-    write_bytes(path, text.getvalue().encode(errors="backslashreplace"))
+    rows = [
+        {"target": target, "predicted": ";".join(result.predicted), **{name: f"{p:.6f}" for name, p in result.probabilities.items()}}
+        for target, result in results.items()
+    ]
+    write_table(path, list(rows[0]), rows)

@@ -1,7 +1,7 @@
 """mass dataset: import datasets of the released code, and export ours for it, for nnU-Net or in the form of the Decathlon."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,11 @@ from ..data.scan_files import Scan
 from ..errors import InputError
 from ..outputs import check_no_input, folders_ready
 from ..progress import Steps
-from .common.scans import work_through
+from .common.scans import add_split, work_through
 from .prepare import given_splits, listed
 
 if TYPE_CHECKING:
-    from ..data.dataset import Case
+    from ..data.dataset import Case, Dataset
 
 
 _IMPORT = "mass dataset import released/bcv --output data/bcv --modality ct --split bcv.json"
@@ -39,14 +39,7 @@ def add_parser(subparsers: Any) -> None:
         "--spacing", nargs=3, type=float, default=(1.5, 1.5, 1.5), metavar=("X", "Y", "Z"), help="voxel size in mm (default: 1.5 1.5 1.5)"
     )
     taken.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of all scans (default: not known)")
-    taken.add_argument(
-        "--split",
-        type=Path,
-        metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
-        "left out (default: all train)",
-    )
-    taken.add_argument("--fold", type=int, default=0, metavar="N", help="which of splits_final.json, from 0 (default: %(default)s)")
+    add_split(taken, " (default: all train)", "")
     given = _add(
         actions, "export", "a dataset of the released code, of nnU-Net or of the Decathlon's form from one of ours", run_export, *_EXPORT
     )
@@ -95,8 +88,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             splits=_splits(splits, cases),
             label_names=names,
         ).write()
-    outcome.report(arguments.terminal, output)
-    return outcome.exit_code
+    return outcome.report(arguments.terminal, output)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -113,23 +105,16 @@ def _export_decathlon(arguments: argparse.Namespace) -> int:
     numbers = decathlon_layout.numbering(dataset, Steps(arguments.terminal.progress))
     if moved := [f"{value} becomes {number}" for value, number in numbers.items() if value != number]:
         arguments.terminal.warn(f"Label numbers must have no gaps there: {', '.join(moved)}.")
-    scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
-
-    def is_done(scan: Scan) -> bool:
-        return decathlon_layout.is_exported(dataset, scan.name, output, numbers, form)
-
-    def export(scan: Scan) -> None:
-        decathlon_layout.export_case(dataset, scan.name, output, numbers, form)
-
-    with folders_ready([output / "dataset.json"]):
-        outcome = work_through(scans, is_done, export, "export", arguments.terminal)
-        decathlon_layout.describe(dataset, output, numbers, frozenset(scan.name for scan in scans if is_done(scan)), form)
-    outcome.report(arguments.terminal, output)
-    return outcome.exit_code
+    return _export(
+        arguments,
+        dataset,
+        lambda case: decathlon_layout.is_exported(dataset, case, output, numbers, form),
+        lambda case: decathlon_layout.export_case(dataset, case, output, numbers, form),
+        lambda cases: decathlon_layout.describe(dataset, output, numbers, frozenset(cases), form),
+    )
 
 
 def _export_released(arguments: argparse.Namespace) -> int:
-    """Write every case, then the file of all masks."""
     from ..data import released_layout
     from ..data.opening import open_dataset
 
@@ -137,23 +122,41 @@ def _export_released(arguments: argparse.Namespace) -> int:
     if isinstance(dataset, released_layout.ReleasedDataset):
         raise InputError(f"{arguments.folder} is laid out as the released code does already.", "Copy the folder.")
     released_layout.check_export(output)
-    scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
     small = [case.name for case in dataset.cases if min(case.shape_zyx) < released_layout.TRAINING_EDGE]
     if small:
         arguments.terminal.warn(
             f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the least the released training takes."
         )
+    return _export(
+        arguments,
+        dataset,
+        lambda case: released_layout.is_exported(dataset, case, output),
+        lambda case: released_layout.export_case(dataset, case, output),
+        lambda cases: released_layout.join_masks(output, cases),
+    )
 
-    def is_done(scan: Scan) -> bool:
-        return released_layout.is_exported(dataset, scan.name, output)
 
-    with folders_ready([output / released_layout.MASKS]):
-        outcome = work_through(
-            scans, is_done, lambda scan: released_layout.export_case(dataset, scan.name, output), "export", arguments.terminal
-        )
-        released_layout.join_masks(output, [scan.name for scan in scans if is_done(scan)])
-    outcome.report(arguments.terminal, output)
-    return outcome.exit_code
+def _export(
+    arguments: argparse.Namespace,
+    dataset: "Dataset",
+    is_done: Callable[[str], bool],
+    export: Callable[[str], object],
+    describe: Callable[[list[str]], object],
+) -> int:
+    """Write every case that is not there yet, then the files about all that are.
+
+    Args:
+        arguments: of the command.
+        dataset: to export.
+        is_done: true for the name of a case that is there.
+        export: writes the case of this name.
+        describe: writes the files about the cases of these names.
+    """
+    scans = [Scan(case.name, dataset.folder) for case in dataset.cases]
+    with folders_ready([arguments.output / "dataset.json"]):
+        outcome = work_through(scans, lambda scan: is_done(scan.name), lambda scan: export(scan.name), "export", arguments.terminal)
+        describe([scan.name for scan in scans if is_done(scan.name)])
+    return outcome.report(arguments.terminal, arguments.output)
 
 
 def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict[str, tuple[str, ...]]:
@@ -165,8 +168,7 @@ def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict
 
 
 def _add(actions: Any, name: str, text: str, run: Any, *shown: str) -> argparse.ArgumentParser:
-    told = f"Make {text}. What is finished is not made again."
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=told, **examples(*shown))
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    description = f"Make {text}. What is finished is not made again."
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=description, **examples(*shown))
     parser.set_defaults(run=run)
     return parser

@@ -90,13 +90,8 @@ def file_names(folder: Path) -> list[Path]:
 
 def _volumes(folder: Path, scan: Scan) -> dict[Path, "Volume"]:
     """A scan's files."""
-    files = {folder / f"{scan.name}.nii.gz": scan.image}
-    if scan.found is None:
-        files[folder / f"{scan.name}_mask.nii.gz"] = scan.truth
-    else:
-        files[folder / f"{scan.name}_seg.nii.gz"] = scan.found
-        files[folder / f"{scan.name}_truth.nii.gz"] = scan.truth
-    return files
+    masks = {"_mask": scan.truth} if scan.found is None else {"_seg": scan.found, "_truth": scan.truth}
+    return {folder / f"{scan.name}{kind}.nii.gz": volume for kind, volume in {"": scan.image, **masks}.items()}
 
 
 def _study(segmenter: "Segmenter", modality: Literal["ct", "mr"], terminal: Any) -> list[Scan]:

@@ -1,17 +1,17 @@
 """mass encode: references to a task file."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..command_help import examples
 from ..jobs.checks import check_references, task_file
-from ..worker.requests import Encode
+from ..outputs import folders_ready
+from ..worker.requests import Adapt, Encode
 from .common.options import add_preparation, add_references, add_weights, as_request, begin
+from .elsewhere import asking
 from .remote import add_on
-
-if TYPE_CHECKING:
-    from ..tasks.task import Task
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     add_references(parser)
     add_preparation(parser)
     add_output(parser)
-    add_on(parser, "encode")
+    add_on(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,20 +46,38 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the references and write the task."""
-    request = as_request(Encode, arguments)
-    check_references(request)
-    task_file(request)
-    from ..jobs.encode import encode
+    return encode(arguments, as_request(Encode, arguments))
 
-    report(arguments, encode(request, *begin(request, arguments.terminal)).task, "", {})
+
+def encode(arguments: argparse.Namespace, request: Encode) -> int:
+    """Encode references, adapt the task if the request says so, write it, and print what it holds and how it was made."""
+    check_references(request)
+    output = task_file(request)
+    warnings, values = (_there if arguments.on else _here)(arguments, request)
+    for warning in warnings:
+        arguments.terminal.warn(warning)
+    text = f"{output}: " + ", ".join(f"{label['name']} ({label['value']})" for label in values["labels"])
+    if isinstance(request, Adapt):
+        before, after = values["dice"]
+        text += f"; {values['steps']} steps in {values['seconds']:.1f} s, Dice on views of the references {before:.2f}, then {after:.2f}"
+    arguments.terminal.result(text + (f" on {arguments.on}" if arguments.on else ""), **values)
     return 0
 
 
-def report(arguments: argparse.Namespace, task: "Task", more: str, values: dict[str, Any]) -> None:
-    """Print what the task holds and how it was made, for people and for programs."""
-    for warning in task.warnings:
-        arguments.terminal.warn(warning)
-    labels = [{"value": label.value, "name": label.name, "spacing_zyx": label.spacing_zyx, "kept": label.kept} for label in task.labels]
-    names = ", ".join(f"{label.name} ({label.value})" for label in task.labels)
-    output = str(arguments.output)
-    arguments.terminal.result(f"{output}: {names}{more}", output=output, labels=labels, modality=task.modality, **values)
+def _here(arguments: argparse.Namespace, request: Encode) -> tuple[Sequence[str], dict[str, Any]]:
+    """Warnings and JSON values of a task made by this process."""
+    from ..jobs.encode import encode
+    from ..jobs.session import label_facts
+
+    made = encode(request, *begin(request, arguments.terminal))
+    labels = label_facts(made.task, "value", "name", "spacing_zyx", "kept")
+    fitted = {**made.fitted.facts(), "seed": arguments.seed} if made.fitted else {}
+    return made.task.warnings, {"output": request.output, "labels": labels, "modality": made.task.modality, **fitted}
+
+
+def _there(arguments: argparse.Namespace, request: Encode) -> tuple[Sequence[str], dict[str, Any]]:
+    """Warnings and JSON values of a task made by another computer."""
+    with folders_ready([Path(request.output)]), asking(arguments) as ask:
+        reply = ask("adapt" if isinstance(request, Adapt) else "encode", request)
+    result = reply["result"]
+    return result["warnings"], {**result, "device": reply["device"], "host": arguments.on}

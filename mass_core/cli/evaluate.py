@@ -2,7 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,13 @@ _NETWORKS = ("finetuned", "scratch")
 """Methods that train a network for every draw."""
 _ALL = "all"
 """Number of references: every training scan that shows a structure."""
-_DECIDED = ("ct_clip", "body_crop", "body_margin", "body_threshold")
-"""Options of the recipe that took effect when the dataset was prepared."""
+_DECIDED = {
+    "--ct-clip": "ct_clip_hu",
+    "--body-crop": "body_crop",
+    "--body-margin": "body_margin_zyx",
+    "--body-threshold": "body_threshold_hu",
+}
+"""Options that took effect when the dataset was prepared, and their fields of the recipe."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -113,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         bench.work(cases)
         if bench.is_whole(cases):
             bench.draw_worst()
-            _tell(arguments, dataset, bench)
+            _write_tables(arguments, dataset, bench)
     return 0
 
 
@@ -123,15 +129,12 @@ def _self_reference(arguments: argparse.Namespace, dataset: "Dataset", cases: Se
     from ..evaluation.self_reference import NAME, Recognition, markdown, recognise, summarised
     from ..evaluation.tables import as_csv
     from ..files import write_bytes
-    from ..inference.segmenter import Segmenter
     from ..progress import Steps
 
     output = arguments.output / "self_reference.csv"
     check_free([output], overwrite=arguments.overwrite, inputs=[arguments.dataset, arguments.weights])
     with folders_ready([output]):
-        model = load(arguments)
-        recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
-        segmenter = segmenter_for(Segmenter(model, recipe, precision=arguments.precision), dataset)
+        segmenter = segmenter_for(_segmenter(arguments, load(arguments)), dataset)
         steps, found = Steps(arguments.terminal.progress), list[Recognition]()
         for number, case in enumerate(cases, 1):
             found += recognise(dataset, segmenter, case, labels, arguments.repeats, arguments.seed)
@@ -148,7 +151,7 @@ def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
     """
-    if late := [f"--{name.replace('_', '-')}" for name in _DECIDED if getattr(arguments, name) is not None]:
+    if late := [option for option, name in _DECIDED.items() if getattr(arguments, name) is not None]:
         raise InputError(
             f"{', '.join(late)}: the scans of {dataset.folder} are cropped and clipped already.",
             "Leave it out, or give it to mass prepare.",
@@ -172,14 +175,6 @@ def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
     return replace(dataset, cases=cases, splits=splits)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One trial and the training scans it is given."""
-
-    trial: "Trial"
-    scans: tuple[str, ...]
-
-
 class _Bench:
     """All trials of a command, with what was found so far."""
 
@@ -190,14 +185,15 @@ class _Bench:
         self._arguments = arguments
         self._dataset = dataset
         self._labels = labels
-        self.jobs = _jobs(arguments, dataset, labels)
+        self.references = _references(arguments, dataset, labels)
+        """The training scans each trial is given."""
         model = load(arguments)
         conditions = Conditions(
             dataset=dataset,
             labels=labels,
             weights=arguments.weights,
             model=model,
-            segmenter=self._segmenter,
+            segmenter=partial(_segmenter, arguments),
             seed=arguments.seed,
             seconds=arguments.seconds,
             epochs=arguments.epochs,
@@ -207,7 +203,7 @@ class _Bench:
         )
         self.folder: EvaluationFolder = EvaluationFolder(
             arguments.output,
-            _settings(arguments, self._segmenter(model), dataset, labels),
+            _settings(arguments, _segmenter(arguments, model), dataset, labels),
             overwrite=arguments.overwrite,
             part=shard_of(arguments).suffix,
         )
@@ -219,27 +215,27 @@ class _Bench:
         from ..progress import Steps
 
         # Neighbours share a trial: what it takes to be made ready, training perhaps, is the work of few processes.
-        share = shard_of(self._arguments).block([(job, name) for job in self.jobs for name in cases])
+        share = shard_of(self._arguments).block([(trial, name) for trial in self.references for name in cases])
         steps, done = Steps(self._arguments.terminal.progress), 0
-        for job in self.jobs:
-            own = [name for one, name in share if one is job]
-            left = [name for name in own if not self.folder.has(job.trial, name)]
+        for trial, references in self.references.items():
+            own = [name for one, name in share if one == trial]
+            left = [name for name in own if not self.folder.has(trial, name)]
             done += len(own) - len(left)
             if not left:
                 continue
-            segment = self.trials.ready(job.trial, job.scans)
+            segment = self.trials.ready(trial, references)
             for name in left:
                 image, truth = scan(self._dataset, name)
                 found = segment(image)
-                self.folder.add(judge(job.trial, name, self._labels, truth, found.array, found.warnings))
+                self.folder.add(judge(trial, name, self._labels, truth, found.array, found.warnings))
                 done += 1
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
         """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
         self.folder.refresh()
-        judged = sum(self.folder.has(job.trial, name) for job in self.jobs for name in cases)
-        wanted = len(self.jobs) * len(cases)
+        judged = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
+        wanted = len(self.references) * len(cases)
         if judged == wanted:
             self.folder.write_whole()
         else:
@@ -263,30 +259,20 @@ class _Bench:
             steps.at("pictures", number, len(wanted))
             if path.exists():
                 continue
-            job = next(job for job in self.jobs if vars(job.trial).items() <= vars(score).items())
-            segment = self.trials.ready(job.trial, job.scans)
+            segment = self.trials.ready(_trial(score), self.references[_trial(score)])
             image, truth = scan(self._dataset, score.case)
             a, b = truth.array == score.label, segment(image).array == score.label
             errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
             panels.write_png(path, label_map.render(image, errors, names=names, colors=colors, modality="mr"))
 
-    def _segmenter(self, model: "Model") -> "Segmenter":
-        from ..inference.segmenter import Segmenter
-
-        recipe = chosen_recipe(self._arguments, model.recipe, name=self._arguments.recipe)
-        return Segmenter(model, recipe, precision=self._arguments.precision)
-
     def _worst(self) -> list["Score"]:
         """Of the trials of this command."""
-        trials = {(job.trial.method, job.trial.shots, job.trial.draw) for job in self.jobs}
-        found: dict[tuple[str, int], Score] = {}
+        worst: dict[tuple[str, int], Score] = {}
         for score in self.folder.scores:
-            before = found.get((score.case, score.label))
-            if score.dice is None or (score.method, score.shots, score.draw) not in trials:
-                continue
-            if before is None or before.dice is None or score.dice < before.dice:
-                found[score.case, score.label] = score
-        return sorted(found.values(), key=lambda score: score.dice or 0.0)[: max(0, self._arguments.pictures)]
+            if score.dice is not None and _trial(score) in self.references:
+                place = score.case, score.label
+                worst[place] = min(worst.get(place, score), score, key=_dice)
+        return sorted(worst.values(), key=_dice)[: max(0, self._arguments.pictures)]
 
     def _picture(self, place: int, score: "Score") -> Path:
         label = self._dataset.label_names.get(score.label, f"label {score.label}").replace(" ", "_").replace("/", "_")
@@ -294,8 +280,25 @@ class _Bench:
         return self._arguments.output / f"worst{place}_{where}_{score.dice:.2f}.png"
 
 
-def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> list[_Job]:
-    """Every method after every draw; all methods get the same scans."""
+def _dice(score: "Score") -> float:
+    return score.dice or 0.0
+
+
+def _segmenter(arguments: argparse.Namespace, model: "Model") -> "Segmenter":
+    from ..inference.segmenter import Segmenter
+
+    return Segmenter(model, chosen_recipe(arguments, model.recipe), precision=arguments.precision)
+
+
+def _trial(score: "Score") -> "Trial":
+    """The trial a score is from."""
+    from ..evaluation.scoring import Trial
+
+    return Trial(method=score.method, shots=score.shots, draw=score.draw)
+
+
+def _references(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> dict["Trial", tuple[str, ...]]:
+    """The training scans of every trial: every method after every draw; all methods get the same scans."""
     from ..data.dataset import shown_labels
     from ..evaluation.scoring import Trial, draw_scans
     from ..progress import Steps
@@ -304,12 +307,12 @@ def _jobs(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[in
     whole = sum(bool(values & set(labels)) for values in shown.values())
     counts = sorted({whole if shots == _ALL else shots for shots in arguments.shots})
     drawn = {shots: draw_scans(shown, labels, shots, arguments.repeats, arguments.seed) for shots in counts}
-    return [
-        _Job(trial=Trial(method=method, shots=shots, draw=draw), scans=scans)
+    return {
+        Trial(method=method, shots=shots, draw=draw): scans
         for method in dict.fromkeys(arguments.methods)
         for shots, draws in drawn.items()
         for draw, scans in enumerate(draws)
-    ]
+    }
 
 
 def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "Dataset", labels: Sequence[int]) -> dict[str, Any]:
@@ -332,13 +335,12 @@ def _settings(arguments: argparse.Namespace, segmenter: "Segmenter", dataset: "D
     return settings
 
 
-def _tell(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
-    """Tables in three forms."""
-    from ..evaluation.scoring import Trial
+def _write_tables(arguments: argparse.Namespace, dataset: "Dataset", bench: _Bench) -> None:
+    """Write the tables in three forms, and print them."""
     from ..evaluation.tables import Row, as_csv, layout, markdown, means, table
     from ..files import write_bytes, write_json
 
-    trials = dict.fromkeys(Trial(method=score.method, shots=score.shots, draw=score.draw) for score in bench.folder.scores)
+    trials = dict.fromkeys(map(_trial, bench.folder.scores))
     records = {trial: made for trial in trials if (made := bench.trials.record(trial)) is not None}
     rows = table(bench.folder.scores, dataset.label_names)
     cells = means(bench.folder.scores, {trial: made.seconds for trial, made in records.items()})

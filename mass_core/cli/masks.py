@@ -5,18 +5,21 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..command_help import examples, seed_number
+from ..config import Recipe
+from ..console import Output
 from ..data.scan_files import Scan
 from ..devices import DEVICES
 from ..errors import InputError, listing
 from ..outputs import check_no_input, folders_ready
 from .common.mask_summary import NAMED, Summary, add_summary
-from .common.options import add_same_grid
-from .common.scans import Outcome, add_scans, given_scans, scan_recipe, work_through
+from .common.options import add_same_grid, chosen_recipe
+from .common.scans import Outcome, add_scans, given_scans, work_through
 from .common.shards import add_shard, shard_of
 
 if TYPE_CHECKING:
@@ -117,15 +120,15 @@ def run(arguments: argparse.Namespace) -> int:
     summary = Summary(arguments, shard)
 
     def is_done(scan: Scan) -> bool:
-        return not arguments.overwrite and os.path.exists(_file(scan, arguments))
+        return not arguments.overwrite and os.path.exists(summary.mask_file(scan))
 
     read = [file for scan in scans for file in (scan.path, *scan.label_files(arguments.labels))]
-    check_no_input([arguments.output / name for name in summary.files(scans)], [*read, *filter(None, [arguments.compare])])
+    check_no_input(summary.files(scans), [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
         looked = [_look(scans, is_done, summary, arguments)]
         if not all(map(is_done, scans)):  # no network is loaded for nothing
-            made = work_through(scans, is_done, summary.noting(_worker(arguments, summary)), "masks", arguments.terminal)
+            made = work_through(scans, is_done, _worker(arguments, summary), "masks", arguments.terminal)
             looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
     summary.report()
     failed = made.failed + sum(part.failed for part in looked)
@@ -154,28 +157,25 @@ def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan],
     terminal = arguments.terminal
 
     def work(scan: Scan) -> None:
-        began = time.monotonic()
-        masks, warnings = make(scan)
-        lost: Sequence[str] = ()
-        if arguments.labels is not None or arguments.method == "labels":
-            masks, lost = _joined(masks, scan, arguments)
-        seconds = round(time.monotonic() - began, 2)
-        masks.meta.update(source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}")
-        masks.write(_file(scan, arguments))
-        for warning in (*warnings, *lost):
-            terminal.warn(f"{scan.name}: {warning}")
-        if len(masks) == settings.get("masks"):
-            terminal.warn(f"A scan gets at most {len(masks)} masks, the largest number that --max-masks allows.")
-        terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
-        summary.add(scan, masks, "done", lost)
+        with summary.noting(scan):
+            began = time.monotonic()
+            masks, warnings = make(scan)
+            lost: Sequence[str] = ()
+            if arguments.labels is not None or arguments.method == "labels":
+                masks, lost = _joined(masks, scan, arguments)
+            seconds = round(time.monotonic() - began, 2)
+            masks.meta.update(
+                source=scan.path.name, method=arguments.method, settings=settings, seconds=seconds, made_by=f"mass {__version__}"
+            )
+            masks.write(summary.mask_file(scan))
+            for warning in (*warnings, *lost):
+                terminal.warn(f"{scan.name}: {warning}")
+            if len(masks) == settings.get("masks"):
+                terminal.warn(f"A scan gets at most {len(masks)} masks, the largest number that --max-masks allows.")
+            terminal.result(f"{scan.name}: {len(masks)} masks, {seconds:.1f} s", case=scan.name, masks=len(masks), seconds=seconds)
+            summary.add(scan, masks, "done", lost)
 
     return work
-
-
-def _file(scan: Scan, arguments: argparse.Namespace) -> Path:
-    from ..masks.mask_set import SUFFIX
-
-    return Path(arguments.output) / f"{scan.name}{SUFFIX}"
 
 
 def _spacing(arguments: argparse.Namespace) -> tuple[float, float, float] | None:
@@ -201,7 +201,7 @@ def _as_stored(arguments: argparse.Namespace, maker: "Maker") -> Make:
     """Masks of intensities as stored."""
     from ..masks.generator import masks_of
 
-    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+    recipe, spacing_zyx = chosen_recipe(arguments, Recipe()), _spacing(arguments)
     return lambda scan: masks_of(scan.read(), recipe, maker, arguments.seed, spacing_zyx)
 
 
@@ -223,7 +223,7 @@ def _slic(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
     given = {"masks": arguments.max_masks, "min_voxels": arguments.min_voxels}
     config = SlicConfig(**{name: value for name, value in given.items() if value is not None})
-    recipe, spacing_zyx = scan_recipe(arguments), _spacing(arguments)
+    recipe, spacing_zyx = chosen_recipe(arguments, Recipe()), _spacing(arguments)
 
     def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, Any]]:
         return generate(normalise(part.array, modality, recipe), part.geometry.spacing_zyx, config, seed), {}
@@ -247,17 +247,13 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
     grid = GridConfig(points_per_side=arguments.points_per_side, crop_layers=arguments.crop_layers, small_regions=arguments.small_regions)
     config = SliceConfig(grid=grid, all_axes=arguments.all_axes, objects=arguments.objects, skip_covered=arguments.skip_covered)
-    network, recipe = _loaded(arguments, config), scan_recipe(arguments)
+    network, recipe = _loaded(arguments, config), chosen_recipe(arguments, Recipe())
     given = {
         "interval_mm": arguments.interval,
         **{name: getattr(arguments, name) for name in ("min_pixels", "min_voxels", "max_per_slice")},
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    warned: list[float] = []
-
-    def forewarn(seconds: float, slices: int) -> None:
-        warned.append(seconds)
-        _forewarn(seconds, slices, arguments.terminal)
+    measured: list[float] = []
 
     def maker(part: Any, modality: Any, seed: int) -> tuple[Iterable[Any], dict[str, Any]]:
         masks = masks_by_slices(
@@ -269,7 +265,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
             config=config,
             seed=seed,
             steps=Steps(arguments.terminal.progress),
-            forewarn=None if warned else forewarn,
+            forewarn=None if measured else partial(_forewarn, arguments.terminal, measured),
         )
         columns = ("predicted_iou", "stability", "axis", "slice")
         return (mask.found for mask in masks), {"per_mask": {name: [getattr(mask, name) for mask in masks] for name in columns}}
@@ -280,7 +276,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """Load the network, and warn where it will take long."""
+    """Load the network, compiled if asked for."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
@@ -291,8 +287,9 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
     return network
 
 
-def _forewarn(seconds: float, slices: int, terminal: Any) -> None:
-    """Warn where the first scan will take long."""
+def _forewarn(terminal: Output, measured: list[float], seconds: float, slices: int) -> None:
+    """Warn where the first scan will take long, by the seconds of a slice, which are added to those measured."""
+    measured.append(seconds)
     if seconds * slices > _PATIENCE_S:
         terminal.warn(
             f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "

@@ -13,8 +13,8 @@ from ..data.scan_files import Scan
 from ..errors import InputError
 from ..files import fingerprint, read_json, states
 from ..outputs import check_no_input, folders_ready
-from .common.options import add_same_grid
-from .common.scans import add_scans, given_scans, scan_recipe, work_through
+from .common.options import add_body_margin, add_same_grid, chosen_recipe
+from .common.scans import add_scans, add_split, given_scans, work_through
 from .common.shards import Outcomes, add_shard, shard_of
 
 if TYPE_CHECKING:
@@ -48,23 +48,10 @@ def add_parser(subparsers: Any) -> None:
     made.add_argument(
         "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
     )
-    made.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body")
+    add_body_margin(made)
     made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
     group = parser.add_argument_group("splits", "patients are never divided")
-    group.add_argument(
-        "--split",
-        type=Path,
-        metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
-        "left out",
-    )
-    group.add_argument(
-        "--fold",
-        type=int,
-        default=0,
-        metavar="N",
-        help="which of splits_final.json, of --split or the dataset, from 0 (default: 0)",
-    )
+    add_split(group, "", ", of --split or the dataset")
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help=SHARES)
     group.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the shares (default: %(default)s)")
     group.add_argument(
@@ -122,21 +109,30 @@ def run(arguments: argparse.Namespace) -> int:
     scans = _with_something_to_learn(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
 
-    check_no_input(_written(plan.folder, scans), _read(plan, scans, arguments.split))
+    written = [plan.folder / "dataset.json", *(file for scan in scans for file in (plan.folder / "cases" / scan.name).glob("*"))]
+    read = [file for scan in scans for file in (scan.path, plan.mask_file(scan), *scan.label_files(plan.labels))]
+    check_no_input(written, filter(None, [*read, arguments.split]))
     with folders_ready([plan.folder / "dataset.json"]):
         own = shard.of(scans)
-        outcomes = Outcomes(plan.folder, shard, own)
-        make = outcomes.noting(lambda scan: _make(plan, scan, arguments.terminal))
+        outcomes = Outcomes(plan.folder, shard)
+        rows = {scan.name: {"case": scan.name, "target": str(scan.path)} for scan in own}
+        outcomes.rows |= {name: [{**row, "status": "present"}] for name, row in rows.items()}
+
+        def make(scan: Scan) -> None:
+            with outcomes.recorded(rows[scan.name]):
+                _make(plan, scan, arguments.terminal)
+
         outcome = work_through(own, lambda scan: plan.finished(scan) is not None, make, "prepare", arguments.terminal)
-        outcomes.close()
-        dataset = _listed(arguments, plan, scans, splits, names or _names_of_kind(scans, arguments.labels))
+        outcomes.merge()
+        if scans[0].case and arguments.labels is None:  # else other label maps take the place of the public dataset's own
+            names = names or dict(scans[0].case.label_names)
+        dataset = _listed(arguments, plan, scans, splits, names)
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
         text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation takes val, evaluation takes test."
         arguments.terminal.warn(text)
-    outcome.report(arguments.terminal, plan.folder)
-    return outcome.exit_code
+    return outcome.report(arguments.terminal, plan.folder)
 
 
 def _listed(
@@ -167,17 +163,6 @@ def _listed(
             return dataset
 
 
-def _written(folder: Path, scans: Sequence[Scan]) -> list[Path]:
-    """The files of a dataset that are there already."""
-    return [folder / "dataset.json", *(file for scan in scans for file in (folder / "cases" / scan.name).glob("*"))]
-
-
-def _read(plan: _Plan, scans: Sequence[Scan], split: Path | None) -> list[Path]:
-    """The files a dataset is made from."""
-    files = [file for scan in scans for file in (scan.path, plan.mask_file(scan), *scan.label_files(plan.labels))]
-    return [file for file in (*files, split) if file is not None]
-
-
 def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     for folder in (arguments.masks, arguments.labels):
         if folder is not None and not folder.is_dir():
@@ -185,7 +170,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     if arguments.masks is None and arguments.labels is None and arguments.dataset_kind is None:
         raise InputError("There is nothing to learn from.", "Add --masks DIR, --labels DIR or both.")
     return _Plan(
-        recipe=_with_spacing(scan_recipe(arguments), arguments.grid),
+        recipe=_with_spacing(chosen_recipe(arguments, Recipe()), arguments.grid),
         folder=arguments.output,
         masks=arguments.masks,
         labels=arguments.labels,
@@ -207,12 +192,6 @@ def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse
     if bare := [scan for scan in kept if not scan.label_files(plan.labels)]:
         arguments.terminal.warn(f"{len(bare)} scans have masks but no label map, such as {bare[0].name}.")
     return kept
-
-
-def _names_of_kind(scans: Sequence[Scan], labels: Path | None) -> dict[int, str]:
-    """Label names of a public dataset, unless other label maps take the place of its own."""
-    case = scans[0].case
-    return dict(case.label_names) if case and labels is None else {}
 
 
 def _with_spacing(recipe: Recipe, given: Sequence[str] | None) -> Recipe:

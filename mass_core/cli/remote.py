@@ -62,12 +62,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_on(parser: argparse.ArgumentParser, command: str) -> None:
+def add_on(parser: argparse.ArgumentParser) -> None:
     """--on, --agree: run a command on another computer."""
     group = parser.add_argument_group("another computer", "over ssh; see docs/remote.md")
     group.add_argument("--on", metavar="HOST", help="compute there: what stands behind ssh in a terminal")
     group.add_argument("--agree", action="store_true", help="scans may be sent there; asked once")
-    parser.set_defaults(elsewhere=command)
 
 
 def check_agreed(arguments: argparse.Namespace) -> None:

@@ -1,12 +1,10 @@
 """CSV table of mass segment: a line for each label of each target, with its warnings."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from ..errors import MassError, OutputError, concerning
-from ..files import write_bytes
+from .common.shards import write_table
 
 _COLUMNS = ("target", "output", "label", "name", "ml", "decided_by", "quality", "expected_dice", "warnings", "error")
 
@@ -34,7 +32,7 @@ class ResultTable:
             quality = label.get("quality", {})
             nothing = [] if label["ml"] else ["Nothing was found."]
             sentences = dict.fromkeys([*nothing, *concerning(label["value"], names, values["warnings"]), *quality.get("reasons", ())])
-            row = {"label": label["value"], "name": label["name"], "ml": round(label["ml"], 4), "decided_by": label["decision"]["by"]}
+            row = {"label": label["value"], "name": label["name"], "ml": str(round(label["ml"], 4)), "decided_by": label["decision"]["by"]}
             row |= {"quality": quality.get("flag"), "expected_dice": quality.get("expected_dice"), "warnings": " ".join(sentences)}
             self._rows.append({name: values[name] for name in ("target", "output")} | row)
         self._write()
@@ -45,10 +43,5 @@ class ResultTable:
         self._write()
 
     def _write(self) -> None:
-        if self._path is None:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_bytes(self._path, text.getvalue().encode(errors="backslashreplace"))
+        if self._path is not None:
+            write_table(self._path, _COLUMNS, self._rows)

@@ -2,25 +2,24 @@
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..command_help import examples
-from ..console import Output
-from ..errors import InputError
-from ..jobs.checks import check_task_source, inputs
-from ..outputs import Job, amount, check_free, folders_ready, nnunet_ending, plan
+from ..errors import InputError, listing
+from ..jobs.checks import check_task_source
+from ..outputs import Job, amount, nnunet_ending, plan
 from ..worker.requests import Segment
-from .common.batch import Batch
-from .common.options import add_decision, add_preparation, add_references, add_weights, as_request, begin
-from .common.shards import Share, add_shard, shard_of
+from .assess import judgement
+from .common.batch import result_of
+from .common.options import add_decision, add_preparation, add_task, as_request, begin
+from .common.shards import add_shard, shard_of, shared
+from .elsewhere import Outcome, asking, check_line, segment_there
 from .remote import add_on
 from .result_table import ResultTable
-
-if TYPE_CHECKING:
-    from ..jobs.segment import Segmented
 
 _NAMED = 8
 """Labels a summary line names."""
@@ -65,14 +64,8 @@ def add_parser(subparsers: Any) -> None:
     results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)
-    add_on(parser, "segment")
+    add_on(parser)
     parser.set_defaults(run=run)
-
-
-def add_task(parser: argparse.ArgumentParser) -> None:
-    """Options for the task and the network."""
-    add_weights(parser)
-    add_references(parser).add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
 
 
 def check_predictions(arguments: argparse.Namespace) -> None:
@@ -104,84 +97,64 @@ def describe_predictions(arguments: argparse.Namespace, names: Mapping[int, str]
         describe_predictions(arguments.output_dir, names, nnunet_ending(arguments.target))
 
 
-@contextmanager
-def begun(arguments: argparse.Namespace, request: Segment) -> Iterator[tuple[Share, Batch, ResultTable]]:
-    """Context of a run: everything that can be checked before is, and the folders of its results are there.
-
-    Args:
-        arguments: of the command.
-        request: of the first target.
-
-    Returns:
-        The targets of this process, their failures, and the table of their results.
-
-    Raises:
-        MassError: if what is asked for cannot be done, or a file may not be written.
-    """
-    check_task_source(request)
-    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
-    check_predictions(arguments)
-    shard = shard_of(arguments)
-    if arguments.table is not None and shard.count > 1:
-        raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
-    share, table = Share(shard, jobs, overwrite=arguments.overwrite), ResultTable(arguments.table)
-    files = [path for job in share.left for path in (job.output, job.picture) if path is not None]
-    files += [arguments.table] if arguments.table is not None else []
-    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
-    with folders_ready([*files, share.table]):
-        yield share, Batch(arguments.terminal, len(jobs), len(share.left)), table
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Segment every target."""
     request = as_request(Segment, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
-    with begun(arguments, request) as (share, batch, table):
-        from ..jobs.segment import segment, tools_for
-
+    check_task_source(request)
+    jobs = plan(arguments.target, arguments.output, arguments.output_dir, arguments.picture, form=arguments.format)
+    check_predictions(arguments)
+    if arguments.table is not None and shard_of(arguments).count > 1:
+        raise InputError("--table holds the results of one process.", "Leave it out: a table of all shards is written beside the results.")
+    table = ResultTable(arguments.table)
+    with shared(arguments, jobs, request, [] if arguments.table is None else [arguments.table]) as (share, batch):
         if share.left:  # no network is loaded for nothing
-            session, run = begin(request, arguments.terminal)
-            tools = tools_for(request, session, run, share.left)
-            describe_predictions(arguments, {label.value: label.name for label in tools.task.labels})
-        for job in share.left:
-            with batch.target(job.target), share.noting(job) as note:
-                began = time.monotonic()
-                made = segment(request, session, run, tools, job)
-                note(made.labels("value", "name"))
-                table.add(_report(arguments.terminal, job, made, time.monotonic() - began))
-            if job.target in batch.failures:
-                table.add_failure(job.target, batch.failures[job.target])
+            with asking(arguments) if arguments.on else nullcontext() as ask:
+                segment = partial(segment_there, ask, arguments, request) if ask else _here(arguments, request, share.left)
+                for job in share.left:
+                    with batch.target(job.target), share.noting(job) as note:
+                        began = time.monotonic()
+                        values = _report(arguments, job, *segment(job), began)
+                        note(values["labels"])
+                        table.add(values)
+                        describe_predictions(arguments, {label["value"]: label["name"] for label in values["labels"]})
+                    if job.target in batch.failures:
+                        table.add_failure(job.target, batch.failures[job.target])
+                    check_line(arguments, share, batch, job)
         share.close(arguments.terminal)
-        return batch.exit_status
+    return batch.exit_status
 
 
-def _report(terminal: Output, job: Job, made: "Segmented", seconds: float) -> dict[str, Any]:
-    """Print warnings and the result; returns the result as JSON values."""
-    found, task = made.found, made.tools.task
-    for warning in found.warnings:
-        terminal.warn(warning if warning in task.warnings else f"{job.target.name}: {warning}")
-    missing = [label.name for label in task.labels if not found.volumes_ml[label.value]]
-    if missing:
+def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) -> Callable[[Job], Outcome]:
+    """A function that segments a target in this process."""
+    from ..jobs.segment import segment, tools_for
+
+    session, run = begin(request, arguments.terminal)
+    tools = tools_for(request, session, run, jobs)
+
+    def one(job: Job) -> Outcome:
+        made = segment(request, session, run, tools, job)
+        values = {
+            **made.to_json("value", "name", "color", "kept"),
+            "passes": made.found.passes,
+            "timings": {stage: round(value, 3) for stage, value in made.found.timings.items()},
+            "device": str(tools.segmenter.model.device),
+        }
+        return values, tools.task.warnings
+
+    return one
+
+
+def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], general: Sequence[str], began: float) -> dict[str, Any]:
+    """Print warnings and the result of a target, begun at this time; returns the result as JSON values."""
+    terminal, labels = arguments.terminal, result["labels"]
+    for warning in result["warnings"]:
+        terminal.warn(warning if warning in general else f"{job.target.name}: {warning}")
+    if missing := [label["name"] for label in labels if not label["ml"]]:
         terminal.warn(f"Nothing was found of {', '.join(missing)} in {job.target.name}.")
-    for label in task.labels if made.quality else ():
-        terminal.warn(f"{label.name} in {job.target.name}: {made.quality[label.value].text()}")
-    values = {
-        "target": str(job.target),
-        "output": str(job.output),
-        "labels": made.labels("value", "name", "color", "kept"),
-        "picture": None if job.picture is None else str(job.picture),
-        "modality": found.modality,
-        "passes": found.passes,
-        "warnings": found.warnings,
-        "seconds": round(seconds, 3),
-        "timings": {stage: round(value, 3) for stage, value in found.timings.items()},
-        "probabilities": {str(number): str(path) for number, path in made.maps.items()},
-    }
-    terminal.result(_summary(job, made, seconds), **values, device=str(made.tools.segmenter.model.device))
+    for label in labels if arguments.assess else ():
+        terminal.warn(f"{label['name']} in {job.target.name}: {judgement(label['quality'])}")
+    found = [f"{label['name']} {amount(label['ml'])}" for label in labels]
+    values = result_of(job, result, began)
+    where = f" on {arguments.on}" if arguments.on else ""
+    terminal.result(f"{job.output}: {listing(found, _NAMED)} ({values['seconds']:.1f} s{where})", **values)
     return values
-
-
-def _summary(job: Job, made: "Segmented", seconds: float) -> str:
-    """One line for people."""
-    found = [f"{label.name} {amount(made.found.volumes_ml[label.value])}" for label in made.tools.task.labels]
-    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
-    return f"{job.output}: {', '.join(found[:_NAMED] + more)} ({seconds:.1f} s)"

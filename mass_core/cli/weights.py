@@ -62,11 +62,9 @@ def add_parser(subparsers: Any) -> None:
     pull.add_argument("--name", metavar="NAME", help="of the weights here (default: that of the folder or repository)")
     pull.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (default: its newest)")
     pull.add_argument("--overwrite", action="store_true", help="replace weights of this name")
-    for name, text, run in (
-        ("download", "fetch weights into the user's folder", run_download),
-        ("remove", "delete downloaded weights", run_remove),
-    ):
-        _add(actions, name, text, run).add_argument("name", metavar="NAME", help="see `mass weights list`")
+    download = _add(actions, "download", "fetch weights into the user's folder", run_download)
+    for action in (download, _add(actions, "remove", "delete downloaded weights", run_remove)):
+        action.add_argument("name", metavar="NAME", help="see `mass weights list`")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -122,7 +120,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.weights, "cpu", ema=arguments.ema, network=arguments.network)
     provenance = {**model.provenance, "converted_from": model.name}
     kind = getattr(torch, arguments.dtype)
-    recipe = chosen_recipe(arguments, model.recipe, name=arguments.recipe)
+    recipe = chosen_recipe(arguments, model.recipe)
     save_weights(output, model.network, recipe, provenance, dtype=kind, licence=model.licence, task=model.task)
     size = output.stat().st_size
     arguments.terminal.result(f"{output} ({size / 1e6:.1f} MB)", output=str(output), bytes=size)
@@ -184,7 +182,6 @@ def run_remove(arguments: argparse.Namespace) -> int:
 
 def _add(actions: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, **examples(_EXAMPLES[name]))
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
     return parser
 

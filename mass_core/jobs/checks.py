@@ -1,5 +1,6 @@
 """Checks of a request before anything is read or computed. Standard library only, so that a command fails at once."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,14 +50,14 @@ def check_references(request: ReferenceRequest) -> None:
     check_files(path for reference in request.references for path in (reference.image, reference.mask))
 
 
-def check_files(paths: Iterable[str]) -> None:
+def check_files(paths: Iterable[str | Path]) -> None:
     """Check that these files exist.
 
     Raises:
         InputError: naming it.
     """
     for path in paths:
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise InputError(f"There is no file {path}.", "Check the spelling and the folder.")
 
 

@@ -41,6 +41,15 @@ class Segmented:
             for label in self.tools.task.labels
         ]
 
+    def to_json(self, *facts: str) -> dict[str, Any]:
+        """The result as JSON values, with these facts about the labels."""
+        return {
+            "labels": self.labels(*facts),
+            "probabilities": {str(value): str(path) for value, path in self.maps.items()},
+            "modality": self.found.modality,
+            "warnings": self.found.warnings,
+        }
+
 
 def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]) -> Tools:
     """Segmenter and task for the targets of a request.
@@ -95,7 +104,7 @@ def _maps(request: Segment, tools: Tools, files: Job) -> dict[int, Path]:
 
 def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segmented) -> None:
     found, task = made.found, made.tools.task
-    with all_or_none([path for path in (*made.maps.values(), files.output, files.picture) if path is not None]) as place:
+    with all_or_none([*made.maps.values(), *files.files]) as place:
         for number, volume in (found.probabilities or {}).items():
             volume.write(place[made.maps[number]])
         write_labels(_placed(found.labels, request), task.looks, place[files.output])

@@ -8,8 +8,7 @@ import torch
 
 from ..config import to_dict
 from ..devices import Peak, choose_device
-from ..outputs import all_or_none, check_free, folders_ready, plan
-from ..progress import Steps
+from ..outputs import check_free, folders_ready, plan
 from ..schema import read
 from ..weights.checkpoint import Model
 from ..worker.finetuning import finetune
@@ -18,9 +17,9 @@ from ..worker.server import Job
 from .assess import assess_file
 from .checks import check_task_source, inputs
 from .encode import encode
-from .features import Colours, painted
+from .features import features
 from .segment import segment, tools_for
-from .session import Run, Session
+from .session import Run, Session, label_facts
 
 _LABEL = ("value", "name", "color", "terminology", "kept")
 """Facts about a label in every reply."""
@@ -31,7 +30,6 @@ class Service:
 
     def __init__(self) -> None:
         self._session = Session()
-        self._colours: Colours | None = None
         self._methods: dict[str, tuple[type[Load | Finetune], Callable[[Any, Run], dict[str, Any]]]] = {
             "load": (Load, lambda request, run: _facts(self._session.model(request, run))),
             "encode": (Encode, self._encode),
@@ -63,14 +61,12 @@ class Service:
     def unload(self) -> None:
         """Forget everything and give its memory back."""
         self._session.forget()
-        self._colours = None
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:
         made = encode(request, self._session, run)
-        facts = (*_LABEL, "spacing_zyx", "references", "parts")
         return {
             "output": str(Path(request.output)),
-            "labels": [{name: getattr(label, name) for name in facts} for label in made.task.labels],
+            "labels": label_facts(made.task, *_LABEL, "spacing_zyx", "references", "parts"),
             "modality": made.task.modality,
             "warnings": made.task.warnings,
             "reused": run.reused,
@@ -84,14 +80,7 @@ class Service:
         with folders_ready([files.output]):
             tools = tools_for(request, self._session, run, [files])
             made = segment(request, self._session, run, tools, files)
-        return {
-            "output": str(files.output),
-            "labels": made.labels(*_LABEL),
-            "probabilities": {str(value): str(path) for value, path in made.maps.items()},
-            "modality": made.found.modality,
-            "warnings": made.found.warnings,
-            "reused": run.reused,
-        }
+        return {"output": str(files.output), **made.to_json(*_LABEL), "reused": run.reused}
 
     def _assess(self, request: Assess, run: Run) -> dict[str, Any]:
         made = assess_file(request, self._session, run)
@@ -101,17 +90,7 @@ class Service:
         (files,) = plan([Path(request.target)], Path(request.output), None, None)
         check_free([files.output], overwrite=request.overwrite, inputs=inputs(request))
         with folders_ready([files.output]):
-            segmenter = self._session.segmenter(request, run)
-            with run.stage("read"):
-                target = self._session.scans.read(files.target, request.frame)
-            steps = Steps(*run.callbacks.values())
-            if request.common:
-                self._colours = Colours.of(request, self._session, segmenter, steps, self._colours)
-            painting = painted(segmenter, target, self._colours if request.common else None, steps, request.seed)
-            run.seconds.update(steps.seconds)
-            with run.stage("write"), all_or_none([files.output]) as place:
-                painting.write(place[files.output])
-                run.check()
+            painting, _ = features(request, self._session, run, files)
         facts = {name: getattr(painting, name) for name in ("explained", "modality", "warnings")} | {"seed": request.seed}
         return {"output": str(files.output), **facts}
 
@@ -134,5 +113,5 @@ def _facts(model: Model) -> dict[str, Any]:
         "recipe": to_dict(model.recipe),
         "licence": model.licence,
         "device": str(model.device),
-        "classes": [] if model.task is None else [{"value": x.value, "name": x.name, "color": x.color} for x in model.task.labels],
+        "classes": [] if model.task is None else label_facts(model.task, "value", "name", "color"),
     }

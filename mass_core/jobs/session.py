@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,8 +24,11 @@ from ..volumes.read_cache import Scans, state_of
 from ..volumes.volume import Volume
 from ..weights.checkpoint import Model, load_model
 from ..weights.store import locate
-from ..worker.requests import Features, Load, Reference, ReferenceRequest, TargetRequest
+from ..worker.requests import Features, Load, ReferenceRequest, TargetRequest
 from .checks import ambiguous_task_source
+
+if TYPE_CHECKING:
+    from .features import Colours
 
 _SCAN_BYTES = 1 << 30
 """Of scans kept for the next request."""
@@ -125,13 +128,15 @@ class Session:
         self._scan_bytes = scan_bytes
         self.scans = Scans(scan_bytes)
         self._tasks: LruCache[Task] = LruCache(_TASK_BYTES)
+        self.colours: Colours | None = None
+        """Of the scans that shared theirs last."""
         self._model: Model | None = None
         self._model_key = ""
         self._segmenter: Segmenter | None = None
 
     def forget(self) -> None:
         """Forget everything and give its memory back."""
-        self.scans, self._tasks = Scans(self._scan_bytes), LruCache(_TASK_BYTES)
+        self.scans, self._tasks, self.colours = Scans(self._scan_bytes), LruCache(_TASK_BYTES), None
         self._forget_model()
 
     def model(self, request: Load, run: Run) -> Model:
@@ -176,7 +181,8 @@ class Session:
         Raises:
             MassError: if references, task or weights cannot be used.
         """
-        task = None if request.task is None else self._task(Path(request.task))
+        path = None if request.task is None else Path(request.task)
+        task = None if path is None else self._tasks.get(state_of(path)) or Task.load(path)
         if task is None and not request.references:
             task = self.model(request, run).task
             if task is None:
@@ -199,7 +205,8 @@ class Session:
                 run.at("read", number / len(request.references))
                 mask = Path(reference.mask)
                 image = self.scans.read(Path(reference.image), reference.frame)
-                references += [(image, layer) for layer in read_masks(mask, image, _how(reference), self.scans.read)]
+                how = How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
+                references += [(image, layer) for layer in read_masks(mask, image, how, self.scans.read)]
                 appearance = {**read_appearance(mask), **appearance}
         named = {_value(text): style for text, style in request.appearance.items()}
         return references, appearance | named
@@ -223,12 +230,10 @@ class Session:
         """Keep a task just written: its references made ready for alignment are not in the file."""
         self._tasks.put(state_of(path), task, sum(atlas.size_bytes for atlas in task.atlases) + 1)
 
-    def _task(self, path: Path) -> Task:
-        return self._tasks.get(state_of(path)) or Task.load(path)
 
-
-def _how(reference: Reference) -> How:
-    return How(frame=reference.frame, labels=reference.labels, same_grid=reference.same_grid, threshold=reference.threshold)
+def label_facts(task: Task, *facts: str) -> list[dict[str, Any]]:
+    """These facts about the labels of a task, as JSON values."""
+    return [{name: getattr(label, name) for name in facts} for label in task.labels]
 
 
 def _value(text: str) -> int:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class _HostEnd:
         if threading.current_thread() is threading.main_thread():
             for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
                 signal.signal(number, lambda *_: self._give_up())
-        self._worker.start(self._replied, self._told, self._ended)
+        self._worker.start(self._replied, self._log, self._ended)
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
         while self._code is None:
@@ -124,7 +124,7 @@ class _HostEnd:
         """Notice that nothing comes any more, which a line that is cut does not tell."""
         while self._heard.wait(self._silence_s):
             self._heard.clear()
-        self._told(f"Nothing was heard for {self._silence_s:g} s.\n")
+        self._log(f"Nothing was heard for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:
@@ -135,7 +135,7 @@ class _HostEnd:
 
     def _listen(self) -> None:
         """Take what comes until it ends; then the worker does, by itself or not."""
-        try:
+        with suppress(OSError):  # a broken pipe is an end as well
             while data := os.read(self._requests, _CHUNK):
                 self._heard.set()
                 for part in self._parts.feed(data):
@@ -143,8 +143,6 @@ class _HostEnd:
                         self._asked(part)
                     else:
                         self._got(*part)
-        except OSError:
-            pass  # a broken pipe is an end as well
         self._worker.close_input()
         if not self._over.wait(_ENDING_S):
             self._give_up()
@@ -159,27 +157,19 @@ class _HostEnd:
                 if head["last"]:  # names tell the content: over a new line, a run that goes on finds the same files as before
                     os.utime(self._folder / name, (0, 0))
             except OSError as error:
-                self._lost[place] = self._no_room(error)
+                reason = f"A file could not be kept in {self._folder.parent}: {error.strerror or error}."
+                self._lost[place] = OutputError(reason, _MORE_ROOM)
                 self._write(frame("lost", name=place))
                 self._inbox.remove(place)
         elif head["kind"] == "drop":
             self._lost.pop(place, None)
             self._inbox.remove(place)
 
-    def _no_room(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"A file could not be kept in {self._folder.parent}: {error.strerror or error}.",
-            _MORE_ROOM,
-        )
-
     def _asked(self, line: bytes) -> None:
         """A line for the worker; one that needs a file that was lost on the way is answered here."""
         text = line.decode("utf-8", "replace")
         lost = next((error for name, error in self._lost.items() if name in text), None)
-        try:
-            message = protocol.from_line(line)
-        except InputError:
-            message = {}
+        message = _message(line)
         params = message.get("params")
         if message.get("method") in protocol.KEEPING and isinstance(params, dict):
             number = message.get("id")
@@ -190,33 +180,26 @@ class _HostEnd:
         if message.get("method") == "cancel" and isinstance(params, dict):
             self._stopped |= {params.get("id")} - self._runs.keys()
         if lost is not None:
-            self._write(protocol.to_line({"id": message.get("id"), "event": "failed", **protocol.failure(lost)}))
+            self._write(protocol.to_line(protocol.failed(message.get("id"), lost)))
         else:
             self._worker.write(line + b"\n")
 
     def _replied(self, data: bytes) -> None:
-        """Bytes of the worker's standard output."""
+        """Bytes of the worker's standard output: lines are passed on; the files of a request that is done go first."""
         for line in self._lines.feed(data):
-            self._pass_on(line)
-
-    def _pass_on(self, line: bytes) -> None:
-        """A line of the worker; the files of a request that is done go first."""
-        try:
-            message = protocol.from_line(line)
-        except InputError:
-            message = {}
-        number = message.get("id")
-        if message.get("event") in protocol.LAST and isinstance(number, int):
-            made = self._folder / "out" / str(number)
-            if (copy := self._runs.pop(number, None)) is not None:
-                for data in copy.rest():
-                    self._write(data)
-            if message["event"] == "done" and not self._sent(number, made):
-                line = protocol.to_line({"id": number, "event": "cancelled"})
-            for done in (made, self._folder / run_place(number)):
-                shutil.rmtree(done, ignore_errors=True)
-            self._stopped.discard(number)
-        self._write(line + b"\n")
+            message = _message(line)
+            number = message.get("id")
+            if message.get("event") in protocol.LAST and isinstance(number, int):
+                made = self._folder / "out" / str(number)
+                if (copy := self._runs.pop(number, None)) is not None:
+                    for data in copy.rest():
+                        self._write(data)
+                if message["event"] == "done" and not self._sent(number, made):
+                    line = protocol.to_line({"id": number, "event": "cancelled"})
+                for done in (made, self._folder / run_place(number)):
+                    shutil.rmtree(done, ignore_errors=True)
+                self._stopped.discard(number)
+            self._write(line + b"\n")
 
     def _copied(self) -> bool:
         """Send a piece of what has changed in the folder of a run, so that a line that breaks does not lose it; false: there is none."""
@@ -234,22 +217,25 @@ class _HostEnd:
                 self._write(data)
         return True
 
-    def _told(self, text: str) -> None:
-        """Lines the worker writes on standard error."""
+    def _log(self, text: str) -> None:
+        """Pass on text of standard error."""
         sys.stderr.write(text)
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
         if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
-            self._told(f"{ENDED}: {ending(code)}.\n")
+            self._log(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()
 
     def _write(self, data: bytes) -> None:
         with self._writing:
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._replies, view) :]
-            except OSError:
-                pass  # nobody reads any more; the end of the requests is about to be found
+            protocol.write_whole(self._replies, data)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """The message of a line; empty if it holds none."""
+    try:
+        return protocol.from_line(line)
+    except InputError:
+        return {}

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import DeviceError, InputError
-from ..files import write_bytes
+from ..files import write_json
 from ..weights.store import home, make_folder
 
 _ASKING_S = 20.0
@@ -84,7 +84,7 @@ def address(name: str, environment: Environment = None) -> str:
         InputError: if the name or the configuration cannot be used.
     """
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             [*ssh(environment), "-G", "--", checked(name)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -95,9 +95,9 @@ def address(name: str, environment: Environment = None) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeviceError(f"The program ssh does not answer: {error}.", "See whether ssh -V works in a terminal.") from error
-    fields = dict(line.partition(" ")[::2] for line in told.stdout.decode("utf-8", "replace").splitlines())
+    fields = dict(line.partition(" ")[::2] for line in answer.stdout.decode("utf-8", "replace").splitlines())
     if "hostname" not in fields:
-        reason = told.stderr.decode("utf-8", "replace").strip()
+        reason = answer.stderr.decode("utf-8", "replace").strip()
         raise InputError(f"ssh cannot use the name {name}: {reason}", "See whether ssh with this name works in a terminal.")
     port = fields.get("port", "22")
     return f"{fields.get('user', '')}@{fields['hostname']}" + (f":{port}" if port != "22" else "")
@@ -158,5 +158,5 @@ def _file() -> Path:
 def _keep(host: Host) -> Host:
     make_folder(home())
     values = {name: asdict(one) for name, one in {**known(), host.name: host}.items()}
-    write_bytes(_file(), json.dumps(values, indent=1).encode())
+    write_json(_file(), values)
     return host

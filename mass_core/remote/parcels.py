@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,6 @@ class Parcel:
     """The files lie in it."""
     fixed: str = ""
     """Path on the other computer of the folder of a run, which goes on there; of inputs it goes by the content."""
-
-    @classmethod
-    def of_run(cls, folder: Path, number: int) -> "Parcel":
-        """The folder of a run that goes on.
-
-        Args:
-            folder: of the run; need not exist.
-            number: of the request.
-        """
-        return cls(path=folder, files=tuple(files_of(folder).values()), root=folder, fixed=run_place(number))
 
     @classmethod
     def of(cls, path: Path, *, tree: bool = False) -> "Parcel":
@@ -154,14 +144,18 @@ class Packing:
         Raises:
             MassError: if a file is missing, or the result may not be written.
         """
-        parcels = tuple(parcel for key, value in _texts(params) if (parcel := _parcel(key, value)) is not None)
+        found: list[Parcel | None] = []
+        each_text("", params, lambda key, value: found.append(_parcel(key, value)))
+        parcels = tuple(parcel for parcel in found if parcel is not None)
         inputs = [parcel.path for parcel in parcels]
         run = Path(params["folder"]).absolute() if params.get("folder") else None
         if run is not None:
-            check_no_input(files_of(run).values(), inputs)
+            files = tuple(files_of(run).values())
+            check_no_input(files, inputs)
             if any(run.glob("state/*.pt")) and not params.get("resume"):
                 raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
-            parcels += (Parcel.of_run(run, number),) if params.get("resume") else ()
+            if params.get("resume"):
+                parcels += (Parcel(path=run, files=files, root=run, fixed=run_place(number)),)
         output = params.get("output")
         if not isinstance(output, str):
             return cls(params=params, parcels=parcels, result=None, run=run)
@@ -182,7 +176,7 @@ class Packing:
                 return _weights(value) or places[locate(value)]
             return places[Path(value)] if key in (*_READ, "dataset") else value
 
-        return {key: _replaced(key, value, text) for key, value in self.params.items()}
+        return {key: each_text(key, value, text) for key, value in self.params.items()}
 
 
 def _parcel(key: str, value: str) -> Parcel | None:
@@ -200,22 +194,10 @@ def _weights(value: str) -> str:
     return path.stem if path.parent == BUNDLED else ""
 
 
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts in params, with their keys."""
+def each_text(key: str, value: Any, change: Callable[[str, str], object]) -> Any:
+    """The same value with its texts replaced by what this function makes of their key and them."""
     if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _texts(one, str(name))
-    elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one, key)
-
-
-def _replaced(key: str, value: Any, text: Any) -> Any:
-    """The same value with its texts replaced."""
-    if isinstance(value, str):
-        return text(key, value)
+        return change(key, value)
     if isinstance(value, Mapping):
-        return {name: _replaced(str(name), one, text) for name, one in value.items()}
-    return [_replaced(key, one, text) for one in value] if isinstance(value, list) else value
+        return {name: each_text(str(name), one, change) for name, one in value.items()}
+    return [each_text(key, one, change) for one in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from ..errors import DeviceError, HostError, MassError
 ENOUGH = 2
 """Scans in a row for which another computer could not be reached; the rest would fail of the same."""
 ENDED = "The worker's process ended"
-"""What the other end says where its worker ended by itself."""
+"""Message of the other end when its worker ended by itself."""
 _EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
 """Last words of ssh where the other end was gone first; the lines before give the reason."""
 _SSH_FAILED = 255
@@ -79,8 +79,8 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
 
 def _not_started(host: str, code: int, tail: str, said: str, command: str) -> HostError:
     """The line held, but no worker of this kind began."""
-    if told := re.search(r"^error: (.+)\n +(.+)", tail, re.MULTILINE):  # as `mass` tells what it cannot do
-        return HostError(f"On {host}: {told[1]}", told[2])
+    if error := re.search(r"^error: (.+)\n +(.+)", tail, re.MULTILINE):  # as `mass` prints errors
+        return HostError(f"On {host}: {error[1]}", error[2])
     if re.search(r"unrecognized arguments|invalid choice", tail):
         return HostError(f"On {host} an older version of mass is installed.", "Install the same version there as here.")
     if code in (126, 127) or re.search(r"not found|not recognized|No module named|No such file", tail):

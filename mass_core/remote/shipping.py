@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError, as_mass_error
+from ..errors import Cancelled, DeviceError, InputError, MassError, OutputError
 from ..outputs import check_free, stem
 from ..worker import protocol
-from .parcels import Packing, Parcel
+from .parcels import Packing, Parcel, each_text
 from .run_copy import files_of
 from .stream import BEAT_S, VERSION, Frame, Inbox, Parts, frame, pieces, run_place
 
 _KEPT_BYTES = 4 << 30
 """Of files that no request under way needs and that stay on the other computer for the next one."""
 _PROGRESS_S = 0.1
-_RECEIVED = "receive"
 
 
 class _Order:
@@ -40,39 +39,26 @@ class _Order:
         """Of the copy of its run's folder."""
         self.copied = set() if packing.run is None else set(files_of(packing.run))
         """Names of the files in it."""
-        self.received, self.began = 0, time.monotonic()
-        """Bytes of the file that is arriving, and since when."""
-        self._arrives = ""
-        self._told = 0.0
+        self.reported = 0.0
+        """Time of the latest report on its transfers."""
 
-    def due(self, fraction: float) -> bool:
-        """True if it is time to report the progress of a transfer."""
-        now = time.monotonic()
-        if fraction < 1 and now - self._told < _PROGRESS_S:
-            return False
-        self._told = now
-        return True
-
-    def take(self, head: Mapping[str, Any], data: bytes) -> None:
-        """A piece of a result, or of a file in the folder of the run."""
-        if head["name"] != self._arrives:
-            self._arrives, self.began = head["name"], time.monotonic()
+    def take(self, head: Mapping[str, Any], data: bytes) -> Inbox | None:
+        """Take a piece of a result, or of a file in the folder of the run; returns where it went."""
         name = str(head["name"]).removeprefix(f"{run_place(self.id)}/")
         if self.run is not None and name != head["name"]:
             self.copied.add(name)
             self.run.take({**head, "name": name}, data)
-            self.received = self.run.size
-            return
+            return self.run
         result = self.packing.result
         if result is None:
-            return
+            return None
         if self.folder is None or self.inbox is None:
             result.path.parent.mkdir(parents=True, exist_ok=True)
             self.folder = tempfile.TemporaryDirectory(prefix=".mass-", dir=result.path.parent, ignore_cleanup_errors=True)
             self.inbox = Inbox(Path(self.folder.name))
         self.arriving = True
         self.inbox.take(head, data)
-        self.received = self.inbox.size
+        return self.inbox
 
     def deliver(self) -> None:
         """Give the results their names, all of them or none.
@@ -106,11 +92,7 @@ class _Order:
 
     def here(self, value: Any, folder: str) -> Any:
         """A message of the other computer with the names files have here."""
-        if isinstance(value, dict):
-            return {name: self.here(one, folder) for name, one in value.items()}
-        if isinstance(value, list):
-            return [self.here(one, folder) for one in value]
-        return self._text(value, folder) if isinstance(value, str) else value
+        return each_text("", value, lambda _, text: self._text(text, folder))
 
     def _text(self, text: str, folder: str) -> str:
         for there, path in self._names():
@@ -172,7 +154,7 @@ class Shipping:
         try:
             packing = Packing.of(message["params"], message["id"])
         except (MassError, OSError) as error:
-            self._tell({"id": message["id"], "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+            self._tell(protocol.failed(message["id"], error))
             return
         order = self._open[message["id"]] = _Order(message, packing)
         self._queue.put(self._sending(order))
@@ -294,12 +276,12 @@ class Shipping:
         """
         if state in self._digests:
             return
-        told = time.monotonic()
+        beat = time.monotonic()
         for digest in parcel.digest():
             if order.stopped:
                 raise Cancelled
-            if time.monotonic() - told > BEAT_S:
-                told = time.monotonic()
+            if time.monotonic() - beat > BEAT_S:
+                beat = time.monotonic()
                 yield b"\n"
             if digest:
                 self._digests[state] = digest
@@ -317,9 +299,11 @@ class Shipping:
                 yield frame("drop", name=place)
 
     def _progress(self, order: _Order, stage: str, done: int, total: int, began: float) -> None:
-        fraction = done / total if total else 1.0
-        if order.due(fraction):
-            left = (time.monotonic() - began) / done * (total - done) if done else None
+        """Report a transfer, not too often."""
+        fraction, now = done / total if total else 1.0, time.monotonic()
+        if fraction >= 1 or now - order.reported >= _PROGRESS_S:
+            order.reported = now
+            left = (now - began) / done * (total - done) if done else None
             self._tell({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})
 
     def _failed(self, order: _Order, error: Exception) -> None:
@@ -329,7 +313,7 @@ class Shipping:
         order.close()
         if order.sent:
             self._over.add(order.id)
-        self._tell({"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)})
+        self._tell(protocol.failed(order.id, error))
 
     # From the other computer
 
@@ -352,13 +336,14 @@ class Shipping:
             self._there.pop(place, None)
         elif head["kind"] == "file" and (order := self._open.get(head.get("id", -1))) is not None:
             try:
-                order.take(head, data)
+                inbox = order.take(head, data)
             except OSError as error:
                 self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
                 self._failed(order, error)
                 return
-            if order.stopped or not head.get("beside"):  # the client waits for what is kept as long as it hears that it comes
-                self._progress(order, _RECEIVED, order.received, head["size"], order.began)
+            # The client waits for what is kept as long as it hears that it comes.
+            if inbox is not None and (order.stopped or not head.get("beside")):
+                self._progress(order, "receive", inbox.size, head["size"], inbox.began)
         elif head["kind"] == "gone" and (order := self._open.get(head.get("id", -1))) is not None:
             order.gone(str(head["name"]))
 
@@ -376,14 +361,14 @@ class Shipping:
             return
         order = self._open.get(number) if isinstance(number, int) else None
         if order is not None:
-            message = self._told(order, order.here(message, self._folder))
+            message = self._handled(order, order.here(message, self._folder))
             if last:
                 with self._lock:
                     self._open.pop(order.id, None)
                 order.close()
         yield protocol.to_line(message)
 
-    def _told(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
+    def _handled(self, order: _Order, message: dict[str, Any]) -> dict[str, Any]:
         """Handle a message about a request: results are put in place, failures name the other computer."""
         try:
             if message["event"] == "done":
@@ -394,7 +379,7 @@ class Shipping:
             elif message["event"] == "failed" and isinstance(error := protocol.error_of(message), (DeviceError, OutputError)):
                 message["message"] = f"On {self._host}: {error.message}"
         except (MassError, OSError) as error:
-            return {"id": order.id, "event": "failed", **protocol.failure(as_mass_error(error) or error)}
+            return protocol.failed(order.id, error)
         return message
 
     def _check(self, worker: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -35,7 +34,6 @@ _WINDOWS_OPTIONS = {"ControlPath": "none"}
 """OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere asks for it."""
 QUIET = {"SSH_ASKPASS_REQUIRE": "never"}
 """Environment of ssh: no window asks for a password. BatchMode forbids it to this ssh, but not to that of a jump host."""
-_TAIL = 20
 
 
 class ChildProcess(PumpedTransport, Protocol):
@@ -77,8 +75,7 @@ class SshTransport:
         quiet = {**(os.environ if environment is None else environment), **QUIET}
         self._new_process = process or (lambda command: SubprocessTransport(command, environment=quiet))
         self._inner: ChildProcess | None = None
-        self._tail: deque[str] = deque(maxlen=_TAIL)
-        self._words = protocol.Lines()
+        self._words = protocol.TextLines()
         self.reason: MassError | None = None
         """Reason the worker ended; None: it runs, or was ended from here."""
         self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(environment), tell=self._tell)
@@ -98,12 +95,11 @@ class SshTransport:
                 received(line)
 
         def said(text: str) -> None:
-            for line in self._words.feed(text.encode("utf-8", "surrogatepass")):
-                self._tail.append(line.decode("utf-8", "replace"))
+            self._words.feed(text)
             told(text)
 
         def over(code: int) -> None:
-            tail = "\n".join([*self._tail, self._words.rest().decode("utf-8", "replace")])
+            tail = "\n".join([*self._words.tail, self._words.rest()])
             self.reason = why(self.host.name, code, tail, answered=self.shipping.answered, command=self._command)
             self.shipping.close()
             ended(code)

@@ -7,8 +7,10 @@ the worker begins is a line like others, and does no harm.
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,11 +63,6 @@ def run_place(number: object) -> str:
     return f"run/{number}"
 
 
-def content(head: Mapping[str, Any], data: bytes) -> bytes:
-    """The bytes of the file in a frame."""
-    return zlib.decompress(data) if head["packed"] else data
-
-
 class Parts:
     """Cuts bytes that arrive in any portions into lines and frames."""
 
@@ -116,8 +113,8 @@ class Inbox:
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._name = ""
-        self.size = 0
-        """Bytes so far of the latest file."""
+        self.size, self.began = 0, 0.0
+        """Bytes so far of the latest file, and the time of its first."""
 
     def take(self, head: Mapping[str, Any], data: bytes) -> None:
         """A piece of a file; pieces of one file come one after the other.
@@ -130,8 +127,9 @@ class Inbox:
             if self._file is None or name != self._name:
                 self.drop(self._name)
                 self._place(name).parent.mkdir(parents=True, exist_ok=True)
-                self._file, self._name, self.size = self._part(name).open("wb"), name, 0
-            self.size += self._file.write(content(head, data))
+                self._file, self._name = self._part(name).open("wb"), name
+                self.size, self.began = 0, time.monotonic()
+            self.size += self._file.write(zlib.decompress(data) if head["packed"] else data)
             if head["last"]:
                 self._file.close()
                 self._file = None
@@ -144,10 +142,8 @@ class Inbox:
         """Forget a file that has not come whole."""
         if self._file is not None and name == self._name:
             file, self._file = self._file, None
-            try:
-                file.close()  # writes what is left, for which there may be no room
-            except OSError:
-                pass
+            with suppress(OSError):  # closing writes what is left, for which there may be no room
+                file.close()
             self._part(name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:

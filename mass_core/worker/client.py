@@ -4,38 +4,32 @@ Standard library only, no thread of its own: whoever owns a `Client` calls `tick
 `tick` or from the transport, on that thread, never from within `request` or `cancel`.
 """
 
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
 from ..errors import InputError, MassError, died
 from . import protocol
-from .protocol import Lines, Request
+from .protocol import TAIL, Detailed, Lines, Request, TextLines
 
 State = Literal["waiting", "done", "failed", "cancelled"]
 Reply = dict[str, Any]
 
-TAIL = 20
-"""Last lines of a worker's standard error that are reported when it dies."""
 _KEEPING_S = 150.0
-"""Time a cancelled request that keeps its results may take to write them, counted from the last it told."""
+"""Time a cancelled request that keeps its results may take to write them, counted from its last message."""
 
 
-class WorkerDied(MassError):
-    """The worker process exited during a request."""
-
-    def __init__(self, message: str, cure: str = "", details: str = "") -> None:
-        super().__init__(message, cure)
-        self.details = details
-        """The last lines it wrote on standard error."""
+class WorkerDied(Detailed):
+    """The worker process exited during a request; its details are the last lines it wrote on standard error."""
 
 
 class Transport(Protocol):
     """A worker process seen from the client.
 
-    One that knows why the process ended says so in an attribute `reason`, a MassError.
+    It may have an attribute `reason`, the MassError for which the process ended.
     """
 
     def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
@@ -73,27 +67,26 @@ def end_or_kill(transport: Transport, wait_s: float) -> None:
         transport.kill()
 
 
-class Call:
-    """A request under way."""
+def _nothing(*_: object) -> None:
+    """Default of the callbacks: does nothing."""
 
-    def __init__(
-        self,
-        request: Request,
-        *,
-        progress: Callable[..., None] | None,
-        done: Callable[[Reply], None] | None,
-        failed: Callable[[MassError], None] | None,
-        cancelled: Callable[[], None] | None,
-        stop: Callable[["Call"], None],
-    ) -> None:
-        self.request = request
-        self.state: State = "waiting"
-        self.stopping = False
-        """True if it was cancelled and waits for the worker to confirm."""
-        self.deadline: float | None = None
-        """Time at which a worker that has not exited is killed."""
-        self._progress, self._done, self._failed, self._cancelled = progress, done, failed, cancelled
-        self._stop = stop
+
+@dataclass(kw_only=True, eq=False)
+class Call:
+    """A request under way, with the callbacks of its outcome."""
+
+    request: Request
+    progress: Callable[..., object]
+    done: Callable[[Reply], object]
+    failed: Callable[[MassError], object]
+    cancelled: Callable[[], object]
+    stop: Callable[["Call"], None]
+    """Asks the worker to stop it."""
+    state: State = "waiting"
+    stopping: bool = False
+    """True if it was cancelled and waits for the worker to confirm."""
+    deadline: float | None = None
+    """Time at which a worker that has not exited is killed."""
 
     @property
     def id(self) -> int:
@@ -109,7 +102,7 @@ class Call:
         """Stop it: the worker is asked first; if it does not answer in time, it is killed. Either way the call ends as cancelled."""
         if self.state == "waiting" and not self.stopping:
             self.stopping = True
-            self._stop(self)
+            self.stop(self)
 
     @property
     def keeps(self) -> bool:
@@ -118,8 +111,8 @@ class Call:
 
     def advance(self, stage: str, fraction: float, eta_s: float | None, values: dict[str, float] | None) -> None:
         """Report its progress."""
-        if self._progress is not None and not self.stopping:
-            self._progress(stage, fraction, eta_s, *([values] if values else []))
+        if not self.stopping:
+            self.progress(stage, fraction, eta_s, *([values] if values else []))
 
     def end(self, outcome: Reply | MassError | None) -> None:
         """Report its outcome: a reply, an error, or (None) cancelled. A cancelled call ends as cancelled, unless it keeps its result."""
@@ -127,31 +120,28 @@ class Call:
             return
         if (self.stopping and not self.keeps) or outcome is None:
             self.state = "cancelled"
-            if self._cancelled is not None:
-                self._cancelled()
+            self.cancelled()
         elif isinstance(outcome, MassError):
             self.state = "failed"
-            if self._failed is not None:
-                self._failed(outcome)
+            self.failed(outcome)
         else:
             self.state = "done"
-            if self._done is not None:
-                self._done(outcome)
+            self.done(outcome)
 
 
+@dataclass(eq=False)
 class _Life:
     """One worker process, from start to end."""
 
-    def __init__(self, transport: Transport, hello: Request, until: float) -> None:
-        self.transport = transport
-        self.hello = hello
-        self.started = False
-        self.ready = False
-        """True once it greeted back with our version; requests are held until then."""
-        self.until = until
-        """Time by which it must have greeted back."""
-        self.lines, self.words = Lines(), Lines()
-        self.tail: deque[str] = deque(maxlen=TAIL)
+    transport: Transport
+    hello: Request
+    until: float
+    """Time by which it must have greeted back."""
+    started: bool = False
+    ready: bool = False
+    """True once it greeted back with our version; requests are held until then."""
+    lines: Lines = field(default_factory=Lines)
+    words: TextLines = field(default_factory=TextLines)
 
 
 class Client:
@@ -183,7 +173,7 @@ class Client:
         self._life: _Life | None = None
         self._replaced = False
         self._calls: dict[int, Call] = {}
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._later: list[Callable[[], None]] = []
         self.worker: dict[str, Any] = {}
         """Result of the latest worker's `hello`; empty before it."""
@@ -203,10 +193,10 @@ class Client:
         method: str,
         params: dict[str, Any] | None = None,
         *,
-        progress: Callable[..., None] | None = None,
-        done: Callable[[Reply], None] | None = None,
-        failed: Callable[[MassError], None] | None = None,
-        cancelled: Callable[[], None] | None = None,
+        progress: Callable[..., object] | None = None,
+        done: Callable[[Reply], object] = _nothing,
+        failed: Callable[[MassError], object] = _nothing,
+        cancelled: Callable[[], object] = _nothing,
     ) -> Call:
         """Send a request to the worker; returns at once. Exactly one of done, failed and cancelled is called later.
 
@@ -218,9 +208,9 @@ class Client:
             failed: gets the error; that the worker cannot be started is one too.
             cancelled: called when the call was cancelled and nothing more of it comes.
         """
-        request = Request(id=self._next_number(), method=method, params=params or {})
+        request = Request(id=next(self._numbers), method=method, params=params or {})
         request.line()  # values that JSON does not know are the caller's mistake and raised at once
-        call = Call(request, progress=progress, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
+        call = Call(request=request, progress=progress or _nothing, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
         self._calls[call.id] = call
         if self._life is None:
             self._start()
@@ -243,7 +233,7 @@ class Client:
             error = WorkerDied(
                 f"The worker did not answer within {self._start_s:.0f} s of its start.",
                 "Try again; a virus scanner can make the first start slow.",
-                "\n".join(life.tail),
+                "\n".join(life.words.tail),
             )
             self._fail(list(self._calls.values()), error)
 
@@ -259,17 +249,12 @@ class Client:
         self._calls.clear()
         self._later.clear()
         self._replaced = False
-        if life is None:
-            return
-        end_or_kill(life.transport, wait_s)
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+        if life is not None:
+            end_or_kill(life.transport, wait_s)
 
     def _start(self) -> None:
         """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""
-        hello = Request(id=self._next_number(), method="hello", params={"version": protocol.VERSION})
+        hello = Request(id=next(self._numbers), method="hello", params={"version": protocol.VERSION})
         self.worker = {}
         try:
             life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
@@ -305,7 +290,7 @@ class Client:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
         call.deadline = self._clock() + (_KEEPING_S if call.keeps else self._grace_s)
-        self._life.transport.write(Request(id=self._next_number(), method="cancel", params={"id": call.id}).line())
+        self._life.transport.write(Request(id=next(self._numbers), method="cancel", params={"id": call.id}).line())
 
     def _received(self, life: _Life, data: bytes) -> None:
         """Bytes of a worker's standard output."""
@@ -359,10 +344,8 @@ class Client:
 
     def _on_errors(self, life: _Life, text: str) -> None:
         """Text of a worker's standard error."""
-        for line in life.words.feed(text.encode("utf-8", "surrogatepass")):
-            shown = line.decode("utf-8", "replace")
-            life.tail.append(shown)
-            self._log(shown)
+        for line in life.words.feed(text):
+            self._log(line)
 
     def _ended(self, life: _Life, code: int) -> None:
         """The worker process has exited."""
@@ -372,12 +355,11 @@ class Client:
             self._later.append(lambda: self._ended(life, code))
             return
         self._life, self._replaced = None, True
-        for rest in (life.lines.rest(), life.words.rest()):
-            if rest.strip():
-                life.tail.append(rest.decode("utf-8", "replace"))
+        rest = life.lines.rest().decode("utf-8", "replace")
+        tail = [line for line in (*life.words.tail, rest, life.words.rest()) if line.strip()][-TAIL:]
         known: MassError | None = getattr(life.transport, "reason", None)
         cure = "Try again, it is started anew. If it happens again, close other programs: memory may have run out."
-        error = known or WorkerDied(died("worker", code, life.tail), cure, "\n".join(life.tail))
+        error = known or WorkerDied(died("worker", code, tail), cure, "\n".join(tail))
         self._fail(list(self._calls.values()), error)
 
     def _fail(self, calls: Sequence[Call], error: MassError) -> None:

@@ -15,8 +15,8 @@ from ..errors import Cancelled, DeviceError, InputError, died
 from ..outputs import check_free
 from ..schema import read
 from . import protocol
-from .client import TAIL, end_or_kill
-from .protocol import Lines
+from .client import end_or_kill
+from .protocol import Lines, TextLines
 from .requests import Finetune
 from .transport import SubprocessTransport
 
@@ -106,8 +106,7 @@ class _Child:
     def __init__(self, request: Path, log: Callable[[str], None]) -> None:
         # Started in the folder of both packages: another package called training may be installed, and Python looks there first.
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        self._log, self._tail = log, deque[str](maxlen=TAIL)
-        self._lines, self._words = Lines(), Lines()
+        self._log, self._lines, self._words = log, Lines(), TextLines()
         self._heard: deque[dict[str, Any]] = deque()
         self._code: int | None = None
         self._transport = SubprocessTransport(
@@ -120,11 +119,11 @@ class _Child:
         self._transport.start(self._received, self._on_errors, self._ended)
 
     def outcome(self, progress: Progress, cancelled: Callable[[], bool]) -> dict[str, Any]:
-        """Relay what it tells until it is over.
+        """Relay its messages until it is over.
 
         Raises:
-            MassError: what it failed of, or that it died.
-            Cancelled: if it says so, or does not stop in time.
+            MassError: if it failed or died.
+            Cancelled: if it was cancelled, or does not stop in time.
         """
         until = float("inf")
         while self._code is None and time.monotonic() < until:
@@ -148,7 +147,7 @@ class _Child:
         if self._code is None or cancelled():
             raise Cancelled
         cure = "Try again with a smaller batch_size, and close other programs: memory may have run out."
-        raise DeviceError(died(_NAME, self._code, self._tail), cure)
+        raise DeviceError(died(_NAME, self._code, self._words.tail), cure)
 
     def end(self) -> None:
         """See to it that the process is gone: it may still finish what it writes, then it is killed."""
@@ -163,9 +162,8 @@ class _Child:
                 self._log(f"Not understood: {error.message}")
 
     def _on_errors(self, text: str) -> None:
-        for line in self._words.feed(text.encode("utf-8", "surrogatepass")):
-            self._tail.append(line.decode("utf-8", "replace"))
-            self._log(self._tail[-1])
+        for line in self._words.feed(text):
+            self._log(line)
 
     def _ended(self, code: int) -> None:
         self._code = code

@@ -4,8 +4,11 @@ Standard library only; both ends use this file.
 """
 
 import json
+import os
 import traceback
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +20,28 @@ VERSION = 1
 METHODS = ("hello", "load", "encode", "adapt", "segment", "assess", "features", "finetune", "cancel", "unload", "shutdown")
 KEEPING = ("finetune",)
 """Methods that end as done when they are cancelled, once there is something to keep."""
+TAIL = 20
+"""Last lines of a process's standard error that are reported when it dies."""
 LAST = ("done", "failed", "cancelled")
 """Events after which nothing more comes for a request; exactly one of them ends it."""
 
 
-class Defect(MassError):
-    """A defect of the program.
+class Detailed(MassError):
+    """An error with details for a report.
 
     Args:
         message: what happened.
-        details: the traceback, for a report.
+        cure: what to do.
+        details: a traceback, or the last lines of a process.
     """
 
     def __init__(self, message: str, cure: str = "", details: str = "") -> None:
         super().__init__(message, cure)
         self.details = details
+
+
+class Defect(Detailed):
+    """A defect of the program; its details are the traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +94,35 @@ class Lines:
         return bytes(self._begun)
 
 
+class TextLines:
+    """Cuts text that arrives in any portions into lines, and keeps the last ones."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self.tail: deque[str] = deque(maxlen=TAIL)
+
+    def feed(self, text: str) -> list[str]:
+        """The lines this text completes, without their ends; blank ones are left out."""
+        lines = [line.decode("utf-8", "replace") for line in self._lines.feed(text.encode("utf-8", "surrogatepass"))]
+        self.tail += lines
+        return lines
+
+    def rest(self) -> str:
+        """The beginning of a line whose end has not arrived."""
+        return self._lines.rest().decode("utf-8", "replace")
+
+
 def to_line(message: Mapping[str, Any]) -> bytes:
     """A message as one line. Only ASCII is sent, so that names of files that are no valid text arrive unharmed as well."""
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all bytes to a file descriptor, unless nobody reads any more: the end of the input is about to be found then."""
+    view = memoryview(data)
+    with suppress(OSError):
+        while view:
+            view = view[os.write(descriptor, view) :]
 
 
 def from_line(line: bytes) -> dict[str, Any]:
@@ -115,6 +151,11 @@ def failure(error: Exception) -> dict[str, Any]:
         "cure": "Please report it, with the details.",
         "details": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
     }
+
+
+def failed(number: int | None, error: Exception) -> dict[str, Any]:
+    """The reply to a request that failed; without a number one that ends none."""
+    return {"id": number, "event": "failed", **failure(error)}
 
 
 def error_of(reply: Mapping[str, Any]) -> MassError:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ def claim_standard_streams() -> tuple[int, int]:
 
 
 class Job:
-    """The request being computed: sends its progress and knows if it was cancelled."""
+    """The request being computed: sends its progress and can be cancelled."""
 
     def __init__(self, request: Request, send: Callable[[dict[str, Any]], None]) -> None:
         self.request = request
@@ -56,15 +57,6 @@ class Job:
     def cancelled(self) -> bool:
         """True if it shall stop."""
         return self._stop.is_set()
-
-    def check(self) -> None:
-        """Raise `Cancelled` if the request was cancelled.
-
-        Raises:
-            Cancelled: if so.
-        """
-        if self.cancelled():
-            raise Cancelled
 
     def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
         """Tell how far a stage is; some of what comes too often is left out, but never values."""
@@ -137,14 +129,15 @@ class Worker:
     def _answer(self, job: Job) -> dict[str, Any]:
         """Compute, and reply how it ended."""
         try:
-            job.check()
+            if job.cancelled():
+                raise Cancelled
             reply = {"id": job.request.id, "event": "done", **self._computed(job)}
             to_line(reply)  # a result that cannot be sent is a defect like others
             return reply
         except Cancelled:
             return {"id": job.request.id, "event": "cancelled"}
         except Exception as error:  # noqa: BLE001 - the outermost place: whatever happens is reported, and the worker lives on
-            reply = {"id": job.request.id, "event": "failed", **protocol.failure(error)}
+            reply = protocol.failed(job.request.id, error)
             full = is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
             if "details" in reply:
                 sys.stderr.write(reply["details"])
@@ -154,11 +147,9 @@ class Worker:
 
     def _computed(self, job: Job) -> dict[str, Any]:
         """The result of a request, with timings, device and memory."""
-        if job.request.method == "shutdown":
-            return {"result": {}}
-        if job.request.method == "unload":
-            if self._service is not None:
-                self._service.unload()
+        if job.request.method == "unload" and self._service is not None:
+            self._service.unload()
+        if job.request.method in ("shutdown", "unload"):
             return {"result": {}}
         if self._service is None:
             self._service = self._new_service()
@@ -167,12 +158,10 @@ class Worker:
     def _listen(self) -> None:
         """Read requests until the input ends, then end the process."""
         lines = Lines()
-        try:
+        with suppress(OSError):  # a broken pipe is an end as well
             while data := os.read(self._requests, _CHUNK):
                 for line in lines.feed(data):
                     self._take(line)
-        except OSError:
-            pass  # a broken pipe is an end as well
         with self._changed:
             self._closing = True
             self._waiting.clear()
@@ -198,7 +187,7 @@ class Worker:
             else:
                 self._enqueue(request)
         except InputError as error:
-            self._send({"id": number, "event": "failed", **protocol.failure(error)})
+            self._send(protocol.failed(number, error))
 
     def _enqueue(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -208,9 +197,10 @@ class Worker:
                 self._waiting.append(Job(request, self._send))
                 self._changed.notify()
                 return
-        error = InputError(f"There is a request {request.id} already.", "Give every request a number of its own.")
         # Without the number, which would end the other one.
-        self._send({"id": None, "event": "failed", **protocol.failure(error)})
+        self._send(
+            protocol.failed(None, InputError(f"There is a request {request.id} already.", "Give every request a number of its own."))
+        )
 
     def _cancel(self, number: Any) -> None:
         """Stop the request of this number; one that waits is answered at once. One that is over stays as it is."""
@@ -228,20 +218,14 @@ class Worker:
         """Answer a hello."""
         theirs = request.params.get("version")
         if theirs != protocol.VERSION:
-            error = protocol.other_version(protocol.VERSION, theirs)
-            self._send({"id": request.id, "event": "failed", **protocol.failure(error)})
+            self._send(protocol.failed(request.id, protocol.other_version(protocol.VERSION, theirs)))
         else:
             self._send({"id": request.id, "event": "done", "result": about()})
 
     def _send(self, message: dict[str, Any]) -> None:
         """Write one line, whole."""
-        line = to_line(message)
         with self._writing:
-            try:
-                while line:
-                    line = line[os.write(self._replies, line) :]
-            except OSError:
-                pass  # nobody reads any more; the end of the input is about to be found
+            protocol.write_whole(self._replies, to_line(message))
 
 
 def about() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -95,19 +96,15 @@ class SubprocessTransport:
         """See `client.Transport`."""
         if self._process is None or self._process.stdin is None or self._process.stdin.closed:
             return
-        try:
+        with suppress(OSError):  # it has ended, which is reported in its turn
             self._process.stdin.write(data)
             self._process.stdin.flush()
-        except OSError:
-            pass  # it has ended, which is reported in its turn
 
     def close_input(self) -> None:
         """See `client.Transport`."""
         if self._process is not None and self._process.stdin is not None:
-            try:
+            with suppress(OSError):  # it has ended
                 self._process.stdin.close()
-            except OSError:
-                pass  # it has ended
 
     def kill(self) -> None:
         """See `client.Transport`."""
@@ -132,12 +129,10 @@ class SubprocessTransport:
 
     def pump(self, timeout_s: float = 0.0) -> None:
         """Hand on what has come; wait up to `timeout_s` for the first."""
-        try:
+        with suppress(queue.Empty):
             self._events.get(timeout=timeout_s)() if timeout_s > 0 else self._events.get_nowait()()
             while True:
                 self._events.get_nowait()()
-        except queue.Empty:
-            pass
 
     def _reader(self, pipe: IO[bytes], handle: Callable[[bytes], None]) -> threading.Thread:
         """A thread that queues what comes out of a pipe."""

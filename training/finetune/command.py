@@ -178,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument("--epochs", type=int, metavar="N", help="most epochs (default: the recipe's)")
     _add_scans(parser)
     add_run(parser, " with the fields of the worker's finetune, see docs/formats.md", required=False)
-    add_on(parser, "finetune")
+    add_on(parser)
     programs = parser.add_argument_group("for programs")
     programs.add_argument("--json", action="store_true", help="print one JSON object per line")
     programs.add_argument("--bound-to-input", action="store_true", help="stop and keep the best weights when standard input ends")

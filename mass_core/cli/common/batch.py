@@ -2,12 +2,15 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...console import BATCH, Output
 from ...errors import MassError, known_failures
+from ...outputs import Job
 from ...progress import Steps
 
 
@@ -45,6 +48,13 @@ class Batch:
     def exit_status(self) -> int:
         """Of the command: 3 if a target failed."""
         return 3 if self.failures else 0
+
+
+def result_of(job: Job, values: Mapping[str, Any], began: float) -> dict[str, Any]:
+    """The JSON values of a target begun at this time, with its files and the seconds it took."""
+    picture = None if job.picture is None else str(job.picture)
+    seconds = round(time.monotonic() - began, 3)
+    return {**values, "target": str(job.target), "output": str(job.output), "picture": picture, "seconds": seconds}
 
 
 @contextmanager

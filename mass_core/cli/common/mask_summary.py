@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Summary:
     def __init__(self, arguments: argparse.Namespace, shard: Shard) -> None:
         self._output = Path(arguments.output)
         self._same_grid: bool = arguments.same_grid
-        self._shard, self._part = shard, shard.suffix
+        self._shard = shard
         self._picture, self._compare = arguments.picture, arguments.compare
         self._terminal = arguments.terminal
         self._rows: dict[str, dict[str, Any]] = {}
@@ -52,49 +52,46 @@ class Summary:
         """True if the scan has a row."""
         return scan.name in self._rows
 
+    def mask_file(self, scan: Scan) -> Path:
+        """Path of the mask set of a scan."""
+        from ...masks.mask_set import SUFFIX
+
+        return self._output / f"{scan.name}{SUFFIX}"
+
     def look(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
-        from ...masks.mask_set import SUFFIX, MaskSet
+        from ...masks.mask_set import MaskSet
 
-        self.noting(lambda scan: self.add(scan, MaskSet.read(self._file(scan, SUFFIX)), "present"))(scan)
+        with self.noting(scan):
+            self.add(scan, MaskSet.read(self.mask_file(scan)), "present")
 
     def add(self, scan: Scan, masks: "MaskSet", status: str, notes: Sequence[str] = ()) -> None:
         """Add a mask set with its notes: draw it if there is no picture of it, compare it."""
         self._rows[scan.name] = _row(scan, masks, status) | ({"reason": " ".join(notes)} if notes else {})
-        if self._picture and not self._is_drawn(scan):
+        picture = self._picture_file(scan)
+        # A picture older than the masks is drawn anew: these may have been made since.
+        if self._picture and not (picture.exists() and picture.stat().st_mtime_ns >= self.mask_file(scan).stat().st_mtime_ns):
             from ...pictures import mask_sheet, panels
 
-            panels.write_png(self._file(scan, ".png"), mask_sheet.sheet(scan.read(), masks, scan.name))
+            panels.write_png(picture, mask_sheet.sheet(scan.read(), masks, scan.name))
         if self._compare is not None:
             self._add_scores(scan, masks)
 
-    def _is_drawn(self, scan: Scan) -> bool:
-        """True if there is a picture no older than the masks, which may have been made anew since."""
-        from ...masks.mask_set import SUFFIX
+    @contextlib.contextmanager
+    def noting(self, scan: Scan) -> Iterator[None]:
+        """Context of the work on a scan, whose failures get a row, too."""
+        try:
+            with known_failures():
+                yield
+        except (MassError, RuntimeError, OSError) as error:
+            row = self._rows.setdefault(scan.name, {"case": scan.name, "file": str(scan.path)})
+            row |= {"status": "failed", "reason": getattr(error, "message", str(error))}
+            raise
 
-        picture = self._file(scan, ".png")
-        return picture.exists() and picture.stat().st_mtime_ns >= self._file(scan, SUFFIX).stat().st_mtime_ns
-
-    def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
-        """Wrap the work on a scan so that failures get a row, too."""
-
-        def noted(scan: Scan) -> None:
-            try:
-                with known_failures():
-                    work(scan)
-            except (MassError, RuntimeError, OSError) as error:
-                row = self._rows.setdefault(scan.name, {"case": scan.name, "file": str(scan.path)})
-                row |= {"status": "failed", "reason": getattr(error, "message", str(error))}
-                raise
-
-        return noted
-
-    def files(self, scans: Sequence[Scan]) -> list[str]:
-        """Names of the files a run may write: mask sets, pictures, tables."""
-        from ...masks.mask_set import SUFFIX
-
-        tables = [f"summary{self._part}.csv", f"labels{self._part}.csv"]
-        return [*tables, *(f"{scan.name}{ending}" for scan in scans for ending in (SUFFIX, ".png"))]
+    def files(self, scans: Sequence[Scan]) -> list[Path]:
+        """The files a run may write: mask sets, pictures, tables."""
+        tables = [self._table("summary"), self._table("labels")]
+        return [*tables, *(file for scan in scans for file in (self.mask_file(scan), self._picture_file(scan)))]
 
     @contextlib.contextmanager
     def kept(self, scans: Sequence[Scan]) -> Iterator[None]:
@@ -170,24 +167,26 @@ class Summary:
 
     def _add_unseen(self, scans: Sequence[Scan]) -> None:
         """Add rows of existing mask sets that a stopped run did not reach, without comparison."""
-        from ...masks.mask_set import SUFFIX, MaskSet
+        from ...masks.mask_set import MaskSet
 
         for scan in scans:
-            path = self._file(scan, SUFFIX)
-            if scan.name not in self._rows and path.exists():
+            if not self.has(scan) and self.mask_file(scan).exists():
                 with contextlib.suppress(MassError):
-                    self._rows[scan.name] = _row(scan, MaskSet.read(path), "present")
+                    self._rows[scan.name] = _row(scan, MaskSet.read(self.mask_file(scan)), "present")
 
     def _write(self) -> None:
         columns = ["case", "file", "status", "reason", "masks", "seconds", *_quantile_columns()]
         columns += ["labels", *_SCORES] if self._compare is not None else []
-        write_table(self._output / f"summary{self._part}.csv", columns, [self._rows[name] for name in sorted(self._rows)])
+        write_table(self._table("summary"), columns, [self._rows[name] for name in sorted(self._rows)])
         if self._compare is not None:
             rows = [{"case": name, **vars(score)} for name in sorted(self._scores) for score in self._scores[name]]
-            write_table(self._output / f"labels{self._part}.csv", ["case", "label", "ml", "overlapping", *_SCORES], rows)
+            write_table(self._table("labels"), ["case", "label", "ml", "overlapping", *_SCORES], rows)
 
-    def _file(self, scan: Scan, ending: str) -> Path:
-        return self._output / f"{scan.name}{ending}"
+    def _table(self, name: str) -> Path:
+        return self._output / f"{name}{self._shard.suffix}.csv"
+
+    def _picture_file(self, scan: Scan) -> Path:
+        return self._output / f"{scan.name}.png"
 
 
 def _row(scan: Scan, masks: "MaskSet", status: str) -> dict[str, Any]:

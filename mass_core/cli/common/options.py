@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from ...jobs.session import Run, Session
     from ...weights.checkpoint import Model
 
-ORIENTATION = "RAS: axes are turned to right, anterior, superior first; none: they stay as stored"
-CT_CLIP = "CT values below and above are set to these, in HU"
-BODY_CROP = "threshold: leave out what lies around the body; none: keep it"
-BODY_THRESHOLD = "CT values above belong to the body"
-
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """--weights, --ema, --device, --precision: the network and where it computes."""
@@ -69,6 +64,12 @@ def add_references(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup"
     return group
 
 
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """--task and the options of references: what to segment, and the network."""
+    add_weights(parser)
+    add_references(parser).add_argument("--task", type=Path, metavar="FILE", help="task file made by mass encode, instead of references")
+
+
 def add_same_grid(parser: argparse._ActionsContainer) -> None:
     """--same-grid: label maps that lost their header."""
     parser.add_argument(
@@ -81,14 +82,28 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
     group.add_argument("--recipe", choices=("default", "released"), help="released: the same numbers as the released script")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; auto: from the DICOM header, else a guess")
-    group.add_argument("--orientation", choices=("RAS", "none"), help=ORIENTATION)
+    add_reading(group)
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
     group.add_argument("--interpolation", choices=("linear", "bspline"), help="of images that are resampled")
-    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help=CT_CLIP)
-    group.add_argument("--body-crop", choices=("threshold", "none"), help=BODY_CROP)
-    group.add_argument("--body-margin", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels kept around the body, at working size")
-    group.add_argument("--body-threshold", type=float, metavar="HU", help=BODY_THRESHOLD)
-    group.add_argument("--window", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels the network takes at once")
+    add_body_margin(group, ", at working size")
+    group.add_argument("--window", dest="window_zyx", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels the network takes at once")
+
+
+def add_reading(group: argparse._ActionsContainer) -> None:
+    """Options of the recipe that concern how any scan is read."""
+    group.add_argument(
+        "--orientation", choices=("RAS", "none"), help="RAS: axes are turned to right, anterior, superior first; none: they stay as stored"
+    )
+    clipped = "CT values below and above are set to these, in HU"
+    group.add_argument("--ct-clip", dest="ct_clip_hu", nargs=2, type=float, metavar=("LO", "HI"), help=clipped)
+    group.add_argument("--body-crop", choices=("threshold", "none"), help="threshold: leave out what lies around the body; none: keep it")
+    group.add_argument("--body-threshold", dest="body_threshold_hu", type=float, metavar="HU", help="CT values above belong to the body")
+
+
+def add_body_margin(group: argparse._ActionsContainer, where: str = "") -> None:
+    """--body-margin."""
+    text = f"voxels kept around the body{where}"
+    group.add_argument("--body-margin", dest="body_margin_zyx", nargs=3, type=int, metavar=("Z", "Y", "X"), help=text)
 
 
 def add_decision(parser: argparse.ArgumentParser) -> None:
@@ -125,15 +140,14 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
     return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given and field.name not in more}, **more)
 
 
-def chosen_recipe(arguments: argparse.Namespace, base: Recipe, *, name: str | None) -> Recipe:
+def chosen_recipe(arguments: argparse.Namespace, base: Recipe) -> Recipe:
     """A recipe with its fields overridden by the command line.
 
     Args:
-        arguments: of a parser with `add_preparation`, and perhaps `add_decision`.
+        arguments: of a parser with `add_reading` or `add_preparation`, and perhaps `add_decision`.
         base: what the weights or the task record.
-        name: default, released, or None: the base as it is.
     """
-    return Load(recipe="released" if name == "released" else "default", options=_recipe_options(arguments)).changed(base)
+    return Load(recipe=vars(arguments).get("recipe") or "default", options=_recipe_options(arguments)).changed(base)
 
 
 def load(arguments: argparse.Namespace) -> "Model":
@@ -178,21 +192,7 @@ def _reference(arguments: argparse.Namespace, image: Path, mask: Path) -> Refere
 def _recipe_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of the recipe that the command line names, in array order."""
     given = vars(arguments)
-    names = {
-        "align": "align",
-        "modality": "modality",
-        "orientation": "orientation",
-        "interpolation": "interpolation",
-        "ct_clip": "ct_clip_hu",
-        "body_crop": "body_crop",
-        "body_margin": "body_margin_zyx",
-        "body_threshold": "body_threshold_hu",
-        "window": "window_zyx",
-        "overlap": "overlap",
-        "threshold": "threshold",
-        "classes_per_pass": "classes_per_pass",
-    }
-    options = {field: given.get(option) for option, field in names.items()}
+    options = {field.name: given.get(field.name) for field in fields(Recipe)}
     options["parts"] = {None: None, True: "largest", False: "all"}[given.get("keep_largest")]
     options["spacing_zyx"] = given["spacing"][::-1] if given.get("spacing") else None
     if (options["classes_per_pass"] or 0) < 0:

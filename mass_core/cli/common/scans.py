@@ -1,17 +1,16 @@
 """Options and the main loop of commands that process many scans."""
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config import Recipe
 from ...console import Output
 from ...data.public_layouts import KINDS
 from ...data.scan_files import Scan, distinct_scans, find_scans, layout_of
 from ...errors import InputError, MassError, OutputError, known_failures, listing
-from .options import BODY_CROP, BODY_THRESHOLD, CT_CLIP, ORIENTATION, chosen_recipe
+from ...progress import Steps
+from .options import add_reading
 
 _NAMED = 5
 """Files that are left out and named."""
@@ -31,10 +30,11 @@ class Outcome:
         """3 if some failed."""
         return 3 if self.failed else 0
 
-    def report(self, terminal: Output, output: Path) -> None:
-        """Say it in one line."""
+    def report(self, terminal: Output, output: Path) -> int:
+        """Print it in one line; returns the exit code."""
         parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
+        return self.exit_code
 
 
 def add_scans(parser: argparse.ArgumentParser) -> None:
@@ -49,15 +49,19 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("recipe")
     group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
-    group.add_argument("--orientation", choices=("RAS", "none"), help=ORIENTATION)
-    group.add_argument("--ct-clip", nargs=2, type=float, metavar=("LO", "HI"), help=CT_CLIP)
-    group.add_argument("--body-crop", choices=("threshold", "none"), help=BODY_CROP)
-    group.add_argument("--body-threshold", type=float, metavar="HU", help=BODY_THRESHOLD)
+    add_reading(group)
 
 
-def scan_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The default recipe with what the command line says."""
-    return chosen_recipe(arguments, Recipe(), name=None)
+def add_split(group: argparse._ActionsContainer, others: str, folds: str) -> None:
+    """--split, --fold."""
+    group.add_argument(
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
+        f"left out{others}",
+    )
+    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"which of splits_final.json{folds}, from 0 (default: %(default)s)")
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
@@ -113,20 +117,19 @@ def _of_modality(scans: list[Scan], wanted: str | None, terminal: Output) -> lis
 
 
 def work_through(
-    scans: Sequence[Scan], is_done: Callable[[Scan], bool], work: Callable[[Scan], None], stage: str, terminal: Output
+    scans: Sequence[Scan], is_done: Callable[[Scan], bool], work: Callable[[Scan], object], stage: str, terminal: Output
 ) -> Outcome:
     """Do the work for every scan that is not done yet; a bad scan among several is reported and the others go on.
 
-    Whether a scan is done is asked again right before its turn: another process may work on the same folder.
+    Each scan is checked again right before its turn: another process may work on the same folder.
 
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
     waiting = [scan for scan in scans if not _looked(is_done, scan)]
-    done, failed, begin = 0, 0, time.monotonic()
+    done, failed, steps = 0, 0, Steps(terminal.progress)
     for number, scan in enumerate(waiting):
-        left = (time.monotonic() - begin) / number * (len(waiting) - number) if number else None
-        terminal.progress(stage, number / len(waiting), left)
+        steps.at(stage, number, len(waiting))
         try:
             with known_failures():
                 if not is_done(scan):
@@ -137,7 +140,7 @@ def work_through(
                 raise
             terminal.failed(error, target=str(scan.path))
             failed += 1
-    terminal.progress(stage, 1.0, 0.0)
+    steps.at(stage, 1, 1)
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
 
 

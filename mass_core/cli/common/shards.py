@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...console import Output
-from ...data.scan_files import Scan
 from ...errors import InputError, MassError, known_failures
 from ...files import write_bytes
-from ...outputs import Job
+from ...jobs.checks import inputs
+from ...outputs import Job, check_free, folders_ready
+from ...worker.requests import Load
+from .batch import Batch
 
 Item = TypeVar("Item")
-
-_COLUMNS = ("case", "target", "output", "status", "reason", "seconds", "label", "name", "ml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,37 +110,50 @@ class Outcomes:
     Args:
         folder: of the tables.
         shard: of the scans.
-        scans: of this process.
     """
 
-    def __init__(self, folder: Path, shard: Shard, scans: Sequence[Scan]) -> None:
+    columns: tuple[str, ...] = ("case", "target", "status", "reason", "seconds")
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
         self._folder, self._shard = folder, shard
-        self._rows = {scan.name: {"case": scan.name, "target": str(scan.path), "status": "present"} for scan in scans}
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        """By case; several where each of its labels has one."""
 
-    def noting(self, work: Callable[[Scan], None]) -> Callable[[Scan], None]:
-        """Wrap the work on a scan so that the outcome gets into its row."""
+    @property
+    def table(self) -> Path:
+        """Path of the table of this process."""
+        return self._folder / f"summary{self._shard.suffix}.csv"
 
-        def noted(scan: Scan) -> None:
-            began = time.monotonic()
-            try:
-                with known_failures():
-                    work(scan)
-            except MassError as error:
-                self._rows[scan.name] |= {"status": "failed", "reason": error.message}
-                raise
-            self._rows[scan.name] |= {"status": "done", "seconds": f"{time.monotonic() - began:.2f}"}
+    @contextmanager
+    def recorded(self, row: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
+        """Context of the work on a scan, which records the outcome; the yielded list takes the columns of its labels.
 
-        return noted
+        Args:
+            row: case, target and what else is known before.
+        """
+        began = time.monotonic()
+        labels: list[Mapping[str, Any]] = []
+        try:
+            with known_failures():
+                yield labels
+        except (MassError, RuntimeError, OSError) as error:
+            self.rows[row["case"]] = [{**row, "status": "failed", "reason": getattr(error, "message", str(error))}]
+            raise
+        done = {**row, "status": "done", "seconds": round(time.monotonic() - began, 2)}
+        self.rows[row["case"]] = [{**done, **label} for label in labels] or [done]
 
-    def close(self) -> None:
-        """Write the tables."""
+    def write(self) -> None:
+        """Write the table of this process, if shares were asked for."""
         if self._shard.asked:
-            rows = [row for _, row in sorted(self._rows.items())]
-            write_table(self._folder / f"summary{self._shard.suffix}.csv", ("case", "target", "status", "reason", "seconds"), rows)
-            merge_tables(self._folder, "summary", self._shard)
+            write_table(self.table, self.columns, [row for case in sorted(self.rows) for row in self.rows[case]])
+
+    def merge(self) -> Path:
+        """Write the table of this process, and that of all if it is the last one; returns the latter, else the former."""
+        self.write()
+        return merge_tables(self._folder, "summary", self._shard) or self.table
 
 
-class Share:
+class Share(Outcomes):
     """The targets of one process, and a table of their outcomes. Where shares were asked for, results that exist are kept.
 
     Args:
@@ -147,86 +162,73 @@ class Share:
         overwrite: make results anew.
     """
 
+    columns = ("case", "target", "output", "status", "reason", "seconds", "label", "name", "ml")
+
     def __init__(self, shard: Shard, jobs: Sequence[Job], *, overwrite: bool) -> None:
-        self._shard, self._own = shard, shard.of(jobs)
+        super().__init__(jobs[0].output.parent, shard)
+        self.asked = shard.asked
+        """True if shards were requested."""
+        self._own = shard.of(jobs)
         kept = shard.asked and not overwrite
         self.left = [job for job in self._own if not (kept and job.output.exists())]
         """The targets to work on."""
-        self._folder = jobs[0].output.parent
-        self._rows: dict[str, list[dict[str, Any]]] = {}
         before = self._earlier() if kept else {}
         for job in self._own:
             if job not in self.left:
-                self._rows[job.stem] = before.get(job.stem) or [self._row(job, status="present")]
+                self.rows[job.stem] = before.get(job.stem) or [{**_facts(job), "status": "present"}]
 
     @contextmanager
-    def noting(self, job: Job, *, begun: bool = False) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-        """Context of the work on a target, which records the outcome; the yielded function takes its labels (`value`, `name`, `ml`).
-
-        Args:
-            job: the target.
-            begun: more is to be done for it, so that only a failure is an end.
-        """
-        began = time.monotonic()
-        labels: list[Mapping[str, Any]] = []
+    def noting(self, job: Job) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+        """Context of the work on a target, which records the outcome; the yielded function takes its labels (`value`, `name`, `ml`)."""
         try:
-            with known_failures():
-                yield labels.extend
-        except (MassError, RuntimeError, OSError) as error:
-            self._note(job, [self._row(job, status="failed", reason=getattr(error, "message", str(error)))])
-            raise
-        if begun:
-            return
-        row = self._row(job, status="done", seconds=round(time.monotonic() - began, 2))
-        self._note(job, [{**row, "label": x["value"], "name": x["name"], "ml": x["ml"]} for x in labels] or [row])
+            with self.recorded(_facts(job)) as rows:
+                yield lambda labels: rows.extend({"label": x["value"], "name": x["name"], "ml": x["ml"]} for x in labels)
+        finally:
+            self.write()  # now, for the process may be stopped
 
     def close(self, terminal: Output) -> None:
-        """Write the table, that of all shares if this was the last one, and tell."""
-        if not self._shard.asked:
+        """Write the table, that of all shares if this was the last one, and print how many targets ended how."""
+        if not self.asked:
             return
-        self._write()
-        merged = merge_tables(self._folder, "summary", self._shard)
-        count = {status: sum(rows[0]["status"] == status for rows in self._rows.values()) for status in ("done", "failed")}
+        table = self.merge()
+        count = {status: sum(rows[0]["status"] == status for rows in self.rows.values()) for status in ("done", "failed")}
         count["present"] = len(self._own) - len(self.left)
         text = f"{self._folder}: {count['done']} made, {count['present']} there before, {count['failed']} failed"
-        table = merged or self.table
         terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
 
-    @property
-    def asked(self) -> bool:
-        """True if shards were requested."""
-        return self._shard.asked
-
-    @property
-    def table(self) -> Path:
-        """Path of the table of these targets."""
-        return self._folder / f"summary{self._shard.suffix}.csv"
-
-    def _row(self, job: Job, **values: Any) -> dict[str, Any]:
-        return {"case": job.stem, "target": str(job.target), "output": str(job.output), **values}
-
-    def _note(self, job: Job, rows: list[dict[str, Any]]) -> None:
-        self._rows[job.stem] = rows
-        if self._shard.asked:
-            self._write()  # now, for the process may be stopped
-
-    def _write(self) -> None:
-        write_table(self.table, _COLUMNS, [row for case in sorted(self._rows) for row in self._rows[case]])
-
     def _earlier(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of results that an earlier run made, by case."""
+        """Rows of results that an earlier run made, by case; those of a case stand together in a table."""
         found: dict[str, list[dict[str, Any]]] = {}
         for table in (self._folder / "summary.csv", self.table):
             if table.is_file():
-                found |= _rows_of(table)
+                with table.open(encoding="utf-8", newline="") as file:
+                    rows = [{**row, "status": "present"} for row in csv.DictReader(file) if row.get("status") in ("done", "present")]
+                found |= {case: list(group) for case, group in groupby(rows, key=itemgetter("case"))}
         return found
 
 
-def _rows_of(table: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a table whose targets were done, by case."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row.get("status") in ("done", "present"):
-                found.setdefault(row["case"], []).append({**row, "status": "present"})
-    return found
+@contextmanager
+def shared(arguments: argparse.Namespace, jobs: Sequence[Job], request: Load, more: Sequence[Path] = ()) -> Iterator[tuple[Share, Batch]]:
+    """Context of a run over targets: no file it would write is in the way, and the folders of its results are there.
+
+    Args:
+        arguments: of the command.
+        jobs: all targets of the run.
+        request: of the first target.
+        more: further files that are written.
+
+    Returns:
+        The targets of this process, and their failures.
+
+    Raises:
+        MassError: if a file may not be written.
+    """
+    share = Share(shard_of(arguments), jobs, overwrite=arguments.overwrite)
+    files = [*(path for job in share.left for path in job.files), *more]
+    check_free(files, overwrite=arguments.overwrite, inputs=[*inputs(request), *arguments.target])
+    with folders_ready([*files, share.table]):
+        yield share, Batch(arguments.terminal, len(jobs), len(share.left))
+
+
+def _facts(job: Job) -> dict[str, str]:
+    return {"case": job.stem, "target": str(job.target), "output": str(job.output)}
