@@ -20,7 +20,7 @@ _HOMES = {
     "load_model": "weights.checkpoint",
     "encoder": "weights.encoder",
     "normalise": "volumes.intensity",
-    "Task": "tasks.task",
+    "Task": "encoding.task",
     "Segmentation": "inference.segmenter",
     "Segmenter": "inference.segmenter",
     "load_classifier": "inference.classifier",

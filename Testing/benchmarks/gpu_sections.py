@@ -17,9 +17,9 @@ import torch
 
 from mass_core.config import ModelConfig, Recipe, Shape
 from mass_core.devices import DeviceUse, Peak
+from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, DeviceError
 from mass_core.inference.segmenter import Segmentation, Segmenter
-from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import load_model
 

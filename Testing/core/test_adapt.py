@@ -16,15 +16,15 @@ import torch
 pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
 
 from mass_core.cli import main
+from mass_core.encoding.placed_masks import masks_on
+from mass_core.encoding.reference_encoder import content_key
+from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, GeometryError, InputError, MemoryShort, WeightsError
 from mass_core.inference import adapt as adapting
 from mass_core.inference.adapt import Adapted, adapt
 from mass_core.inference.adapt_views import augmentation, batch_of, windows
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS
-from mass_core.tasks.placed_masks import masks_on
-from mass_core.tasks.reference_encoder import content_key
-from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import Files, Recorder, scan

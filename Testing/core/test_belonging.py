@@ -10,8 +10,8 @@ from mass_core.cli import main
 from mass_core.config import Recipe
 from mass_core.data import phantoms
 from mass_core.data.make_case import make_case
+from mass_core.encoding.reference_crops import prepare_reference
 from mass_core.errors import GeometryError
-from mass_core.tasks.reference_crops import prepare_reference
 from mass_core.volumes.label_maps import check_belongs, on_grid
 from mass_core.volumes.resample import orient
 from mass_core.volumes.volume import Geometry, Volume

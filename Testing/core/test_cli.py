@@ -19,10 +19,10 @@ from mass_core.cli.common.options import as_request, chosen_recipe
 from mass_core.config import RELEASED_SWITCHES, Recipe
 from mass_core.console import Terminal
 from mass_core.data import phantoms
+from mass_core.encoding.task import Task
 from mass_core.errors import InputError, OutputError
 from mass_core.outputs import Job, plan, stem
 from mass_core.pictures.label_map import Image
-from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
 from mass_core.worker.requests import Load
 from Testing.waiting import PATIENCE_S

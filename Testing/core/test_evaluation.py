@@ -16,13 +16,13 @@ pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[trai
 from mass_core.cli import main
 from mass_core.data.dataset import Dataset, shown_labels
 from mass_core.data.phantoms import subject
+from mass_core.encoding.task import Task
 from mass_core.errors import InputError
 from mass_core.evaluation import trials
 from mass_core.evaluation.metrics import surface_distances
 from mass_core.evaluation.scoring import Score, Trial, draw_scans, judge, scan, segmenter_for
 from mass_core.evaluation.tables import Row, as_csv, layout, markdown, means, scores_of, table
 from mass_core.inference.segmenter import Segmenter
-from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import load_model
 from mass_core.worker.requests import Finetune

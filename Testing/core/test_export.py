@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mass_core.cli import main
 from mass_core.config import ModelConfig, Recipe
+from mass_core.encoding.task import Task, TaskLabel
 from mass_core.model import build_model
-from mass_core.tasks.task import Task, TaskLabel
 from mass_core.weights.checkpoint import load_model, save_weights
 from mass_core.weights.encoder import encoder
 

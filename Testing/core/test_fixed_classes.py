@@ -13,10 +13,10 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from mass_core.cli import main
 from mass_core.config import ModelConfig, Recipe
+from mass_core.encoding.task import Task
 from mass_core.errors import InputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS
-from mass_core.tasks.task import Task
 from mass_core.volumes.volume import Volume
 from mass_core.weights import store as weights_store
 from mass_core.weights.checkpoint import load_model, save_weights

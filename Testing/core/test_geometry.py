@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from mass_core.config import Recipe, recipe
-from mass_core.tasks.reference_crops import prepare_reference
+from mass_core.encoding.reference_crops import prepare_reference
 from mass_core.volumes.preprocess import prepare, restore_labels, restore_probabilities
 from mass_core.volumes.volume import Geometry, Volume
 

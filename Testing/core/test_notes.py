@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mass_core.config import Recipe
+from mass_core.encoding.task import Task, TaskLabel
 from mass_core.inference.segmenter import _ABSENT, Decision, Segmenter, _not_aligned, _surplus
 from mass_core.outputs import serious
-from mass_core.tasks.task import Task, TaskLabel
 from mass_core.volumes.intensity import choose_modality, normalise
 from mass_core.volumes.volume import Geometry, Volume
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mass_core.tasks.location import Location, closeness, extent_mm, mean_triple
+from mass_core.encoding.location import Location, closeness, extent_mm, mean_triple
 from mass_core.volumes.volume import Geometry
 
 SCAN = Geometry(shape_zyx=(10, 20, 40), spacing_xyz=(1.0, 2.0, 5.0), origin_xyz=(-100.0, 30.0, 7.0))

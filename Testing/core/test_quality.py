@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mass_core.encoding.location import Location
+from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, GeometryError, InputError
 from mass_core.evaluation.evidence import Evidence, QualityProbe
 from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged, with_decision
 from mass_core.inference.segmenter import Decision, Segmenter
 from mass_core.progress import Steps
-from mass_core.tasks.location import Location
-from mass_core.tasks.task import Task
 from mass_core.volumes.boxes import label_boxes
 from mass_core.volumes.label_maps import on_grid
 from mass_core.volumes.volume import Volume

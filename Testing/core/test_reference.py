@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mass_core.config import RELEASED_SWITCHES, Recipe, recipe
+from mass_core.encoding.reference_crops import ReferenceCrop, prepare_reference
+from mass_core.encoding.reference_encoder import ReferenceEncoder
+from mass_core.encoding.working_spacing import common_spacing, thickness_mm, working_spacing
 from mass_core.errors import GeometryError, InputError
 from mass_core.model import MASS
 from mass_core.model.compute import Compute
 from mass_core.progress import Steps
-from mass_core.tasks.reference_crops import ReferenceCrop, prepare_reference
-from mass_core.tasks.reference_encoder import ReferenceEncoder
-from mass_core.tasks.working_spacing import common_spacing, thickness_mm, working_spacing
 from mass_core.volumes.boxes import Box, label_boxes
 from mass_core.volumes.label_maps import as_label_map
 from mass_core.volumes.preprocess import prepare

@@ -241,7 +241,7 @@ def test_far_apart_parts_are_averaged_and_reported(model: FakeModel) -> None:
 
 
 def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mass_core.tasks import reference_encoder as tokens
+    from mass_core.encoding import reference_encoder as tokens
 
     learner = Segmenter(model)._learner
     crops = [crop_of(brightness=1.0, kept=0.75), crop_of(brightness=5.0, kept=0.25)]
@@ -254,7 +254,7 @@ def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.Mon
 
 
 def crop_of(*, brightness: float, kept: float) -> Any:
-    from mass_core.tasks.reference_crops import ReferenceCrop
+    from mass_core.encoding.reference_crops import ReferenceCrop
 
     return ReferenceCrop(
         image=np.full((16, 16, 16), brightness, np.float32),

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from mass_core.config import Recipe
+from mass_core.encoding.location import Location
+from mass_core.encoding.task import FORMAT, Task, TaskLabel
 from mass_core.errors import InputError, OutputError, WeightsError
-from mass_core.tasks.location import Location
-from mass_core.tasks.task import FORMAT, Task, TaskLabel
 
 CHANNELS = (512, 256, 128)
 

@@ -9,9 +9,9 @@ import pytest
 
 from mass_core.colors import LabelStyle
 from mass_core.devices import built_for
+from mass_core.encoding.task import Task
 from mass_core.errors import DeviceError, GeometryError, InputError, MassError, OutputError, WeightsError
 from mass_core.inference.segmenter import Segmenter
-from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.boxes import bounding_box
 from mass_core.volumes.volume import Geometry, Volume

@@ -13,7 +13,7 @@ import torch
 
 from mass_core import load_model
 from mass_core.cli import main as mass
-from mass_core.tasks.task import Task
+from mass_core.encoding.task import Task
 from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.volume import Volume
 from mass_core.weights.store import classes
@@ -358,7 +358,7 @@ def test_all_tokens_get_gradients_though_one_group_is_trained(weights):
     mask = torch.zeros(1, 2, 16, 16, 16)
     mask[:, :, 4:8, 4:8, 4:8] = 1
     (tokens,) = model.network.encode_reference(image, mask)
-    from mass_core.tasks.task import TaskLabel
+    from mass_core.encoding.task import TaskLabel
 
     labels = tuple(TaskLabel(value=v, name=str(v), spacing_zyx=(v, v, v), tokens=(tokens[0, v - 1],)) for v in (1, 2))
     task = Task(labels=labels, fingerprint=model.fingerprint, weights="tiny", recipe=model.recipe, modality="mr")

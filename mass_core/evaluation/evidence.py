@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..config import Recipe, Triple
+from ..encoding.location import Location, Measured
+from ..encoding.task import Task, TaskLabel
+from ..encoding.working_spacing import LADDER
 from ..errors import InputError, listing
 from ..inference.segmenter import Segmenter
 from ..progress import Steps
-from ..tasks.location import Location, Measured
-from ..tasks.task import Task, TaskLabel
-from ..tasks.working_spacing import LADDER
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.label_maps import on_grid
 from ..volumes.volume import Geometry, Volume

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ..encoding.task import Task
 from ..inference.segmenter import Decision, Segmenter
 from ..progress import Report, Steps
-from ..tasks.task import Task
 from ..volumes.volume import Volume
 from .evidence import Evidence, QualityProbe, Reference
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.dataset import Dataset
+from ..encoding.task import Task
 from ..errors import DeviceError, InputError
 from ..files import write_bytes
 from ..inference.adapt import adapt
 from ..inference.segmenter import Segmenter
 from ..progress import Report
-from ..tasks.task import Task
 from ..volumes.resample import resample
 from ..volumes.volume import Geometry, Volume
 from ..weights.checkpoint import Model, load_model

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from ..config import Triple
+from ..encoding.placed_masks import masks_on
+from ..encoding.reference_encoder import content_key
+from ..encoding.task import Task, Tokens
 from ..errors import InputError, known_failures
 from ..model.losses import mask_loss
 from ..progress import Report, Steps
-from ..tasks.placed_masks import masks_on
-from ..tasks.reference_encoder import content_key
-from ..tasks.task import Task, Tokens
 from ..volumes.volume import Volume
 from ..weights.other_encoders import refuse_unlearned
 from .adapt_views import Batch, View, augmentation, batch_of, windows

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..config import Shape
+from ..encoding.placed_masks import PlacedMask
 from ..errors import InputError
-from ..tasks.placed_masks import PlacedMask
 from ..volumes.boxes import Box, cut
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..config import Modality, Recipe, Shape, Triple
+from ..encoding.reference_encoder import content_key
 from ..errors import InputError
 from ..model import MASS
 from ..model.compute import Compute, with_one_retry
 from ..progress import Steps
-from ..tasks.reference_encoder import content_key
 from ..volumes.components import body_mask
 from ..volumes.image_io import write_image
 from ..volumes.preprocess import Prepared, restore_probabilities

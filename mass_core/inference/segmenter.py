@@ -15,12 +15,12 @@ from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
 from ..devices import check_compiler
+from ..encoding.location import closeness
+from ..encoding.reference_encoder import ReferenceEncoder, content_key, preparation, unique
+from ..encoding.task import Task, TaskLabel
 from ..errors import InputError, known_failures
 from ..model.compute import Compute, choose_compute, with_one_retry
 from ..progress import Report, Steps
-from ..tasks.location import closeness
-from ..tasks.reference_encoder import ReferenceEncoder, content_key, preparation, unique
-from ..tasks.task import Task, TaskLabel
 from ..volumes.boxes import Box, label_boxes
 from ..volumes.intensity import check_intensities
 from ..volumes.label_maps import as_label_map, voxels_of

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from ..encoding.task import Task
 from ..inference.adapt import Adapted, adapt
 from ..outputs import folders_ready
-from ..tasks.task import Task
 from ..worker.requests import Adapt, Encode
 from .checks import check_references, task_file
 from .session import Run, Session

@@ -15,9 +15,9 @@ from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Recipe
 from ..devices import DeviceUse
+from ..encoding.task import Task
 from ..errors import Cancelled, InputError
 from ..inference.segmenter import Segmenter
-from ..tasks.task import Task
 from ..volumes.appearance import read_appearance
 from ..volumes.mask_files import How, read_masks
 from ..volumes.read_cache import Scans, state_of

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..config import ModelConfig, Recipe, Shape, from_dict, to_dict
 from ..devices import DeviceUse, choose_device, likes_channels_last
+from ..encoding.task import Task
 from ..errors import InputError, WeightsError
 from ..files import write_bytes
 from ..model import MASS, build_model
-from ..tasks.task import Task
 from .fit import Checkpoint, check_fit
 from .other_encoders import adopt, adopt_monai
 from .published import recognised

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..config import ModelConfig, Recipe
+from ..encoding.task import Task
 from ..errors import WeightsError
-from ..tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

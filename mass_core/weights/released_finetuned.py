@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from ..config import Recipe, Triple
+from ..encoding.task import Task, TaskLabel
 from ..errors import WeightsError
-from ..tasks.task import Task, TaskLabel
 
 _PLAIN, _AVERAGED = "learnable_priors", "ema_learnable_priors"
 _SPACING: Triple = (1.5, 1.5, 1.5)

@@ -13,13 +13,13 @@ from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import Dataset, finished_case
 from mass_core.data.make_case import make_case
 from mass_core.data.opening import open_dataset
+from mass_core.encoding.task import Task
 from mass_core.errors import InputError
 from mass_core.evaluation.scoring import case_volumes, segmenter_for
 from mass_core.files import fingerprint, states
 from mass_core.inference.segmenter import Segmenter
 from mass_core.outputs import read_with, stem
 from mass_core.progress import Report, Steps
-from mass_core.tasks.task import Task
 from mass_core.volumes.appearance import read_appearance
 from mass_core.volumes.mask_files import How, read_mask
 from mass_core.volumes.volume import Volume

@@ -11,12 +11,12 @@ from typing import Any
 from mass_core.cli.remote import add_on
 from mass_core.command_help import examples
 from mass_core.console import JsonLines, Output, Terminal
+from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, InputError, MassError, known_failures
 from mass_core.option_files import read_file
 from mass_core.outputs import check_free, folders_ready, stem
 from mass_core.progress import Steps
 from mass_core.schema import changed, read
-from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, load_model
 from mass_core.worker.finetuning import inputs
 from mass_core.worker.requests import Finetune

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
-from mass_core.tasks.task import Task
+from mass_core.encoding.task import Task
 
 from ..augmentation.batch import Batch
 from ..augmentation.poses import Pose, Vector, random_linear, seen_part

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from mass_core.encoding.task import Task
 from mass_core.model import MASS
-from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model
 
 from ..runs.state import Averaged

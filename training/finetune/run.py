@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from mass_core.tasks.task import Task
+from mass_core.encoding.task import Task
 from mass_core.weights.checkpoint import Model, save_weights
 
 from ..runs.distributed import ProcessGroup

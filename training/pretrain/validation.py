@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mass_core.data.dataset import Dataset, shown_labels
+from mass_core.encoding.task import Task
 from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for
 from mass_core.evaluation.tables import table
 from mass_core.inference.segmenter import Segmenter
-from mass_core.tasks.task import Task
 from mass_core.weights.checkpoint import Model, fingerprint
 
 from ..runs.distributed import ProcessGroup
