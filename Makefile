@@ -56,7 +56,8 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/core.stamp Testing/requirements-sam2.txt
 	@$(INSTALL) --editable ".[masks,train,slicer,docs,dev]"
 	@$(INSTALL) --no-deps dynamic-network-architectures  # of nnU-Net, for one example of docs/encoder.md; its decoder needs PyTorch alone
-	@$(INSTALL) --no-deps nnunetv2 acvl-utils batchgenerators nibabel  # nnU-Net's evaluator reads our results; it needs no more than these
+	@$(INSTALL) --no-deps nnunetv2 acvl-utils batchgenerators nibabel \
+	  || echo "nnU-Net could not be installed; the test that its evaluator reads our results will be skipped."
 	@{ $(INSTALL) hydra-core iopath setuptools wheel && SAM2_BUILD_CUDA=0 $(RUN) pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --require-hashes --requirement Testing/requirements-sam2.txt; } \
 	  || echo "SAM2 could not be installed; its tests will be skipped."
