@@ -167,6 +167,6 @@ def test_what_nnunet_cannot_train_on_is_refused(ours: Dataset, tmp_path: Path, c
     assert json.loads((tmp_path / "out/splits_final.json").read_text()) == [{"train": ["a"], "val": ["b"]}]
     replace(ours, label_names={2: "liver", 300: "liver"}).write()
     assert export(ours, tmp_path / "twice") == 2
-    assert "'liver' cannot be one" in capsys.readouterr().err
+    assert "'liver' is reserved or used more than once" in capsys.readouterr().err
     assert export(ours, ours.folder) == 2
     assert "would be lost" in capsys.readouterr().err
