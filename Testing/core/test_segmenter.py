@@ -379,7 +379,7 @@ def test_full_gpu_is_tried_once_more_with_less(model: FakeModel, monkeypatch: py
     assert model.network.batches[0] == 4 and set(model.network.batches[2:]) == {1}
     assert np.array_equal(result.labels.array, expected)
     model.network.fail = full
-    with pytest.raises(DeviceError, match="memory does not suffice: CUDA out of memory"):
+    with pytest.raises(DeviceError, match="Not enough memory: CUDA out of memory"):
         segmenter.segment(TARGET, task)
 
 

@@ -129,7 +129,7 @@ def test_no_window_opens_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_ssh_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_SSH", "no-such-ssh")
-    with pytest.raises(DeviceError, match="no-such-ssh is not on this computer.\n.*OpenSSH"):
+    with pytest.raises(DeviceError, match="no-such-ssh is not installed on this computer.\n.*OpenSSH"):
         connect(HERE)
 
 
