@@ -369,7 +369,7 @@ def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
     folder, _ = nnunet(tmp_path)
     for broken in ("{}", "[]", '[{"train": ["k_1"]}]', "["):
         (folder / "splits_final.json").write_text(broken)
-        with pytest.raises(InputError, match="no list of folds"):
+        with pytest.raises(InputError, match="not a list of folds"):
             find_cases([folder], KINDS["nnunet"])
 
 

@@ -380,7 +380,7 @@ def test_a_network_whose_training_was_stopped_is_not_judged(
     monkeypatch.setattr(trials, "finetune", stopped)
     output = tmp_path / "tables"
     assert mass("evaluate", "--dataset", folder, "--device", "cpu", "--methods", "finetuned", "--output", output) == 2
-    assert "finetuned_1shot_draw0 was stopped" in capsys.readouterr().err
+    assert "finetuned_1shot_draw0 was terminated" in capsys.readouterr().err
     assert not list((output / "models").iterdir()) and not (output / "scores.csv").exists()
 
 

@@ -114,7 +114,7 @@ def without_checksum(folder: Path) -> None:
     ("harm", "told"),
     [
         (damage, "is damaged or another file"),
-        (without_checksum, "tells no checksum"),
+        (without_checksum, "gives no checksum"),
         (lambda folder: os.remove(folder / "model.safetensors"), "lacks model.safetensors"),
         (shutil.rmtree, "There is no folder"),
     ],

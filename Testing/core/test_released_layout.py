@@ -265,7 +265,7 @@ def test_labels_above_255_are_refused(ours: Path, tmp_path: Path, capsys: pytest
 def test_an_export_replaces_nothing_that_is_not_its_own(ours: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     before = (folder / "dataset.h5").read_bytes()
     assert mass("dataset", "export", ours, "--output", folder) == 2
-    assert "would be lost" in capsys.readouterr().err and (folder / "dataset.h5").read_bytes() == before
+    assert "would be overwritten" in capsys.readouterr().err and (folder / "dataset.h5").read_bytes() == before
     assert mass("dataset", "export", ours, "--output", ours) == 2
     assert "is a MASS dataset" in capsys.readouterr().err
 
@@ -342,7 +342,7 @@ def test_parts_that_disagree_are_refused(
 
 @pytest.mark.parametrize(
     ("stack", "message"),
-    [(np.zeros(SHAPE, np.uint8), "no stack"), (np.zeros((2, *SHAPE), np.float32), "no stack"), (None, "no auto_masks")],
+    [(np.zeros(SHAPE, np.uint8), "not a stack"), (np.zeros((2, *SHAPE), np.float32), "not a stack"), (None, "no auto_masks")],
 )
 def test_what_is_no_stack_of_masks_is_refused(folder: Path, stack: np.ndarray | None, message: str) -> None:
     with h5py.File(folder / "dataset.h5", "a") as file:

@@ -127,7 +127,7 @@ def test_unwritable_folder_leaves_nothing(task: Task, tmp_path: Path) -> None:
 
 def test_what_is_no_task_is_refused(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "x.masstask"
-    with pytest.raises(InputError, match="not a task file"):
+    with pytest.raises(InputError, match="no task file"):
         Task.load(path)
     path.write_bytes(b"not a task at all")
     with pytest.raises(InputError, match="not a task file, or is damaged"):
