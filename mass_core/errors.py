@@ -120,7 +120,7 @@ def out_of_memory(error: BaseException) -> MemoryShort:
     """Memory did not suffice, with the first line of what was reported."""
     reason = (str(error).strip().splitlines() or ["no memory left"])[0]
     return MemoryShort(
-        f"The memory does not suffice: {reason}",
+        f"Not enough memory: {reason}",
         "Close other programs, crop the scan, or take a smaller window, fewer labels at a time or the processor (device cpu).",
     )
 
@@ -134,8 +134,8 @@ def ending(code: int) -> str:
 
 def died(what: str, code: int, tail: Sequence[str]) -> str:
     """The message for a process that ended by itself, with the last lines it wrote on standard error."""
-    said = f" The last it said: {' | '.join(list(tail)[-3:])}" if tail else ""
-    return f"The {what} ended in the middle of its work ({ending(code)}).{said}"
+    said = f" Last output: {' | '.join(list(tail)[-3:])}" if tail else ""
+    return f"The {what} ended unexpectedly ({ending(code)}).{said}"
 
 
 def _of_system(error: OSError) -> MassError | None:

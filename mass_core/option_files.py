@@ -57,7 +57,7 @@ def read_file(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read: {reason}.", "Give an object of options; --print-config prints one.") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no object.", 'It looks like {"output": "results", "seed": 1}; --print-config prints one.')
+        raise InputError(f"{path} contains no JSON object.", 'It looks like {"output": "results", "seed": 1}; --print-config prints one.')
     return values
 
 
@@ -120,7 +120,7 @@ def _words(parser: argparse.ArgumentParser, values: Mapping[str, Any], path: Pat
     for key, value in values.items():
         action = known.get(str(key).replace("-", "_"))
         if action is None:
-            raise InputError(f"{path}: {key!r} is no option of {parser.prog}.", suggestion(str(key), known))
+            raise InputError(f"{path}: {key!r} is not an option of {parser.prog}.", suggestion(str(key), known))
         if value is None:
             continue
         try:

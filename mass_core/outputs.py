@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 """Bytes of a file's name on the usual disks."""
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE | re.IGNORECASE)
 """The line of a header that names the file of the voxels."""
-_SERIOUS = ("Not in this scan:", "Look at the result", "exceeds the reference window")
+_SERIOUS = ("Not in this scan:", "Check the result", "exceeds the reference window")
 """In warnings that a result may be wrong."""
 
 
@@ -90,7 +90,7 @@ def plan(
     if len(targets) == 1 and not os.path.exists(targets[0]):  # one of several fails in its turn
         raise InputError(f"There is no file {targets[0]}.", "Check the spelling and the folder.")
     if picture is not None and picture.suffix.lower() != ".png":
-        raise OutputError(f"{picture} is no name for a picture.", "End it with .png.")
+        raise OutputError(f"{picture} is not a valid file name for a picture.", "End it with .png.")
     if output is not None:
         if form == "nnunet":
             raise InputError("--format nnunet names the results itself, but --output names one.", "Use --output-dir.")
@@ -99,7 +99,7 @@ def plan(
         check_image_name(output)
         return [Job(targets[0], output, stem(output), picture)]
     if folder is None:
-        raise InputError("Nothing says where the result goes.", "Add --output FILE or --output-dir DIR.")
+        raise InputError("No output was given.", "Add --output FILE or --output-dir DIR.")
     ending = nnunet_ending(targets) if form == "nnunet" else f"_{what}.nii.gz"
     jobs = [Job(target, folder / f"{name}{ending}", name, picture) for target, name in zip(targets, _names(targets, form), strict=True)]
     if picture is None or len(jobs) == 1:
@@ -157,7 +157,7 @@ def check_no_input(paths: Iterable[Path], inputs: Iterable[str | Path]) -> None:
     for path in paths:
         if os.path.exists(path) and (source := read.get(_identity(path))) is not None:
             also = "" if str(source) == str(path) else f" (as {source})"
-            raise OutputError(f"{path} is an input of this run{also} and is not written over.", "Choose another name for the result.")
+            raise OutputError(f"{path} is an input of this run{also} and will not be overwritten.", "Choose another name for the result.")
 
 
 def _identity(path: Path) -> tuple[int, int]:

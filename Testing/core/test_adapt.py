@@ -152,7 +152,7 @@ def nowhere(labels: Volume) -> Volume:
         (lambda given: {**given, "seconds": -3.0}, InputError, "time to adapt is -3"),
         (lambda given: {**given, "seconds": float("nan")}, InputError, "time to adapt is nan"),
         (lambda given: {**given, "references": []}, InputError, "No reference"),
-        (lambda given: {**given, "references": [(scan()[0], nowhere(scan()[1]))]}, GeometryError, "does not lie on its image"),
+        (lambda given: {**given, "references": [(scan()[0], nowhere(scan()[1]))]}, GeometryError, "but another position or spacing"),
         (
             lambda given: {**given, "references": [(scan()[0], Volume((scan()[1].array == 1).astype(np.uint8), scan()[1].geometry))]},
             InputError,
@@ -189,7 +189,7 @@ def test_short_memory_and_missing_monai_are_told(tiny: Segmenter, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(MASS, "decode", full)
-        with pytest.raises(MemoryShort, match="memory does not suffice"):
+        with pytest.raises(MemoryShort, match="Not enough memory"):
             adapt(tiny, [scan()], task, seconds=1.0)
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(InputError, match="needs monai") as caught:
@@ -208,7 +208,7 @@ def test_the_command(files: Files, tmp_path: Path, tiny_weights: Path, capsys: p
     assert Task.load(output).adapted == {"seed": 3, "steps": told[-1]["steps"]} and told[-1]["seed"] == 3
     for arguments, message in (
         (["--seconds", "0", "--output", str(tmp_path / "x.masstask")], "--seconds is 0"),
-        (["--output", str(tmp_path / "x.nii.gz")], "no name for a task"),
+        (["--output", str(tmp_path / "x.nii.gz")], "not a valid file name for a task"),
         (["--output", str(output)], "exists"),
     ):
         assert main(["adapt", *pair, *arguments]) == 2

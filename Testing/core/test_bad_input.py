@@ -122,7 +122,7 @@ def test_vector_image_needs_a_frame(case: Case, refused: Refused) -> None:
 def test_mask_somewhere_else(case: Case, refused: Refused) -> None:
     far = Geometry(shape_zyx=SHAPE, spacing_xyz=(10.0, 10.0, 12.0), origin_xyz=(5000.0, 0.0, 0.0))
     Volume(case.labels.array, far).write(case.path("mask.nii.gz"))
-    assert "does not lie on its image" in refused()
+    assert "but another position or spacing" in refused()
 
 
 def test_mask_of_another_grid_is_resampled_and_that_is_said(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,7 +327,7 @@ def test_out_of_memory(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("mass_core.inference.segmenter.sliding_window_inference", full)
     message = refused()
-    assert "memory does not suffice: CUDA out of memory" in message and "device cpu" in message
+    assert "Not enough memory: CUDA out of memory" in message and "device cpu" in message
 
 
 def test_out_of_memory_anywhere(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ def test_out_of_memory_anywhere(refused: Refused, monkeypatch: pytest.MonkeyPatc
         (OSError(28, "No space left on device", "/data/x"), "The disk is full: /data/x"),
         (PermissionError(13, "Permission denied", "/data/x"), "No permission for /data/x"),
         (FileNotFoundError(2, "No such file or directory", "/data/x"), "/data/x: No such file"),
-        (MemoryError(), "memory does not suffice"),
+        (MemoryError(), "Not enough memory"),
     ],
 )
 def test_failures_of_the_system(error: Exception, message: str) -> None:

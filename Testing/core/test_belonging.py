@@ -65,7 +65,7 @@ def test_less_than_half_on_the_image_is_told(first: float, share: str | None) ->
     grid = Geometry(shape_zyx=(8, 8, 10), origin_xyz=(first, 0.0, 0.0))
     notes = check_belongs(Geometry(shape_zyx=(9, 9, 11)), Volume(array, grid))
     assert [note for note in notes if "Only" in note] == (
-        [f"Only {share} of what the mask marks lies on its image; the rest is lost."] if share else []
+        [f"Only {share} of the mask lies on its image; the rest is ignored."] if share else []
     )
 
 

@@ -225,7 +225,7 @@ def test_unusable_evaluation_settings(evaluation: dict[str, Any], released: Stat
 def test_broken_off_files(size: int, released: State, pth: Callable[[Any], Path], tiny_weights: Path, tmp_path: Path) -> None:
     whole = pth({"model": released}).read_bytes()
     (tmp_path / "weights.pth").write_bytes(whole[:size])
-    refused(tmp_path / "weights.pth", "damaged|no weights file")
+    refused(tmp_path / "weights.pth", "damaged|not a weights file")
     (tmp_path / "part.safetensors").write_bytes(tiny_weights.read_bytes()[:size])
     refused(tmp_path / "part.safetensors", "damaged")
 

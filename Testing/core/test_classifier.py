@@ -290,7 +290,7 @@ def test_the_file_can_be_looked_into_and_verified(file: Path, classifier: Classi
 
 @pytest.mark.parametrize(
     "output, overwrite, match",
-    [("table.csv", False, "exists already"), ("table.xlsx", True, "no name for a table")],
+    [("table.csv", False, "exists already"), ("table.xlsx", True, "not a valid file name for a table")],
 )
 def test_a_table_that_cannot_be_written_is_refused_first(file, scans, capsys, output, overwrite, match) -> None:
     table = scans[0].with_name(output)

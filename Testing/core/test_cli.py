@@ -144,7 +144,7 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
         plan([a, b], None, tmp_path, None)
     with pytest.raises(InputError, match="2 targets"):
         plan([a, b], tmp_path / "o.nii.gz", None, None)
-    with pytest.raises(InputError, match="Nothing says where"):
+    with pytest.raises(InputError, match="No output was given"):
         plan([a], None, None, None)
     with pytest.raises(OutputError, match="no ending"):
         plan([a], tmp_path / "o.txt", None, None)

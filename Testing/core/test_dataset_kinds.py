@@ -293,7 +293,7 @@ def test_frames_need_their_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the columns ES, External code"):
         find_cases([tmp_path], KINDS["mnms"])
     table.unlink()
-    with pytest.raises(InputError, match="columns ED, ES tell which frames"):
+    with pytest.raises(InputError, match="columns ED, ES that list the labelled frames"):
         find_cases([tmp_path], KINDS["mnms"])
 
 
@@ -369,19 +369,19 @@ def test_folds_of_nnunet_must_be_a_list(tmp_path: Path) -> None:
     folder, _ = nnunet(tmp_path)
     for broken in ("{}", "[]", '[{"train": ["k_1"]}]', "["):
         (folder / "splits_final.json").write_text(broken)
-        with pytest.raises(InputError, match="no list of folds"):
+        with pytest.raises(InputError, match="not a list of folds"):
             find_cases([folder], KINDS["nnunet"])
 
 
 def test_a_fold_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder, _ = nnunet(tmp_path)
     assert {case.name: case.split for case in find_cases([folder], KINDS["nnunet"], fold=1)[0]}["k_1_CT"] == "val"
-    with pytest.raises(InputError, match="has 2 folds, and none numbered 2"):
+    with pytest.raises(InputError, match="has 2 folds; there is no fold 2"):
         find_cases([folder], KINDS["nnunet"], fold=2)
     (folder / "splits_final.json").rename(tmp_path / "folds.json")
     LOOKALIKES["msd"][0](tmp_path / "msd")
     for lacking in (folder, tmp_path / "msd"):
-        with pytest.raises(InputError, match="holds no list of folds"):
+        with pytest.raises(InputError, match="contains no list of folds"):
             find_cases([lacking], KINDS["nnunet" if lacking == folder else "msd"], fold=1)
     (tmp_path / "folds.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["amos_0001"], "val": ["amos_0507"]}]))
     LOOKALIKES["amos"][0](tmp_path / "amos")
@@ -441,7 +441,7 @@ def test_tables_of_bids_are_inherited_and_must_agree(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="calls 5 'caudate', another table 'hippocampus'"):
         find_cases([tmp_path], KINDS["bids"])
     table.write_text("value\tname\n5\tcaudate\n")
-    with pytest.raises(InputError, match="tells no names of labels"):
+    with pytest.raises(InputError, match="does not name its labels"):
         find_cases([tmp_path], KINDS["bids"])
 
 

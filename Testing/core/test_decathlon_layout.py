@@ -124,8 +124,8 @@ def test_predictions_that_nnunet_could_not_take_are_refused(
     for options, targets, told in (
         (("--output-dir", tmp_path / "out"), "*.mha", "one channel: imagesTs/*_0000.nii.gz"),
         (("--output", tmp_path / "out.nii.gz"), "p_2_0000.mha", "Use --output-dir"),
-        (("--output-dir", raw), "*_0000.mha", "something else than predictions"),
-        (("--output-dir", tmp_path / "out", "--save-probabilities"), "*_0000.mha", "would count as predictions"),
+        (("--output-dir", raw), "*_0000.mha", "does not describe predictions"),
+        (("--output-dir", tmp_path / "out", "--save-probabilities"), "*_0000.mha", "as predictions"),
     ):
         assert predict(raw, tiny_weights, *options, targets=targets) == 2
         assert told in capsys.readouterr().err
@@ -167,6 +167,6 @@ def test_what_nnunet_cannot_train_on_is_refused(ours: Dataset, tmp_path: Path, c
     assert json.loads((tmp_path / "out/splits_final.json").read_text()) == [{"train": ["a"], "val": ["b"]}]
     replace(ours, label_names={2: "liver", 300: "liver"}).write()
     assert export(ours, tmp_path / "twice") == 2
-    assert "'liver' cannot be one" in capsys.readouterr().err
+    assert "'liver' is reserved or used more than once" in capsys.readouterr().err
     assert export(ours, ours.folder) == 2
-    assert "would be lost" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err

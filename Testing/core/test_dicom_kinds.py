@@ -75,7 +75,7 @@ def test_turned_frames_and_frames_without_a_place_are_named(tmp_path: Path) -> N
 
 def test_frames_at_one_place_that_nothing_tells_apart(tmp_path: Path) -> None:
     error = refused(write_enhanced(tmp_path / "e.dcm", np.concatenate([ARRAY, ARRAY]), HEIGHTS * 2))
-    assert "nothing in the headers tells them apart" in error.message
+    assert "the headers do not distinguish them" in error.message
 
 
 def test_slopes_that_differ_by_frame_count(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_slice_that_is_there_twice_is_named(tmp_path: Path) -> None:
     again = pydicom.dcmread(folder / "s03.dcm")
     again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.77"
     again.save_as(folder / "copy.dcm")
-    assert "2 slices that share their place with another one: copy.dcm, s03.dcm" in refused(folder).message
+    assert "2 slices at positions that occur more than once: copy.dcm, s03.dcm" in refused(folder).message
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_one_of_several_volumes_in_a_series_must_be_chosen(tmp_path: Path, name:
     for k, value in enumerate(values):
         write_slices(tmp_path / "s", ARRAY + 500 * k, first=10 * k, change=lambda data, n, value=value: setattr(data, name, value))
     error = refused(tmp_path / "s")
-    assert "more than one volume" in error.message and name in error.message and "frame 0 to 1" in error.cure
+    assert "it holds 2 volumes (" in error.message and name in error.message and "frame 0 to 1" in error.cure
     assert is_twin(Volume.read(tmp_path / "s", 0)) and is_twin(Volume.read(tmp_path / "s", 1), ARRAY + 500)
 
 

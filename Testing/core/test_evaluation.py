@@ -164,8 +164,8 @@ def test_the_scans_of_a_draw_show_every_structure_together() -> None:
     ("labels", "shots", "told"),
     [
         ([1, 9], 1, "No training scan shows label 9"),
-        ([1, 2], 5, "4 training scans show the structures, 5 are asked for"),
-        ([1, 2, 3], 1, "do not show all structures: label 3 is lacking"),
+        ([1, 2], 5, "Only 4 training scans show the structures; 5 were requested"),
+        ([1, 2, 3], 1, "do not show all structures: label 3 is missing"),
     ],
 )
 def test_draws_that_cannot_be_made_are_refused(labels: list[int], shots: int, told: str) -> None:
@@ -233,7 +233,7 @@ def test_warnings_stand_in_the_scores_of_their_label(
     folder: Path, quick_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = Segmenter.segment
-    told = (f"label {SPLEEN}: 41% of what was found was left out.", "No body was found.")
+    told = (f"label {SPLEEN}: 41% of the segmented volume was removed.", "No body was found.")
     monkeypatch.setattr(Segmenter, "segment", lambda self, *given, **more: replace(segment(self, *given, **more), warnings=told))
     fixed = (
         "evaluate",
@@ -380,7 +380,7 @@ def test_a_network_whose_training_was_stopped_is_not_judged(
     monkeypatch.setattr(trials, "finetune", stopped)
     output = tmp_path / "tables"
     assert mass("evaluate", "--dataset", folder, "--device", "cpu", "--methods", "finetuned", "--output", output) == 2
-    assert "finetuned_1shot_draw0 was stopped" in capsys.readouterr().err
+    assert "finetuned_1shot_draw0 was terminated" in capsys.readouterr().err
     assert not list((output / "models").iterdir()) and not (output / "scores.csv").exists()
 
 
@@ -406,7 +406,7 @@ def test_finetuned_networks_are_trained_kept_and_judged(folder: Path, tiny_weigh
         (("--labels", 9), "shows label 9"),
         (("--methods", "adapted", "--seconds", 0), "--seconds is 0"),
         (("--methods", "finetuned", "--epochs", 0), "at least 1"),
-        (("--split", "val", "--shots", 5), "5 are asked for"),
+        (("--split", "val", "--shots", 5), "5 were requested"),
         (("--weights", "nowhere"), "nowhere"),
     ],
 )
@@ -422,6 +422,6 @@ def test_a_dataset_without_names_of_labels_is_refused(folder: Path, tmp_path: Pa
     try:
         (folder / "dataset.json").write_text(json.dumps({**json.loads(text), "labels": {}}))
         assert mass("evaluate", "--dataset", folder, "--output", tmp_path / "out") == 2
-        assert "names no labels" in capsys.readouterr().err
+        assert "has no label names" in capsys.readouterr().err
     finally:
         (folder / "dataset.json").write_text(text)

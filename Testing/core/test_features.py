@@ -129,7 +129,7 @@ def test_equal_samples_give_equal_colours_whatever_the_sign_of_the_axes(monkeypa
 
 
 def test_features_that_are_the_same_everywhere_are_refused() -> None:
-    with pytest.raises(InputError, match="the same all over the scan"):
+    with pytest.raises(InputError, match="the same everywhere in the scan"):
         Basis.of([np.full((100, 4), 3.7, np.float32)])
 
 

@@ -130,7 +130,7 @@ def test_errors_arrive_as_what_they_were(worker: Recorder, tuning: Tuning) -> No
     Volume(labels.array, Geometry(shape_zyx=labels.array.shape, spacing_xyz=(3.0,) * 3, origin_xyz=(5000.0, 0.0, 0.0))).write(
         tuning.cases[2]["mask"]
     )
-    with pytest.raises(GeometryError, match="labels2.nrrd does not lie on its image"):
+    with pytest.raises(GeometryError, match="labels2.nrrd has the shape of its image but another"):
         worker.ask("finetune", tuning.params())
     with pytest.raises(InputError, match="no finetuning recipe 'best'"):
         worker.ask("finetune", tuning.params(recipe="best"))
@@ -156,9 +156,9 @@ def test_relative_paths_mean_what_they_meant_here(tuning: Tuning, monkeypatch: p
 
 
 def test_what_is_refused_before_a_process_is_started(tuning: Tuning) -> None:
-    with pytest.raises(InputError, match="no name for weights"):
+    with pytest.raises(InputError, match="not a valid file name for weights"):
         finetune(Finetune(output="x.pth"))
-    with pytest.raises(InputError, match="no name for weights"):
+    with pytest.raises(InputError, match="not a valid file name for weights"):
         finetune({})
     tuning.output.write_text("precious")
     with pytest.raises(OutputError, match="exists already"):

@@ -88,7 +88,7 @@ def test_what_is_pushed_is_pulled_byte_for_byte(
     where = tmp_path / "shared/liver" if target == "folder" else "hf:clinic/liver"
     assert mass("push", weights, where) == mass("pull", where) == 0
     told = capsys.readouterr()
-    assert "name the data they come from: clinic_7" in told.err
+    assert "discloses the training data: clinic_7" in told.err
     pulled = store.folder() / "liver.safetensors"
     assert pulled.read_bytes() == weights.read_bytes() and store.verify_checksum(pulled) is True and store.locate("liver") == pulled
     folder = where if isinstance(where, Path) else tmp_path / "hub/clinic/liver"
@@ -114,7 +114,7 @@ def without_checksum(folder: Path) -> None:
     ("harm", "told"),
     [
         (damage, "is damaged or another file"),
-        (without_checksum, "tells no checksum"),
+        (without_checksum, "gives no checksum"),
         (lambda folder: os.remove(folder / "model.safetensors"), "lacks model.safetensors"),
         (shutil.rmtree, "There is no folder"),
     ],
@@ -137,7 +137,7 @@ def test_what_cannot_be_shared_or_fetched_is_told(
         (("push", weights, tmp_path / "liver"), "exist already"),
         (("pull", tmp_path / "liver"), "exists already"),
         (("pull", tmp_path / "liver", "--name", "small"), "come with this program"),
-        (("pull", tmp_path / "liver", "--name", "a/b"), "no name for weights"),
+        (("pull", tmp_path / "liver", "--name", "a/b"), "not a valid name for weights"),
         (("push", tmp_path / "released.pth", tmp_path / "other"), "mass weights convert"),
         (("push", weights, "hf:liver"), "Write hf:<owner>/<name>"),
         (("pull", "hf:clinic/absent"), "hf auth login"),

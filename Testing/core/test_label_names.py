@@ -38,5 +38,5 @@ def test_a_description_beside_or_above_is_found(tmp_path: Path) -> None:
     (tmp_path / "labelsTr" / "dataset.json").write_text('{"labels": {"1": "spleen"}}')
     assert names_beside(tmp_path / "labelsTr") == {1: "spleen"}
     (tmp_path / "labelsTr" / "dataset.json").write_text('{"labels": {"liver": "one"}}')
-    with pytest.raises(InputError, match="tells no names"):
+    with pytest.raises(InputError, match="does not name its labels"):
         names_beside(tmp_path / "labelsTr")

@@ -56,7 +56,7 @@ def ball(radius: float) -> np.ndarray:
 @pytest.mark.parametrize("radius", [6.5, 12.5])
 def test_greys_of_an_interpolated_mask_are_refused_at_once(top: int, radius: float) -> None:
     greys = np.rint(ndimage.gaussian_filter(ball(radius) * float(top), 1.5)).astype(np.int16)
-    with pytest.raises(InputError, match="greys of an interpolated mask") as caught:
+    with pytest.raises(InputError, match="an interpolated mask with grey values") as caught:
         as_label_map(Volume(greys, Geometry(shape_zyx=greys.shape)))
     assert f"--threshold-mask with the least value inside it, {greys.max() / 2:.4g} say" in caught.value.cure
 

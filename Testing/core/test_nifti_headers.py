@@ -37,7 +37,7 @@ def test_where_sform_and_qform_differ_the_sform_counts_and_it_is_told(tmp_path: 
     volume = Volume.read(path)
     assert volume.geometry.matches(GRID)
     assert np.array_equal(volume.array, ramp().array)
-    assert volume.notes == ("two.nii says twice where it lies, and sform and qform are up to 8.8 mm apart: the sform counts.",)
+    assert volume.notes == ("two.nii has an sform and a qform that differ by up to 8.8 mm; the sform is used.",)
 
 
 @pytest.mark.parametrize(("codes", "counts"), [((0, 1), (6, -5, 4)), ((2, 0), (0, 0, 0)), ((1, 0), (0, 0, 0))])
@@ -62,7 +62,7 @@ def test_forms_of_different_direction_or_voxel_size_are_told(tmp_path: Path) -> 
         with_places(path, sform, None, (2, 1))
         volume = Volume.read(path)
         np.testing.assert_allclose(volume.geometry.affine, sform, atol=1e-4)
-        assert "the sform counts" in volume.notes[0]
+        assert "the sform is used" in volume.notes[0]
 
 
 def test_a_sheared_sform_gives_way_to_the_qform(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_sheared_sform_gives_way_to_the_qform(tmp_path: Path) -> None:
     with_places(path, sheared, None, (2, 1))
     volume = Volume.read(path)
     assert volume.geometry.matches(GRID)
-    assert "the qform counts, for the axes of the sform are not at right angles" in volume.notes[0]
+    assert "the qform is used because the sform is sheared" in volume.notes[0]
     with_places(path, sheared, None, (2, 0))
     with pytest.raises(GeometryError, match="right angles"):
         Volume.read(path)
@@ -83,7 +83,7 @@ def test_a_file_that_does_not_say_how_it_lies_agrees_with_its_mask(tmp_path: Pat
         with_places(written(tmp_path / name), None, None, (0, 0))
     image, mask = (Volume.read(tmp_path / name) for name in ("image.nii", "mask.nii"))
     assert image.geometry.matches(mask.geometry)
-    assert "image.nii does not say how it lies in the patient (sform and qform codes are 0)" in image.notes[0]
+    assert "image.nii has no orientation in the patient (sform and qform codes are 0)" in image.notes[0]
 
 
 @pytest.mark.parametrize(("unit", "scale"), [(1, 1000.0), (2, 1.0), (3, 0.001)])

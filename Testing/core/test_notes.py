@@ -14,12 +14,14 @@ from mass_core.volumes.intensity import choose_modality, normalise
 from mass_core.volumes.volume import Geometry, Volume
 
 
-@pytest.mark.parametrize(("share", "parts", "told"), [(0.02, 1, "2% of what was found"), (0.41, 2, "2 parts only. Look"), (0.93, 1, "93%")])
+@pytest.mark.parametrize(
+    ("share", "parts", "told"), [(0.02, 1, "2% of the segmented volume"), (0.41, 2, "only 2 components. Check"), (0.93, 1, "93%")]
+)
 def test_the_share_left_out_is_told_with_its_label(share: float, parts: int, told: str) -> None:
     label = TaskLabel(value=3, name="spleen", parts=parts, spacing_zyx=(1.0, 1.0, 1.0), tokens=())
     text = _surplus(label, share)
     assert text.startswith("spleen: ") and told in text
-    assert ("Look at the result" in text) == (share >= 0.4) == (serious([text]) == (text,))
+    assert ("Check the result" in text) == (share >= 0.4) == (serious([text]) == (text,))
 
 
 def test_of_a_label_that_was_not_found_nothing_was_left_out() -> None:

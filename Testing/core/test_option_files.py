@@ -73,7 +73,7 @@ def test_yaml_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         ('{"colour": 3}', "Known are weights,"),
         ('{"seed": [1]}', "must be one value"),
         ('{"overwrite": "yes"}', "must be true or false"),
-        ("[1]", "holds no object"),
+        ("[1]", "contains no JSON object"),
         ("{", "cannot be read"),
     ],
 )

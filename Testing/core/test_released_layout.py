@@ -265,9 +265,9 @@ def test_labels_above_255_are_refused(ours: Path, tmp_path: Path, capsys: pytest
 def test_an_export_replaces_nothing_that_is_not_its_own(ours: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     before = (folder / "dataset.h5").read_bytes()
     assert mass("dataset", "export", ours, "--output", folder) == 2
-    assert "would be lost" in capsys.readouterr().err and (folder / "dataset.h5").read_bytes() == before
+    assert "would be overwritten" in capsys.readouterr().err and (folder / "dataset.h5").read_bytes() == before
     assert mass("dataset", "export", ours, "--output", ours) == 2
-    assert "is a dataset of ours" in capsys.readouterr().err
+    assert "is a MASS dataset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["import", "export"])
@@ -327,7 +327,7 @@ def test_masks_without_their_image_are_refused_and_the_others_can_be_taken_over(
         ("a_image.npy", np.zeros((1, *SHAPE), np.float32), "no scan"),
         ("a_image.npy", np.zeros(SHAPE, np.int16), "no scan"),
         ("a_image.npy", np.full(SHAPE, 1e6, np.float32), "beyond 65504"),
-        ("a_image.npy", np.full(SHAPE, np.nan, np.float32), "infinite or none"),
+        ("a_image.npy", np.full(SHAPE, np.nan, np.float32), "infinite values or NaN"),
     ],
 )
 def test_parts_that_disagree_are_refused(
@@ -342,7 +342,7 @@ def test_parts_that_disagree_are_refused(
 
 @pytest.mark.parametrize(
     ("stack", "message"),
-    [(np.zeros(SHAPE, np.uint8), "no stack"), (np.zeros((2, *SHAPE), np.float32), "no stack"), (None, "no auto_masks")],
+    [(np.zeros(SHAPE, np.uint8), "not a stack"), (np.zeros((2, *SHAPE), np.float32), "not a stack"), (None, "no auto_masks")],
 )
 def test_what_is_no_stack_of_masks_is_refused(folder: Path, stack: np.ndarray | None, message: str) -> None:
     with h5py.File(folder / "dataset.h5", "a") as file:

@@ -53,7 +53,7 @@ def test_a_line_for_each_label_and_the_reason_of_each_failure(segment: Callable[
 def test_warnings_stand_beside_their_label(segment: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts left out of one label, something about the scan, and nothing found of a label; with --assess the reasons for its flag."""
     plain = Segmenter.segment
-    told = ("label 1: 41% of what was found was left out.", "No body was found.", "Label 2 exceeds the reference window.")
+    told = ("label 1: 41% of the segmented volume was removed.", "No body was found.", "Label 2 exceeds the reference window.")
 
     def found(self: Segmenter, *given: object, **more: object) -> object:
         result = plain(self, *given, **more)
@@ -65,7 +65,8 @@ def test_warnings_stand_beside_their_label(segment: Callable[..., int], tmp_path
     assert segment("--target", tmp_path / "good.nii.gz", "--assess", "--threshold", 0.01, "--table", table) == 0
     one, two = rows_of(table)
     assert (
-        one["warnings"].startswith("label 1: 41% of what was found was left out. No body was found.") and "exceeds" not in one["warnings"]
+        one["warnings"].startswith("label 1: 41% of the segmented volume was removed. No body was found.")
+        and "exceeds" not in one["warnings"]
     )
     assert two["warnings"].startswith("Nothing was found. No body was found. Label 2 exceeds the reference window.")
     assert "41%" not in two["warnings"] and (two["quality"], two["expected_dice"]) == ("check", "")

@@ -219,7 +219,7 @@ def test_weights_that_do_not_fit_are_refused(network: Any, tmp_path: Path) -> No
     with pytest.raises(WeightsError, match="does not hold weights of SAM2"):
         load_sam2(path, "cpu")
     torch.save([torch.zeros(3)], path)
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         load_sam2(path, "cpu")
     tensors = dict(network.state_dict())
     del tensors["no_mem_embed"]

@@ -74,7 +74,7 @@ def test_label_maps_of_nnunet_are_found(tmp_path: Path) -> None:
 def test_the_command_names_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, "a.nii", *(f"notes{n}.txt" for n in range(7)))
     assert main(["masks", str(tmp_path), "--output", str(tmp_path / "m")]) == 2
-    told = "No scans, and left out: notes0.txt, notes1.txt, notes2.txt, notes3.txt, notes4.txt and 2 more."
+    told = "Skipped, not scans: notes0.txt, notes1.txt, notes2.txt, notes3.txt, notes4.txt and 2 more."
     assert told in capsys.readouterr().err
 
 

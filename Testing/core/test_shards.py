@@ -140,7 +140,7 @@ def test_evaluate_in_four_shards(files: Files, scans: Path, tmp_path: Path, caps
     for number in range(1, SHARDS + 1):
         assert not (shared / "summary.csv").exists(), "not before all shards are there"
         assert mass(*order, shared, "--shard", f"{number}/{SHARDS}") == 0
-    assert "3 of 12 results are there" in capsys.readouterr().err
+    assert "3 of 12 results are done" in capsys.readouterr().err
     for name in ("summary.csv", "scores.csv"):
         assert sorted(map(str, rows(shared / name))) == sorted(map(str, rows(tmp_path / "whole" / name)))
     judged = [len(rows(shared / f"scores_{number}of{SHARDS}.csv")) for number in range(1, SHARDS + 1)]

@@ -130,7 +130,7 @@ def test_what_is_no_task_is_refused(task: Task, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no task file"):
         Task.load(path)
     path.write_bytes(b"not a task at all")
-    with pytest.raises(InputError, match="no task file, or is damaged"):
+    with pytest.raises(InputError, match="not a task file, or is damaged"):
         Task.load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="holds tensors, but no task"):

@@ -251,7 +251,7 @@ def test_other_weights_under_the_same_name_are_read(worker: Recorder, files: Fil
         ("assess", {}, InputError, "result is missing"),
         ("assess", {"result": "new.nrrd", "output": "x.nrrd"}, InputError, "output is not known"),
         ("encode", {"references": []}, InputError, "No reference"),
-        ("encode", {"output": "/nowhere/task.txt"}, OutputError, "no name for a task"),
+        ("encode", {"output": "/nowhere/task.txt"}, OutputError, "not a valid file name for a task"),
         ("encode", {"appearance": {"one": {"name": "liver"}}}, InputError, "'one'"),
         ("load", {"target": "x"}, InputError, "target is not known"),
     ],

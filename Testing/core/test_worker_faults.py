@@ -178,7 +178,7 @@ MASS.encode_image = limited
     worker = fresh(command=patched(code))
     worker.ask("encode", files.encode())
     flag.touch()
-    with pytest.raises(DeviceError, match="memory does not suffice: CUDA out of memory"):
+    with pytest.raises(DeviceError, match="Not enough memory: CUDA out of memory"):
         worker.ask("segment", files.segment(task=str(files.task)))
     assert "out.nrrd" not in files.names()
     flag.unlink()

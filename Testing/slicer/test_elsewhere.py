@@ -82,7 +82,7 @@ def test_the_whole_way_over_ssh(office, monkeypatch):
     clinic.bench.wait_until(lambda: clinic.results()[0][1] == "running")
     office.server.cut()
     clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
-    assert [row[1] for row in clinic.results()] == ["failed", "done"] and f"line to {HERE} broke" in clinic.results()[0][5]
+    assert [row[1] for row in clinic.results()] == ["failed", "done"] and f"connection to {HERE} was lost" in clinic.results()[0][5]
     assert office.segmentations() == before + 3
     clinic.press(ui.resumeButton)
     assert [row[1] for row in clinic.results()] == ["done", "done"] and len(office.shown("question")) == 2
@@ -98,7 +98,7 @@ def test_the_whole_way_over_ssh(office, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("stranger", "stranger refused the key of this computer, and a password is never asked for here"),
+        ("stranger", "stranger refused the key of this computer, and passwords are not supported here"),
         ("unknown", "Run ssh unknown once in a terminal"),
         ("closed", "no ssh server answers"),
     ],
@@ -119,11 +119,11 @@ def test_ssh_is_missing_or_the_name_is_none(office, monkeypatch):
     clinic = office.clinic
     clinic.ready("one")
     office.choose("-oProxyCommand=date", "")
-    assert "is no name of a computer" in office.shown("error")[-1] and clinic.widget.logic.host == ""
+    assert "is not a valid computer name" in office.shown("error")[-1] and clinic.widget.logic.host == ""
     assert office.ui.placeCombo.currentText == "this computer"
     office.choose(HERE)
     monkeypatch.setenv("MASS_SSH", "no-such-ssh")
-    assert "no-such-ssh is not on this computer" in office.tested()
+    assert "no-such-ssh is not installed on this computer" in office.tested()
     office.ui.segmentButton.click()
     assert "Install OpenSSH" in office.shown("error")[-1] and not clinic.widget.logic.busy
 

@@ -149,7 +149,7 @@ def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
     ready(clinic, ("liver",))
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
     begin(clinic, trainer)
-    trainer.callbacks["failed"](WorkerDied("The worker ended in the middle of its work.", "Try again."))
+    trainer.callbacks["failed"](WorkerDied("The worker ended unexpectedly.", "Try again."))
     assert clinic.bench.shown[-1][0] == "error" and "can start it again" in clinic.ui.tuneLabel.text
     assert clinic.slicer.mrmlScene.GetNumberOfNodes() == nodes and clinic.ui.tuneStartButton.enabled
     clinic.bench.dialogs.shown.clear()
@@ -158,7 +158,7 @@ def test_a_worker_that_dies_leaves_the_best_so_far(clinic, trainer, made):
     run = Path(trainer.params["folder"])
     run.mkdir()
     shutil.copy(made, run / "best.safetensors")
-    trainer.callbacks["failed"](WorkerDied("The worker ended in the middle of its work.", "Try again."))
+    trainer.callbacks["failed"](WorkerDied("The worker ended unexpectedly.", "Try again."))
     assert "best model so far is kept as “my torso”" in clinic.ui.tuneLabel.text and clinic.parameters.weights == "my torso"
     assert not run.exists()
 
@@ -168,7 +168,7 @@ def test_a_line_that_breaks_is_taken_up_again(clinic, trainer):
     ready(clinic, ("liver", "spleen"))
     begin(clinic, trainer)
     folder = Path(trainer.params["folder"])
-    broken = HostError("The line to gpu01 broke.", "Try again.")
+    broken = HostError("The connection to gpu01 was lost.", "Try again.")
     (folder / "state").mkdir(parents=True)
     (folder / "state" / "step_00000001.pt").write_bytes(b"came back")
     for _ in range(ENOUGH + 1):
@@ -179,7 +179,7 @@ def test_a_line_that_breaks_is_taken_up_again(clinic, trainer):
         trainer.callbacks["failed"](broken)
         assert clinic.widget.logic.busy and clinic.bench.shown == []
     trainer.callbacks["failed"](broken)
-    assert not clinic.widget.logic.busy and "line to gpu01 broke" in clinic.bench.shown[-1][1] and not folder.exists()
+    assert not clinic.widget.logic.busy and "connection to gpu01 was lost" in clinic.bench.shown[-1][1] and not folder.exists()
 
 
 def test_the_scene_may_be_closed_once_the_files_are_written(clinic, trainer):

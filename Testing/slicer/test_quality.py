@@ -113,7 +113,9 @@ def test_serious_warnings_come_first_and_are_marked(clinic, monkeypatch, tmp_pat
     from MASSSlicerLib.runs.quality import CHECK, COLORS
     from PySide6 import QtCore
 
-    left_out = "liver: 41% of what was found was left out, for its reference has 1 part only. Look at the result: that is more than …"
+    left_out = (
+        "liver: 41% of the segmented volume was removed because the reference has only 1 component. Check the result: this is more than …"
+    )
     warnings = {"first": ["Read as CT."], "second": ["Read as CT.", left_out]}
     labels = [{"value": 1, "name": "liver", "color": None, "terminology": "", "ml": 12.0}]
 

@@ -71,7 +71,7 @@ def test_the_processor_goes_on_where_the_graphics_card_lacks_memory(clinic, monk
         asked.append(params["device"])
         if len(asked) == 1 or params["device"] == "cpu":
             return original(client, method, {**params, "device": "cpu"}, **callbacks)
-        QtCore.QTimer.singleShot(1, lambda: callbacks["failed"](MemoryShort("The memory does not suffice: 2 GiB.")))
+        QtCore.QTimer.singleShot(1, lambda: callbacks["failed"](MemoryShort("Not enough memory: 2 GiB.")))
         return None
 
     monkeypatch.setattr(Client, "request", request)

@@ -111,7 +111,7 @@ def test_a_result_is_edited_exported_and_becomes_a_reference_and_a_case_to_finet
     precious = scan.read_bytes()
     clinic.bench.answer("save file", str(scan))
     clinic.ui.exportButton.click()
-    assert "not written over" in clinic.bench.shown[-1][1] and scan.read_bytes() == precious
+    assert "not be overwritten" in clinic.bench.shown[-1][1] and scan.read_bytes() == precious
     clinic.ui.resultsTable.setCurrentCell(0, 0)
     clinic.ui.asReferenceButton.click()
     assert [node.GetName() for node in clinic.parameters.referenceVolumes] == ["reference", "target"]

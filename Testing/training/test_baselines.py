@@ -49,7 +49,9 @@ def test_two_steps_change_the_encoder(blob_dataset, tmp_path, random_start, meth
     assert all(torch.isfinite(torch.tensor(json.loads(line)["loss"])) for line in (tmp_path / "weights.run" / "log.jsonl").open())
 
 
-@pytest.mark.parametrize(("name", "told"), [("dataset.json", "is no name for weights"), ("theirs.safetensors", "exists already")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("dataset.json", "is not a valid file name for weights"), ("theirs.safetensors", "exists already")]
+)
 def test_files_of_the_user_are_not_replaced(blob_dataset, tmp_path, capsys, name, told):
     (tmp_path / name).write_bytes(b"precious")
     assert run("none", blob_dataset, tmp_path / name) == 2
@@ -92,7 +94,7 @@ def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(blob_dataset, 
     ("words", "told"),
     [
         (["--method", "mae", "--output", "w.safetensors"], "--data is missing: mae learns from scans."),
-        (["--method", "none", "--output", "w.pth"], "w.pth is no name for weights."),
+        (["--method", "none", "--output", "w.pth"], "w.pth is not a valid file name for weights."),
         (["--method", "mae", "--data", "D", "--output", "w.safetensors", "--set", "step=3"], "Did you mean"),
     ],
 )

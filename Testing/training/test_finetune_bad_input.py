@@ -117,7 +117,7 @@ def test_labels_that_lie_elsewhere(refused, tmp_path, change):
     images, labels = write_files(tmp_path / "files", 2)
     Volume(scan(1)[1], replace(GEOMETRY, **change)).write(labels / "scan1.nii.gz")
     message = refused("--images", images, "--labels-dir", labels)
-    assert "scan1.nii.gz does not lie on its image" in message and "header was lost" in message
+    assert "scan1.nii.gz has the shape of its image but another position or spacing" in message and "header was lost" in message
 
 
 def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):
@@ -138,12 +138,12 @@ def test_labels_on_another_grid_are_brought_to_the_image_s(tune, tmp_path):
 def test_what_is_not_there(refused, tmp_path):
     images, labels = write_files(tmp_path / "files", 1)
     assert "must be given exactly once" in refused()
-    assert "nothing to learn from" in refused("--images", images)
+    assert "no labels to train on" in refused("--images", images)
     (tmp_path / "empty").mkdir()
     assert "has a label map in" in refused("--images", images, "--labels-dir", tmp_path / "empty")
     data = write_dataset(tmp_path / "data")
     assert "no labelled training scan nobody" in refused("--data", data, "--train-cases", "a", "nobody")
-    assert "9 training scans are asked for, there are 3" in refused("--data", data, "--shots", 9)
+    assert "9 training scans were requested, but there are 3" in refused("--data", data, "--shots", 9)
     assert "no finetuning recipe 'best'" in refused("--data", data, "--recipe", "best")
     assert "'optim.loss=hope' does not fit" in refused("--data", data, settings=["optim.loss=hope"])
     assert "batch_size is 0" in refused("--data", data, settings=["batch_size=0"])
@@ -197,7 +197,7 @@ def test_too_little_memory_for_one_crop(refused, tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetune, "compute_loss", compute_loss)
     data = write_dataset(tmp_path / "data", {"train": ("a",), "val": (), "test": ()})
-    assert "memory does not suffice" in refused("--data", data)
+    assert "Not enough memory" in refused("--data", data)
 
 
 def test_parts_add_up_to_the_whole(tune, tmp_path):

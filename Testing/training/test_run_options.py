@@ -132,7 +132,7 @@ def test_a_missing_library_is_told(tracker: Any, title: str, tmp_path: Path, mon
     [
         (InputError("There is no run.", "Start one."), 2, "error: There is no run.\n       Start one.\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: The disk is full"),
-        (RuntimeError("CUDA out of memory"), 2, "error: The memory does not suffice"),
+        (RuntimeError("CUDA out of memory"), 2, "error: Not enough memory"),
         (KeyboardInterrupt(), 130, "Cancelled."),
     ],
 )

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_files(arguments.target)
     files = [arguments.output] if arguments.output is not None else []
     if files and arguments.output.suffix.lower() != ".csv":
-        raise OutputError(f"{arguments.output} is no name for a table.", "End it with .csv.")
+        raise OutputError(f"{arguments.output} is not a valid file name for a table.", "End it with .csv.")
     check_free(files, overwrite=arguments.overwrite, inputs=[arguments.weights, *arguments.target])
     with folders_ready(files):
         classifier = load_classifier(arguments.weights, arguments.device)

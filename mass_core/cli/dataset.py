@@ -31,9 +31,9 @@ def add_parser(subparsers: Any) -> None:
         "dataset", help="import datasets of the released code, or export ours for it and others", **examples(_IMPORT, *_EXPORT)
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    taken = _add(actions, "import", "a dataset of ours from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import, _IMPORT)
+    taken = _add(actions, "import", "a MASS dataset from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import, _IMPORT)
     taken.add_argument("folder", type=Path, metavar="RELEASED", help="folder of the released layout")
-    taken.add_argument("--output", required=True, type=Path, metavar="DATASET", help="folder of ours")
+    taken.add_argument("--output", required=True, type=Path, metavar="DATASET", help="folder of the new dataset")
     taken.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     taken.add_argument(
         "--spacing", nargs=3, type=float, default=(1.5, 1.5, 1.5), metavar=("X", "Y", "Z"), help="voxel size in mm (default: 1.5 1.5 1.5)"

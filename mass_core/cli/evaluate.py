@@ -106,9 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")
     labels = tuple(arguments.labels or sorted(dataset.label_names))
     if not labels:
-        raise InputError(f"{arguments.dataset} names no labels.", "Say which with --labels N...")
+        raise InputError(f"{arguments.dataset} has no label names.", "Choose labels with --labels N...")
     if arguments.self_reference and shard.asked:
-        raise InputError("--self-reference is the work of one process.", "Leave out --shard, or torchrun.")
+        raise InputError("--self-reference runs in one process only.", "Leave out --shard, or torchrun.")
     if arguments.self_reference:
         return _self_reference(arguments, dataset, cases, labels)
     if arguments.split == "val" and set(arguments.methods) & set(_NETWORKS):
@@ -239,7 +239,7 @@ class _Bench:
         if judged == wanted:
             self.folder.write_whole()
         else:
-            self._arguments.terminal.log(f"{judged} of {wanted} results are there; the last shard to end writes the tables.")
+            self._arguments.terminal.log(f"{judged} of {wanted} results are done; the last shard to finish writes the tables.")
         return judged == wanted
 
     def draw_worst(self) -> None:

@@ -77,7 +77,7 @@ def add_parser(subparsers: Any) -> None:
         help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubes where voxels are flat or too many)",
     )
     add_shard(made)
-    made.add_argument("--overwrite", action="store_true", help="make masks anew where the file exists")
+    made.add_argument("--overwrite", action="store_true", help="make masks again where the file exists")
     add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
     parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks for each scan (default: 1500)")
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     outcome.report(arguments.terminal, arguments.output)
     if summary.empty:
         cause = _WHY_EMPTY[arguments.method]
-        arguments.terminal.warn(f"No masks were found in {listing(summary.empty, NAMED)}. {cause} --overwrite makes masks anew.")
+        arguments.terminal.warn(f"No masks were found in {listing(summary.empty, NAMED)}. {cause} --overwrite makes masks again.")
     return outcome.exit_code or 3 * bool(summary.empty)
 
 
@@ -280,7 +280,7 @@ def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:
-        raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "docs/masks.md tells how to install it.") from error
+        raise InputError(f"Masks by SAM2 need {error.name}, which is not installed.", "See docs/masks.md for installation.") from error
     network = load_sam2(arguments.weights, arguments.device, arguments.precision, arguments.fill_holes)
     if arguments.compile:
         network.compile()
@@ -293,6 +293,6 @@ def _forewarn(terminal: Output, measured: list[float], seconds: float, slices: i
     if seconds * slices > _PATIENCE_S:
         terminal.warn(
             f"On this device the 2D masks of this scan take about {seconds * slices / 3600:.1f} h: {slices} seed slices of "
-            f"{seconds / 60:.1f} min. Propagating them through the volume comes on top. --crop-layers 0 and fewer --points-per-side are "
-            "faster, --method slic needs no GPU."
+            f"{seconds / 60:.1f} min. Propagation through the volume takes additional time. --crop-layers 0 and fewer "
+            "--points-per-side are faster, --method slic needs no GPU."
         )

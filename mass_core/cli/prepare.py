@@ -168,7 +168,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
         if folder is not None and not folder.is_dir():
             raise InputError(f"There is no folder {folder}.", "Check the spelling.")
     if arguments.masks is None and arguments.labels is None and arguments.dataset_kind is None:
-        raise InputError("There is nothing to learn from.", "Add --masks DIR, --labels DIR or both.")
+        raise InputError("There are no labels or masks to train on.", "Add --masks DIR, --labels DIR or both.")
     return _Plan(
         recipe=_with_spacing(chosen_recipe(arguments, Recipe()), arguments.grid),
         folder=arguments.output,
@@ -214,7 +214,7 @@ def _patients(scans: Sequence[Scan], pattern: str | None) -> dict[str, str]:
     try:
         finder = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--patient {pattern!r} is no regular expression: {error}.", "For instance '(.*)_scan[0-9]+'.") from error
+        raise InputError(f"--patient {pattern!r} is not a regular expression: {error}.", "For instance '(.*)_scan[0-9]+'.") from error
     patients = {}
     for scan in scans:
         found = finder.match(scan.name)
@@ -243,7 +243,7 @@ def given_splits(path: Path | None, fold: int = 0) -> tuple[dict[str, tuple[str,
     labels = values.get("labels", {})
     proper = all(isinstance(members, list) and all(isinstance(name, str) for name in members) for members in splits.values())
     if not proper or not any(splits.values()) or not isinstance(labels, dict) or not all(str(value).isdigit() for value in labels):
-        raise InputError(f"{path} is no list of splits.", form)
+        raise InputError(f"{path} is not a list of splits.", form)
     return {split: tuple(members) for split, members in splits.items()}, {int(value): str(name) for value, name in labels.items()}
 
 
@@ -303,7 +303,7 @@ def _make(plan: _Plan, scan: Scan, terminal: Any) -> None:
     masks = MaskSet.read(masks_path) if masks_path else None
     if masks is not None and not len(masks):
         if label_map is None:
-            raise InputError(f"No masks were found in {scan.name}.", "Make them anew with other settings of mass masks, or leave it out.")
+            raise InputError(f"No masks were found in {scan.name}.", "Make them again with other settings of mass masks, or leave it out.")
         terminal.warn(f"No masks were found in {scan.name}; it has labels only.")
     unnamed: Sequence[str] = ()
     if label_map is not None and scan.case is not None and plan.labels is None:

@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         description="Says in a sentence what the other computer offers, or what is missing and how to cure it. No scan is sent.",
         **examples("mass remote gpu01 --agree", "mass remote gpu01 --command '~/mass/bin/mass'"),
     )
-    parser.add_argument("host", nargs="?", metavar="HOST", help="what stands behind ssh in a terminal (default: list those known)")
+    parser.add_argument("host", nargs="?", metavar="HOST", help="what follows ssh in a terminal (default: list those known)")
     parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/bin/mass'")
     agreement = parser.add_mutually_exclusive_group()
     agreement.add_argument("--agree", action="store_true", help="scans may be sent there, now and later")
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.host is None:
         if arguments.command or arguments.agree or arguments.withdraw:
-            raise InputError("Nothing says which computer is meant.", "Add its ssh name: mass remote HOST.")
+            raise InputError("No computer was given.", "Add its ssh name: mass remote HOST.")
         return _list(arguments)
     if arguments.withdraw:
         hosts.withdraw(arguments.host)
@@ -65,7 +65,7 @@ def _list(arguments: argparse.Namespace) -> int:
 def add_on(parser: argparse.ArgumentParser) -> None:
     """--on, --agree: run a command on another computer."""
     group = parser.add_argument_group("another computer", "over ssh; see docs/remote.md")
-    group.add_argument("--on", metavar="HOST", help="compute there: what stands behind ssh in a terminal")
+    group.add_argument("--on", metavar="HOST", help="compute there: what follows ssh in a terminal")
     group.add_argument("--agree", action="store_true", help="scans may be sent there; asked once")
 
 

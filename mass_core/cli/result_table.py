@@ -21,7 +21,7 @@ class ResultTable:
 
     def __init__(self, path: Path | None) -> None:
         if path is not None and path.suffix.lower() != ".csv":
-            raise OutputError(f"{path} is no name for a table.", "End it with .csv.")
+            raise OutputError(f"{path} is not a valid file name for a table.", "End it with .csv.")
         self._path = path
         self._rows: list[dict[str, Any]] = []
 

@@ -76,9 +76,7 @@ def check_predictions(arguments: argparse.Namespace) -> None:
     """
     if arguments.format == "nnunet":
         if arguments.save_probabilities:
-            raise InputError(
-                "In a folder of nnU-Net's, maps of probabilities would count as predictions.", "Leave out --save-probabilities."
-            )
+            raise InputError("nnU-Net would read probability maps in this folder as predictions.", "Leave out --save-probabilities.")
         from ..data.decathlon_layout import check_predictions
 
         check_predictions(arguments.output_dir)
@@ -150,7 +148,7 @@ def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], 
     for warning in result["warnings"]:
         terminal.warn(warning if warning in general else f"{job.target.name}: {warning}")
     if missing := [label["name"] for label in labels if not label["ml"]]:
-        terminal.warn(f"Nothing was found of {', '.join(missing)} in {job.target.name}.")
+        terminal.warn(f"Not found in {job.target.name}: {', '.join(missing)}.")
     for label in labels if arguments.assess else ():
         terminal.warn(f"{label['name']} in {job.target.name}: {judgement(label['quality'])}")
     found = [f"{label['name']} {amount(label['ml'])}" for label in labels]

@@ -102,7 +102,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     model = load_classifier(path, "cpu") if classifies else load_model(path, "cpu", ema=arguments.ema)
     broken = [name for name, value in model.network.state_dict().items() if not value.isfinite().all()]
     if broken:
-        raise WeightsError(f"{path} holds numbers that are infinite or none, in {', '.join(broken[:5])}.", "Get the weights again.")
+        raise WeightsError(f"{path} contains infinite or NaN values, in {', '.join(broken[:5])}.", "Get the weights again.")
     arguments.terminal.result(f"{path} is whole. Fingerprint {model.fingerprint}", path=str(path), fingerprint=model.fingerprint)
     return 0
 
@@ -115,7 +115,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     output: Path = arguments.output
     if output.suffix != ".safetensors":
-        raise OutputError(f"{output} is no name for weights.", "End it with .safetensors.")
+        raise OutputError(f"{output} is not a valid file name for weights.", "End it with .safetensors.")
     check_free([output], overwrite=arguments.overwrite, inputs=[arguments.weights])
     model = load_model(arguments.weights, "cpu", ema=arguments.ema, network=arguments.network)
     provenance = {**model.provenance, "converted_from": model.name}
@@ -151,7 +151,7 @@ def run_push(arguments: argparse.Namespace) -> int:
     data = weights_store.header(hub.shareable(arguments.weights)).get("provenance", {}).get("data", [])
     if data:
         named = data if isinstance(data, str) else ", ".join(map(str, data))
-        arguments.terminal.warn(f"The weights name the data they come from: {named}.")
+        arguments.terminal.warn(f"The upload discloses the training data: {named}.")
     where = hub.push(arguments.weights, arguments.target, public=arguments.public, overwrite=arguments.overwrite)
     arguments.terminal.result(f"{where}: {', '.join(hub.FILES)}", output=where, files=list(hub.FILES))
     return 0

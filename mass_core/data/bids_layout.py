@@ -70,7 +70,7 @@ def label_names(folder: Path, files: Sequence[str], maps: Sequence[str]) -> dict
             if names.setdefault(value, name) != name:
                 raise InputError(
                     f"{folder / table} calls {value} {name!r}, another table {names[value]!r}.",
-                    "Say with --derivative which label maps are meant, or mend the tables.",
+                    "Choose the label maps with --derivative, or correct the tables.",
                 )
     return dict(sorted(names.items()))
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[int, str]:
     try:
         return {int(row["index"]): row["name"] for row in rows if int(row["index"]) > 0}
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} tells no names of labels: {error}.", "It needs the columns index and name, parted by tabs.") from error
+        raise InputError(f"{path} does not name its labels: {error}.", "It needs the columns index and name, separated by tabs.") from error
 
 
 def _key(case: str, suffix: str) -> str:

@@ -52,12 +52,12 @@ def read_fold(path: Path, number: int) -> dict[str, tuple[str, ...]]:
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(folds, list) or not folds:
-            raise TypeError("it holds no list")
+            raise TypeError("it contains no list")
         sides = [{split: tuple(map(str, fold[split])) for split in ("train", "val")} for fold in folds]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path} is no list of folds: {error}.", f"{_FOLDS} Mend it, or take it away.") from error
+        raise InputError(f"{path} is not a list of folds: {error}.", f"{_FOLDS} Correct or remove it.") from error
     if not 0 <= number < len(sides):
-        raise InputError(f"{path} has {len(sides)} folds, and none numbered {number}.", f"Choose --fold 0 to {len(sides) - 1}.")
+        raise InputError(f"{path} has {len(sides)} folds; there is no fold {number}.", f"Choose --fold 0 to {len(sides) - 1}.")
     return sides[number]
 
 
@@ -78,7 +78,9 @@ def describe_labels(names: Mapping[int, str]) -> dict[str, int]:
     """
     called = list(names.values())
     if bad := [name for name in called if name in ("background", "ignore") or called.count(name) > 1]:
-        raise InputError(f"nnU-Net tells labels apart by their names, and {bad[0]!r} cannot be one.", "Rename it in dataset.json.")
+        raise InputError(
+            f"nnU-Net identifies labels by name, and {bad[0]!r} is reserved or used more than once.", "Rename it in dataset.json."
+        )
     return {"background": 0, **{name: number for number, name in names.items()}}
 
 
@@ -99,7 +101,7 @@ def export_case(dataset: Dataset, name: str, output: Path, numbers: Mapping[int,
     case, labels = dataset.case(name), dataset.labels(name)
     image_file, labels_file = _files(dataset, name, output, form)
     if labels is None and labels_file.parent.name == "labelsTr":
-        raise InputError(f"{name} has no label map, which training scans need there.", "Prepare it with --labels, or let it be a test.")
+        raise InputError(f"{name} has no label map, which training scans need.", "Prepare it with --labels, or move it to the test split.")
     make_folder(image_file.parent)
     make_folder(labels_file.parent)
     export_state.begin(output, name)
@@ -136,7 +138,7 @@ def check_predictions(folder: Path) -> None:
     with suppress(InputError):
         if not path.exists() or read_json(path, "").get("made_by") == _MADE_BY:
             return
-    raise OutputError(f"{path} describes something else than predictions of ours.", "Choose another folder.")
+    raise OutputError(f"{path} does not describe predictions of this program.", "Choose another folder.")
 
 
 def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) -> None:

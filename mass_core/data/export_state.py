@@ -17,7 +17,7 @@ def check_own(path: Path) -> None:
         OutputError: saying so.
     """
     if path.exists() and not (path.parent / FOLDER).is_dir():
-        raise OutputError(f"{path} is not of an earlier export and would be lost.", "Choose another folder.")
+        raise OutputError(f"{path} is not from an earlier export and would be overwritten.", "Choose another folder.")
 
 
 def begin(output: Path, name: str) -> None:

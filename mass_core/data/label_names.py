@@ -38,4 +38,4 @@ def names_beside(folder: Path) -> dict[int, str]:
     try:
         return label_names(read_json(path, cure)["labels"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} tells no names of labels: {error}.", cure) from error
+        raise InputError(f"{path} does not name its labels: {error}.", cure) from error

@@ -68,7 +68,7 @@ class DatasetCase:
         for path in self.labels:
             part = self.mended(path)
             if not part.geometry.matches(first.geometry):
-                raise GeometryError(f"{path} has another grid than {self.labels[0]}.", "Fetch the label maps of this scan once more.")
+                raise GeometryError(f"{path} has another grid than {self.labels[0]}.", "Download the label maps of this scan again.")
             merged[part.array > 0] = numbers[_bare(path.name)]
         return Volume(merged, first.geometry)
 
@@ -233,12 +233,13 @@ class _About:
 def _about(folder: Path, root: str, files: Sequence[str], kind: Kind, fold: int) -> _About:
     beside = [file for file in files if file.startswith(root) and "/" not in file[len(root) :]]
     if fold and f"{root}{kind.folds}" not in beside:
-        raise InputError(f"--fold is {fold}, but {folder / root} holds no list of folds.", "Give it with --split, or leave --fold out.")
+        raise InputError(f"--fold is {fold}, but {folder / root} contains no list of folds.", "Give it with --split, or leave --fold out.")
     tables = [file for file in beside if kind.table and re.fullmatch(kind.table, file[len(root) :])]
     rows = _rows(folder / tables[0], kind) if tables else {}
     if kind.table_frames and not rows:
         raise InputError(
-            f"{folder / root} lacks the table of {kind.title} whose columns {', '.join(kind.table_frames)} tell which frames are labelled.",
+            f"{folder / root} lacks the table of {kind.title} with the columns {', '.join(kind.table_frames)} that list "
+            "the labelled frames.",
             "It is a CSV file that comes with the scans.",
         )
     if not kind.description:
@@ -252,7 +253,10 @@ def _about(folder: Path, root: str, files: Sequence[str], kind: Kind, fold: int)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{folder / root / kind.description} lacks labels or modality: {error}.", cure) from error
     regions = [name for name, value in values["labels"].items() if isinstance(value, list) and len(value) > 1]
-    note = f"{', '.join(regions)} are regions of several values; each value is taken as a structure, called like its smallest region."
+    note = (
+        f"{', '.join(regions)} are regions of several values; each value becomes a structure named after the smallest region that "
+        "contains it."
+    )
     sides = read_fold(folder / root / kind.folds, fold) if kind.folds and f"{root}{kind.folds}" in beside else {}
     splits = {name: split for split, members in sides.items() for name in members}
     return _About(rows=rows, channels=channels, label_names=names, splits=splits, notes=(note,) * bool(regions))
@@ -291,7 +295,7 @@ def _rows(path: Path, kind: Kind) -> dict[str, dict[str, str]]:
         rows = list(csv.DictReader(file, delimiter=";" if header.count(";") > header.count(",") else ","))
     missing = {kind.table_id, *kind.table_frames} - set(rows[0] if rows else ())
     if missing and kind.table_frames:
-        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}.", "Fetch the table of the dataset once more.")
+        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}.", "Download the table of the dataset again.")
     return {row.get(kind.table_id, ""): row for row in rows}
 
 

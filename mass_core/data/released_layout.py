@@ -101,7 +101,7 @@ def import_case(folder: Path, name: str, output: Path, *, spacing_zyx: Triple = 
     with np.errstate(over="ignore"):
         image = source.image(name).astype(np.float16)
     if not np.isfinite(image).all():
-        raise InputError(f"{name}{IMAGE} holds values beyond 65504, infinite or none.", "Normalise it as the released code does.")
+        raise InputError(f"{name}{IMAGE} contains values beyond 65504, infinite values or NaN.", "Normalise it as the released code does.")
     case = replace(found, image=Case.image, settings=import_settings(folder, name, spacing_zyx, modality))
     write_case(output, case, image, labels, masks)
 
@@ -115,7 +115,7 @@ def check_export(output: Path) -> None:
     """
     released_masks.library()
     if (output / "dataset.json").exists():
-        raise OutputError(f"{output} is a dataset of ours.", "Choose another folder.")
+        raise OutputError(f"{output} is a MASS dataset.", "Choose another folder.")
     export_state.check_own(output / MASKS)
 
 
@@ -135,7 +135,7 @@ def export_case(dataset: Dataset, name: str, output: Path) -> None:
     """
     image, labels, masks = dataset.image(name), dataset.labels(name), dataset.masks(name)
     if labels is not None and labels.size and labels.max() > 255:
-        raise InputError(f"The labels of {name} go up to {labels.max()}; the released layout ends at 255.", "Number the labels anew.")
+        raise InputError(f"The labels of {name} go up to {labels.max()}; the released layout allows up to 255.", "Renumber the labels.")
     export_state.begin(output, name)
     (output / f"{name}{LABELS}").unlink(missing_ok=True)
     write_array(output / f"{name}{IMAGE}", image.astype(np.float32))

@@ -128,7 +128,7 @@ def _stack(file: Any, case: str, path: Path) -> Any:
     if stack is None:
         raise InputError(f"{path} holds no {STACK} of the case {case!r}.", _CURE)
     if getattr(stack, "ndim", 0) != 4 or stack.dtype.kind not in "uib" or 0 in stack.shape[1:]:
-        raise InputError(f"{STACK} of the case {case!r} in {path} is no stack of masks [N,z,y,x].", _CURE)
+        raise InputError(f"{STACK} of the case {case!r} in {path} is not a stack of masks [N,z,y,x].", _CURE)
     return stack
 
 

@@ -24,12 +24,12 @@ def check_splits(splits: Mapping[str, Iterable[str]], patients: Mapping[str, str
     for split, names in splits.items():
         for name in names:
             if name not in patients:
-                raise InputError(f"The split {split} names {name!r}, but there is no such case.", "Mend the list or add the scan.")
+                raise InputError(f"The split {split} names {name!r}, but there is no such case.", "Correct the list or add the scan.")
             before = sides.setdefault(patients[name], split)
             if before != split:
                 raise InputError(
                     f"Patient {patients[name]!r} is in {before} and in {split}.",
-                    "Put all scans of a patient on one side, or results are too good.",
+                    "Put all scans of a patient in one split; otherwise results are too optimistic.",
                 )
 
 

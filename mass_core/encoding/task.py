@@ -203,7 +203,8 @@ class Task:
                 text = (file.metadata() or {}).get(FORMAT)
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is no task file, or is damaged: {error}.", "Encode the references again with mass encode.") from error
+            cure = "Encode the references again with mass encode."
+            raise InputError(f"{path} is not a task file, or is damaged: {error}.", cure) from error
         if text is None:
             raise InputError(f"{path} holds tensors, but no task.", "A task file is made with mass encode; weights go to --weights.")
         header = json.loads(text)

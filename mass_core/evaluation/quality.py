@@ -34,7 +34,7 @@ _LOW = {"cycle": 0.4, "own": 0.6, "scaled": 0.6}
 _NOTHING = "Nothing was found: the scan may not show the structure, or the network missed it."
 _ABSENT = "The scan may not show the structure at all."
 """Reason where the network, with the result as its reference, finds something else in its own scan and in those of the references."""
-_SLIGHT = "Nothing is far off, but the network agrees less with itself than in good results."
+_SLIGHT = "No single measure is abnormal, but self-consistency is lower than in good results."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +157,17 @@ def _reasons(evidence: Evidence, references: str) -> Iterator[str]:
     """Reasons to doubt a result, in words."""
     volume, extent = evidence.volume_ratio, evidence.extent_ratio
     if evidence.cycle is not None and evidence.cycle < _LOW["cycle"]:
-        yield f"Shown this result, the network does not find the structure again in the {references} (Dice {evidence.cycle:.2f})."
+        yield f"With this result as reference, the network does not recover the structure in the {references} (Dice {evidence.cycle:.2f})."
     if evidence.own is not None and evidence.own < _LOW["own"]:
-        yield f"Shown this result, the network marks something else in the same scan (Dice {evidence.own:.2f})."
+        yield f"With this result as reference, the network segments something else in the same scan (Dice {evidence.own:.2f})."
     if evidence.scaled is not None and evidence.scaled < _LOW["scaled"]:
-        yield f"Looked for in coarser voxels, the structure looks different (Dice {evidence.scaled:.2f})."
+        yield f"At a coarser voxel size the result differs (Dice {evidence.scaled:.2f})."
     if volume is not None and not 1 / _STRANGE <= volume <= _STRANGE:
         yield f"The structure is {volume:.2g} times as large as in the {references}."
     elif extent is not None and not 1 / _STRANGE <= extent <= _STRANGE:
         yield f"Along one direction the structure is {extent:.2g} times as long as in the {references}."
     if evidence.offset is not None and evidence.offset > _FAR:
-        yield f"It lies {evidence.offset:.1f} times its own length away from where it is in the {references}."
+        yield f"It lies {evidence.offset:.1f} times its own length from its position in the {references}."
     if all(value is not None and value < _LOW[name] for name, value in (("cycle", evidence.cycle), ("own", evidence.own))):
         yield _ABSENT
     if evidence.cut:

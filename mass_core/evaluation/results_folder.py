@@ -39,7 +39,7 @@ class EvaluationFolder:
         changed = [name for name in wanted if name in known and known[name] != wanted[name]]
         foreign = not known and any((folder / name).exists() for name in RESULTS)
         if (changed or foreign) and not overwrite:
-            raise OutputError(_conflict(folder, changed, known, wanted), "Choose another --output, or begin anew with --overwrite.")
+            raise OutputError(_conflict(folder, changed, known, wanted), "Choose another --output, or start again with --overwrite.")
         if changed or foreign:
             self._clear()
             known = {}
@@ -72,7 +72,7 @@ class EvaluationFolder:
 
     def _settings(self) -> dict[str, Any]:
         path = self._folder / SETTINGS
-        return read_json(path, "Delete it, and begin anew with --overwrite.") if path.is_file() else {}
+        return read_json(path, "Delete it, and start again with --overwrite.") if path.is_file() else {}
 
     def _read(self, path: Path) -> list[Score]:
         if not path.is_file():

@@ -121,7 +121,7 @@ class Trials:
             values = json.loads(path.read_text(encoding="utf-8"))
             return Record(scans=tuple(values["scans"]), seconds=float(values["seconds"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged: {error}.", "Delete it, or begin anew with --overwrite.") from error
+            raise InputError(f"{path} is damaged: {error}.", "Delete it, or start again with --overwrite.") from error
 
     def _made(self, trial: Trial, scans: Sequence[str]) -> Ready:
         """The segmenting function of a trial, from stored files or from the references themselves."""
@@ -169,9 +169,7 @@ class Trials:
         if finetune(request, progress=self._report)["stopped"] == "cancelled":
             # By a signal to the process that trained: what it kept till then is no result of the recipe.
             self._file(trial).unlink(missing_ok=True)
-            raise DeviceError(
-                f"The training of {_name(trial)} was stopped from outside.", "Repeat the command: it goes on with this network."
-            )
+            raise DeviceError(f"The training of {_name(trial)} was terminated.", "Repeat the command: it trains this network again.")
 
     def _report(self, stage: str, fraction: float, eta_s: float | None, values: Any = None) -> None:
         if self._progress is not None:

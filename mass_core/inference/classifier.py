@@ -258,7 +258,7 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
     path = locate(weights)
     chosen = choose_device(device)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is no classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
+        raise WeightsError(f"{path} is not a classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
     metadata, tensors = read_tensors(path)
     if CLASSIFIER not in metadata:
         raise WeightsError(

@@ -61,7 +61,7 @@ class Basis:
         variances, axes = np.linalg.eigh(np.cov(vectors - mean, rowvar=False))
         variances, axes_3C = variances[::-1].clip(0), axes.T[:-4:-1]
         if variances[0] <= 1e-12 * max(1.0, float(np.square(mean).sum())):
-            raise InputError("The network's features are the same all over the scan, so there is nothing to tell apart.")
+            raise InputError("The network's features are the same everywhere in the scan, so there is nothing to distinguish.")
         axes_3C *= np.sign(np.take_along_axis(axes_3C, np.abs(axes_3C).argmax(axis=1)[:, None], axis=1))
         low, high = np.percentile((vectors - mean) @ axes_3C.T, (_TAIL, 100 - _TAIL), axis=0)
         spread = np.maximum(high - low, 1e-4 * np.sqrt(variances[0]))  # a component without any stays one colour

@@ -458,6 +458,6 @@ def _volumes_ml(labels: Volume, values: Sequence[int]) -> dict[int, float]:
 
 def _surplus(label: TaskLabel, share: float) -> str:
     """Message about the parts of a label that were left out."""
-    parts = "1 part" if label.parts == 1 else f"{label.parts} parts"
-    check = " Look at the result: that is more than a stray part." if share >= _MUCH else ""
-    return f"{label.name}: {share:.0%} of what was found was left out, for its reference has {parts} only.{check}"
+    parts = "1 component" if label.parts == 1 else f"{label.parts} components"
+    check = " Check the result: this is more than a stray component." if share >= _MUCH else ""
+    return f"{label.name}: {share:.0%} of the segmented volume was removed because the reference has only {parts}.{check}"

@@ -79,6 +79,6 @@ def task_file(request: Encode) -> Path:
     """
     output = Path(request.output)
     if output.suffix != ".masstask":
-        raise OutputError(f"{output} is no name for a task.", "End it with .masstask.")
+        raise OutputError(f"{output} is not a valid file name for a task.", "End it with .masstask.")
     check_free([output], overwrite=request.overwrite, inputs=inputs(request))
     return output

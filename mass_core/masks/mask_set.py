@@ -84,8 +84,9 @@ class MaskSet:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the spelling and the rights.") from error
         count, size = header["masks"], header["payload_bytes"]
-        if len(data) != start + _TABLE_BYTES * count + 8 + size:
-            raise InputError(f"{path} is {len(data)} bytes long, not as long as its header says: it is cut off or damaged.", _CURE)
+        length = start + _TABLE_BYTES * count + 8 + size
+        if len(data) != length:
+            raise InputError(f"{path} has {len(data)} bytes, but {length} by its header: it is truncated or damaged.", _CURE)
         tables = data[start : len(data) - size]
         result = cls(
             shape_zyx=tuple(header["shape_zyx"]),
@@ -150,7 +151,7 @@ class MaskSet:
             [z,y,x] of the box's size.
         """
         if len(indices) > _MOST_BITS:
-            raise InputError(f"{len(indices)} masks do not fit into the {_MOST_BITS} bits of a voxel.", "Take them in several goes.")
+            raise InputError(f"{len(indices)} masks do not fit into the {_MOST_BITS} bits of a voxel.", "Read them in several batches.")
         low, high = np.asarray(box, np.int64).reshape(2, 3)
         result = np.zeros(np.maximum(high - low, 0), np.uint32)
         for bit, index in enumerate(np.asarray(indices, np.int64).tolist()):
@@ -193,7 +194,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     try:
         header = json.loads(file.read(length))
     except ValueError as error:
-        raise InputError(f"The header of {path} is cut off or damaged.", _CURE) from error
+        raise InputError(f"The header of {path} is truncated or damaged.", _CURE) from error
     if not _is_header(header):
         raise InputError(f"The header of {path} lacks fields or holds wrong ones.", _CURE)
     return header, _PREFIX.size + length

@@ -157,7 +157,7 @@ class _HostEnd:
                 if head["last"]:  # names tell the content: over a new line, a run that goes on finds the same files as before
                     os.utime(self._folder / name, (0, 0))
             except OSError as error:
-                reason = f"A file could not be kept in {self._folder.parent}: {error.strerror or error}."
+                reason = f"A file could not be stored in {self._folder.parent}: {error.strerror or error}."
                 self._lost[place] = OutputError(reason, _MORE_ROOM)
                 self._write(frame("lost", name=place))
                 self._inbox.remove(place)

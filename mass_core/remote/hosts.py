@@ -46,7 +46,7 @@ def ssh(environment: Environment = None) -> list[str]:
     program = shutil.which(words[0], path=_search_path(os.environ if environment is None else environment))
     if program is None:
         raise DeviceError(
-            f"The program {words[0]} is not on this computer.",
+            f"{words[0]} is not installed on this computer.",
             "Install OpenSSH: of Windows it is an optional feature, of Linux the package openssh-client.",
         )
     return [program, *words[1:]]
@@ -72,7 +72,7 @@ def checked(name: str) -> str:
         InputError: if it would take it for something else.
     """
     if not name or name.startswith("-") or any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise InputError(f"{name!r} is no name of a computer.", "Give what stands behind ssh in a terminal, such as gpu01 or me@gpu01.")
+        raise InputError(f"{name!r} is not a valid computer name.", "Give what follows ssh in a terminal, such as gpu01 or me@gpu01.")
     return name
 
 

@@ -16,8 +16,8 @@ _SSH_FAILED = 255
 _LINE = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "The key of {host} is another one than before: it was set up anew, or somebody poses as it.",
-        "Ask who runs {host}; if it was set up anew, run ssh-keygen -R with its address, then ssh {host} in a terminal.",
+        "The host key of {host} has changed: it was reinstalled, or another computer is impersonating it.",
+        "Ask who runs {host}; if it was reinstalled, run ssh-keygen -R with its address, then ssh {host} in a terminal.",
     ),
     (
         "Host key verification failed|No .* host key is known",
@@ -26,7 +26,7 @@ _LINE = (
     ),
     (
         r"Permission denied \(|Too many authentication failures|sign_and_send_pubkey",
-        "{host} refused the key of this computer, and a password is never asked for here.",
+        "{host} refused the key of this computer, and passwords are not supported here.",
         "Put your key there with ssh-copy-id {host}; a key with a passphrase is given to ssh-agent first, by ssh-add.",
     ),
     (
@@ -68,12 +68,13 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
         return HostError(f"ssh could not reach {host}. {said}".strip(), f"See whether ssh {host} works in a terminal.")
     ended = ENDED in tail
     if code == _SSH_FAILED and not ended:
-        return HostError(f"The line to {host} broke. {said}".strip(), "Try again; the run there has ended and left nothing behind.")
+        message = f"The connection to {host} was lost. {said}".strip()
+        return HostError(message, "Try again; the run there has ended and left nothing behind.")
     if not answered:
         return _not_started(host, code, tail, said, command)
     return DeviceError(
-        f"The worker on {host} ended in the middle of its work{'' if ended else f' (exit code {code})'}. {said}".strip(),
-        "Try again, it is started anew. If it happens again, memory may have run out there.",
+        f"The worker on {host} ended unexpectedly{'' if ended else f' (exit code {code})'}. {said}".strip(),
+        "Try again; it will be restarted. If it happens again, memory may have run out there.",
     )
 
 

@@ -213,7 +213,7 @@ def _pixels(path: Path, data: Any) -> np.ndarray:
     except (AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise InputError(
             f"The frames of {path} cannot be decoded: {str(error).splitlines()[0]}.",
-            "Store it uncompressed, with dcmdjpeg or gdcmconv --raw, say, or fetch it once more.",
+            "Store it uncompressed, with dcmdjpeg or gdcmconv --raw, say, or copy it again.",
         ) from error
 
 
@@ -254,4 +254,4 @@ def _read(path: Path, **options: Any) -> Iterator[Any]:
     try:
         yield pydicom.dcmread(path, **options)
     except (InvalidDicomError, AttributeError, KeyError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as DICOM: {error}.", "Fetch or export it once more.") from error
+        raise InputError(f"{path} cannot be read as DICOM: {error}.", "Copy or export it again.") from error

@@ -129,14 +129,14 @@ def _volumes(where: str, what: str, planes: Sequence[Plane], order: Sequence[int
             return [sorted(group, key=lambda i: level[i]) for group in groups.values()]
     if counts.min() == counts.max():
         raise InputError(
-            f"{_begin(where)} has several {what}s at one place: it holds more than one volume (times, echoes, phases), and nothing in the "
-            "headers tells them apart.",
+            f"{_begin(where)} has several {what}s at one position: it holds more than one volume (times, echoes, phases), and the "
+            "headers do not distinguish them.",
             f"Put the {what}s of one volume into a folder of its own.",
         )
     twice = [i for i, level in zip(order, levels, strict=True) if counts[level] > 1]
     raise InputError(
-        f"{_begin(where)} has {len(twice)} {what}s that share their place with another one: {_named(planes, twice)}.",
-        f"Take out those that are there twice, or put the {what}s of one volume into a folder of its own.",
+        f"{_begin(where)} has {len(twice)} {what}s at positions that occur more than once: {_named(planes, twice)}.",
+        f"Remove the duplicates, or put the {what}s of one volume into a folder of its own.",
     )
 
 
@@ -145,7 +145,7 @@ def _several(where: str, what: str, planes: Sequence[Plane], volumes: Sequence[S
     firsts = [planes[volume[0]].signs for volume in volumes]
     signs = [name for name in firsts[0] if len({repr(signs.get(name)) for signs in firsts}) > 1]
     details = "; ".join(f"{name} {', '.join(str(some.get(name)) for some in firsts[:_NAMED])}" for name in signs)
-    return f"{_begin(where)} has several {what}s at one place: it holds more than one volume, {len(volumes)} of them ({details})."
+    return f"{_begin(where)} has several {what}s at one position: it holds {len(volumes)} volumes ({details})."
 
 
 def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:

@@ -83,7 +83,8 @@ def _check_size(path: Path, image: sitk.Image) -> None:
     if max(spacing) > _MOST_EDGE_MM or longest > _MOST_LENGTH_MM:
         edges = " x ".join(f"{edge:.4g}" for edge in spacing)
         raise GeometryError(
-            f"The voxels of {path} are {edges} mm and the scan is {longest / 1000:.3g} m long, so its header states them in another unit.",
+            f"The voxels of {path} are {edges} mm and the scan is {longest / 1000:.3g} m long, so the header probably uses another unit "
+            "than mm.",
             "Correct the voxel size in the header, in mm.",
         )
 
@@ -272,7 +273,7 @@ def _unreadable(path: Path, error: RuntimeError) -> InputError | GeometryError:
 
 
 def _damaged(path: Path, reason: str) -> InputError:
-    return InputError(f"{path} cannot be read, it seems to be damaged or cut off: {reason.rstrip('.')}.", "Fetch or export it once more.")
+    return InputError(f"{path} cannot be read, it seems to be damaged or truncated: {reason.rstrip('.')}.", "Copy or export it again.")
 
 
 def _reason(error: Exception) -> str:

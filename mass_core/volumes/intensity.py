@@ -84,7 +84,7 @@ def _hounsfield_note(volume: Volume, modality: Modality) -> str:
     """Note about a CT without a value below 0: water is 0 HU, air and fat are below."""
     if modality != "ct" or volume.array.min() < 0:
         return ""
-    return "This CT has no value below 0, so it is not in Hounsfield units; subtract what was added (1024 as a rule), or export it again."
+    return "This CT has no value below 0, so it is not in Hounsfield units; subtract the offset (usually 1024), or export it again."
 
 
 def check_intensities(volume: Volume) -> None:

@@ -98,9 +98,9 @@ def check_belongs(image: Geometry, labels: Volume, *, image_is: str = "image", l
         return ()  # of a cut-out all around it is background
     both = f"the {image_is} is {image.describe()}, the {labels_are} {grid.describe()}"
     if sorted(image.shape_zyx) == sorted(grid.shape_zyx) and not _same_outline(image, grid):
-        lost = f"The {labels_are} does not lie on its {image_is}, but has its shape: {both}."
+        lost = f"The {labels_are} has the shape of its {image_is} but another position or spacing: {both}."
         raise GeometryError(
-            " ".join([lost, "Its header was lost, or it is another scan's.", *labels.notes]),
+            " ".join([lost, "Its header was lost, or it belongs to another scan.", *labels.notes]),
             "If the two belong together voxel for voxel, give --same-grid (same_grid); else give the one made for this scan.",
         )
     share = _share_on(image, labels) if image.overlaps(grid) else 0.0
@@ -114,7 +114,7 @@ def check_belongs(image: Geometry, labels: Volume, *, image_is: str = "image", l
     else:
         notes = [f"The {labels_are} has another grid than its {image_is} and was resampled by position."]
     if share < _HALF:
-        notes.append(f"Only {share:.0%} of what the {labels_are} marks lies on its {image_is}; the rest is lost.")
+        notes.append(f"Only {share:.0%} of the {labels_are} lies on its {image_is}; the rest is ignored.")
     return tuple(notes)
 
 
@@ -144,8 +144,8 @@ def _check_regions(array: np.ndarray, high: int) -> None:
         beside += np.bincount(one[(one == next_one) & (one > 0)].astype(np.int64), minlength=high + 1) / 3
     if np.median(beside[used] / counts[used]) < _TOGETHER:
         raise InputError(
-            f"The mask holds {used.size} different values up to {high}, most of them without a region of their own: it is an image, or the "
-            "greys of an interpolated mask.",
+            f"The mask holds {used.size} different values up to {high}, most of them without a region of their own: it is an image, or "
+            "an interpolated mask with grey values.",
             f"{_CURE}, {high / 2:.4g} say.",
         )
 

@@ -144,8 +144,8 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
         return None, ""
     sform, qform = head.sform(), head.qform()
     if sform is None and qform is None:
-        note = "x is taken to grow to the left, y to posterior, z to superior, from 0 mm; left and right may be swapped"
-        return None, f"{path.name} does not say how it lies in the patient (sform and qform codes are 0): {note}."
+        note = "x is assumed to point to the left, y to posterior, z to superior, from 0 mm; left and right may be swapped"
+        return None, f"{path.name} has no orientation in the patient (sform and qform codes are 0): {note}."
     straight = sform is not None and _is_straight(sform)
     counts = sform if straight else qform
     if sform is None or qform is None or counts is None:
@@ -153,8 +153,8 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
     apart = _apart_mm(sform, qform, head.shape_xyz[:3])
     if apart <= _APART * np.linalg.norm(qform[:3, :3], axis=0).min():
         return counts, ""
-    which = "the sform counts" if straight else "the qform counts, for the axes of the sform are not at right angles"
-    return counts, f"{path.name} says twice where it lies, and sform and qform are up to {apart:.1f} mm apart: {which}."
+    which = "the sform is used" if straight else "the qform is used because the sform is sheared"
+    return counts, f"{path.name} has an sform and a qform that differ by up to {apart:.1f} mm; {which}."
 
 
 def label_styles(path: Path) -> dict[int, LabelStyle]:

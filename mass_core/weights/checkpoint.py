@@ -293,7 +293,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         begin = file.read(32)
     if begin[:2] != b"PK" and begin[:1] != b"\x80":
-        raise WeightsError(f"{path} is no weights file; it begins with {begin!r}.", _AGAIN)
+        raise WeightsError(f"{path} is not a weights file; it begins with {begin!r}.", _AGAIN)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:

@@ -174,7 +174,7 @@ def _check_space(place: Path, answer: _Answer) -> None:
     missing = (answer.total or 0) - answer.begin
     if missing > free:
         raise OutputError(
-            f"{missing / 1e9:.1f} GB are to come, {place} has {free / 1e9:.1f} GB free.", "Free some space, or set MASS_HOME."
+            f"{missing / 1e9:.1f} GB have to be downloaded, but {place} has {free / 1e9:.1f} GB free.", "Free some space, or set MASS_HOME."
         )
 
 

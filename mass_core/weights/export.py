@@ -61,7 +61,7 @@ def check_export(output: Path) -> None:
         InputError: if packages are missing.
     """
     if output.suffix not in SUFFIXES:
-        raise OutputError(f"{output} is no name for an exported network.", f"End it with {' or '.join(SUFFIXES)}.")
+        raise OutputError(f"{output} is not a valid file name for an exported network.", f"End it with {' or '.join(SUFFIXES)}.")
     missing = [name for name in _ONNX if importlib.util.find_spec(name) is None]
     if output.suffix == ".onnx" and missing:
         raise InputError(

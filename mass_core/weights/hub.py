@@ -103,7 +103,7 @@ def _repository(text: str) -> str | None:
         return None
     name = text[len(_HUB) :]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise InputError(f"{text!r} names no repository of the Hugging Face Hub.", "Write hf:<owner>/<name>.")
+        raise InputError(f"{text!r} is not the name of a repository of the Hugging Face Hub.", "Write hf:<owner>/<name>.")
     return name
 
 
@@ -146,7 +146,7 @@ def _take(folder: Path, target: Path, source: str) -> Path:
         wanted = str(config["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{source} holds no weights of MASSSlicer: its {CONFIG} tells no checksum.", "See `mass weights push`."
+            f"{source} holds no weights of MASSSlicer: its {CONFIG} gives no checksum.", "See `mass weights push`."
         ) from error
     tensors = folder / TENSORS
     if not tensors.is_file():

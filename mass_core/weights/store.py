@@ -196,7 +196,7 @@ def place_of(name: str) -> Path:
         InputError: if bundled weights have that name, or it is no name for a file.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise InputError(f"{name!r} is no name for weights.", "Use letters, digits, dots, hyphens and underscores.")
+        raise InputError(f"{name!r} is not a valid name for weights.", "Use letters, digits, dots, hyphens and underscores.")
     if any(entry.name == name and entry.where == "bundled" for entry in entries()):
         raise InputError(f"Weights called {name!r} come with this program.", "Choose another --name.")
     return folder() / f"{name}.safetensors"
@@ -237,7 +237,7 @@ def _refused(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is damaged or no weights file of ours: {error}.", "Choose weights written by MASSSlicer.") from error
+        raise WeightsError(f"{path} is damaged or not from MASSSlicer: {error}.", "Choose weights written by MASSSlicer.") from error
 
 
 def refuse_classifier(path: Path, metadata: Mapping[str, str]) -> None:

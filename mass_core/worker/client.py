@@ -358,7 +358,7 @@ class Client:
         rest = life.lines.rest().decode("utf-8", "replace")
         tail = [line for line in (*life.words.tail, rest, life.words.rest()) if line.strip()][-TAIL:]
         known: MassError | None = getattr(life.transport, "reason", None)
-        cure = "Try again, it is started anew. If it happens again, close other programs: memory may have run out."
+        cure = "Try again; it will be restarted. If it happens again, close other programs: memory may have run out."
         error = known or WorkerDied(died("worker", code, tail), cure, "\n".join(tail))
         self._fail(list(self._calls.values()), error)
 

@@ -59,7 +59,7 @@ def finetune(
     """
     request = request if isinstance(request, Finetune) else read(Finetune, request)
     if not request.output or Path(request.output).suffix != ".safetensors":
-        raise InputError(f"The output is {request.output!r}, which is no name for weights.", "End it with .safetensors.")
+        raise InputError(f"The output is {request.output!r}, which is not a valid file name for weights.", "End it with .safetensors.")
     check_free([Path(request.output)], overwrite=request.overwrite, inputs=inputs(request))
     if not (_ROOT / "training" / "finetune" / "__main__.py").is_file():
         cure = "Install it from a checkout of the project: pip install -e '.[train]'"

@@ -143,7 +143,7 @@ def _command(argv: Sequence[str] | None) -> None:
     if not args.data and args.method != "none":
         raise InputError(f"--data is missing: {args.method} learns from scans.", "Give datasets of mass prepare with masks.")
     if args.output.suffix != ".safetensors":
-        raise OutputError(f"{args.output} is no name for weights.", "End it with .safetensors.")
+        raise OutputError(f"{args.output} is not a valid file name for weights.", "End it with .safetensors.")
     group = ProcessGroup.join(args.device)
     pretrain(args.method, config, open_sources(args.data), args.output, group)
     group.leave()

@@ -78,7 +78,7 @@ def survey(table: Table, recipe: Recipe, output: Path, group: ProcessGroup) -> d
     every = group.gather(found)
     faults = [f"- {name}: {fault}" for name, _, fault in every if fault is not None]
     if faults:
-        raise InputError(f"{len(faults)} of {len(table.rows)} scans cannot be used:\n" + "\n".join(faults), "Mend or leave them out.")
+        raise InputError(f"{len(faults)} of {len(table.rows)} scans cannot be used:\n" + "\n".join(faults), "Correct or leave them out.")
     if group.leads:
         output.mkdir(parents=True, exist_ok=True)
         write_json(record, {"recipe": recipe_key, "scans": {name: facts for name, facts, _ in every}})

@@ -152,10 +152,10 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
     lines = [f"{len(table.classes)} classes, {counts}; the input has voxels of {' x '.join(f'{mm:.3g}' for mm in spacing_zyx)} mm."]
     larger = sum(mm > max(spacing_zyx) * 1.01 for mm in fitting.values())
     if larger:
-        lines.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle counts.")
+        lines.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle is used.")
     for split in ("val", "test"):
         if table.splits[split] and (silent := table.silent(split)):
-            lines.append(f"All scans of the split {split}, or none, have {', '.join(silent)}: there is no AUC for that.")
+            lines.append(f"No AUC on {split} for {', '.join(silent)}: all scans have it, or none.")
     if len(table.silent("val")) == len(table.classes):
         lines.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
     return lines

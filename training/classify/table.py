@@ -111,12 +111,12 @@ def _lines(file: Path, data: bytes) -> tuple[list[str], list[dict[str, str]]]:
         text = data.decode("utf-8-sig")
         table = [[value.strip() for value in line] for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is no CSV file in UTF-8: {error}.", _AS_CSV) from error
+        raise InputError(f"{file} is not a CSV file in UTF-8: {error}.", _AS_CSV) from error
     header, *lines = table or [[]]
     uneven = [", ".join(line)[:40] for line in lines if len(line) != len(header)]
     if uneven:
         raise InputError(
-            f"{len(uneven)} lines of {file} have not {len(header)} fields, as its first one: {listing(uneven, _SHOWN)}.", _AS_CSV
+            f"{len(uneven)} lines of {file} do not have the {len(header)} fields of the header: {listing(uneven, _SHOWN)}.", _AS_CSV
         )
     return header, [dict(zip(header, line, strict=True)) for line in lines]
 
@@ -200,7 +200,7 @@ def _class_faults(table: Table) -> Iterator[str]:
         return
     silent = table.silent("train")
     if len(table.classes) == 1 and not table.multi_label:
-        yield f"All scans have the label {table.classes[0]!r}: there is nothing to tell apart."
+        yield f"All scans have the label {table.classes[0]!r}: there is nothing to distinguish."
     elif table.multi_label and silent:
         yield f"All scans of the split train, or none, have {listing(silent, _SHOWN)}: nothing can be learned about it."
     elif silent:
@@ -211,4 +211,4 @@ def _class_faults(table: Table) -> Iterator[str]:
 
 def _refuse(file: Path, faults: Sequence[str]) -> None:
     if faults:
-        raise InputError(f"{file} cannot be trained on:\n" + "\n".join(f"- {fault}" for fault in faults), "Mend the file or the scans.")
+        raise InputError(f"{file} cannot be trained on:\n" + "\n".join(f"- {fault}" for fault in faults), "Correct the file or the scans.")

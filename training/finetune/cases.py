@@ -205,7 +205,7 @@ def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
     if shots is None:
         return planes
     if not 1 <= shots <= len(planes):
-        raise InputError(f"{shots} training scans are asked for, there are {len(planes)}.", "Choose another number of --shots.")
+        raise InputError(f"{shots} training scans were requested, but there are {len(planes)}.", "Choose another number of --shots.")
     order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(planes))]
     order = sorted(order, key=lambda name: -len(planes[name]))
     return {name: planes[name] for name in (order[(draw * shots + k) % len(order)] for k in range(shots))}

@@ -157,7 +157,7 @@ def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
     why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
-    more = "; the same command with --resume goes on" if result["stopped"] in ("budget", "cancelled") else ""
+    more = "; the same command with --resume continues it" if result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
 
@@ -260,7 +260,7 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             raise InputError(f"--modality is {arguments.modality}, but a dataset knows that of its scans.", "Leave --modality out.")
         return []
     if arguments.labels_dir is None:
-        raise InputError("There is nothing to learn from.", "Add --labels-dir DIR.")
+        raise InputError("There are no labels to train on.", "Add --labels-dir DIR.")
     pairs = [(scan.path, scan_named(scan.name, arguments.labels_dir)) for scan in find_scans([arguments.images])]
     same_grid = arguments.same_grid
     found = [{"image": str(image), "mask": str(mask), "same_grid": same_grid} for image, mask in pairs if mask is not None]

@@ -55,7 +55,7 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
                 call.cancel()
     if errors:
         if saved(states):
-            output.warn(f"What was done until then is in {folder}; the same command with --resume goes on.")
+            output.warn(f"What was done until then is in {folder}; the same command with --resume continues it.")
         raise errors[0]
     if not replies:
         raise Cancelled

@@ -96,7 +96,7 @@ def step(run: Run, state: Tuning, network: Callable[..., Tensor], crops: Crops, 
             if state.parts >= len(share) or run.group.size > 1:  # several processes would no longer be at the same place
                 raise out_of_memory(error) from error
         state.parts = min(2 * state.parts, len(share))
-        run.report.warn(f"The memory does not suffice for {len(share)} crops at once; each step is computed in {state.parts} parts.")
+        run.report.warn(f"There is not enough memory for {len(share)} crops at once; each step is computed in {state.parts} parts.")
         if state.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -59,7 +59,7 @@ def _command(argv: Sequence[str] | None, carry_out: Execute) -> int:
         with terminated_as_interrupted():
             return _reproduce(args, terminal, carry_out)
     except KeyboardInterrupt:
-        terminal.log("Stopped; the same command goes on from here.")
+        terminal.log("Stopped; the same command continues from here.")
         return 130
 
 
@@ -207,7 +207,7 @@ def _tell_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) ->
     for reason, names in reasons.items():
         terminal.warn(f"{reason} Left out: {names[0]}" + (f" and {len(names) - 1} more runs." if len(names) > 1 else "."))
     if left:
-        terminal.log(f"{len(runs) - len(left)} of {len(runs)} runs are finished; the same command goes on with the others.")
+        terminal.log(f"{len(runs) - len(left)} of {len(runs)} runs are finished; the same command continues with the others.")
     return 3 * bool(left)
 
 

@@ -45,7 +45,7 @@ def outcome(run: Run, output: Path) -> dict[str, Any]:
         return _READ[run.kind](output / run.name, output)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"The results in {output / run.name} are missing or damaged: {error}.", "Delete that folder to make them anew."
+            f"The results in {output / run.name} are missing or damaged: {error}.", "Delete that folder to make them again."
         ) from error
 
 

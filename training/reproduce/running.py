@@ -150,7 +150,7 @@ class Workspace:
                 new, gone = ([one for one in some if one not in others] for some, others in ((now, before), (before, now)))
                 changes = f"now {' '.join(new) or 'nothing'} in place of {' '.join(gone) or 'nothing'}"
                 raise OutputError(
-                    f"{folder} was made by another command: {changes}.", "Choose another --output, or delete that folder to make it anew."
+                    f"{folder} was made by another command: {changes}.", "Choose another --output, or delete that folder to make it again."
                 )
 
     def _record(self, run: Run) -> dict[str, Any] | None:
@@ -188,7 +188,7 @@ class Workspace:
             seconds = round(time.monotonic() - began, 1)
             if status == 0 and _last_words(folder / "log.txt", 1).startswith(SAVED):
                 self.failed.add(run.name)
-                self.terminal.warn(f"{run.name} was stopped before its end; the same command goes on with it.")
+                self.terminal.warn(f"{run.name} was stopped before its end; the same command continues it.")
             elif status == 0 or (status == _SOME_FAILED and run.kind in _BATCHES):
                 pace.add(run, seconds)
                 record = {"command": run.words, "seconds": seconds, "status": status}

@@ -223,9 +223,9 @@ def _notes(readiness: Readiness, wanted: dict[str, str], extension: bool, wheels
     if extension:
         yield _("The PyTorch extension installs PyTorch, with torchvision.")
     elif readiness.gpu and sys.platform == "win32":
-        yield _(
-            "pip installs a PyTorch for the processor only. For {gpu}, install the PyTorch extension first (Extensions Manager)."
-        ).format(gpu=readiness.gpu)
+        yield _("pip installs a CPU-only PyTorch. For {gpu}, install the PyTorch extension first (Extensions Manager).").format(
+            gpu=readiness.gpu
+        )
     else:
         yield _("pip installs PyTorch, because the PyTorch extension is not installed.")
 

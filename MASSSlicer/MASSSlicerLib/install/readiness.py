@@ -183,7 +183,7 @@ def _device_note(found: _Findings) -> str:
     if not gpu or not found.works("torch") or torch.get("cuda_works"):
         return ""
     if torch.get("cuda") is None:
-        return _("{gpu} is not used: this PyTorch is for the processor only. Install… replaces it.").format(gpu=gpu)
+        return _("{gpu} is not used: this PyTorch is CPU-only. Install… replaces it.").format(gpu=gpu)
     if torch.get("cuda_error"):
         return _("{gpu} is not used: this PyTorch does not run on it ({error}). Update its driver, or install another PyTorch.").format(
             gpu=gpu, error=torch["cuda_error"]

@@ -115,7 +115,7 @@ class PlacePanel:
             return
         chosen = self._ui.placeCombo.itemData(index)
         if chosen == _OTHER:
-            text = _("ssh name of the other computer: what stands behind ssh in a terminal, such as gpu01 or me@gpu01")
+            text = _("ssh name of the other computer: what follows ssh in a terminal, such as gpu01 or me@gpu01")
             chosen = qt.QInputDialog.getText(slicer.util.mainWindow(), _("MASS"), text).strip() or self._logic.host
         self._go(chosen)
 

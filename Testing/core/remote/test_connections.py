@@ -25,7 +25,7 @@ from Testing.core.worker_process import Recorder
     [
         ("stranger", None, "refused the key", "ssh-copy-id stranger"),
         ("unknown", None, "does not know the key", "Run ssh unknown once"),
-        ("changed", None, "another one than before", "ssh-keygen -R"),
+        ("changed", None, "host key of changed has changed", "ssh-keygen -R"),
         ("closed", None, "no ssh server answers", "started"),
         ("nobody.invalid", None, "no computer called nobody.invalid", "spelling"),
         (HERE, "mass-is-not-here", "could not be started on", f"mass remote {HERE} --command"),
@@ -129,7 +129,7 @@ def test_no_window_opens_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_ssh_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASS_SSH", "no-such-ssh")
-    with pytest.raises(DeviceError, match="no-such-ssh is not on this computer.\n.*OpenSSH"):
+    with pytest.raises(DeviceError, match="no-such-ssh is not installed on this computer.\n.*OpenSSH"):
         connect(HERE)
 
 

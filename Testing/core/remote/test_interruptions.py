@@ -30,7 +30,7 @@ def test_the_line_breaks(fresh: Callable[..., Recorder], files: Files, server: S
     server.cut()
     one.until(lambda: call.state != "waiting")
     assert gone(server, own)
-    assert call.state == "failed" and isinstance(one.last(), HostError) and f"The line to {HERE} broke" in one.last().message
+    assert call.state == "failed" and isinstance(one.last(), HostError) and f"The connection to {HERE} was lost" in one.last().message
     assert files.names() == before
     assert one.ask("segment", files.segment())["result"]["labels"], "the next request starts anew"
     assert one.started == [False, True]
@@ -46,7 +46,7 @@ def test_a_line_that_breaks_in_mid_run(fresh: Callable[..., Recorder], files: Fi
     server.cut()
     one.until(lambda: call.state != "waiting")
     assert call.state == "failed" and isinstance(one.last(), HostError)
-    assert f"The line to {HERE} broke" in one.last().message and one.last().cure.startswith("Try again")
+    assert f"The connection to {HERE} was lost" in one.last().message and one.last().cure.startswith("Try again")
     assert files.names() == before and gone(server, own)
     assert one.ask("segment", files.segment())["result"]["labels"] and one.started == [False, True]
 
@@ -109,7 +109,7 @@ def test_a_worker_that_ends_while_it_is_sent_something_is_no_broken_line() -> No
     """ssh ends with 255 then, as for a line that broke, and says that it could not say goodbye."""
     goodbye = "client_loop: send disconnect: Broken pipe"
     ended = why("gpu01", 255, f"{ENDED}: signal 9, SIGKILL.\n{goodbye}", answered=True, command="mass")
-    assert isinstance(ended, DeviceError) and "gpu01 ended in the middle of its work. " in ended.message and "SIGKILL" in ended.message
+    assert isinstance(ended, DeviceError) and "gpu01 ended unexpectedly. " in ended.message and "SIGKILL" in ended.message
     assert isinstance(why("gpu01", 255, goodbye, answered=True, command="mass"), HostError)
 
 

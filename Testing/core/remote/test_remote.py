@@ -144,7 +144,7 @@ def test_the_agreement_is_for_one_computer(server: Server, tmp_path: Path, monke
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "", "two words", "line\nbreak"])
 def test_names_that_ssh_would_take_for_something_else(name: str) -> None:
-    with pytest.raises(InputError, match="no name of a computer"):
+    with pytest.raises(InputError, match="not a valid computer name"):
         SshTransport(name)
 
 

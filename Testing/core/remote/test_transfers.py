@@ -133,10 +133,10 @@ def test_no_room_there(fresh: Callable[..., Recorder], files: Files, server: Ser
     one = fresh(command=f"ulimit -f 4000; {server.command}")
     large = noise(files.folder / "large.nrrd", 160)
     order = files.segment(weights="small")
-    with pytest.raises(OutputError, match=rf"On {HERE}: A file could not be kept in .*\n.*TMPDIR"):
+    with pytest.raises(OutputError, match=rf"On {HERE}: A file could not be stored in .*\n.*TMPDIR"):
         one.ask("segment", {**order, "target": str(large)})
     assert one.ask("segment", order)["result"]["labels"], "a smaller one goes on"
-    with pytest.raises(OutputError, match="could not be kept"):
+    with pytest.raises(OutputError, match="could not be stored"):
         one.ask("segment", {**order, "target": str(large), "overwrite": True})
 
 

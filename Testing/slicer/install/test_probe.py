@@ -141,7 +141,7 @@ def test_probe_that_did_not_run(readiness: Any) -> None:
     ("torch", "note", "replace"),
     [
         ({"cuda": "12.6", "cuda_works": True}, "", ()),
-        ({}, "RTX 4090 is not used: this PyTorch is for the processor only", ("torch",)),
+        ({}, "RTX 4090 is not used: this PyTorch is CPU-only", ("torch",)),
         ({"cuda": "12.6"}, "driver is too old for this PyTorch (CUDA 12.6)", ()),
         ({"cuda": "12.6", "cuda_error": "no kernel image is available"}, "no kernel image is available", ()),
     ],

@@ -48,7 +48,7 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
         "--derivative", default="", metavar="TEXT", help="of kind bids: only label maps with this in their path, such as desc-aseg"
     )
     group = parser.add_argument_group("recipe")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; of those of a --dataset-kind, which")
+    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="modality of the scans; with --dataset-kind, use only these")
     add_reading(group)
 
 
@@ -71,7 +71,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         InputError: as `find_scans` and `find_cases`.
     """
     if arguments.derivative and arguments.dataset_kind != "bids":
-        raise InputError("--derivative says which label maps of BIDS are meant.", "Add --dataset-kind bids, or leave it out.")
+        raise InputError("--derivative selects label maps of a BIDS dataset.", "Add --dataset-kind bids, or leave it out.")
     if arguments.dataset_kind is None:
         for folder in arguments.images:
             if kind := layout_of(folder):
@@ -80,7 +80,7 @@ def given_scans(arguments: argparse.Namespace) -> list[Scan]:
         left_out: list[Path] = []
         scans = _without_label_maps(find_scans(arguments.images, left_out), arguments.labels)
         if left_out:
-            arguments.terminal.warn(f"No scans, and left out: {listing((file.name for file in left_out), _NAMED)}.")
+            arguments.terminal.warn(f"Skipped, not scans: {listing((file.name for file in left_out), _NAMED)}.")
         return scans
     from ...data.public_cases import find_cases
 

@@ -177,7 +177,7 @@ def three_channels(array: NDArray[np.floating], profile: Profile, body: NDArray[
     if not np.isfinite([lowest, highest]).all():
         raise InputError("The image holds values that are not finite.", "Replace them before making masks.")
     if lowest == highest:
-        raise InputError(f"Every voxel of the image is {lowest:g}: there is nothing to see.", "Check the file.")
+        raise InputError(f"Every voxel of the image is {lowest:g}: the image is constant.", "Check the file.")
     ranges: Sequence[Sequence[float]] = profile.channels
     if profile.unit == "percent":
         ranges = np.percentile(array[body] if body is not None and body.any() else array, ranges).tolist()

@@ -319,5 +319,5 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} cannot be read as weights: {str(error).partition('. ')[0] or 'it ends early'}.", _AGAIN) from error
     values = values.get("model", values) if isinstance(values, dict) else None
     if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
-        raise WeightsError(f"{path} is no checkpoint of SAM2.", _AGAIN)
+        raise WeightsError(f"{path} is not a checkpoint of SAM2.", _AGAIN)
     return values
