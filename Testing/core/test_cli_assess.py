@@ -69,6 +69,7 @@ def test_without_asking_nothing_is_judged(folder: Path, tiny_weights: Path, caps
     assert "assess" not in stages and all("quality" not in label for label in made["labels"])
 
 
+@pytest.mark.slow
 def test_a_single_label_under_another_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The cycle compares with the mask's own number."""
     qualities = []

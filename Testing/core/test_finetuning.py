@@ -115,6 +115,7 @@ def test_a_process_that_dies_is_told_and_the_worker_lives_on(worker: Recorder, t
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no signals")
+@pytest.mark.slow
 def test_the_process_does_not_outlive_a_worker_that_dies(fresh: Callable[..., Recorder], tuning: Tuning) -> None:
     worker = fresh()
     call = worker.request("finetune", tuning.params(settings=ENDLESS))
@@ -141,6 +142,7 @@ def test_errors_arrive_as_what_they_were(worker: Recorder, tuning: Tuning) -> No
 # Without a worker
 
 
+@pytest.mark.slow
 def test_relative_paths_mean_what_they_meant_here(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tuning.folder)
     cases = [{name: Path(path).name for name, path in case.items()} for case in tuning.cases[:1]]

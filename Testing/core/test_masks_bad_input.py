@@ -286,6 +286,7 @@ def test_killed_in_mid_case_and_taken_up_again(scans: Path, method: str, at: int
     assert {name: contents(scans / "masks")[name] for name in done} == done
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder(scans: Path) -> None:
     """Both end well, all results are whole, and what one has finished meanwhile the other leaves alone."""
     assert mass("masks", scans / "scans", "--output", scans / "alone", *COMMON, *SAM2) == 0

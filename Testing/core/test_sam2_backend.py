@@ -80,7 +80,7 @@ def until_empty(masks: np.ndarray, at: int) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(("count", "holes"), [(COUNT, 8), (9, 8), (9, 0)])
+@pytest.mark.parametrize(("count", "holes"), [pytest.param(COUNT, 8, marks=pytest.mark.slow), (9, 8), (9, 0)])
 def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(
     network: Any, predictor: Any, images: np.ndarray, count: int, holes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +124,7 @@ def test_as_many_features_are_kept_as_memory_holds(network: Any, monkeypatch: py
         assert Sam2(network).slices_in_memory() == most
 
 
+@pytest.mark.slow
 def test_compiled_parts_make_the_same_masks(images: np.ndarray) -> None:
     """Traced by PyTorch's compiler but run as they are: the switch reaches both parts, for any number of objects and memories."""
     from torch._dynamo.testing import CompileCounter

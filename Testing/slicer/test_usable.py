@@ -32,6 +32,7 @@ def handled(clinic, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_little_of_a_large_scan_passes_through_the_window(clinic, handled):
     """The scan is written once, as it is; of masks and results what holds something; surfaces, which take longest, wait for the end."""
     clinic.reference, clinic.segmentation = patients.large(1, "abdomen", (2, 2, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def read(path: Path) -> SavedTask:
     try:
         header = json.loads(read_metadata(path)["mass-task"])
         return SavedTask(path.stem, path, str(header["weights"]), tuple(str(label["name"]) for label in header["labels"]))
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (WeightsError, OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is not a task file, or is damaged.", "Choose a .masstask file written by MASS.") from error
 
 

@@ -113,7 +113,7 @@ def test_a_worker_that_ends_while_it_is_sent_something_is_no_broken_line() -> No
     assert isinstance(why("gpu01", 255, goodbye, answered=True, command="mass"), HostError)
 
 
-@pytest.mark.parametrize("whom", ["end", "worker"])
+@pytest.mark.parametrize("whom", [pytest.param("end", marks=pytest.mark.slow), "worker"])
 def test_killed_there(fresh: Callable[..., Recorder], files: Files, server: Server, whom: str) -> None:
     psutil = pytest.importorskip("psutil")
     left = set(server.left())
@@ -171,6 +171,7 @@ def test_cancel_while_it_computes(fresh: Callable[..., Recorder], files: Files, 
     assert one.ask("segment", files.segment())["result"]["reused"]["model"] is True and one.pid == pid
 
 
+@pytest.mark.slow
 def test_two_users_of_one_host(fresh: Callable[..., Recorder], files: Files, server: Server) -> None:
     left = set(server.left())
     one, other = fresh(), fresh()
