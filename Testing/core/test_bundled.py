@@ -30,7 +30,7 @@ def test_card_tells_of_every_structure_and_the_floors() -> None:
         assert word in card
 
 
-@pytest.mark.parametrize(("modality", "least"), [("ct", 0.5), ("mr", 0.4)])
+@pytest.mark.parametrize(("modality", "least"), [("ct", 0.5), pytest.param("mr", 0.4, marks=pytest.mark.slow)])
 def test_liver_of_a_phantom_is_found(small, modality, least) -> None:
     """Phantoms are in no training set. The reference is one person, the target another."""
     (image, truth), (target, wanted) = (phantoms.subject(seed, modality) for seed in (0, 1))

@@ -49,6 +49,7 @@ def test_a_result_is_judged_when_made_and_later(folder: Path, capsys: pytest.Cap
     assert all(0 <= cycle <= 1 for cycle in cycles) and max(cycles) > 0.3
 
 
+@pytest.mark.slow
 def test_without_alignment_a_result_is_judged_the_same_when_made_and_later(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out.nii.gz"
     assert main(["--json", "segment", *arguments(folder, "small", "--output", str(out), "--assess", "--align", "off")]) == 0

@@ -246,7 +246,10 @@ def other_training(tmp_path: Path) -> dict[str, str]:
     "command",
     [
         ["-c", "import training"],
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses", "1", "Testing/core/test_imports.py::test_training_is_ours"],
+        pytest.param(
+            ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses", "1", "Testing/core/test_imports.py::test_training_is_ours"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["import", "xdist"],
 )

@@ -80,7 +80,9 @@ def until_empty(masks: np.ndarray, at: int) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(("count", "holes"), [pytest.param(COUNT, 8, marks=pytest.mark.slow), (9, 8), (9, 0)])
+@pytest.mark.parametrize(
+    ("count", "holes"), [pytest.param(COUNT, 8, marks=pytest.mark.slow), (9, 8), pytest.param(9, 0, marks=pytest.mark.slow)]
+)
 def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(
     network: Any, predictor: Any, images: np.ndarray, count: int, holes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_reload_and_module_switches_leave_nothing_behind(clinic):
     assert observers(clinic.slicer.mrmlScene) == count
 
 
+@pytest.mark.slow
 def test_the_window_works_after_reload(clinic):
     """Slicer builds it anew without entering it, and hides the old one."""
     clinic.admit("target")

@@ -199,7 +199,8 @@ def test_other_labels_or_settings_are_refused(frozen_run, weights, images, rows,
     assert "--resume" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("mode", ["--frozen", pytest.param("--full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["--frozen", "--full"])
 def test_two_processes_learn_what_one_does(weights, images, labels, tmp_path, mode):
     """Defect 2: a frozen encoder has no gradients to share. The optimiser's mean after one step holds a tenth of the gradient."""
     given = words(weights, images, labels, tmp_path / "two", "epochs=1", "batch_size=8", "dropout=0", more=[mode])

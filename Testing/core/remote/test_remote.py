@@ -67,6 +67,7 @@ def test_a_file_that_changed_is_sent_again(remote: Recorder, files: Files) -> No
     assert not np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_other_methods(remote: Recorder, files: Files) -> None:
     assert remote.ask("load", files.common)["result"]["name"]
     encoded = remote.ask("encode", files.encode())["result"]

@@ -27,6 +27,7 @@ def by_reference(files: Files) -> list[object]:
     return ["--weights", files.common["weights"], "--device", "cpu", "--modality", "ct", "--reference", files.image, files.mask]
 
 
+@pytest.mark.slow
 def test_the_command_asks_once_for_each_computer(files: Files, capsys: pytest.CaptureFixture) -> None:
     hosts.withdraw(HERE)
     order = ["segment", "--on", HERE, *by_reference(files), "--labels", 2, "--target", files.target]
