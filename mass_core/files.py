@@ -46,8 +46,12 @@ def write_by(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, cure: str = "Choose a folder you may write to.") -> None:
     """Make a folder and those above it, where they are missing.
+
+    Args:
+        folder: may exist.
+        cure: what to do if it cannot be made.
 
     Raises:
         OutputError: if that is not possible.
@@ -55,7 +59,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", "Choose a folder you may write to.") from error
+        raise OutputError(f"The folder {folder} cannot be made: {error.strerror}.", cure) from error
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:

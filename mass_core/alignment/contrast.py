@@ -1,7 +1,8 @@
 """Contrast of a structure with its surroundings in the target itself, which moves the aligned surface to where tissue changes.
 
-An aligned mask is right almost everywhere, so the target shows by itself which intensities lie inside of it and which outside, without
-asking how the reference looks (region competition, Zhu and Yuille, PAMI 1996; by place, as Lankton and Tannenbaum, TIP 2008).
+An aligned mask is right almost everywhere, so the intensities inside and outside of it are those of the structure and its surroundings in
+this very scan, whatever the reference looks like (region competition, Zhu and Yuille, PAMI 1996; by place, as Lankton and Tannenbaum, TIP
+2008).
 """
 
 import numpy as np
@@ -13,9 +14,9 @@ from .atlas import REACH_MM
 
 _BINS = 16
 _AMONG_BINS = 0.7
-"""Number of intensities told apart, and standard deviation over which their counts are averaged."""
+"""Number of bins of intensities, and standard deviation over which their counts are averaged."""
 _BAND = 2.0
-"""How far from the surface it is looked at, in voxels of the alignment; never further than half the distance that is known."""
+"""Distance from the surface within which voxels count, in voxels of the alignment; at most half the distance that is known."""
 _CERTAIN = 0.25
 """Closer to the surface than this many of them, a voxel counts neither as inside nor as outside."""
 _STRENGTH = 0.7
@@ -25,9 +26,9 @@ _SMOOTH = 0.5
 _BLOCK, _REACH = 2.0, 2.0
 """Edge of the blocks intensities are counted in, in voxels of the alignment, and over how many blocks counts are averaged."""
 _FEWEST = 40
-"""Voxels inside and around a structure from which they say something."""
+"""Least number of voxels inside and outside of a structure."""
 _GLOBAL = 0.1
-"""What intensities of the whole structure count beside those near by, as a share of a block's surroundings filled with it."""
+"""Weight of the intensities of the whole structure beside those near a block, as a share of the most a block can have."""
 _LEAST, _MOST = 0.01, 3.0
 """Added to both shares of an intensity, and limit of the log odds."""
 

@@ -259,7 +259,7 @@ class _Bench:
             steps.at("pictures", number, len(wanted))
             if path.exists():
                 continue
-            segment = self.trials.ready(_trial(score), self.references[_trial(score)])
+            segment = self.trials.ready(score.trial, self.references[score.trial])
             image, truth = scan(self._dataset, score.case)
             a, b = truth.array == score.label, segment(image).array == score.label
             errors = Volume((a & b) + 2 * (a & ~b) + 3 * (b & ~a).astype("uint8"), truth.geometry)
@@ -269,7 +269,7 @@ class _Bench:
         """Of the trials of this command."""
         worst: dict[tuple[str, int], Score] = {}
         for score in self.folder.scores:
-            if score.dice is not None and _trial(score) in self.references:
+            if score.dice is not None and score.trial in self.references:
                 place = score.case, score.label
                 worst[place] = min(worst.get(place, score), score, key=_dice)
         return sorted(worst.values(), key=_dice)[: max(0, self._arguments.pictures)]
@@ -288,13 +288,6 @@ def _segmenter(arguments: argparse.Namespace, model: "Model") -> "Segmenter":
     from ..inference.segmenter import Segmenter
 
     return Segmenter(model, chosen_recipe(arguments, model.recipe), precision=arguments.precision)
-
-
-def _trial(score: "Score") -> "Trial":
-    """The trial a score is from."""
-    from ..evaluation.scoring import Trial
-
-    return Trial(method=score.method, shots=score.shots, draw=score.draw)
 
 
 def _references(arguments: argparse.Namespace, dataset: "Dataset", labels: Sequence[int]) -> dict["Trial", tuple[str, ...]]:
@@ -340,7 +333,7 @@ def _write_tables(arguments: argparse.Namespace, dataset: "Dataset", bench: _Ben
     from ..evaluation.tables import Row, as_csv, layout, markdown, means, table
     from ..files import write_bytes, write_json
 
-    trials = dict.fromkeys(map(_trial, bench.folder.scores))
+    trials = dict.fromkeys(score.trial for score in bench.folder.scores)
     records = {trial: made for trial in trials if (made := bench.trials.record(trial)) is not None}
     rows = table(bench.folder.scores, dataset.label_names)
     cells = means(bench.folder.scores, {trial: made.seconds for trial, made in records.items()})

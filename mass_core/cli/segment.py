@@ -114,7 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
                         values = _report(arguments, job, *segment(job), began)
                         note(values["labels"])
                         table.add(values)
-                        describe_predictions(arguments, {label["value"]: label["name"] for label in values["labels"]})
+                        if arguments.on:  # the names are known from its reply only
+                            describe_predictions(arguments, {label["value"]: label["name"] for label in values["labels"]})
                     if job.target in batch.failures:
                         table.add_failure(job.target, batch.failures[job.target])
                     check_line(arguments, share, batch, job)
@@ -128,6 +129,7 @@ def _here(arguments: argparse.Namespace, request: Segment, jobs: Sequence[Job]) 
 
     session, run = begin(request, arguments.terminal)
     tools = tools_for(request, session, run, jobs)
+    describe_predictions(arguments, {label.value: label.name for label in tools.task.labels})
 
     def one(job: Job) -> Outcome:
         made = segment(request, session, run, tools, job)

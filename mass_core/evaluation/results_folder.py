@@ -56,15 +56,15 @@ class EvaluationFolder:
         """Keep the scores of a scan in a trial."""
         self.scores += scores
         self._own += scores
-        self._done |= {(_trial(score), score.case) for score in scores}
+        self._done |= {(score.trial, score.case) for score in scores}
         write_bytes(self._table, as_csv(self._own, Score).encode())
 
     def refresh(self) -> None:
         """Read what all processes that share the work have written so far."""
         tables = [self._folder / "scores.csv", *sorted(self._folder.glob(_PARTS))]
-        found = {(_trial(score), score.case, score.label): score for table in tables for score in self._read(table)}
+        found = {(score.trial, score.case, score.label): score for table in tables for score in self._read(table)}
         self.scores = list(found.values())
-        self._done = {(_trial(score), score.case) for score in self.scores}
+        self._done = {(score.trial, score.case) for score in self.scores}
 
     def write_whole(self) -> None:
         """Write one table of the scores of all."""
@@ -86,10 +86,6 @@ class EvaluationFolder:
         """Take away what an evaluation left; nothing else that lies there."""
         for path in (found for pattern in (*RESULTS, *_MADE) for found in self._folder.glob(pattern)):
             path.unlink()
-
-
-def _trial(score: Score) -> Trial:
-    return Trial(method=score.method, shots=score.shots, draw=score.draw)
 
 
 def _conflict(folder: Path, changed: Sequence[str], known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

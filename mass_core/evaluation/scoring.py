@@ -55,6 +55,11 @@ class Score(Trial):
     warnings: str = ""
     """Warnings of the segmentation about it."""
 
+    @property
+    def trial(self) -> Trial:
+        """The trial it is from."""
+        return Trial(method=self.method, shots=self.shots, draw=self.draw)
+
 
 def scan(dataset: Dataset, name: str) -> tuple[Volume, Volume]:
     """A case's normalised image with its modality, and its label map.

@@ -400,7 +400,7 @@ class _Run:
 
 
 def _alone(recipe: Recipe) -> Literal["alignment", "network"]:
-    """What decides about a label that not both decide about."""
+    """The single decider for a label that alignment and network do not decide together."""
     return "alignment" if recipe.align == "only" else "network"
 
 

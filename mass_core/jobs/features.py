@@ -60,7 +60,7 @@ def features(request: Features, session: Session, run: Run, files: Job) -> tuple
     Args:
         request: names the common scans.
         session: the network, and the colours of the request before.
-        run: hears of progress.
+        run: gets progress.
         files: the target, and the files to write.
 
     Returns:
@@ -71,10 +71,11 @@ def features(request: Features, session: Session, run: Run, files: Job) -> tuple
         Cancelled: if the run was cancelled.
     """
     segmenter, steps = session.segmenter(request, run), Steps(*run.callbacks.values())
+    # Before the target is read, so that one scan is in memory at a time.
+    colours = Colours.of(request, session, segmenter, steps) if request.common else None
     with run.stage("read"):
         target = session.scans.read(files.target, request.frame)
-    if request.common:
-        colours = Colours.of(request, session, segmenter, steps)
+    if colours is not None:
         spacing = colours.spacing_zyx
         painting = paint(segmenter, view(segmenter, target, spacing, steps), colours.basis, steps)
     else:

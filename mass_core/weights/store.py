@@ -15,9 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import files
 from ..colors import LabelStyle
-from ..errors import InputError, OutputError, WeightsError
-from ..files import write_json
+from ..errors import InputError, WeightsError
 from ..progress import Report
 from ..schema import suggestion
 from .published import PUBLISHED
@@ -113,10 +113,7 @@ def make_folder(place: Path) -> None:
     Raises:
         OutputError: if it cannot be made.
     """
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot make the folder {place}: {error.strerror}.", "Set MASS_HOME to a folder you may write to.") from error
+    files.make_folder(place, "Set MASS_HOME to a folder you may write to.")
 
 
 def entries() -> list[Entry]:
@@ -214,7 +211,7 @@ def record(path: Path, *, url: str, sha256: str, checked_against: str, licence: 
     """
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     origin = {"url": url, "sha256": sha256, "checked_against": checked_against, "bytes": path.stat().st_size}
-    write_json(_record_path(path), {**origin, "licence": licence, "downloaded": when})
+    files.write_json(_record_path(path), {**origin, "licence": licence, "downloaded": when})
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from mass_core.errors import MassError
 from mass_core.worker.client import Call, Client
 
 
-class WorkerRun:
+class WorkerRun(ABC):
     """A run of requests to the worker; a subclass reports its end in `_finish`.
 
     Args:
@@ -37,9 +38,9 @@ class WorkerRun:
             self._log_details(error)
             self._finish(error, **outcome)
 
+    @abstractmethod
     def _finish(self, error: MassError | None) -> None:
         """Clean up and report the end."""
-        raise NotImplementedError
 
     def _log_details(self, error: MassError | None) -> None:
         if details := getattr(error, "details", ""):
