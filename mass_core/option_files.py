@@ -25,8 +25,8 @@ def add_config(parser: argparse.ArgumentParser, form: str = "") -> None:
         form: what the file holds, where that is not the options.
     """
     group = parser.add_argument_group("options from a file")
-    group.add_argument("--config", type=Path, metavar="FILE", help=f"YAML or JSON{form}; what the command line says as well counts last")
-    group.add_argument("--print-config", action="store_true", help="print all options as such a file, and do nothing else")
+    group.add_argument("--config", type=Path, metavar="FILE", help=f"YAML or JSON file of options{form}; the command line overrides it")
+    group.add_argument("--print-config", action="store_true", help="print all options as such a file and exit")
 
 
 def with_file(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:

@@ -38,11 +38,11 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="Dice and distances on a prepared dataset with labels",
-        description="References are drawn among the training scans, the same for all methods and structures. DIR receives scores.csv "
+        help="compute Dice and surface distances on a prepared dataset with labels",
+        description="References are drawn from the training scans, the same for all methods and structures. DIR receives scores.csv "
         "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
-        "worst results, and in models the tasks and networks. The same command resumes a stopped evaluation. Of a dataset of several "
-        "modalities, --modality takes the scans of one.",
+        "worst results, and the tasks and networks in models. The same command resumes a stopped evaluation. In a dataset of several "
+        "modalities, --modality selects the scans of one.",
         **examples(
             "mass evaluate --weights small --dataset dataset --split test --shots 1 3 5 --repeats 5 --output results",
             "mass evaluate --weights small --dataset dataset --methods scratch in-context adapted finetuned --shots 5 --output compared",
@@ -62,21 +62,25 @@ def add_parser(subparsers: Any) -> None:
     compared.add_argument(
         "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
     )
-    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
-    compared.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the draws (default: %(default)s)")
-    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
-    compared.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
+    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="number of random draws of references (default: %(default)s)")
+    compared.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the draws (default: %(default)s)")
+    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures to evaluate (default: all named in the dataset)")
+    compared.add_argument("--cases", type=int, metavar="N", help="only the first N scans")
     results = parser.add_argument_group("results")
-    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all of them")
-    results.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
-    results.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
-    compared.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
-    add_shard(compared, "of the scans in all draws, a block of neighbours")
+    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    results.add_argument(
+        "--pictures", type=int, default=4, metavar="N", help="number of pictures of the worst results (default: %(default)s)"
+    )
+    results.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
+    compared.add_argument(
+        "--self-reference", action="store_true", help="instead, segment each scan with an augmented copy of itself as reference"
+    )
+    add_shard(compared, "a block of consecutive scans, in all draws")
     tuning = parser.add_argument_group("tuning")
-    tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
-    tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")
-    tuning.add_argument("--recipe-finetune", metavar="NAME", help="of finetuned and scratch (default: the one that suits the network)")
-    tuning.add_argument("--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", help="change that recipe")
+    tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time to adapt a task (default: %(default)g)")
+    tuning.add_argument("--epochs", type=int, metavar="N", help="epochs of finetuned and scratch (default: the recipe's)")
+    tuning.add_argument("--recipe-finetune", metavar="NAME", help="recipe of finetuned and scratch (default: by the size of the network)")
+    tuning.add_argument("--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", help="change settings of that recipe")
     add_preparation(parser)
     add_decision(parser)
     parser.set_defaults(run=run)

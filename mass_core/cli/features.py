@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     add_weights(parser)
     targets = parser.add_argument_group("targets")
     targets.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    targets.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    targets.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
     add_shard(targets)
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
@@ -46,9 +46,13 @@ def add_parser(subparsers: Any) -> None:
     results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the voxels that make the colours (default: %(default)s)"
+        "--seed",
+        type=seed_number,
+        default=0,
+        metavar="N",
+        help="seed of the voxels from which the colours are computed (default: %(default)s)",
     )
-    parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    parser.add_argument("--overlap", type=float, metavar="F", help="overlap of neighbouring windows, as a fraction from 0 to below 1")
     add_on(parser)
     parser.set_defaults(run=run)
 

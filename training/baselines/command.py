@@ -113,21 +113,25 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.baselines",
-        description="Other ways to pretrain the encoder, beside MASS.",
+        description="Pretrain the encoder with other methods, to compare with MASS.",
         **examples(
             "python -m training.baselines --method mae --steps 1500 --data DATASET --output MAE.safetensors",
             "torchrun --nproc-per-node 8 -m training.baselines --method s3d --recipe paper --data CT=0.6 MR=0.4 --output S3D.safetensors",
         ),
     )
     start = parser.add_argument_group("start")
-    start.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True, help="what the encoder learns from")
+    start.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True, help="pretraining method")
     start.add_argument("--recipe", default="small", help=f"one of {', '.join(recipes.RECIPES)} (default: %(default)s)")
-    start.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
+    start.add_argument(
+        "--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as for training.pretrain; not needed for the method none"
+    )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's lie beside it")
-    run.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
-    run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    run.add_argument("--seed", type=seed_number, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    run.add_argument(
+        "--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's files are beside it"
+    )
+    run.add_argument("--steps", type=int, metavar="N", help="number of training steps (default: the recipe's)")
+    run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change settings of the recipe")
+    run.add_argument("--seed", type=seed_number, metavar="N", help="seed of the run, the same as --set seed=N (default: the recipe's)")
     run.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
     add_config(parser)
     return parser

@@ -314,7 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.classify",
-        description="Classifiers of whole scans on a pretrained encoder.",
+        description="Train a classifier of whole scans on a pretrained encoder.",
         **examples("python -m training.classify --weights small --labels labels.csv --images scans --output RUN --frozen"),
     )
     start = parser.add_argument_group("start")
@@ -322,9 +322,15 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument("--recipe", default="paper", help=f"one of {', '.join(classify_config.RECIPES)} (default: %(default)s)")
     mode = start.add_mutually_exclusive_group()
     mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="train only the head")
-    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
+    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder and the head")
     scans = parser.add_argument_group("scans")
-    scans.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
+    scans.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="table with the columns filename, split, patient, and label or label_<class>",
+    )
     scans.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
     add_run(parser)
     return parser

@@ -227,7 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="DATASET[=WEIGHT]",
-        help="dataset folders, of `mass prepare` or of the released code, with how often each is drawn from (default: by number of scans)",
+        help="dataset folders, of `mass prepare` or of the released code, with sampling weights (default: by number of scans)",
     )
     add_run(parser)
     return parser

@@ -215,8 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.reproduce",
-        description="The paper's tables and figures beside ours. Every run has a folder below --output; the same command goes on where it "
-        "stopped, names what is missing, does the rest, and writes TABLE.md and TABLE.csv.",
+        description="Reproduce the paper's tables and figures and print both side by side. Every run has a folder below --output. The same "
+        "command resumes where it stopped, lists missing inputs, runs what it can, and writes TABLE.md and TABLE.csv.",
         allow_abbrev=False,
         **examples(
             "python -m training.reproduce table1 --data DIR --output DIR --dry-run",
@@ -227,25 +227,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"{', '.join(TABLES)}, or all")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the datasets, as published or prepared")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all runs, the same for all tables")
-    parser.add_argument("--dry-run", action="store_true", help="list commands, counted GPU hours and what is missing; do nothing")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for all runs, the same for all tables")
+    parser.add_argument("--dry-run", action="store_true", help="only list the commands, their GPU hours as counted, and what is missing")
     choice = parser.add_argument_group("parts of a table")
-    choice.add_argument("--rows", nargs="+", metavar="ROW", help="only these, called as in the paper")
-    choice.add_argument("--datasets", nargs="+", metavar="NAME", help="only these, called as their folders; in tables 1 and 2 your own too")
-    choice.add_argument("--shots", nargs="+", metavar="K", help="only these numbers of labelled scans (of table 3 shares in %%)")
-    choice.add_argument("--draws", type=int, default=3, metavar="N", help="repetitions with other labelled scans (default: %(default)s)")
-    add_shard(parser, "of the runs of each kind every N-th")
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--recipe", default="paper", metavar="NAME", help="of all trainings: paper, released, small, smoke (default: %(default)s)"
+    choice.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows, named as in the paper")
+    choice.add_argument(
+        "--datasets", nargs="+", metavar="NAME", help="only these datasets, named by their folders; tables 1 and 2 also accept your own"
     )
-    how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method that makes masks (default: %(default)s)")
-    how.add_argument("--weights", metavar="W", help="for MASS instead of large-scale pretraining, such as mass_base")
-    how.add_argument("--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of that pretraining (default: all)")
-    how.add_argument(
-        "--seed", type=seed_number, metavar="N", help="of all draws and trainings (default: 0 of the draws, the recipe's of trainings)"
+    choice.add_argument("--shots", nargs="+", metavar="K", help="only these numbers of labelled scans (table 3: percentages)")
+    choice.add_argument(
+        "--draws", type=int, default=3, metavar="N", help="number of random draws of the labelled scans (default: %(default)s)"
     )
-    how.add_argument("--processes", type=int, default=1, metavar="N", help="GPUs that share a training (default: %(default)s)")
+    add_shard(parser, "every N-th run of each kind")
+    how = parser.add_argument_group("settings")
+    how.add_argument(
+        "--recipe",
+        default="paper",
+        metavar="NAME",
+        help="recipe of all training runs: paper, released, small, smoke (default: %(default)s)",
+    )
+    how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method for making masks (default: %(default)s)")
+    how.add_argument("--weights", metavar="W", help="weights to use for MASS instead of pretraining at large scale, such as mass_base")
+    how.add_argument(
+        "--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of the large-scale pretraining (default: all)"
+    )
+    how.add_argument(
+        "--seed",
+        type=seed_number,
+        metavar="N",
+        help="seed of all draws and training runs (default: 0 for draws, the recipe's for training)",
+    )
+    how.add_argument("--processes", type=int, default=1, metavar="N", help="number of GPUs per training run (default: %(default)s)")
     how.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     how.add_argument(
         "--add",

@@ -22,12 +22,12 @@ NAMED = 3
 
 def add_summary(group: Any) -> None:
     """--picture, --compare."""
-    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of existing mask sets")
+    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also for existing mask sets")
     group.add_argument(
         "--compare",
         type=Path,
         metavar="DIR",
-        help="label maps named like the scans: Dice of masks and labels (the paper's Table 4a), also written to labels.csv",
+        help="label maps named like the scans: Dice between masks and labels (the paper's Table 4a), also written to labels.csv",
     )
 
 

@@ -42,13 +42,17 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, folders of scans, DICOM folders")
     public = parser.add_argument_group("public datasets", "see docs/datasets.md")
     public.add_argument(
-        "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
+        "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"layout of a public dataset: {', '.join(sorted(KINDS))}"
     )
     public.add_argument(
-        "--derivative", default="", metavar="TEXT", help="of kind bids: only label maps with this in their path, such as desc-aseg"
+        "--derivative", default="", metavar="TEXT", help="for kind bids: use only label maps with this in their path, such as desc-aseg"
     )
     group = parser.add_argument_group("recipe")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="modality of the scans; with --dataset-kind, use only these")
+    group.add_argument(
+        "--modality",
+        choices=("auto", "ct", "mr", "pet"),
+        help="modality of the scans; with --dataset-kind, use only scans of this modality",
+    )
     add_reading(group)
 
 
@@ -58,10 +62,10 @@ def add_split(group: argparse._ActionsContainer, others: str, folds: str) -> Non
         "--split",
         type=Path,
         metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
-        f"left out{others}",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; other '
+        f"cases are left out{others}",
     )
-    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"which of splits_final.json{folds}, from 0 (default: %(default)s)")
+    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"fold of splits_final.json{folds}, from 0 (default: %(default)s)")
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:

@@ -49,7 +49,7 @@ class Shard:
 
 def add_shard(parser: argparse._ActionsContainer, what: str = "every N-th scan, from the I-th on") -> None:
     """--shard: one of several processes that share the work."""
-    parser.add_argument("--shard", metavar="I/N", help=f"only the I-th of N shares: {what} (default: by rank under torchrun)")
+    parser.add_argument("--shard", metavar="I/N", help=f"do only the I-th of N shares: {what} (default: by rank under torchrun)")
 
 
 def shard_of(arguments: argparse.Namespace) -> Shard:
