@@ -76,7 +76,7 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
     step = max(1, math.ceil((volume.array.size / _SAMPLES) ** (1 / 3)))
     values = volume.array[::step, ::step, ::step]
     if guess_modality(values) == "ct" or np.percentile(values, 0.5) < _AIR_HU:
-        return "ct", "The modality was not given; the intensities look like CT and were treated so."
+        return "ct", "The modality was not given; the intensities look like CT and were treated as CT."
     return "mr", "The modality was not given; the intensities do not look like CT and were treated as MR or PET."
 
 
