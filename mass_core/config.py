@@ -192,7 +192,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
         WeightsError: if a field is unknown to this version.
     """
     if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
-        raise WeightsError(f"The weights use settings this version does not know: {', '.join(unknown)}.", "Update MASSSlicer.")
+        raise WeightsError(f"The weights use settings unknown to this version: {', '.join(unknown)}.", "Update MASSSlicer.")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return kind(**arguments)
 

@@ -45,7 +45,7 @@ class DeviceUse:
         """
         off = {name.replace("-", "_"): False for name in names}
         if unknown := sorted(off.keys() - {field.name for field in fields(cls)}):
-            raise InputError(f"Inference has no switch called {listing(unknown)}.", f"Known are {', '.join(cls.names())}.")
+            raise InputError(f"There is no GPU optimisation called {listing(unknown)}.", f"Known are {', '.join(cls.names())}.")
         return cls(**off)
 
     @classmethod
@@ -129,7 +129,7 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
-    absent = f"{name} was asked for, but"
+    absent = f"{name} was requested, but"
     if device.type == "cuda" and not cuda:
         raise DeviceError(f"{absent} PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -95,7 +95,7 @@ def _yaml(text: str, path: Path) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise InputError(f"{path} is YAML, which needs PyYAML.", "Run pip install pyyaml, or write the same as .json.") from error
+        raise InputError(f"{path} is YAML, which needs PyYAML.", "Run pip install pyyaml, or use a .json file.") from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -125,7 +125,7 @@ def test_only_the_middle_of_a_large_scan_counts_and_that_is_said(classifier: Cla
     whole = scan((40, 32, 32))
     seen = look(whole, classifier.config.recipe)
     assert seen.array.shape == (32, 32, 32)
-    assert seen.warnings == ("The classifier sees only the middle 64 x 64 x 64 mm of the scan, 80% of it.",)
+    assert seen.warnings == ("The classifier uses only the middle 64 x 64 x 64 mm of the scan, 80% of it.",)
     assert not look(scan(), classifier.config.recipe).warnings
     flipped = look(whole, replace(classifier.config.recipe, orientation="none", percentiles=(0.0, 100.0)))
     whole_z = (whole.array - whole.array.mean()) / whole.array.std()
@@ -205,7 +205,7 @@ def test_a_cut_file_is_refused(file: Path, tmp_path: Path) -> None:
         ({"classes": ["one"]}, "classes are one"),
         ({"model": None}, "header"),
         ({"format": None}, "header"),
-        ({"preprocess": {"shadow": 1}}, "do not know|does not know: shadow"),
+        ({"preprocess": {"shadow": 1}}, "settings unknown to this version: shadow"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(file: Path, tmp_path: Path, header, match) -> None:

@@ -271,7 +271,7 @@ def test_a_worker_that_never_answers_is_given_up(bench: Bench) -> None:
         {"event": "done", "result": {"version": 2}},
         {"event": "done", "result": {}},
         {"event": "done"},
-        {"event": "failed", "error": "InputError", "message": "The worker speaks version 2 of the protocol, its client version 1."},
+        {"event": "failed", "error": "InputError", "message": "The worker uses version 2 of the protocol, its client version 1."},
     ],
 )
 def test_another_version_is_refused(bench: Bench, answer: dict) -> None:
@@ -326,8 +326,8 @@ def test_the_record_gets_whole_lines(ready: Bench) -> None:
 
 
 def test_a_failure_of_nobody_is_logged(ready: Bench) -> None:
-    ready.worker.say(id=None, event="failed", error="InputError", message="This line is no message", cure="")
-    assert ready.logged == ["The worker: This line is no message"] and ready.events == []
+    ready.worker.say(id=None, event="failed", error="InputError", message="This line is not a message", cure="")
+    assert ready.logged == ["The worker: This line is not a message"] and ready.events == []
 
 
 # The end

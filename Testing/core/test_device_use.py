@@ -158,7 +158,7 @@ def test_switches_reach_the_segmenter_from_command_and_worker(tiny_weights: Path
     assert one.model.use == DeviceUse(batches=False, run_ahead=False) == one.compute(1).use
     other = session.segmenter(Features(**base, target="x", output="y"), run)
     assert other.model.use == DeviceUse() and other.model is not one.model
-    with pytest.raises(InputError, match="no switch called warp.\n.*channels-last"):
+    with pytest.raises(InputError, match="no GPU optimisation called warp.\n.*channels-last"):
         session.model(Load(**base, without=["warp"]), run)
 
 

@@ -279,7 +279,7 @@ def test_a_modality_selects_scans(mixed: Path, tmp_path: Path, capsys: pytest.Ca
     ("more", "told"),
     [
         (("--modality", "pet"), "the scans of {dataset} are ct, mr"),
-        (("--modality", "mr", "--methods", "finetuned"), "finetuned would be validated by scans of ct and mr"),
+        (("--modality", "mr", "--methods", "finetuned"), "finetuned would be validated on scans of ct and mr"),
         (("--ct-clip", -100, 300), "--ct-clip: the scans of {dataset} are cropped and clipped already"),
         (("--body-crop", "none", "--body-margin", 1, 1, 1), "--body-crop, --body-margin: "),
         (("--body-threshold", -300, "--self-reference"), "--body-threshold: "),

@@ -271,7 +271,7 @@ def test_labels_join_other_masks() -> None:
 
 def test_label_maps_that_do_not_fit_are_refused() -> None:
     far = dataclasses.replace(GRID, origin_xyz=(500.0, 0.0, 0.0))
-    with pytest.raises(GeometryError, match="elsewhere"):
+    with pytest.raises(GeometryError, match="do not overlap"):
         label_masks(Volume(labelled().array, far), GRID)
     with pytest.raises(InputError, match="Labels are 1 and above"):
         label_masks(Volume(np.zeros(GRID.shape_zyx, np.uint8), GRID), GRID)

@@ -270,7 +270,7 @@ def test_a_result_on_another_grid(segmenter: Segmenter, task: Task) -> None:
     far = replace(TRUTH.geometry, origin_xyz=(900.0, 0.0, 0.0))
     with pytest.raises(GeometryError, match="but another position or spacing"):
         assess(segmenter, task, TARGET, Volume(TRUTH.array, far))
-    with pytest.raises(InputError, match="The result holds 7; the labels looked for are 1, 2"):
+    with pytest.raises(InputError, match="The result holds 7; the labels expected are 1, 2"):
         assess(segmenter, task, TARGET, labelled({7: TRUTH.array == 1}))
     with pytest.raises(InputError, match="fractional"):
         on_grid(Volume(TRUTH.array * 0.5, TRUTH.geometry), TARGET.geometry)

@@ -327,7 +327,7 @@ def test_task_of_other_weights_or_recipe_is_refused(model: FakeModel) -> None:
     task = Segmenter(model).encode([REFERENCE])
     with pytest.raises(WeightsError, match="other"):
         Segmenter(FakeModel(fingerprint="b" * 64, name="other")).segment(TARGET, task)
-    with pytest.raises(InputError, match="encoded with orientation RAS, this run asks for none"):
+    with pytest.raises(InputError, match="encoded with orientation RAS, this run uses none"):
         Segmenter(model, model.recipe.changed(orientation="none")).segment(TARGET, task)
     Segmenter(model, model.recipe.changed(overlap=0.0, threshold=0.7)).segment(TARGET, task)
 

@@ -134,7 +134,7 @@ def test_a_run_stopped_and_resumed_is_the_run_that_never_stopped(tune, tmp_path,
 def test_a_folder_with_a_run_is_not_entered_by_chance(tune, capsys):
     assert tune("--epochs", 1)[0] == 0
     code, failed, _ = tune("--epochs", 1)
-    assert code == 2 and "holds a run already" in failed["message"]
+    assert code == 2 and "already contains a run" in failed["message"]
     code, failed, _ = tune("--epochs", 1, "--resume", settings=["batch_size=4"])
     assert code == 2 and "batch_size was 2, now 4" in failed["message"]
 
@@ -251,7 +251,7 @@ def test_classes_of_files_have_the_names_given_or_those_of_a_description(tune, t
     code, failed, _ = tune("--names", "1=x", output=tmp_path / "other")
     assert code == 2 and "a dataset names its labels itself" in failed["message"]
     code, failed, _ = tune("--modality", "ct", output=tmp_path / "other")
-    assert code == 2 and "a dataset knows" in failed["message"]
+    assert code == 2 and "a dataset records" in failed["message"]
     code, failed, _ = tune("--images", images, "--labels-dir", labels, "--names", "liver", data=False, output=tmp_path / "other")
     assert code == 2 and "'liver'" in failed["message"] and not (tmp_path / "other").exists()
 

@@ -126,12 +126,12 @@ def _export_released(arguments: argparse.Namespace) -> int:
 
     dataset, output = open_dataset(arguments.folder), arguments.output
     if isinstance(dataset, released_layout.ReleasedDataset):
-        raise InputError(f"{arguments.folder} is laid out as the released code does already.", "Copy the folder.")
+        raise InputError(f"{arguments.folder} already has the released layout.", "Copy the folder.")
     released_layout.check_export(output)
     small = [case.name for case in dataset.cases if min(case.shape_zyx) < released_layout.TRAINING_EDGE]
     if small:
         arguments.terminal.warn(
-            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the least the released training takes."
+            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the minimum for training with the released code."
         )
     return _export(
         arguments,

@@ -170,7 +170,7 @@ def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
     if len(cases) < len(dataset.cases):
         if tuned := sorted(set(arguments.methods) & set(_NETWORKS)):
             raise InputError(
-                f"--modality is {wanted}, but {' and '.join(tuned)} would be validated by scans of {' and '.join(known)}.",
+                f"--modality is {wanted}, but {' and '.join(tuned)} would be validated on scans of {' and '.join(known)}.",
                 "Prepare a dataset of one modality: mass prepare has --modality too.",
             )
         arguments.terminal.warn(f"{len(dataset.cases) - len(cases)} scans of other modalities than {wanted} are left out.")
@@ -247,7 +247,7 @@ class _Bench:
         return judged == wanted
 
     def draw_worst(self) -> None:
-        """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
+        """Draw the results with the lowest Dice, the worst of each scan and structure; they are computed again for this."""
         from ..evaluation.scoring import scan
         from ..pictures import label_map, panels
         from ..progress import Steps

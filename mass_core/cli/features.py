@@ -104,4 +104,4 @@ def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], 
     shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), result["explained"], strict=True))
     values = result_of(job, result, began)
     where = f" on {arguments.on}" if arguments.on else ""
-    arguments.terminal.result(f"{job.output}: {shares} of what the features tell apart ({values['seconds']:.1f} s{where})", **values)
+    arguments.terminal.result(f"{job.output}: {shares} of the variance of the features ({values['seconds']:.1f} s{where})", **values)

@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
-        text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation takes val, evaluation takes test."
+        text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation uses val, evaluation uses test."
         arguments.terminal.warn(text)
     return outcome.report(arguments.terminal, plan.folder)
 
@@ -190,7 +190,7 @@ def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse
         return scans
     kept = [scan for scan in scans if plan.mask_file(scan) or scan.label_files(plan.labels)]
     if not kept:
-        raise InputError(f"None of the {len(scans)} scans has a label map or masks.", "Add --masks DIR, or fetch the label maps.")
+        raise InputError(f"None of the {len(scans)} scans has a label map or masks.", "Add --masks DIR, or download the label maps.")
     if len(kept) < len(scans):
         arguments.terminal.warn(f"{len(scans) - len(kept)} scans have neither a label map nor masks and are left out.")
     if bare := [scan for scan in kept if not scan.label_files(plan.labels)]:

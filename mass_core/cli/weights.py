@@ -99,13 +99,15 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
     path = weights_store.locate(arguments.weights)
     if weights_store.verify_checksum(path) is False:
-        raise WeightsError(f"{path} is not what was downloaded.", f"Run `mass weights remove {path.stem}` and download it again.")
+        raise WeightsError(f"{path} is not the file that was downloaded.", f"Run `mass weights remove {path.stem}` and download it again.")
     classifies = weights_store.is_classifier(path)
     model = load_classifier(path, "cpu") if classifies else load_model(path, "cpu", ema=arguments.ema)
     broken = [name for name, value in model.network.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise WeightsError(f"{path} contains infinite or NaN values, in {', '.join(broken[:5])}.", "Get the weights again.")
-    arguments.terminal.result(f"{path} is whole. Fingerprint {model.fingerprint}", path=str(path), fingerprint=model.fingerprint)
+    arguments.terminal.result(
+        f"{path} is complete and intact. Fingerprint {model.fingerprint}", path=str(path), fingerprint=model.fingerprint
+    )
     return 0
 
 

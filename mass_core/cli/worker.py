@@ -48,6 +48,6 @@ def new_service() -> "Service":
         from ..jobs.service import Service
     except (ImportError, OSError, AttributeError) as error:
         raise DeviceError(
-            f"A library this program needs cannot be loaded: {error}.", "Install the packages again, or see what the message says."
+            f"A library this program needs cannot be loaded: {error}.", "Install the packages again, or follow the message."
         ) from error
     return Service()

@@ -142,7 +142,7 @@ class Task:
         if len(self.labels) != 1:
             raise InputError(f"One number is given for {len(self.labels)} labels.", "Choose one label with --labels N.")
         if not 0 < value <= MAX_LABEL:
-            raise InputError(f"{value} cannot be a label's number.", f"Choose one from 1 to {MAX_LABEL}.")
+            raise InputError(f"{value} is not a valid label number.", f"Choose one from 1 to {MAX_LABEL}.")
         atlases = tuple(atlas.renumbered(self.labels[0].value, value) for atlas in self.atlases)
         return replace(self, labels=(replace(self.labels[0], value=value),), atlases=atlases)
 
@@ -167,7 +167,10 @@ class Task:
             for stage, tokens in enumerate(label.tokens)
         }
         if with_alignment and not self.atlases:
-            raise InputError("The task holds nothing to align with a scan.", "Encode with weights that record how (`fusion`).")
+            raise InputError(
+                "The task holds nothing to align with a scan.",
+                "Encode with weights that support alignment (`fusion` in `mass weights info`).",
+            )
         for number, atlas in enumerate(self.atlases if with_alignment else ()):
             tensors |= {f"{_ATLAS}{number}.{name}": values for name, values in to_tensors(atlas).items()}
         write_bytes(path, save(tensors, {FORMAT: json.dumps(self.header())}))

@@ -82,8 +82,8 @@ class QualityProbe:
         self._boxes = label_boxes(self._labels.array)
         if self._boxes and not any(label.value in self._boxes for label in task.labels):
             raise InputError(
-                f"The result holds {listing(self._boxes)}; the labels looked for are {listing(x.value for x in task.labels)}.",
-                "Give the label map that was made after these references, or this task.",
+                f"The result holds {listing(self._boxes)}; the labels expected are {listing(x.value for x in task.labels)}.",
+                "Give the label map that was made from these references or this task.",
             )
 
     def gather(self, references: Sequence[Reference], steps: Steps) -> dict[int, Evidence]:

@@ -117,7 +117,8 @@ def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots
         if lacking:
             missing = ", ".join(map(str, sorted(lacking)))
             raise InputError(
-                f"{shots} training scans do not show all structures: label {missing} is missing.", "Ask for more --shots or fewer --labels."
+                f"{shots} training scans do not show all structures: label {missing} is missing.",
+                "Increase --shots, or choose fewer --labels.",
             )
         order = [name for name in order if name not in chosen] + chosen
         drawn.append(tuple(chosen))
@@ -131,7 +132,7 @@ def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], sh
             raise InputError(f"No training scan shows label {label}.", "Choose other --labels.")
     count = sum(bool(values & set(labels)) for values in shown.values())
     if count < shots:
-        raise InputError(f"Only {count} training scans show the structures; {shots} were requested.", "Ask for fewer --shots.")
+        raise InputError(f"Only {count} training scans show the structures; {shots} were requested.", "Choose fewer --shots.")
 
 
 def judge(

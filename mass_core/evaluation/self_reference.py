@@ -103,6 +103,6 @@ def summarised(found: Sequence[Recognition], dataset: Dataset) -> list[dict[str,
 
 def markdown(rows: Sequence[dict[str, object]]) -> str:
     """The rows as a table for people."""
-    lines = ["| method | structure | scans | Dice | least |", "|---|---|--:|--:|--:|"]
+    lines = ["| method | structure | scans | Dice | lowest |", "|---|---|--:|--:|--:|"]
     lines += [f"| {NAME} | {row['name']} | {row['scans']} | {row['dice']:.3f} | {row['least']:.3f} |" for row in rows]
     return "\n".join(lines)

@@ -182,7 +182,7 @@ class _Group:
         lost = [f"{label.value} ({label.name})" for label, voxels in zip(self._labels, shown, strict=True) if not voxels]
         if lost:
             raise InputError(
-                f"Nothing of label {', '.join(lost)} is in the references at {self._spacing[0]:.2g} mm.",
+                f"Nothing is left of label {', '.join(lost)} in the references at {self._spacing[0]:.2g} mm.",
                 "Give a reference that shows it, or leave it out.",
             )
         return found

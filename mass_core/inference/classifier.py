@@ -183,7 +183,7 @@ def look(volume: Volume, recipe: Recipe) -> Seen:
     warnings = list(prepared.record.warnings)
     if kept.size < (1 - _SLIGHT) * prepared.array.size:
         shown = " x ".join(f"{n * mm:.0f}" for n, mm in zip(kept.shape[::-1], (recipe.spacing_zyx or ())[::-1], strict=True))
-        warnings.append(f"The classifier sees only the middle {shown} mm of the scan, {kept.size / prepared.array.size:.0%} of it.")
+        warnings.append(f"The classifier uses only the middle {shown} mm of the scan, {kept.size / prepared.array.size:.0%} of it.")
     return Seen(array=np.ascontiguousarray(kept), modality=prepared.record.modality, warnings=tuple(warnings))
 
 
@@ -258,7 +258,9 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
     path = locate(weights)
     chosen = choose_device(device)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is not a classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
+        raise WeightsError(
+            f"{path} is not a classifier: those end in .safetensors.", "Choose a file written by `python -m training.classify`."
+        )
     metadata, tensors = read_tensors(path)
     if CLASSIFIER not in metadata:
         raise WeightsError(

@@ -308,7 +308,7 @@ class Segmenter:
         for name in _AGREEING:
             if ours[name] != theirs[name]:
                 raise InputError(
-                    f"The task was encoded with {name} {theirs[name]}, this run asks for {ours[name]}.",
+                    f"The task was encoded with {name} {theirs[name]}, this run uses {ours[name]}.",
                     "Leave that option out, or encode the references again with it.",
                 )
 

@@ -49,7 +49,7 @@ class Colours:
                 spacing = spacing or view_spacing(scan.geometry, segmenter.recipe)
                 samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
         if not samples or spacing is None:
-            raise InputError("None of the scans that share their colours can be used.", "Look at each of them alone.")
+            raise InputError("None of the scans that share their colours can be used.", "Run each scan alone to see its error.")
         session.colours = cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
         return session.colours
 

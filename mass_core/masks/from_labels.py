@@ -49,10 +49,10 @@ def checked_labels(labels: Volume, grid: Geometry) -> Volume:
         labels = as_label_map(labels)
     low, high = labels.array.min(), labels.array.max()
     if low < 0 or high < 1:
-        raise InputError(f"The label map holds values from {low:g} to {high:g}.", "Labels are 1 and above, 0 is outside.")
+        raise InputError(f"The label map holds values from {low:g} to {high:g}.", "Labels are 1 and above, 0 is background.")
     if not labels.geometry.overlaps(grid):
         raise GeometryError(
-            f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {grid.describe()}.",
+            f"The label map and the scan do not overlap: {labels.geometry.describe()} and {grid.describe()}.",
             "Give the label map that was drawn on this scan.",
         )
     return labels

@@ -96,6 +96,6 @@ class MASS(nn.Module):
         """
         if not self.config.task_encoding:
             raise InputError(
-                "These weights were finetuned to fixed classes; they cannot learn from references.",
+                "These weights were finetuned to fixed classes; they take no references.",
                 "Segment without references, or choose the weights they were finetuned from.",
             )

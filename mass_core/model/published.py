@@ -42,7 +42,7 @@ class Published(nn.Module):
         super().__init__()
         found, wanted = backbone.channels, config.channels
         if len(found) not in (len(wanted), len(wanted) - 1):
-            raise WeightsError(f"The encoder has {len(found)} levels, {len(wanted)} are asked for.", "Set model.channels accordingly.")
+            raise WeightsError(f"The encoder has {len(found)} levels, but {len(wanted)} are requested.", "Set model.channels accordingly.")
         self.backbone = backbone
         self.width: int = found[-1]
         self.finest = None

@@ -124,7 +124,7 @@ class _HostEnd:
         """Notice that nothing comes any more, which a line that is cut does not tell."""
         while self._heard.wait(self._silence_s):
             self._heard.clear()
-        self._log(f"Nothing was heard for {self._silence_s:g} s.\n")
+        self._log(f"No message arrived for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:

@@ -21,13 +21,13 @@ _LINE = (
     ),
     (
         "Host key verification failed|No .* host key is known",
-        "This computer does not know the key of {host} yet.",
+        "The host key of {host} is not known on this computer yet.",
         "Run ssh {host} once in a terminal, compare the key with what its administrator says, and answer yes.",
     ),
     (
         r"Permission denied \(|Too many authentication failures|sign_and_send_pubkey",
         "{host} refused the key of this computer, and passwords are not supported here.",
-        "Put your key there with ssh-copy-id {host}; a key with a passphrase is given to ssh-agent first, by ssh-add.",
+        "Copy your key there with ssh-copy-id {host}; add a key with a passphrase to ssh-agent first, with ssh-add.",
     ),
     (
         "Could not resolve hostname",
@@ -39,7 +39,7 @@ _LINE = (
         "{host} does not answer: it is asleep, switched off, or out of reach.",
         "Wake it up, or join its network (VPN), and try again.",
     ),
-    ("Connection refused", "{host} is there, but no ssh server answers on it.", "Have its ssh server started, and check the port."),
+    ("Connection refused", "{host} is reachable, but no ssh server answers there.", "Have its ssh server started, and check the port."),
     (
         "Bad owner or permissions|Bad configuration option|no argument after keyword",
         "ssh cannot use its settings: {said}",

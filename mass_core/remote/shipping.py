@@ -266,7 +266,7 @@ class Shipping:
                 done = position
         if parcel.state() != state:
             yield frame("drop", name=place), 0
-            raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
+            raise InputError(f"{parcel.path} changed while it was sent.", "Try again once it is completely written.")
 
     def _know(self, order: _Order, parcel: Parcel, state: tuple[Any, ...]) -> Iterator[bytes]:
         """Find the digest of a parcel; a sign of life if that takes long, for the other computer ends after a long silence.
@@ -394,6 +394,6 @@ class Shipping:
 def not_agreed(host: str) -> InputError:
     """Nobody has agreed that files are sent there."""
     return InputError(
-        f"Scans would leave this computer for {host}, and nobody has agreed to that yet.",
+        f"Scans would be sent to {host}, but nobody has agreed to that yet.",
         f"If these patients' data may go there, add --agree once, or run: mass remote {host} --agree",
     )

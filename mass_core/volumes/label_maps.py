@@ -22,7 +22,7 @@ _HALF = 0.5
 """Of a voxel edge: two grids of the same outline differ by less. Of a label map: less of it on its image is worth a word."""
 _POINTS = 200_000
 """Labelled voxels from which the share on the image is measured."""
-_CURE = "If one structure is meant, give --threshold-mask with the least value inside it"
+_CURE = "If it shows one structure, give --threshold-mask with the lowest value inside it"
 
 
 def as_label_map(labels: Volume) -> Volume:
@@ -45,7 +45,7 @@ def as_label_map(labels: Volume) -> Volume:
             notes = (*notes, f"The values of the mask are up to {off:.2g} off whole numbers and were rounded.")
     if high > MAX_LABEL + _ROUNDING:
         raise InputError(
-            f"The mask holds the value {high:.6g}, the highest label is {MAX_LABEL}.", f"Say with --labels which values count. {_CURE}."
+            f"The mask holds the value {high:.6g}, the highest label is {MAX_LABEL}.", f"Choose the values to use with --labels. {_CURE}."
         )
     if array.dtype.kind == "f":
         array = np.rint(array).astype(np.int32)

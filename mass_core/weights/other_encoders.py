@@ -95,6 +95,6 @@ def refuse_unlearned(provenance: Mapping[str, Any], name: str) -> None:
     """
     if provenance.get(LEARNED) == "encoder":
         raise WeightsError(
-            f"Of the weights {name} only the image encoder is pretrained; the rest is random and can find nothing from references.",
+            f"Of the weights {name} only the image encoder is pretrained; the rest is random, so it cannot segment from references.",
             "Finetune them first: python -m training.finetune, or `mass evaluate --methods finetuned`.",
         )

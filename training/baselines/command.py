@@ -62,7 +62,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
     """
     folder = output.with_suffix(".run")
     if output.exists() and not folder.is_dir():
-        raise OutputError(f"{output} exists already and is not of an earlier call of this command.", "Choose another name.")
+        raise OutputError(f"{output} already exists and was not made by this command.", "Choose another name.")
     if method == "mass":
         if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
             copy(folder / "last.safetensors", output)

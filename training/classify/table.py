@@ -189,7 +189,7 @@ def _split_faults(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
         sides[row.patient].add(split)
     both = [f"{patient} ({' and '.join(sorted(found))})" for patient, found in sides.items() if len(found) > 1]
     if both:
-        yield f"{len(both)} patients are in several splits, which makes results too good: {listing(both, _SHOWN)}."
+        yield f"{len(both)} patients are in several splits, which makes results too optimistic: {listing(both, _SHOWN)}."
 
 
 def _class_faults(table: Table) -> Iterator[str]:

@@ -192,7 +192,7 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
     _check_names(looks, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
     val = tuple(name for name in val if set(voxels_by_plane(labels_of(dataset, name))) & set(labels))
-    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, which is named." for name in vain]
+    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, although it is named." for name in vain]
     return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=tuple(notes))
 
 
@@ -225,9 +225,9 @@ def _notes(planes: Planes, labels: Sequence[int], val: Sequence[str]) -> list[st
     """Classes that one scan shows, and that nothing can be validated."""
     counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
     rare = [value for value in labels if counts[value] == 1 < len(planes)]
-    few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is kept apart (split val)"
-    unjudged = [] if val else [f"{few}: nothing is validated, the last weights count."]
-    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in rare] + unjudged
+    few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is held out (split val)"
+    unjudged = [] if val else [f"{few}: there is no validation, and the last weights are kept."]
+    return [f"Only one of the {len(planes)} training scans shows label {value}." for value in rare] + unjudged
 
 
 def _names(cases: Sequence[Reference]) -> list[str]:

@@ -156,7 +156,7 @@ def _config(request: Finetune, model: Model) -> FinetuneConfig:
 def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
-    why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
+    why = {"": "", "early": ", stopped early", "budget": ", time limit reached", "cancelled": ", stopped"}[result["stopped"]]
     more = "; the same command with --resume continues it" if result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
@@ -257,7 +257,9 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     if arguments.images is None:
         if arguments.modality != "auto":
-            raise InputError(f"--modality is {arguments.modality}, but a dataset knows that of its scans.", "Leave --modality out.")
+            raise InputError(
+                f"--modality is {arguments.modality}, but a dataset records the modality of its scans.", "Leave --modality out."
+            )
         return []
     if arguments.labels_dir is None:
         raise InputError("There are no labels to train on.", "Add --labels-dir DIR.")

@@ -289,7 +289,9 @@ def _open(dataset: Dataset, name: str, *, synthetic: bool) -> _Scan:
     spacing = np.asarray(dataset.spacing_zyx(name), dtype=float)
     labels = dataset.labels(name)
     if synthetic and labels is None:
-        raise InputError(f"{name} of {dataset.name} has no label map to draw an image from.", "Take the dataset out of episodes.synthetic.")
+        raise InputError(
+            f"{name} of {dataset.name} has no label map from which to synthesise an image.", "Take the dataset out of episodes.synthetic."
+        )
     return _Scan(dataset.image(name), dataset.masks(name), spacing, labels, synthetic)
 
 

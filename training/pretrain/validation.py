@@ -41,13 +41,13 @@ def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelle
             notes.append(f"{dataset.name} has no labelled scans in its split val.")
             continue
         if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
-            notes.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
+            notes.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be segmented with references of another modality.")
         references, unknown = _references(dataset, cases, config.seed)
         notes += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
         if references:
             sets.append(Labelled(dataset, cases, references))
     if not sets:
-        notes.append("Nothing to validate on: the last weights count as the best.")
+        notes.append("There is nothing to validate on: the last weights are kept as the best.")
     return sets, notes
 
 

@@ -139,7 +139,7 @@ def _selected(names: Sequence[str], planner: Planner, args: argparse.Namespace) 
     cells = {name: _cells(name, planner, args) for name in names}
     if not any(cells.values()):
         columns = ", ".join(column for name in names for column in paper(TABLES[name].paper).columns)
-        raise InputError("Nothing is left by --rows, --datasets and --shots.", f"The columns are {columns}.")
+        raise InputError("No run is selected by --rows, --datasets and --shots.", f"The columns are {columns}.")
     return {name: some for name, some in cells.items() if some}
 
 

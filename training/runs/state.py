@@ -27,7 +27,7 @@ from .distributed import ProcessGroup
 from .settings import RunSettings, StepSettings
 
 FORMAT = 1
-_SHORT = "Free some space, then go on with --resume."
+_SHORT = "Free some space, then continue with --resume."
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -77,7 +77,7 @@ class Resumable:
             raise InputError(
                 f"The training state in {folder} is of {self.MISFIT[0]}: {error}", f"Resume with {self.MISFIT[1]} it was made with."
             ) from error
-        return [*notes, f"Going on from step {self.step}."]
+        return [*notes, f"Resuming from step {self.step}."]
 
 
 @dataclass
@@ -155,13 +155,15 @@ def _check_same_run(
         )
     if started := differences(values.get("origin", {}), dict(origin)):
         raise InputError(
-            f"The run in {folder.parent} was started with something else: {'; '.join(started.values())}.",
-            "Resume with the same, or choose another --output.",
+            f"The run in {folder.parent} was started with other inputs: {'; '.join(started.values())}.",
+            "Resume with the same inputs, or choose another --output.",
         )
     if "steps" in others:
-        notes.append(f"The run gets another length: {others['steps']}.")
+        notes.append(f"The length of the run changes: {others['steps']}.")
     if values["processes"] != group.size:
-        notes.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+        notes.append(
+            f"The state was made by {values['processes']} processes and continues with {group.size}; sums are rounded differently."
+        )
     return notes
 
 

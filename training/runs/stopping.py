@@ -41,7 +41,7 @@ def tell_saved(step: int, steps: int, resume: str) -> None:
     """
     if step < steps:
         again = "the same command" if resume == "auto" else "the same command with --resume"
-        sys.stderr.write(f"{SAVED} {step} of {steps}; {again} goes on from there.\n")
+        sys.stderr.write(f"{SAVED} {step} of {steps}; {again} continues from there.\n")
 
 
 def ignore_interrupt(worker: int) -> None:

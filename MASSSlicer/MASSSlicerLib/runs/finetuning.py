@@ -135,7 +135,7 @@ class Finetuning(WorkerRun):
         """
         wanted = set(self.order.classes)
         if not wanted:
-            raise InputError(_("No structure is chosen."), _("Tick at least one structure to learn."))
+            raise InputError(_("No structure is chosen."), _("Tick at least one structure to segment."))
         self._cases = [case for case in self.order.cases if wanted & set(case.styles)]
         if not self._cases:
             raise InputError(_("No annotated scan is chosen."), _("Tick scans with a segmentation, or add a folder."))

@@ -65,7 +65,7 @@ def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Pat
     (best.parent / "state").mkdir()
     (best.parent / "state" / "step_1.pt").touch()
     params = {"folder": str(best.parent), "output": str(best), "overwrite": True}
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already contains a run"):
         Packing.of(params, 3)
     packing = Packing.of({**params, "resume": True}, 3)
     assert packing.result is not None

@@ -32,7 +32,7 @@ class Outcome:
 
     def report(self, terminal: Output, output: Path) -> int:
         """Print it in one line; returns the exit code."""
-        parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
+        parts = [f"{self.done} made", f"{self.present} already present" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
         return self.exit_code
 

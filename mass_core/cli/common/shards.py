@@ -193,7 +193,7 @@ class Share(Outcomes):
         table = self.merge()
         count = {status: sum(rows[0]["status"] == status for rows in self.rows.values()) for status in ("done", "failed")}
         count["present"] = len(self._own) - len(self.left)
-        text = f"{self._folder}: {count['done']} made, {count['present']} there before, {count['failed']} failed"
+        text = f"{self._folder}: {count['done']} made, {count['present']} already present, {count['failed']} failed"
         terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
 
     def _earlier(self) -> dict[str, list[dict[str, Any]]]:

@@ -50,7 +50,7 @@ class Profile:
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if any(low >= high for low, high in self.channels):
-            raise InputError(f"The channels are {self.channels}.", "Each needs a lower and, behind it, a higher value.")
+            raise InputError(f"The channels are {self.channels}.", "Each needs a lower value followed by a higher one.")
         if self.unit == "percent" and not all(0 <= low and high <= 100 for low, high in self.channels):
             raise InputError(f"The quantiles are {self.channels}.", "Give percentages from 0 to 100.")
         if self.interval_mm <= 0:
@@ -133,7 +133,7 @@ def profile(name: str, modality: Modality) -> Profile:
     if found.modality != modality:
         raise InputError(
             f"The profile {name} is for {found.modality.upper()}, the scan is {modality.upper()}.",
-            "Choose another profile, or say what the scan is with --modality.",
+            "Choose another profile, or give the modality of the scan with --modality.",
         )
     return found
 
