@@ -165,7 +165,7 @@ def has_bfloat16(device: "torch.device") -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def likes_channels_last(device: "torch.device") -> bool:
+def prefers_channels_last(device: "torch.device") -> bool:
     """True if a device convolves faster where the channels of a voxel lie side by side: tensor cores do."""
     return device.type == "cuda" and has_bfloat16(device)
 

@@ -243,7 +243,7 @@ def test_far_apart_parts_are_averaged_and_reported(model: FakeModel) -> None:
 def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from mass_core.encoding import reference_encoder as tokens
 
-    learner = Segmenter(model)._learner
+    learner = Segmenter(model)._encoder
     crops = [crop_of(brightness=1.0, kept=0.75), crop_of(brightness=5.0, kept=0.25)]
     mask = Volume(np.pad(np.ones((4, 4, 4), np.uint8), 6), Geometry(shape_zyx=(16, 16, 16)))
     reference = tokens._Reference(mask, mask)

@@ -25,7 +25,7 @@ from training.finetune import recipes as finetune_recipes
 from training.finetune.cases import hold_out
 from training.finetune.fixed_classes import rates
 from training.finetune.reporting import FinetuneProgress
-from training.finetune.validation import Judge
+from training.finetune.validation import Validator
 from training.run_log import read_log
 from training.runs.state import saved
 
@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_its_own_scans_only(tune):
 
 def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5, 0.55, 0.4, 0.9])
-    monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})
+    monkeypatch.setattr(Validator, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})
     code, result, _ = tune("--epochs", 9, settings=["patience=3"])
     assert code == 0
     assert {name: result[name] for name in ("stopped", "best_epoch", "best_dice", "epochs")} == {
@@ -161,17 +161,17 @@ def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypat
 def test_validation_has_the_precision_of_training(tune, monkeypatch):
     asked = []
 
-    def scores(judge, *_):
-        asked.append(judge._segmenter.precision)
+    def scores(validator, *_):
+        asked.append(validator._segmenter.precision)
         return {"val_dice": 0.5, "dice_1": 0.5, "dice_2": 0.5}
 
-    monkeypatch.setattr(Judge, "scores", scores)
+    monkeypatch.setattr(Validator, "scores", scores)
     assert tune("--epochs", 1, settings=["precision=bfloat16"])[0] == 0
     assert asked == ["bfloat16", "bfloat16"]
 
 
 def test_nothing_better_than_the_start_is_said(tune, monkeypatch):
-    monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": 0.5})
+    monkeypatch.setattr(Validator, "scores", lambda *_: {"val_dice": 0.5})
     _, result, _ = tune("--epochs", 2)
     assert result["best_epoch"] == 0 and any("No epoch was better than the start" in text for text in result["warnings"])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..command_help import examples
-from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
+from ..console import JsonLines, Output, Terminal, escape_unencodable, leave_closed_pipe
 from ..errors import Cancelled, MassError, known_failures
 from ..option_files import add_config, as_file, with_file
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Waiting threads of PyTorch sleep instead of spinning: where another program wants a core too, a pass of the network that took
     # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    say_all_letters()
+    escape_unencodable()
     words = list(sys.argv[1:] if arguments is None else arguments)
     output: Output = JsonLines() if "--json" in words else Terminal()
     try:

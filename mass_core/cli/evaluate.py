@@ -104,14 +104,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.seconds <= 0:
         raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
-    dataset = _asked_for(open_dataset(arguments.dataset), arguments)
+    dataset = _of_modality(open_dataset(arguments.dataset), arguments)
     cases = dataset.splits[arguments.split][: arguments.cases]
     if not cases:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")
     labels = tuple(arguments.labels or sorted(dataset.label_names))
     if not labels:
         raise InputError(f"{arguments.dataset} has no label names.", "Choose labels with --labels N...")
-    if arguments.self_reference and shard.asked:
+    if arguments.self_reference and shard.requested:
         raise InputError("--self-reference runs in one process only.", "Leave out --shard, or torchrun.")
     if arguments.self_reference:
         return _self_reference(arguments, dataset, cases, labels)
@@ -149,8 +149,8 @@ def _self_reference(arguments: argparse.Namespace, dataset: "Dataset", cases: Se
     return 0
 
 
-def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
-    """A dataset restricted to the modality asked for; scans of unknown modality are taken to have it.
+def _of_modality(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
+    """A dataset restricted to the modality requested; scans of unknown modality are taken to have it.
 
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
@@ -215,7 +215,7 @@ class _Bench:
 
     def work(self, cases: Sequence[str]) -> None:
         """Score all scans of this process's share in all trials, except those scored before."""
-        from ..evaluation.scoring import judge, scan
+        from ..evaluation.scoring import scan, score_scan
         from ..progress import Steps
 
         # Neighbours share a trial: what it takes to be made ready, training perhaps, is the work of few processes.
@@ -231,20 +231,20 @@ class _Bench:
             for name in left:
                 image, truth = scan(self._dataset, name)
                 found = segment(image)
-                self.folder.add(judge(trial, name, self._labels, truth, found.array, found.warnings))
+                self.folder.add(score_scan(trial, name, self._labels, truth, found.array, found.warnings))
                 done += 1
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
         """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
         self.folder.refresh()
-        judged = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
+        finished = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
         wanted = len(self.references) * len(cases)
-        if judged == wanted:
+        if finished == wanted:
             self.folder.write_whole()
         else:
-            self._arguments.terminal.log(f"{judged} of {wanted} results are done; the last shard to finish writes the tables.")
-        return judged == wanted
+            self._arguments.terminal.log(f"{finished} of {wanted} results are done; the last shard to finish writes the tables.")
+        return finished == wanted
 
     def draw_worst(self) -> None:
         """Draw the results with the lowest Dice, the worst of each scan and structure; they are computed again for this."""

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     with shared(arguments, jobs, request) as (share, batch):
         if share.left:  # no network is loaded for nothing
-            makers = jobs[:COMMON] if share.asked or arguments.on else jobs
+            makers = jobs[:COMMON] if share.requested or arguments.on else jobs
             common = [str(job.target) for job in makers if job.target.exists()] if len(jobs) > 1 else []
             with asking(arguments) if arguments.on else nullcontext() as ask:
                 paint = partial(paint_there, ask, arguments) if ask else _here(arguments, request)

@@ -162,13 +162,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_no_input(summary.files(scans), [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
-        looked = [_look(scans, is_done, summary, arguments)]
+        existing = [_add_existing(scans, is_done, summary, arguments)]
         if not all(map(is_done, scans)):  # no network is loaded for nothing
             made = work_through(scans, is_done, _worker(arguments, summary), "masks", arguments.terminal)
-            looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
+            existing.append(_add_existing(scans, is_done, summary, arguments))  # what another process made meanwhile
     summary.report()
-    failed = made.failed + sum(part.failed for part in looked)
-    outcome = Outcome(done=made.done, present=sum(part.done for part in looked), failed=failed)
+    failed = made.failed + sum(part.failed for part in existing)
+    outcome = Outcome(done=made.done, present=sum(part.done for part in existing), failed=failed)
     outcome.report(arguments.terminal, arguments.output)
     if summary.empty:
         cause = _WHY_EMPTY[arguments.method]
@@ -176,15 +176,15 @@ def run(arguments: argparse.Namespace) -> int:
     return outcome.exit_code or 3 * bool(summary.empty)
 
 
-def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
-    """Rows, and what else is wanted, of mask sets that are there and have no row yet."""
+def _add_existing(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
+    """Add existing mask sets that have no row yet to the summary."""
 
     def is_passed_over(scan: Scan) -> bool:
         return not is_done(scan) or summary.has(scan)
 
     if all(map(is_passed_over, scans)):
         return Outcome(done=0, present=0, failed=0)
-    return work_through(scans, is_passed_over, summary.look, "summary", arguments.terminal)
+    return work_through(scans, is_passed_over, summary.add_existing, "summary", arguments.terminal)
 
 
 def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
@@ -306,8 +306,8 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         columns = ("predicted_iou", "stability", "axis", "slice")
         return (mask.found for mask in masks), {"per_mask": {name: [getattr(mask, name) for mask in masks] for name in columns}}
 
-    asked = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
-    settings = {"weights": str(arguments.weights), **asked, **changes, **asdict(config)}
+    chosen = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
+    settings = {"weights": str(arguments.weights), **chosen, **changes, **asdict(config)}
     return _as_stored(arguments, maker), settings
 
 

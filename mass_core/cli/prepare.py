@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     if splits:
         scans = listed(scans, splits, arguments)
     plan = _plan(arguments, scans)
-    scans = _with_something_to_learn(plan, scans, arguments)
+    scans = _with_labels_or_masks(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
 
     written = [plan.folder / "dataset.json", *(file for scan in scans for file in (plan.folder / "cases" / scan.name).glob("*"))]
@@ -184,7 +184,7 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     )
 
 
-def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
+def _with_labels_or_masks(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
     """The scans of a public dataset that have masks or labels; warns of those left out."""
     if arguments.dataset_kind is None:
         return scans

@@ -95,7 +95,7 @@ class ReferenceEncoder:
         self.encodings = 0
         """Number of labels of references encoded so far."""
 
-    def learn(
+    def encode(
         self,
         references: Sequence[tuple[Volume, Volume]],
         wanted: Sequence[int] | None,
@@ -104,7 +104,7 @@ class ReferenceEncoder:
         steps: Steps,
         given: Mapping[int, Triple],
     ) -> tuple[tuple[TaskLabel, ...], Modality, tuple[str, ...]]:
-        """Mean tokens of each label over the references that have it.
+        """Encode references: the mean tokens of each label over the references that have it.
 
         Args:
             references: images with their label maps.

@@ -117,7 +117,7 @@ class Task:
         return concerning(value, {label.value: label.name for label in self.labels}, warnings)
 
     @property
-    def looks(self) -> dict[int, LabelStyle]:
+    def styles(self) -> dict[int, LabelStyle]:
         """Name and colour of each label."""
         return {x.value: LabelStyle(x.name, x.color, x.terminology) for x in self.labels}
 

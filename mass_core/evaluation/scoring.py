@@ -135,7 +135,7 @@ def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], sh
         raise InputError(f"Only {count} training scans show the structures; {shots} were requested.", "Choose fewer --shots.")
 
 
-def judge(
+def score_scan(
     trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: NDArray[Any], warnings: Mapping[int, Sequence[str]] | None = None
 ) -> list[Score]:
     """The scores of a scan.
@@ -143,7 +143,7 @@ def judge(
     Args:
         trial: in which it was segmented.
         case: its name.
-        labels: structures to judge.
+        labels: structures to score.
         truth: its label map.
         found: label map on the same grid.
         warnings: sentences about a structure, by label.

@@ -51,7 +51,7 @@ def recognise(dataset: Dataset, segmenter: Segmenter, case: str, labels: Sequenc
     """
     image, truth = scan(dataset, case)
     for draw in range(draws):
-        reference = seen_otherwise(image, truth, np.random.default_rng((seed, draw)))
+        reference = augmented_copy(image, truth, np.random.default_rng((seed, draw)))
         shown = [label for label in labels if (truth.array == label).any() and (reference[1].array == label).any()]
         if shown:
             found = segmenter.segment(image, segmenter.encode([reference], shown)).labels.array
@@ -59,7 +59,7 @@ def recognise(dataset: Dataset, segmenter: Segmenter, case: str, labels: Sequenc
                 yield Recognition(draw=draw, case=case, label=label, dice=dice(truth.array == label, found == label))
 
 
-def seen_otherwise(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
+def augmented_copy(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
     """A scan and its label map turned, moved and, the scan, of another contrast; on the grid they were on."""
     rotation = Rotation.from_euler("xyz", rng.uniform(-_DEGREES, _DEGREES, 3), degrees=True).as_matrix()
     extent_xyz = np.multiply(image.geometry.shape_zyx[::-1], image.geometry.spacing_xyz)

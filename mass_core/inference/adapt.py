@@ -236,10 +236,10 @@ class _Group:
         for batch in batches:
             with torch.no_grad():
                 found = (self._logits(batch, tokens).float().sigmoid() > self._segmenter.recipe.threshold).cpu()
-            asked = (batch.shown > 0)[:, :, None, None, None]
+            valid = (batch.shown > 0)[:, :, None, None, None]
             truth = batch.masks > 0
             common += (found & truth).sum(dim=(0, 2, 3, 4))
-            sizes += (found & asked).sum(dim=(0, 2, 3, 4))
+            sizes += (found & valid).sum(dim=(0, 2, 3, 4))
             present += truth.sum(dim=(0, 2, 3, 4))
         return torch.where(present > 0, 2 * common / (sizes + present), torch.nan)
 

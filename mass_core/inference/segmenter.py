@@ -130,7 +130,7 @@ class Segmenter:
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
-        self._learner = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
+        self._encoder = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
         self._prepared: LruCache[Prepared] = LruCache(_PREPARED_BYTES)
         self._atlases: LruCache[Atlas] = LruCache(_ATLAS_BYTES)
         self.preparations = 0
@@ -139,7 +139,7 @@ class Segmenter:
     @property
     def encodings(self) -> int:
         """Number of encodings of a reference's label that were not in the cache."""
-        return self._learner.encodings
+        return self._encoder.encodings
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
         """A segmenter with another recipe; it shares the caches if both recipes prepare scans alike."""
@@ -147,7 +147,7 @@ class Segmenter:
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
             if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment asks of the network
-                other._learner = self._learner
+                other._encoder = self._encoder
         return other
 
     def encode(
@@ -182,7 +182,7 @@ class Segmenter:
             refuse_unlearned(self.model.provenance, self.model.name)
         compute, steps = self.compute(labels=1), Steps(progress, cancelled)
         with known_failures():
-            encoded, modality, warnings = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
+            encoded, modality, warnings = self._encoder.encode(references, labels, appearance or {}, compute, steps, spacings or {})
         return Task(
             labels=encoded,
             fingerprint=self.model.fingerprint,

@@ -12,7 +12,7 @@ from ..volumes.appearance import write_labels
 from ..volumes.boxes import Box, bounding_box
 from ..volumes.volume import Geometry, Volume
 from ..worker.requests import Segment
-from .assess import judge
+from .assess import assess_labels
 from .checks import inputs
 from .session import Run, Session, Tools
 
@@ -90,7 +90,7 @@ def segment(request: Segment, session: Session, run: Run, tools: Tools, files: J
     found = tools.segmenter.segment(target, tools.task, probabilities=request.probabilities, **run.callbacks)
     run.seconds.update(found.timings)
     run.reused["target"] = tools.segmenter.preparations == before
-    quality = judge(tools, target, found.labels, run, found.decisions) if request.assess else {}
+    quality = assess_labels(tools, target, found.labels, run, found.decisions) if request.assess else {}
     made = Segmented(found=found, tools=tools, maps=_maps(request, tools, files), quality=quality)
     with run.stage("write"):
         _write(request, run, files, target, made)
@@ -107,7 +107,7 @@ def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segment
     with all_or_none([*made.maps.values(), *files.files]) as place:
         for number, volume in (found.probabilities or {}).items():
             volume.write(place[made.maps[number]])
-        write_labels(_placed(found.labels, request), task.looks, place[files.output])
+        write_labels(_placed(found.labels, request), task.styles, place[files.output])
         if files.picture is not None:
             from ..pictures import label_map, panels
 

@@ -60,7 +60,7 @@ class Service:
 
     def unload(self) -> None:
         """Forget everything and give its memory back."""
-        self._session.forget()
+        self._session.release()
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:
         made = encode(request, self._session, run)

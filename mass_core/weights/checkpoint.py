@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ..config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from ..devices import DeviceUse, choose_device, likes_channels_last
+from ..devices import DeviceUse, choose_device, prefers_channels_last
 from ..encoding.task import Task
 from ..errors import InputError, WeightsError
 from ..files import write_bytes
@@ -94,7 +94,7 @@ def load_model(
         built = build_model(checkpoint.config)
     fill(built, checkpoint.tensors, path)
     own = fingerprint(built)
-    if use.channels_last and likes_channels_last(chosen):
+    if use.channels_last and prefers_channels_last(chosen):
         built.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     return Model(
         network=built.to(chosen).eval().requires_grad_(False),

@@ -30,7 +30,7 @@ from ..failures import answered
 from ..pretrain import recipes
 from ..pretrain.config import RunConfig
 from ..pretrain.loader import episodes_of
-from ..pretrain.loop import Losses, augmented_views, learn, train
+from ..pretrain.loop import Losses, augmented_views, run_steps, train
 from ..pretrain.schedule import window_at
 from ..pretrain.start import optimiser_of, start
 from ..pretrain.state import State, publish
@@ -39,7 +39,7 @@ from ..runs.options import parsed, printed, recipe_changes
 from ..runs.precision import autocast, scaler
 from ..runs.run_folder import copy, enter
 from ..runs.sources import Source, open_sources
-from ..runs.stopping import tell_saved
+from ..runs.stopping import report_saved
 from .learners import LEARNERS
 
 
@@ -72,7 +72,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         learned = learned_by(method, config, sources, folder, group)
         if learned.step < config.steps:
             if group.leads:
-                tell_saved(learned.step, config.steps, "auto")
+                report_saved(learned.step, config.steps, "auto")
             return
         whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
         whole.step = learned.step
@@ -100,7 +100,7 @@ def learned_by(method: str, config: RunConfig, sources: Sequence[Source], folder
             loss = wrapped(views, generator)
         return loss, {"loss": loss.detach()}
 
-    learn(config, state, episodes, folder, group, network=wrapped, loss_of=loss_of)
+    run_steps(config, state, episodes, folder, group, network=wrapped, loss_of=loss_of)
     return state
 
 

@@ -41,7 +41,7 @@ from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, provenance
 from ..runs.state import Resumable
-from ..runs.stopping import Signals, tell_saved
+from ..runs.stopping import Signals, report_saved
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Sample, Samples, draws, input_recipe, prepared, survey
@@ -125,8 +125,8 @@ def train(
         output=output,
         group=group,
     )
-    if learn(run, learner, resume, minutes):
-        judge(run)
+    if run_steps(run, learner, resume, minutes):
+        evaluate(run)
     return learner
 
 
@@ -161,7 +161,7 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
     return lines
 
 
-def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
+def run_steps(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     """Run the remaining steps, with validation after every epoch; returns true if the end was reached."""
     settings, group = run.settings, run.group
     steps = run.epoch * settings.epochs
@@ -178,13 +178,13 @@ def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
                 values = validate(run, learner, weights)
                 log.note(learner.step, epoch=learner.step // run.epoch, **values)
                 keep_best(run, learner, values)
-            stopping = group.any(signals.asked or time.monotonic() > until)
+            stopping = group.any(signals.stop_requested or time.monotonic() > until)
             if group.leads and (stopping or learner.step == steps or learner.step % settings.save_every == 0):
                 learner.save(run.output / "state", settings, group)
             if stopping:
                 break
     if group.leads:
-        tell_saved(learner.step, steps, resume)
+        report_saved(learner.step, steps, resume)
     return learner.step == steps
 
 
@@ -286,7 +286,7 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
     save_classifier(run.output / "best.safetensors", learner.network, run.made, origin, licence)
 
 
-def judge(run: Run) -> None:
+def evaluate(run: Run) -> None:
     """Score the written classifier on val and, for the only time, on test, into `metrics.json`."""
     run.group.any(False)  # until the file is there
     best = load_classifier(run.output / "best.safetensors", str(run.group.device))

@@ -51,7 +51,7 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
         call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
         while call.state == "waiting":
             there.pump()
-            if signals.asked:
+            if signals.stop_requested:
                 call.cancel()
     if errors:
         if saved(states):

@@ -39,7 +39,7 @@ class FinetuneProgress:
 
     def cancelled(self) -> bool:
         """True if the user stopped the run."""
-        return self._signals.asked or self._ended.is_set()
+        return self._signals.stop_requested or self._ended.is_set()
 
     def stopping(self) -> bool:
         """True if the run should stop, for any reason."""

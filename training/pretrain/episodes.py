@@ -157,8 +157,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
         drawn = {dataset.name: dataset.name in config.synthetic for dataset in datasets}
         self.scans = [[_open(dataset, name, synthetic=drawn[dataset.name]) for name in dataset.splits["train"]] for dataset in datasets]
-        asked = config.expert_share > 0
-        self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
+        with_labels = config.expert_share > 0
+        self.scans = [[scan for scan in scans if len(scan.masks) or (with_labels and len(scan.labelled.masks))] for scans in self.scans]
         if weights and len(weights) != len(datasets):
             raise InputError(f"{len(weights)} dataset weights were given for {len(datasets)} datasets.", "Give one weight per dataset.")
         if not any(self.scans):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mass_core.data.dataset import Dataset, shown_labels
 from mass_core.encoding.task import Task
-from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for
+from mass_core.evaluation.scoring import Score, Trial, scan, score_scan, segmenter_for
 from mass_core.evaluation.tables import table
 from mass_core.inference.segmenter import Segmenter
 from mass_core.weights.checkpoint import Model, fingerprint
@@ -85,7 +85,7 @@ def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: P
         segmenter = segmenter_for(Segmenter(model, config.preprocess), one.dataset)
         task = _task(segmenter, one)
         mine = progress_bar(one.cases[group.rank :: group.size], desc="validate", unit="scan", leave=False, disable=not group.leads)
-        scores = group.gather([score for name in mine for score in _judged(segmenter, task, one, name)])
+        scores = group.gather([score for name in mine for score in _scores(segmenter, task, one, name)])
         means[f"val_{one.dataset.name}"] = float(np.nanmean([row.dice for row in table(scores, one.dataset.label_names)]))
     return {**means, "val_dice": float(np.mean(list(means.values())))}
 
@@ -96,7 +96,7 @@ def _task(segmenter: Segmenter, labelled: Labelled) -> Task:
     return replace(singles[0], labels=tuple(single.labels[0] for single in singles))
 
 
-def _judged(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
+def _scores(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
     image, truth = scan(labelled.dataset, name)
     found = segmenter.segment(image, task).labels.array
-    return judge(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)
+    return score_scan(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)

@@ -76,7 +76,7 @@ def _reproduce(args: argparse.Namespace, terminal: Terminal, carry_out: Execute)
         workspace.work(_share(runs, shard), machine, carry_out)
         for name, some in cells.items():
             _write(name, some, workspace, args.seed, terminal)
-    return _tell_left(runs, workspace, terminal)
+    return _report_left(runs, workspace, terminal)
 
 
 def _tables(words: Sequence[str]) -> list[str]:
@@ -197,7 +197,7 @@ def _write(name: str, cells: Sequence[Cell], workspace: Workspace, seed: int | N
     terminal.result(text)
 
 
-def _tell_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) -> int:
+def _report_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) -> int:
     """Say what is left and why, each reason once; the exit status."""
     left = [run for run in runs if not workspace.finished(run)]
     reasons: dict[str, list[str]] = {}

@@ -58,7 +58,7 @@ class Summary:
 
         return self._output / f"{scan.name}{SUFFIX}"
 
-    def look(self, scan: Scan) -> None:
+    def add_existing(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
         from ...masks.mask_set import MaskSet
 

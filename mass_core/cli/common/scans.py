@@ -130,7 +130,7 @@ def work_through(
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
-    waiting = [scan for scan in scans if not _looked(is_done, scan)]
+    waiting = [scan for scan in scans if not _known_done(is_done, scan)]
     done, failed, steps = 0, 0, Steps(terminal.progress)
     for number, scan in enumerate(waiting):
         steps.at(stage, number, len(waiting))
@@ -148,7 +148,7 @@ def work_through(
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
 
 
-def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
+def _known_done(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
     """True if a scan is done; one that cannot be checked counts as not done and fails in its turn."""
     try:
         return is_done(scan)

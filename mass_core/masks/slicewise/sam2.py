@@ -87,7 +87,7 @@ class Sam2:
         self.place: tuple[Tensor, ...] = ()
         """Encodings of position [1,C,a,b] beside the maps; the same for every picture."""
 
-    def look(self, image: Bytes) -> Features:
+    def encode_image(self, image: Bytes) -> Features:
         """See `Promptable`."""
         with self.computing():
             seen = self.network.forward_image(self.picture(image))
@@ -124,7 +124,7 @@ class Sam2:
         return logits.float(), scores.float()
 
     def tracker(self, frames: Frames) -> "Sam2Tracker":
-        """Follows objects through slices whose features `look` computed."""
+        """Follows objects through slices whose features `encode_image` computed."""
         return Sam2Tracker(self, frames)
 
     def slices_in_memory(self) -> int | None:
@@ -152,7 +152,7 @@ class Sam2:
         # The number of objects and of what is remembered of them changes from step to step.
         self.network.memory_attention.compile(backend=backend, dynamic=True)
         try:
-            self.look(np.zeros((8, 8, 3), np.uint8))
+            self.encode_image(np.zeros((8, 8, 3), np.uint8))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -170,7 +170,7 @@ class Sam2Tracker:
 
     Args:
         sam2: the network.
-        frames: the slices, with features by `sam2.look`.
+        frames: the slices, with features by `sam2.encode_image`.
     """
 
     def __init__(self, sam2: Sam2, frames: Frames) -> None:
