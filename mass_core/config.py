@@ -97,8 +97,8 @@ class Recipe:
     """With a chosen spacing: the finest and coarsest allowed."""
 
     align: Literal["auto", "off", "only"] = "auto"
-    """auto: the references are aligned with the target, which says where to look and what to expect there, if `fusion` says how to combine
-    that with the network. only: the aligned masks are the result. off: the network alone decides."""
+    """auto: the references are aligned with the target, and their prior is combined with the network if `fusion` holds the weights. only:
+    the aligned masks are the result. off: the network alone decides."""
     fusion: tuple[float, float, float, float, float] | None = None
     """Weights of alignment and network, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
 

@@ -143,7 +143,7 @@ def check_compiler(what: str, device: "torch.device") -> None:
     """Refuse to compile for a device PyTorch's compiler makes no fast programs for.
 
     Raises:
-        DeviceError: if it is no CUDA device, or Triton is missing.
+        DeviceError: if it is not a CUDA device, or Triton is missing.
     """
     triton = find_spec("triton") is not None
     if device.type != "cuda" or not triton:

@@ -2,7 +2,7 @@
 
 A file is an object whose fields are the long options, with hyphens or underscores, and what stands in no option; `set` may hold a recipe's
 settings, sections as objects. It becomes words in front of those of the command line, so that types, choices and what is missing are the
-parser's business, and what the command line says as well counts last (of an option that may be repeated, both count).
+parser's business, and the command line overrides the file (an option that may be repeated takes both).
 """
 
 import argparse

@@ -60,7 +60,7 @@ def amount(ml: float) -> str:
 
 
 def serious(warnings: Iterable[str]) -> tuple[str, ...]:
-    """Of some warnings those that a result may be wrong: a structure beyond the scan, much of it left out, a reference cut off."""
+    """The warnings that a result may be wrong: a structure beyond the scan, much of it left out, a reference cut off."""
     return tuple(text for text in warnings if any(sign in text for sign in _SERIOUS))
 
 

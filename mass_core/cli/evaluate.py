@@ -236,7 +236,7 @@ class _Bench:
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
-        """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
+        """True if all scans are scored in all trials, by this process and others; else prints how many are."""
         self.folder.refresh()
         finished = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
         wanted = len(self.references) * len(cases)

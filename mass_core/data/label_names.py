@@ -14,7 +14,7 @@ def label_names(labels: Mapping[str, Any]) -> dict[int, str]:
     A region of nnU-Net is a list of values; each value is called like the smallest region it belongs to.
 
     Raises:
-        ValueError: if values are no whole numbers, or some of them mark voxels to be ignored.
+        ValueError: if values are not whole numbers, or some of them mark voxels to be ignored.
     """
     if all(str(key).lstrip("-").isdigit() for key in labels):
         return {int(value): str(name) for value, name in labels.items() if int(value) > 0}

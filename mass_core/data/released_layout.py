@@ -81,7 +81,7 @@ def read_released(
 
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
-    """Fingerprint of what a case is taken over from, and how."""
+    """Fingerprint of the files and settings a case is imported with."""
     files = (folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS)
     return fingerprint(states(filter(Path.exists, files)), spacing_zyx, modality)
 

@@ -29,12 +29,12 @@ Reference = tuple[Volume, Volume]
 MOST_REFERENCES = 3
 """References in which a label is segmented again: more cost time and add little."""
 _RIM = 0.25
-"""Of a window, around a mask; outside it nothing is looked for."""
+"""Rim around a mask as a share of the window; the network does not search outside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """About one label of a result; None: not known."""
+    """Evidence about one label of a result; None: not known."""
 
     ml: float
     """Volume of the label in the result; 0: nothing was found, and nothing else is known."""

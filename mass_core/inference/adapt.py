@@ -49,9 +49,9 @@ class Adapted:
     task: Task
     """Differs from the one it came from in tokens only."""
     steps: int
-    """Of the optimiser, of all labels together."""
+    """Steps of the optimiser, for all labels together."""
     seconds: float
-    """That took."""
+    """Duration of the fit."""
     dice_before: float
     """Mean over labels, in windows of the references that were turned and changed, but not trained on in that way."""
     dice_after: float
@@ -134,7 +134,7 @@ class _Clock:
         return time.monotonic() - self._began
 
     def part(self, left: int) -> "_Clock":
-        """From now on the first of `left` equal parts of the time that is left is used up."""
+        """Begin the next part: the first of `left` equal parts of the remaining time."""
         self._from = self.spent()
         self._until = self._from + max(0.0, self._seconds - self._from) / left
         return self

@@ -30,7 +30,7 @@ from ..weights.store import CLASSIFIER, locate
 FORMAT = 1
 _DAMAGED = "Train or copy the classifier again."
 _SLIGHT = 0.01
-"""Share of a scan that may be left out without a word."""
+"""Share of a scan that may be left out without a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)

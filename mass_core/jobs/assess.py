@@ -44,7 +44,7 @@ def assess_file(request: Assess, session: Session, run: Run) -> Assessed:
     Args:
         request: names both, and what the label map should show.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
 
     Raises:
         MassError: if a file cannot be used, or the label map lies elsewhere than the scan.

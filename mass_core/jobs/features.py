@@ -27,7 +27,7 @@ class Colours:
 
     @classmethod
     def of(cls, request: Features, session: Session, segmenter: Segmenter, steps: Steps) -> "Colours":
-        """The colours of a request's common scans, from the session if it has them; a scan that cannot be used has no say in them.
+        """The colours of a request's common scans, from the session if it has them; a scan that cannot be used does not contribute to them.
 
         Args:
             request: names them.

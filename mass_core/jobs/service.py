@@ -59,7 +59,7 @@ class Service:
         return {"result": result, "timings": timings, "device": str(device), "peak_memory": peak.measured()}
 
     def unload(self) -> None:
-        """Forget everything and give its memory back."""
+        """Release everything that is kept, and its memory."""
         self._session.release()
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:

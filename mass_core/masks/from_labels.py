@@ -24,7 +24,7 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
         Bounding boxes and masks by ascending label, and the labels.
 
     Raises:
-        InputError: if there are no labels, or they are no integers.
+        InputError: if there are no labels, or they are not integers.
         GeometryError: if the label map lies elsewhere.
     """
     labels = checked_labels(labels, grid)
@@ -39,10 +39,10 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
 
 
 def checked_labels(labels: Volume, grid: Geometry) -> Volume:
-    """A label map as integers; what is none, or lies elsewhere than the scan whose grid this is, is refused.
+    """A label map as integers; other images, and label maps that do not overlap the scan's grid, are refused.
 
     Raises:
-        InputError: if there are no labels, or they are no integers.
+        InputError: if there are no labels, or they are not integers.
         GeometryError: if the label map lies elsewhere.
     """
     if labels.array.dtype.kind == "f":

@@ -45,7 +45,7 @@ class MASS(nn.Module):
 
         Raises:
             InputError: if the network has fixed classes.
-            GeometryError: if an axis is no multiple of the stride or exceeds the learned positions.
+            GeometryError: if an axis is not a multiple of the stride or exceeds the learned positions.
         """
         self.check_takes_references()
         stride, largest, size = self.config.stride, self.config.position_size, image_B1DHW.shape[2:]

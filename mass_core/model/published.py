@@ -313,7 +313,7 @@ class _Probe:
 
 
 def _keep_only(network: nn.Module, ran: set[str]) -> None:
-    """Leave away the modules of which no part ran: distributed training refuses weights without a gradient."""
+    """Remove the modules of which no part ran: distributed training refuses weights without a gradient."""
     needed = {name[:end] for name in ran for end in (*(i for i, letter in enumerate(name) if letter == "."), len(name))}
     for name in [name for name, _ in network.named_modules()]:
         parent, _, child = name.rpartition(".")

@@ -64,7 +64,7 @@ class Connection:
 
 
 def connect(name: str, *, command: str | None = None) -> Connection:
-    """Ask another computer what it offers. No file is sent.
+    """Start a worker on another computer and return what it offers. No file is sent.
 
     Args:
         name: what stands behind ssh in a terminal.

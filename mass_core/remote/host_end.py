@@ -32,7 +32,7 @@ _CLEANER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[
 
 
 def serve(requests: int, replies: int, *, command: list[str] | None = None, silence_s: float = SILENCE_S) -> int:
-    """Run a worker for another computer, until the requests end or nothing is heard for long.
+    """Run a worker for another computer, until the requests end or no message arrives for long.
 
     Args:
         requests: file descriptor to read from.
@@ -49,7 +49,7 @@ def serve(requests: int, replies: int, *, command: list[str] | None = None, sile
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder nobody else may look into, gone afterwards, even if this process is killed.
+    """A private folder that is removed afterwards, even if this process is killed.
 
     Raises:
         OutputError: if there is no room for one.
@@ -75,7 +75,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _sweep(place: Path) -> None:
-    """Remove folders whose process is no more, which a computer that lost its power leaves."""
+    """Remove folders of processes that ended without removing them, by a power failure for instance."""
     if sys.platform == "win32":
         return  # where asking whether a process is there ends it
     for folder in place.glob(f"{_PREFIX}-{platform.node()}-*-*"):
@@ -202,7 +202,7 @@ class _HostEnd:
             self._write(line + b"\n")
 
     def _copied(self) -> bool:
-        """Send a piece of what has changed in the folder of a run, so that a line that breaks does not lose it; false: there is none."""
+        """Send a piece of what has changed in the folder of a run, so that a broken connection does not lose it; false: nothing has."""
         piece = next((piece for copy in list(self._runs.values()) if copy is not None and (piece := copy.piece())), None)
         if piece is not None:
             self._write(piece)

@@ -5,11 +5,11 @@ import re
 from ..errors import DeviceError, HostError, MassError
 
 ENOUGH = 2
-"""Scans in a row for which another computer could not be reached; the rest would fail of the same."""
+"""Scans in a row for which another computer could not be reached; the rest would fail for the same reason."""
 ENDED = "The worker's process ended"
 """Message of the other end when its worker ended by itself."""
-_EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
-"""Last words of ssh where the other end was gone first; the lines before give the reason."""
+_CLOSED = r"^client_loop: send disconnect|^Connection to \S+ closed"
+"""Last line of ssh where the other end closed the connection; the lines before give the reason."""
 _SSH_FAILED = 255
 """Exit code of ssh where it, not the program it ran, failed."""
 
@@ -59,7 +59,7 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
         answered: whether the worker had answered.
         command: that should have started it.
     """
-    lines = [line for line in tail.strip().splitlines() if not re.search(_EPITAPH, line)]
+    lines = [line for line in tail.strip().splitlines() if not re.search(_CLOSED, line)]
     said = lines[-1].rstrip(".") + "." if lines else ""
     if code == _SSH_FAILED and not answered:
         for words, message, cure in _LINE:

@@ -171,7 +171,7 @@ class Shipping:
         self._queue.put(None)
 
     def _cancelled(self, number: Any) -> bool:
-        """End a request whose files are on their way, here at once; false: the other computer has to be asked."""
+        """End a request whose files are on their way, here at once; false: the cancel has to be sent to the other computer."""
         with self._lock:
             order = self._open.get(number)
             if order is None:
@@ -287,7 +287,7 @@ class Shipping:
                 self._digests[state] = digest
 
     def _make_room(self) -> Iterator[bytes]:
-        """Forget there what was needed longest ago, if it is too much."""
+        """Delete there the files used longest ago, if they take too much room."""
         with self._lock:
             used = {"/".join(place.split("/")[:2]) for order in self._open.values() for place in order.places.values()}
             idle = [place for place in self._there if place not in used]

@@ -42,7 +42,7 @@ def read_appearance(path: str | Path) -> dict[int, LabelStyle]:
 
 
 def header_fields(path: Path) -> dict[str, str]:
-    """The header fields of an image file; none if it cannot be read, which whoever reads the voxels says."""
+    """The header fields of an image file; none if it cannot be read, which reading the voxels reports."""
     try:
         return image_header(path)
     except RuntimeError:

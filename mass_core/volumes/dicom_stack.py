@@ -55,7 +55,7 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
 
     Raises:
         InputError: if there are several volumes and none is chosen, or a plane is there twice.
-        GeometryError: if planes differ in size, voxel size or direction, or are no even straight stack.
+        GeometryError: if planes differ in size, voxel size or direction, or do not form an even, straight stack.
     """
     stacks = list(dict.fromkeys(plane.signs.get(STACK) for plane in planes))
     if len(stacks) > 1:

@@ -19,7 +19,7 @@ _GREYS = 64
 _TOGETHER = 0.5
 """Share of a label's voxels with the same label beside them, as a mean over the three axes; organs have 0.7 and more."""
 _HALF = 0.5
-"""Of a voxel edge: two grids of the same outline differ by less. Of a label map: less of it on its image is worth a word."""
+"""Of a voxel edge: two grids of the same outline differ by less. Of a label map: if less of it lies on its image, a note says so."""
 _POINTS = 200_000
 """Labelled voxels from which the share on the image is measured."""
 _CURE = "If it shows one structure, give --threshold-mask with the lowest value inside it"
@@ -122,7 +122,7 @@ def on_grid(labels: Volume, grid: Geometry) -> Volume:
     """A label map of whole numbers on its scan's grid, by position.
 
     Raises:
-        InputError: if it is no label map.
+        InputError: if it is not a label map.
         GeometryError: if it lies elsewhere.
     """
     labels = as_label_map(labels)

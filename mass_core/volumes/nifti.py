@@ -38,7 +38,7 @@ _MM = {1: 1000.0, 3: 0.001}
 _STRAIGHT = 1e-3
 """Cosine between two axes up to which they count as at right angles."""
 _APART = 0.1
-"""Of the smallest voxel edge: how far the two places of a file may be apart without a word."""
+"""Of the smallest voxel edge: how far the two places of a file may be apart without a note."""
 _LABEL = re.compile(r"<Label\b([^>]*)>\s*(?:<!\[CDATA\[)?([^<\]]*)")
 """A label in a header extension of Caret (http://brainvis.wustl.edu), attributes and name."""
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
@@ -61,7 +61,7 @@ class Header:
 
     @classmethod
     def of(cls, head: bytes) -> "Header | None":
-        """The header in the first 540 bytes of a file (352 of version 1); None: it is no NIfTI file.
+        """The header in the first 540 bytes of a file (352 of version 1); None: it is not a NIfTI file.
 
         Raises:
             struct.error: if the file ends in its header.
@@ -112,7 +112,7 @@ class Header:
 
 
 def header(path: Path) -> Header | None:
-    """The header of a NIfTI file, or of a pair .hdr and .img; None: it is none, or damaged, which whoever reads the image says."""
+    """The header of a NIfTI file, or of a pair .hdr and .img; None: it is not a NIfTI file, or damaged, which reading the image reports."""
     path = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
     if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
         return None

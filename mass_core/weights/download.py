@@ -141,7 +141,7 @@ def _copy(answer: _Answer, file: IO[bytes], url: str, part: Path, progress: Repo
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the headers of redirections: Hugging Face tells a file's SHA-256 there, the storage it leads to does not."""
+    """Keeps the headers of redirections: Hugging Face states a file's SHA-256 there, the storage it leads to does not."""
 
     def __init__(self) -> None:
         self.headers = Message()

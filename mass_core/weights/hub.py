@@ -117,7 +117,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, config: dict[str, Any], folder: Path, *, overwrite: bool) -> None:
-    """The three files; config.json last: with it the folder is whole."""
+    """The three files; config.json last: with it the folder is complete."""
     check_free([folder / name for name in FILES], overwrite=overwrite, inputs=[path])
     with folders_ready([folder / CONFIG]), path.open("rb") as file:
         (folder / CONFIG).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from ..errors import DeviceError, MassError
 from .client import Client, Reply, Transport
 
 _CHUNK = 1 << 16
-_LAST_WORDS_S = 1.0
+_DRAIN_S = 1.0
 """Time the end of a process waits for the rest in its pipes; a child of it may hold them open."""
 
 
@@ -149,7 +149,7 @@ class SubprocessTransport:
     def _wait(self, process: subprocess.Popen[bytes], readers: Sequence[threading.Thread], on_end: Callable[[int], None]) -> None:
         code = process.wait()
         for reader in readers:
-            reader.join(_LAST_WORDS_S)
+            reader.join(_DRAIN_S)
         self._events.put(lambda: on_end(code))
 
 

@@ -4,10 +4,10 @@
     torchrun --nproc-per-node 2 -m training.baselines ...     two processes, each computing half of every batch
 
 The result is weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
-reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` tells views of one scan from views of other scans
+reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` distinguishes views of one scan from those of other scans
 (`learners`), `none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the
 same scans in the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped, by
-SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTPUT's name with `.run`, when called again.
+SIGTERM or Ctrl-C after the step it was in, continues from its last state, in OUTPUT's name with `.run`, when called again.
 """
 
 import argparse

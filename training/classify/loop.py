@@ -154,9 +154,9 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
     if larger:
         lines.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle is used.")
     for split in ("val", "test"):
-        if table.splits[split] and (silent := table.silent(split)):
-            lines.append(f"No AUC on {split} for {', '.join(silent)}: all scans have it, or none.")
-    if len(table.silent("val")) == len(table.classes):
+        if table.splits[split] and (undefined := table.without_auc(split)):
+            lines.append(f"No AUC on {split} for {', '.join(undefined)}: all scans have it, or none.")
+    if len(table.without_auc("val")) == len(table.classes):
         lines.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
     return lines
 

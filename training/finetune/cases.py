@@ -147,7 +147,7 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
 
 
 def _with_splits(dataset: Dataset, styles: Mapping[int, LabelStyle], seed: int, steps: Steps) -> Dataset:
-    """Some scans kept apart to validate on, and the names of the classes."""
+    """The dataset with some scans held out for validation, and the names of the classes."""
     shown = {name: set(counts) for name, counts in _counted(dataset, [case.name for case in dataset.cases], steps).items()}
     train, val = hold_out(shown, seed)
     names = {value: style.name for value, style in styles.items()}
@@ -222,7 +222,7 @@ def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
 
 
 def _notes(planes: Planes, labels: Sequence[int], val: Sequence[str]) -> list[str]:
-    """Classes that one scan shows, and that nothing can be validated."""
+    """Notes about classes that only one scan shows, and about missing validation scans."""
     counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
     rare = [value for value in labels if counts[value] == 1 < len(planes)]
     few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is held out (split val)"

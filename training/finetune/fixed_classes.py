@@ -18,7 +18,7 @@ from .config import FinetuneConfig
 
 
 class FixedClasses(nn.Module):
-    """A network of fixed classes whose stored tokens learn as well; `network` is what is saved and used.
+    """A network of fixed classes whose stored tokens are trained as well; `network` is what is saved and used.
 
     Args:
         network: without task encoding; its buffers of class tokens become parameters of the same names.
@@ -68,7 +68,7 @@ class Tuning(Averaged[FixedClasses]):
     judged: int = -1
     """The step of the latest validation."""
     parts: int = 1
-    """In which a process computes its share of a batch; not saved, memory may be another one tomorrow."""
+    """In which a process computes its share of a batch; not saved, because memory may differ when the run is resumed."""
 
     @property
     def device(self) -> torch.device:

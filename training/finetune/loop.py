@@ -1,4 +1,4 @@
-"""Finetuning to fixed classes (paper section 6.4): network and class tokens learn from labelled scans, task encoders are dropped.
+"""Finetuning to fixed classes (paper section 6.4): network and class tokens are trained on labelled scans, task encoders are dropped.
 
     python -m training.finetune --images SCANS --labels-dir LABELS --output RUN        scans and label maps of the same names
     python -m training.finetune --data DATASET --shots 5 --output RUN                  five scans of a dataset

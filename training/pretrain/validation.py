@@ -29,7 +29,7 @@ class Labelled:
     dataset: Dataset
     cases: tuple[str, ...]
     references: dict[int, str]
-    """For each structure the training scan it is learned from."""
+    """For each structure the training scan used as its reference."""
 
 
 def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
@@ -91,7 +91,7 @@ def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: P
 
 
 def _task(segmenter: Segmenter, labelled: Labelled) -> Task:
-    """Each structure learned from its reference."""
+    """The task with each structure encoded from its reference."""
     singles = [segmenter.encode([scan(labelled.dataset, name)], [label]) for label, name in labelled.references.items()]
     return replace(singles[0], labels=tuple(single.labels[0] for single in singles))
 

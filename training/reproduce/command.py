@@ -1,4 +1,4 @@
-"""The paper's tables and figures, each by one command that goes on where it stopped.
+"""The paper's tables and figures, each by one command that resumes where it stopped.
 
     python -m training.reproduce table1 --data DIR --output DIR
     python -m training.reproduce table1 --data DIR --output DIR --dry-run             commands, GPU hours, and what is missing

@@ -58,7 +58,7 @@ class Resumable:
             old.unlink(missing_ok=True)
 
     def resume(self, folder: Path, config: RunSettings, group: ProcessGroup) -> list[str]:
-        """Take on the newest state in `folder` that is whole.
+        """Load the newest complete state in `folder`.
 
         Returns:
             Notes for the user: damaged states passed over, another number of processes, another length of the run.
@@ -173,7 +173,7 @@ def saved(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """The newest state that is whole, with notes on newer ones that are not."""
+    """The newest complete state, with notes on newer damaged ones."""
     notes: list[str] = []
     for path in saved(folder):
         try:
@@ -186,7 +186,7 @@ def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[st
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """A state file's values; PyTorch does not look at the checksums it writes, so a flipped bit would go unseen."""
+    """A state file's values; checksums are verified here, because PyTorch does not verify those it writes."""
     with zipfile.ZipFile(path) as archive:
         if (part := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {part}")
@@ -199,7 +199,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def ema_decay(step: int, decay: float) -> float:
-    """Decay of the averaged weights: short memory at first, so that the random start is soon forgotten."""
+    """Decay of the averaged weights: short memory at first, so that the random initial weights soon lose their influence."""
     return min(decay, (1 + step) / (10 + step))
 
 

@@ -46,7 +46,7 @@ def boards(folder: Path, start: int, *, tensorboard: bool, tracker: Tracker, con
 
 
 class _WeightsAndBiases:
-    """Its server, key and mode are what its own settings say: `wandb login`, WANDB_PROJECT, WANDB_MODE=offline."""
+    """Server, key and mode come from its own settings: `wandb login`, WANDB_PROJECT, WANDB_MODE=offline."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
         wandb = _library("wandb", "Weights & Biases", "Run pip install wandb, or leave out tracker=wandb.")
@@ -63,7 +63,7 @@ class _WeightsAndBiases:
 
 
 class _MLflow:
-    """Its server is what MLFLOW_TRACKING_URI says; without it, MLflow's own folder or file where the run was started."""
+    """The server is MLFLOW_TRACKING_URI; without it, MLflow's own folder or file where the run was started."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
         self._mlflow = _library("mlflow", "MLflow", "Run pip install mlflow, or leave out tracker=mlflow.")

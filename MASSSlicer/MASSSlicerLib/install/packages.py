@@ -1,7 +1,7 @@
-"""Packages the worker needs: what works, what would be installed, and installing it. No windows: the widget asks and shows.
+"""Packages the worker needs: what works, what would be installed, and installing it. Without user interface: the widget asks and shows.
 
 Nothing here runs when Slicer starts or the module opens. The widget runs `probe_command` as a process, gives its output to `read_probe`,
-shows the `plan`, and calls `install` if the user agrees. Whatever comes of that, the next probe says how things stand.
+shows the `plan`, and calls `install` if the user agrees. The next probe then shows the result.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def resumed_after_restart() -> bool:
 
 
 def confirm(readiness: Readiness) -> None:
-    """Forget the restart once a probe after it is good."""
+    """Clear the pending restart after a good probe."""
     if readiness.ready and resumed_after_restart():
         slicer.app.userSettings().remove(RESTART_KEY)
 

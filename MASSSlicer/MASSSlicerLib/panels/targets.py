@@ -57,7 +57,7 @@ class TargetsPanel(ScanList):
         self._store_files(known + [entry for entry in entries if entry not in known])
 
     def add_folder(self, folder: Path) -> None:
-        """Add every scan in a folder, and say what is left out."""
+        """Add every scan in a folder, and report what is left out."""
         left_out: list[Path] = []
         with errors_shown():
             scans = scans_in(folder, left_out)

@@ -135,7 +135,7 @@ class Window(VTKObservationMixin):
     def on_scene_start_close(self) -> None:
         """Stop a run that needs the scene, whose nodes are about to go."""
         self.drawing.leave()
-        self.logic.forget_scene()
+        self.logic.release_scene()
         self._let_go()
         self.run = None
         self.results.begin([])

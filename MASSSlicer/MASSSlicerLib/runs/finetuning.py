@@ -211,7 +211,7 @@ class Finetuning(WorkerRun):
 
     def _request(self, params: dict[str, Any]) -> None:
         def failed(error: MassError) -> None:
-            """A run on another computer whose line broke goes on over a new one, with what came back of it."""
+            """Continue a run on another computer over a new connection, with the files that came back."""
             self._broken += 1
             lost = isinstance(error, HostError) and not self.stopping and self._broken <= ENOUGH
             if lost and any((self._folder / _RUN / "state").glob("*.pt")):

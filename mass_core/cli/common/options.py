@@ -147,7 +147,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
     Args:
         kind: of the request.
         arguments: of a parser with `add_weights` and `add_preparation`, and what else the request takes.
-        more: fields that are no options.
+        more: fields that are not options.
     """
     given: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     given["recipe"] = arguments.recipe or "default"

@@ -38,12 +38,12 @@ class Shard:
         return items[self.number - 1 :: self.count]
 
     def block(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The I-th of N runs of neighbours."""
+        """The I-th of N blocks of consecutive items."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
     @property
     def suffix(self) -> str:
-        """Behind names of files that every share writes one of."""
+        """Suffix of files of which every share writes its own."""
         return f"_{self.number}of{self.count}" if self.count > 1 else ""
 
 

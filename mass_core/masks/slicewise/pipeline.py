@@ -27,7 +27,7 @@ from .propagate import Seed, Tracker, on_slice, propagate
 from .seed_slices import by_bisection, seed_axes, seed_slices
 
 _QUICK_S = 0.01
-"""A point that takes less is answered by a device that works on many at once."""
+"""Seconds a point may take on a device that processes many points at once."""
 
 
 class Network(Promptable, Protocol):
@@ -128,7 +128,7 @@ def masks_by_slices(
 
 
 def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, config: GridConfig) -> float:
-    """About how long the 2D masks of a seed slice take, measured with few points on one picture [h,w,3], after a first time for warmth."""
+    """Estimated seconds for the 2D masks of a seed slice, measured with few points on one picture [h,w,3] after a warm-up."""
     body = np.ones(image.shape[:2], bool)
     for _ in range(2):
         began = time.perf_counter()

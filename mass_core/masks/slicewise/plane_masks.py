@@ -1,7 +1,8 @@
 """Automatic 2D masks of one slice: a promptable network is prompted with a grid of points.
 
-A grid of points covers the slice and, for fine detail, overlapping crops of it. The network answers each point with a few masks and how far
-it trusts them. Trusted, stable ones are kept, near doubles dropped, and of the rest as many as allowed, spread over all sizes.
+A grid of points covers the slice and, for fine detail, overlapping crops of it. For each point the network returns a few masks with
+predicted scores. Those with high scores and stability are kept, near duplicates dropped, and of the rest as many as allowed, spread over
+all sizes.
 """
 
 import math
@@ -51,7 +52,7 @@ class GridConfig:
     points_per_side: int = 32
     """Of the slice, and of each crop."""
     points_per_batch: int = 128
-    """Asked at once; halved when memory does not suffice."""
+    """Prompted at once; halved when memory does not suffice."""
     crop_layers: int = 2
     """Layer n adds 2^n by 2^n crops: 1, 5, 21 pictures a slice with 0, 1, 2 layers."""
     crop_overlap: float = 1.0
@@ -59,11 +60,11 @@ class GridConfig:
     stability_offset: float = 1.0
     """Shift of the threshold on logits that measures the stability of a mask."""
     small_regions: int = 0
-    """Holes and specks of at most this many pixels of the network's masks are filled and removed before anything is judged."""
+    """Holes and specks of at most this many pixels of the network's masks are filled and removed before scores are compared."""
     box_iou: float = 0.5
-    """Of two masks whose bounding boxes overlap more, the less trusted goes; between crops, the one of the larger crop."""
+    """Of two masks whose bounding boxes overlap more, the one with the lower score is dropped; between crops, that of the larger crop."""
     edge_share: float = 0.04
-    """A mask that comes this near to a crop's edge inside the slice, as a share of the crop's side, is cut off there, and goes."""
+    """A mask that comes this near to a crop's edge inside the slice, as a share of the crop's side, is dropped as cut off."""
     body_share: float = 0.9
     """At least this share of a mask lies in the body."""
 
