@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process.
 
     Returns:
-        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled, 141 nobody reads the output any more.
+        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled, 141 the reader of the output is gone.
     """
     # Waiting threads of PyTorch sleep instead of spinning: where another program wants a core too, a pass of the network that took
     # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line and of the file it names; what runs them prints them where that is asked for."""
+    """The options of a command line and of the file it names; they are printed where that is requested."""
     parser, long = _parsers()
     command = ""
     for place in [place for place, word in enumerate(words) if not word.startswith("-")][:2]:

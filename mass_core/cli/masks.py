@@ -312,7 +312,7 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """Load the network, compiled if asked for."""
+    """Load the network, compiled if requested."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:

@@ -63,7 +63,7 @@ def read_released(
 ) -> Dataset:
     """Open a folder as a dataset; `opening.open_dataset` does it with what is usual.
 
-    Masks are packed anew each time they are asked for; `mass dataset import` does it once.
+    Masks are packed anew each time they are requested; `mass dataset import` does it once.
 
     Args:
         folder: of the released layout.

@@ -77,7 +77,7 @@ class Task:
     warnings: tuple[str, ...] = ()
     """Warnings about the references from encoding."""
     atlases: tuple[Atlas, ...] = ()
-    """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is asked for."""
+    """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is requested."""
 
     adapted: Mapping[str, Any] = field(default_factory=dict)
     """Of tokens fitted to the references: seed and steps of the fit; empty: they were not."""
@@ -155,7 +155,7 @@ class Task:
             with_alignment: also keep what alignment needs, features and distances at coarse resolution. They are derived from the images.
 
         Raises:
-            InputError: if alignment is asked for and the task holds nothing to align.
+            InputError: if alignment is requested and the task holds nothing to align.
             OutputError: if it exists and `overwrite` is off, or cannot be written.
         """
         path = Path(path)

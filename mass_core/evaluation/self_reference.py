@@ -71,7 +71,7 @@ def augmented_copy(image: Volume, labels: Volume, rng: np.random.Generator) -> t
 def turned(volume: Volume, rotation: np.ndarray, shift_mm: np.ndarray, interpolation: Interpolation) -> Volume:
     """A volume whose voxel at a place p in mm shows what was at c + rotation (p - c) + shift, c being the volume's middle.
 
-    Beyond the border an image goes on as it was there; a label map, which is what is sampled by nearest neighbour, has nothing.
+    Beyond the border an image continues with its border value; a label map, which is what is sampled by nearest neighbour, has nothing.
     """
     grid = volume.geometry
     middle = grid.corners_mm().mean(axis=0)

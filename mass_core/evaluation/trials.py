@@ -55,7 +55,7 @@ class Conditions:
     """File or name, for the process that finetunes."""
     model: Model
     segmenter: Callable[[Model], Segmenter]
-    """With the recipe and precision asked for."""
+    """With the recipe and precision requested."""
     seed: int
     seconds: float
     """To adapt a task."""

@@ -54,7 +54,7 @@ _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 
 
 class Probabilities(Mapping[int, Volume]):
-    """Probability maps on the target's own grid by label, each made when it is asked for."""
+    """Probability maps on the target's own grid by label, each made on request."""
 
     def __init__(self, groups: Sequence[WorkingResult]) -> None:
         self._maps = {number: (values, group.record) for group in groups for number, values in zip(group.numbers, group.maps, strict=True)}
@@ -89,7 +89,7 @@ class Segmentation:
     labels: Volume
     """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
     probabilities: Probabilities | None
-    """Float32 maps on the target's grid, if they were asked for."""
+    """Float32 maps on the target's grid, if they were requested."""
     volumes_ml: dict[int, float]
     """Volume of each label of the task."""
     passes: tuple[tuple[int, ...], ...]
@@ -146,7 +146,7 @@ class Segmenter:
         other = Segmenter(self.model, recipe, precision=self.precision, compile=self.compile)
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
-            if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment asks of the network
+            if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment needs of the network
                 other._encoder = self._encoder
         return other
 

@@ -25,7 +25,7 @@ def encode(request: Encode, session: Session, run: Run) -> Encoded:
     Args:
         request: references and the file to write.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
 
     Raises:
         MassError: if references or file cannot be used.

@@ -26,7 +26,7 @@ class Segmented:
     maps: dict[int, Path]
     """Files of probabilities by label."""
     quality: dict[int, Quality]
-    """By label; empty if it was not asked for."""
+    """By label; empty if it was not requested."""
 
     def labels(self, *facts: str) -> list[dict[str, Any]]:
         """The labels as JSON values: these facts, the volume, what decided, and the quality if it is known."""
@@ -57,7 +57,7 @@ def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]
     Args:
         request: of any of the targets.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
         files: of all targets; those of probabilities, whose names are known only now, are checked too.
 
     Raises:
@@ -76,7 +76,7 @@ def segment(request: Segment, session: Session, run: Run, tools: Tools, files: J
     Args:
         request: names the target.
         session: reads the target.
-        run: hears of progress.
+        run: reports progress.
         tools: from `tools_for`.
         files: to write.
 
@@ -119,7 +119,7 @@ def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segment
 
 
 def _placed(labels: Volume, request: Segment) -> Volume:
-    """The label map, cropped and with another geometry if the request asks for it."""
+    """The label map, cropped and with another geometry if the request says so."""
     if request.grid is not None:
         labels = Volume(labels.array, Geometry(shape_zyx=labels.geometry.shape_zyx, **vars(request.grid)))
     if request.crop:

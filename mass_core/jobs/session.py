@@ -41,7 +41,7 @@ class Run:
 
     Args:
         device: to compute on.
-        progress: hears the stage, its done share from 0 to 1, and the seconds left or None.
+        progress: receives the stage, its fraction done from 0 to 1, and the seconds left or None.
         cancelled: asked between steps; true stops.
         log: gets lines for the record.
         stages: also report the beginning of stages without steps of their own: load, read, write.

@@ -1,4 +1,4 @@
-"""Folder of a run on another computer, and its copy on this one: what changes there is sent while the run goes on."""
+"""Folder of a run on another computer, and its copy on this one: what changes there is sent during the run."""
 
 import time
 from collections.abc import Iterator

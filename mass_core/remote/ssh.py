@@ -1,4 +1,4 @@
-"""A worker on another computer, started by ssh: no port is opened there, and no password is ever asked for."""
+"""A worker on another computer, started by ssh: no port is opened there, and no password is ever requested."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ _OPTIONS = {
     "ControlMaster": "no",
 }
 _WINDOWS_OPTIONS = {"ControlPath": "none"}
-"""OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere asks for it."""
+"""OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere requires it."""
 QUIET = {"SSH_ASKPASS_REQUIRE": "never"}
 """Environment of ssh: no window asks for a password. BatchMode forbids it to this ssh, but not to that of a jump host."""
 

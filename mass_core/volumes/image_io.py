@@ -116,7 +116,7 @@ def _is_cut_off(path: Path) -> bool:
         with nifti.opened(path) as stream, path.open("rb") as stored:
             head = nifti.Header.of(stream.read(540))
             if head is None:
-                return False  # no NIfTI file: whoever reads it says so
+                return False  # not a NIfTI file: reading it reports that
             stored.seek(-4, os.SEEK_END)
             # The last four bytes of a compressed file hold the length, if one piece was compressed; else it has to be counted.
             if nifti.is_gzip(path) and int.from_bytes(stored.read(4), "little") == head.length % (1 << 32):

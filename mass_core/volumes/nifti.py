@@ -213,7 +213,7 @@ def write_as_version_1(path: Path, target: Path) -> None:
 def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
     """Number of NaN or infinite voxels of a float NIfTI file, and the index x, y, z of the first; 0 for other files.
 
-    ITK's reader turns them into 0, which in a CT is water, without a word.
+    ITK's reader turns them into 0, which in a CT is water, without a warning.
     """
     head = header(path)
     if head is None or path.suffix.lower() in (".hdr", ".img") or head.number("datatype") not in _FLOATS:
@@ -231,5 +231,5 @@ def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
                 bad += wrong.size
                 done += values.size
     except DAMAGE:
-        return 0, ()  # whoever reads the image says so
+        return 0, ()  # reading the image reports that
     return bad, tuple(int(i) for i in np.unravel_index(first, head.shape_xyz, order="F")) if bad else ()

@@ -351,7 +351,7 @@ class Client:
         """The worker process has exited."""
         if process is not self._process:
             return  # killed, or closed
-        if not process.started:  # within `request`, which calls nobody
+        if not process.started:  # within `request`, which makes no callback
             self._later.append(lambda: self._ended(process, code))
             return
         self._process, self._replaced = None, True

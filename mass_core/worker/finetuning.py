@@ -46,7 +46,7 @@ def finetune(
 
     Args:
         request: what for; see docs/formats.md.
-        progress: hears how far it is.
+        progress: receives the progress.
         cancelled: asked ten times a second; true stops the run. What it has validated by then is kept.
         log: gets a line of the record at a time.
 

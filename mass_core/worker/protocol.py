@@ -57,7 +57,7 @@ class Request:
         """The request in a message.
 
         Raises:
-            InputError: if it is none, or asks for something unknown.
+            InputError: if it is not a request, or names something unknown.
         """
         number, method, params = message.get("id"), message.get("method"), message.get("params") or {}
         if not isinstance(number, int) or isinstance(number, bool):
@@ -118,7 +118,7 @@ def to_line(message: Mapping[str, Any]) -> bytes:
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """Write all bytes to a file descriptor, unless nobody reads any more: the end of the input is about to be found then."""
+    """Write all bytes to a file descriptor, unless the reader is gone; the input will end soon then."""
     view = memoryview(data)
     with suppress(OSError):
         while view:

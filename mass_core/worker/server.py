@@ -29,7 +29,7 @@ _ENDING_S = 5.0
 
 
 def claim_standard_streams() -> tuple[int, int]:
-    """File descriptors of the process's own standard input and output, which nobody else can reach from now on.
+    """File descriptors of the process's own standard input and output, which nothing else can use from now on.
 
     A library that prints does so on standard error, one that reads finds nothing.
     """
@@ -169,7 +169,7 @@ class Worker:
                 self._running.cancel()
             self._changed.notify()
         if not self._over.wait(self._ending_s):
-            os._exit(1)  # nobody is there any more to wait for what cannot be stopped
+            os._exit(1)  # the client is gone, so nothing waits for what cannot be stopped
 
     def _take(self, line: bytes) -> None:
         """One line from the client."""
@@ -179,7 +179,7 @@ class Worker:
             number = message.get("id") if isinstance(message.get("id"), int) else None
             request = Request.of(message)
             if request.method == "hello":
-                # In a thread of its own: PyTorch's first import takes seconds, during which others may want to be heard.
+                # In a thread of its own: PyTorch's first import takes seconds, during which other requests may arrive.
                 threading.Thread(target=self._greet, args=(request,), daemon=True).start()
             elif request.method == "cancel":
                 self._cancel(request.params.get("id"))

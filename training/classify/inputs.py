@@ -182,7 +182,7 @@ def _hash(values: Any) -> str:
 
 
 class Samples(Dataset[Sample]):
-    """Scans as the head, or the whole network, takes them; items are asked for by scan and number of the draw."""
+    """Scans as the head, or the whole network, takes them; items are requested by scan and number of the draw."""
 
     def __init__(
         self, files: Sequence[Sequence[Path]], targets: Tensor, settings: ClassifyConfig, config: ClassifierConfig, *, learning: bool

@@ -1,4 +1,4 @@
-"""Finetuning on another computer (--on): the scans go there over ssh, the folder of the run comes back while it goes on."""
+"""Finetuning on another computer (--on): the scans go there over ssh, the folder of the run is copied back while it runs."""
 
 import argparse
 from dataclasses import asdict

@@ -20,7 +20,7 @@ class FinetuneProgress:
 
     Args:
         output: a person at a terminal, or a program.
-        signals: noted while the run goes on.
+        signals: noted during the run.
         minutes: its time; None: as long as it takes.
         bound_to_input: the run stops when its standard input ends, so that it does not outlive the program that started it.
         quiet: report nothing; one process of a run reports.

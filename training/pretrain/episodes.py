@@ -127,7 +127,7 @@ class _Pair:
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):
-    """Endless supply of episodes; number `i` is the same whenever and wherever it is asked for."""
+    """Endless supply of episodes; number `i` is the same whenever and wherever it is requested."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         steps: int,
         weights: Sequence[float] = (),
     ) -> None:
-        """Open the training scans that have masks or, where they may be asked for, label maps.
+        """Open the training scans that have masks or, where they may be used, label maps.
 
         Args:
             datasets: where scans come from.

@@ -6,7 +6,7 @@
     python -m training.reproduce table1 --data DIR --output DIR --shard 3/8           the third of eight parts of the runs
 
 DIR of --data holds the datasets of docs/reproduce.md, as published or prepared. Every run has a folder below --output, finished ones are
-skipped, and what is missing is named with its source while the rest goes on. At the end the table is printed in the paper's layout with
+skipped, and what is missing is named with its source while the rest is done. At the end the table is printed in the paper's layout with
 the paper's numbers beside, and written as TABLE.md and TABLE.csv.
 """
 

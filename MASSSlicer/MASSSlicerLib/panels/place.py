@@ -21,7 +21,7 @@ from .items import fill
 
 _HOST = "MASSSlicer/host"
 _OTHER = "\n"
-"""Data of the entry that asks for a computer; no name of one."""
+"""Data of the entry for another computer; not a valid name of one."""
 
 
 class PlacePanel:

@@ -25,7 +25,7 @@ _LOOK_S = 0.2
 class SshProcess(ProcessTransport):
     """A process in which ssh runs (`mass_core.remote.ssh.ChildProcess`).
 
-    Qt's objects belong to the main thread: what others write waits in a queue until `pump` or QProcess asks for more.
+    Qt's objects belong to the main thread: what others write waits in a queue until `pump` or QProcess takes more.
 
     Args:
         command: program and arguments.
