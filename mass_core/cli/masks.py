@@ -69,7 +69,7 @@ def add_parser(subparsers: Any) -> None:
     add_same_grid(made)
     made.add_argument("--min-voxels", type=int, metavar="N", help="size of the smallest mask kept, on the grid the masks are made on")
     made.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="seed; the same seed gives the same masks (default: %(default)s)"
+        "--seed", type=seed_number, default=0, metavar="N", help="random seed: the same seed gives the same masks (default: %(default)s)"
     )
     made.add_argument(
         "--spacing",

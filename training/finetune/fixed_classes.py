@@ -63,7 +63,7 @@ class Tuning(Averaged[FixedClasses]):
     VALUES = ("bad_steps", "scores", "best_epoch", "judged")
     MISFIT = ("another network or other classes", "the weights, scans and classes")
     scores: dict[str, float] = field(default_factory=dict)
-    """Of the best validation so far: `val_dice`, and `dice_<value>` of each class it could judge; empty: there was none."""
+    """Of the best validation so far: `val_dice`, and `dice_<value>` of each class it covers; empty: there was none."""
     best_epoch: int = 0
     judged: int = -1
     """The step of the latest validation."""

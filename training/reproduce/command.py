@@ -215,8 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.reproduce",
-        description="Reproduce the paper's tables and figures and print both side by side. Every run has a folder below --output. The same "
-        "command resumes where it stopped, lists missing inputs, runs what it can, and writes TABLE.md and TABLE.csv.",
+        description="Reproduce the paper's tables and figures, with the paper's numbers beside ours. Every run has a folder below "
+        "--output. The same command resumes where it stopped, lists missing inputs, runs what it can, and writes TABLE.md and TABLE.csv.",
         allow_abbrev=False,
         **examples(
             "python -m training.reproduce table1 --data DIR --output DIR --dry-run",
