@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from ..weights.checkpoint import Model
 
 _PREPARED_BYTES = 1 << 30
-"""Of prepared targets kept for the next run."""
+"""Bytes of prepared targets kept for the next run."""
 _ATLAS_BYTES = 1 << 29
-"""Of references made ready for alignment and kept for the next run."""
+"""Bytes of references made ready for alignment and kept for the next run."""
 _NO_ATLAS = (
-    "The task holds no images to align with the scan. Given as references, or encoded with --with-alignment, the same scans would give "
+    "The task holds no images to align with the scan. The same scans given as references, or encoded with --with-alignment, would give "
     "better results."
 )
-_ABSENT = "its place, as the other structures show it, lies outside the scan"
+_ABSENT = "its expected position, given the other structures, lies outside the scan"
 _MIRRORED = "the scan fits the reference far better mirrored {}, so its orientation may be stored wrongly"
 _MIRRORED_NOTE = (
-    "The scan fits the reference far better mirrored {}: its orientation may be stored wrongly. Nothing was turned, and alignment was "
-    "left out. Check the scan's orientation, left and right included, before you use the result."
+    "The scan fits the reference far better mirrored {}: its orientation may be stored wrongly. The scan was not reoriented, and "
+    "alignment was skipped. Check the scan's orientation, left and right included, before you use the result."
 )
 _SURPLUS, _MUCH = 0.01, 0.4
 """Shares of a label that are reported, and warned of, if they lie in more parts than the references have."""
