@@ -155,7 +155,7 @@ def _take(folder: Path, target: Path, source: str) -> Path:
         raise WeightsError(f"{source} lacks {TENSORS}.", "Fetch it again.")
     store.header(tensors)
     if (found := sha256(tensors)) != wanted:
-        raise WeightsError(f"{TENSORS} of {source} is damaged or another file: SHA-256 {found}, not {wanted}.", "Fetch it again.")
+        raise WeightsError(f"{TENSORS} of {source} is damaged or a different one: SHA-256 {found}, not {wanted}.", "Fetch it again.")
     store.make_folder(target.parent)
     with tensors.open("rb") as file:
         write_by(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))

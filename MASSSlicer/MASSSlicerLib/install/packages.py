@@ -244,8 +244,9 @@ def _obstacle(readiness: Readiness, packages: tuple[Package, ...]) -> str:
         return _("Slicer's own {names} cannot be found. Reinstall Slicer.").format(names=", ".join(own))
     if any(p.name == "torch" for p in packages) and sys.platform == "darwin" and platform.machine() == "x86_64":
         return _(
-            "There is no current PyTorch for this Slicer, an Intel program on a Mac. Make an environment with an Apple silicon"
-            " Python that has the packages (pip install torch safetensors SimpleITK scipy), set MASS_PYTHON to it and start Slicer again."
+            "Current versions of PyTorch do not support this Slicer, an Intel build for the Mac. On Apple silicon, create an environment"
+            " with a native Python and the packages (pip install torch safetensors SimpleITK scipy), set MASS_PYTHON to it and restart"
+            " Slicer."
         )
     needed, free = DISK_PER_DOWNLOAD * sum(p.download for p in packages), shutil.disk_usage(_site()).free
     if needed > free:
