@@ -36,7 +36,7 @@ class View:
     masks: np.ndarray
     """uint8 [K,z,y,x]."""
     shown: np.ndarray
-    """float32 [K]: voxels of each mask in the whole scan; 0: the scan does not show it, so nothing can be asked."""
+    """float32 [K]: voxels of each mask in the whole scan; 0: the scan does not show it, so it does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
