@@ -8,9 +8,9 @@ import torch
 
 from mass_core.alignment.align import Target, align
 from mass_core.alignment.atlas import REACH_MM, make_atlas
-from mass_core.alignment.discrete import robust_affine, search_both_ways
+from mass_core.alignment.discrete import robust_affine, search, search_both_ways
 from mass_core.alignment.features import CHANNELS, mind
-from mass_core.alignment.fields import composed, made_inverse, resized, sample, smoothed, voxel_grid
+from mass_core.alignment.fields import composed, inverse_error, made_inverse, resized, sample, smoothed, voxel_grid
 from mass_core.alignment.fusion import NetworkEvidence, reliability
 from mass_core.alignment.locate import aligned_labels, locate
 from mass_core.alignment.prior import LEAST_TRUST, combined, evidence, trust
@@ -175,6 +175,31 @@ def test_a_known_smooth_field_is_recovered_within_a_voxel():
     error = (field - wanted)[inner].norm(dim=0)
     assert error.median() < 0.3 and error.quantile(0.95) < 1.0
     assert wrong[5:-5, 5:-5, 5:-5].median() < 1.5 and (_jacobian(field)[5:-5, 5:-5, 5:-5] > 0).all()
+
+
+def test_the_opposite_direction_is_searched_as_by_itself():
+    """Both directions share their differences; together they are what two searches give, also where scans are unknown or flat."""
+    shape = (9, 10, 4)
+    moving = texture(shape)
+    a, b = mind(moving.roll(1, 0), 1), mind(moving, 1)
+    here, there = torch.ones(shape), torch.ones(shape)
+    here[:, :2], there[-2:] = 0, 0
+    forwards, backwards = search(a, b, there, here, reach=3), search(b, a, here, there, reach=3)
+    assert forwards.abs().max() > 0.5
+    field, wrong = search_both_ways(a, b, there, here, reach=3)
+    torch.testing.assert_close(field, made_inverse(forwards, backwards))
+    torch.testing.assert_close(wrong, inverse_error(forwards, backwards))
+
+
+def test_only_the_surroundings_of_structures_are_refined(atlas, other):
+    """The box that is refined is a part of the reference's, at the same place; a structure too thin for any voxel takes all of it."""
+    target = Target(other[0], RECIPE, CPU)
+    small = make_atlas(*person(1), [1], RECIPE, CPU)
+    part, whole = align(small, target), align(replace(small, near=torch.zeros_like(small.near)), target)
+    assert whole.field.shape[1:] == small.near.shape and part.field[0].numel() < 0.7 * small.near.numel()
+    start = ((part.scan.first_mm - small.scan.first_mm) / small.scan.mm).round().long()
+    inside = tuple(slice(int(a), int(a) + n) for a, n in zip(start, part.field.shape[1:], strict=True))
+    torch.testing.assert_close(part.scan.values, small.scan.values[inside])
 
 
 def _jacobian(field):

@@ -4,6 +4,7 @@ From coarse to fine: candidates for the shift from cross-correlation, each judge
 the best one is searched again at half the voxel size and refined below the voxel.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,8 @@ _FAR_BETTER = 0.75
 """Share of the score as stored below which a mirrored target fits far better. Of scans turned upside down, two of three of head and neck,
 three hippocampi and five of six random bodies reached 0.23 to 0.68; the other two, and an abdomen, 0.83 to 0.94: they do not fit well as
 stored either, and are not recognised. Scans as they should be reached 0.93 and more."""
+_FINE_MARGIN_MM = 20.0
+"""Of the box around the structures that is refined."""
 _COARSE, _MIDDLE = 4, 2
 """Voxels averaged at the two levels of the search."""
 
@@ -147,17 +150,23 @@ def _best_start(atlas: Atlas, target: Target, check: Callable[[], None]) -> "_Tr
 
 
 def candidate_shifts(atlas: Atlas, target: Target) -> list[Tensor]:
-    """Candidates for the shift: the middles of both scans on each other, then by intensities where they mean the same, by edges and outline
-    where they may not."""
+    """Candidates for the shift: by intensities where they mean the same, by edges and outline where they may not, and the middles of both
+    scans on each other. Of two that differ by less than half a voxel of the coarse search only the first is kept."""
     mm = max(coarse_mm(target.volume.geometry), coarse_mm(atlas.coarse.geometry))
     whole = target.whole(mm)
     reference = aligned_scan(averaged(atlas.coarse, mm), lattice(atlas.coarse.geometry, mm), atlas.limits, target.device)
-    middles = [np.mean(volume.geometry.box_mm, axis=0)[::-1] for volume in (atlas.coarse, target.volume)]
-    found = [torch.from_numpy(np.subtract(*middles).astype(np.float32)).to(target.device)]
     if atlas.modality == target.modality == "ct":
-        return found + shifts(whole, reference, alike=True, count=_TRIES)
-    found += shifts(whole, reference, alike=False, count=_TRIES - 1)
-    return found + (shifts(whole, reference, alike=True, count=_TRIES - 1) if atlas.modality == target.modality else [])
+        found = shifts(whole, reference, alike=True, count=_TRIES)
+    else:
+        found = shifts(whole, reference, alike=False, count=_TRIES - 1)
+        found += shifts(whole, reference, alike=True, count=_TRIES - 1) if atlas.modality == target.modality else []
+    middles = [np.mean(volume.geometry.box_mm, axis=0)[::-1] for volume in (atlas.coarse, target.volume)]
+    found.append(torch.from_numpy(np.subtract(*middles).astype(np.float32)).to(target.device))
+    apart: list[Tensor] = []
+    for shift in found:
+        if all(float((shift - other).abs().max()) >= _COARSE * atlas.scan.mm / 2 for other in apart):
+            apart.append(shift)
+    return apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,23 +206,27 @@ def _coarse(atlas: Atlas, under: AlignedScan, shift: Tensor) -> _Try:
 
 
 def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
-    """The finer levels, and what speaks for the result."""
-    here, there = atlas.scan.usable.float(), best.under.usable.float()
-    finest = with_intensities((best.features, atlas.features), (best.under, atlas.scan), resized(best.field, there.shape))
-    fixed, moving = (pooled(features, _MIDDLE) for features in finest)
+    """The finer levels around the structures, and evidence of the result's quality."""
+    part = _part_to_refine(atlas, best.field)
+    scan, under = atlas.scan.cropped(part), best.under.cropped(part)
+    places = (..., *part)
+    features, target_features, coarse = atlas.features[places], best.features[places], resized(best.field, atlas.near.shape)[places]
+    here, there = scan.usable.float(), under.usable.float()
+    finest = with_intensities((target_features, features), (under, scan), coarse)
+    fixed, moving = (pooled(level, _MIDDLE) for level in finest)
     known_there, known_here = mostly(there, _MIDDLE), mostly(here, _MIDDLE)
-    field = resized(best.field, fixed.shape[1:])
+    field = resized(coarse, fixed.shape[1:])
     moved = sample(torch.cat([moving, known_here[None]]), voxel_grid(field.shape[1:], field.device) + field)
     field = composed(field, search(fixed, moved[:-1], known_there, (moved[-1] > 0.5).float(), reach=2))
     check()
     field = refined(fixed, moving, known_there, known_here, field, steps=12)
     check()
     field = refined(*finest, there, here, resized(field, there.shape), steps=4)
-    moved = sample(torch.cat([atlas.features, atlas.near[None], here[None]]), voxel_grid(field.shape[1:], field.device) + field)
-    difference, structure = ((best.features - moved[:-2]) ** 2).mean(0), moved[-2]
-    wrong = F.interpolate(best.wrong[None, None], size=there.shape, mode="trilinear", align_corners=False)[0, 0]
+    moved = sample(torch.cat([features, atlas.near[part][None], here[None]]), voxel_grid(field.shape[1:], field.device) + field)
+    difference, structure = ((target_features - moved[:-2]) ** 2).mean(0), moved[-2]
+    wrong = F.interpolate(best.wrong[None, None], size=atlas.near.shape, mode="trilinear", align_corners=False)[0, 0][part]
     return Alignment(
-        scan=atlas.scan,
+        scan=scan,
         atlas=atlas,
         shift=best.shift,
         field=field,
@@ -221,10 +234,24 @@ def _finished(atlas: Atlas, best: _Try, check: Callable[[], None]) -> Alignment:
         known=there * moved[-1],
         wrong_mm=wrong * (_COARSE * atlas.scan.mm),
         residual=_mean(difference, structure * there * moved[-1]),
-        fixed=best.features,
+        fixed=target_features,
         moved=moved[:-2],
         score=best.score,
     )
+
+
+def _part_to_refine(atlas: Atlas, field: Tensor) -> tuple[slice, slice, slice]:
+    """Voxels around the structures, where the reference shows them and where the coarse field [3,d,h,w] brings them; all voxels where
+    they are too thin to hold any."""
+    near = pooled(atlas.near[None], _COARSE)
+    brought = sample(near, voxel_grid(field.shape[1:], field.device) + field)
+    where = ((near + brought)[0] > 0).nonzero()
+    if not len(where):
+        return slice(0, None), slice(0, None), slice(0, None)
+    margin = math.ceil(_FINE_MARGIN_MM / (_COARSE * atlas.scan.mm))
+    low, high = (where.amin(0) - margin).clamp(min=0) * _COARSE, (where.amax(0) + margin + 1) * _COARSE
+    z, y, x = (slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    return z, y, x
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:

@@ -65,7 +65,7 @@ class Atlas:
     limits: tuple[float, float]
     """Intensities of the reference are clipped to these."""
     closeups: dict[int, Closeup]
-    """By label, for those that deserve finer voxels than the box has. Atlases of task files have none."""
+    """By label, for structures that are refined on finer voxels than those of the box. Atlases of task files have none."""
 
     def renumbered(self, before: int, after: int) -> "Atlas":
         """The atlas of one of its labels, under another number; of none if it does not show that label."""
@@ -156,7 +156,7 @@ def _closeup(image: Volume, structure: Geometry, most_mm: float, limits: tuple[f
 
 
 def _lattice_around(image: Geometry, structures: Sequence[Geometry], margin_mm: float, voxels: int) -> Geometry:
-    """Cubic voxels around some structures, as fine as their number allows and the scan deserves."""
+    """Cubic voxels around some structures, as fine as their number allows, but no finer than the scan."""
     corners = np.concatenate([structure.corners_mm() for structure in structures])
     scan_low, scan_high = (np.asarray(corner) for corner in image.box_mm)
     low, high = np.maximum(corners.min(0) - margin_mm, scan_low), np.minimum(corners.max(0) + margin_mm, scan_high)

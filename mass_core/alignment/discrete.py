@@ -13,7 +13,7 @@ from .fields import inverse_error, made_inverse, mean_of_cube, voxel_grid
 _COUPLING = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weight of the distance to the smoothed field in each round, in units of squared feature difference per squared voxel."""
 _STILL = 0.01
-"""By which share of the usual difference the longest displacements are disliked: in air all fit alike, and none shall be made there."""
+"""Penalty of the longest displacements, as a share of the usual difference: in air all fit alike, and none shall be made there."""
 
 
 def search(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> Tensor:
@@ -23,21 +23,23 @@ def search(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Ten
         fixed: features [C,D,H,W].
         moving: features on the same grid.
         known_fixed: [D,H,W], 1 where the features may be trusted, else 0: there neighbours decide.
-        known_moving: the same of `moving`; displacements that lead elsewhere are neither liked nor disliked.
+        known_moving: the same of `moving`; displacements that lead elsewhere cost the average.
         reach: largest displacement along each axis, in voxels.
     """
-    return _coupled(*_differences(fixed, moving, known_fixed, known_moving, reach))
+    costs, displacements, _ = _differences(fixed, moving, known_fixed, known_moving, reach)
+    return _coupled(costs, displacements)
 
 
 def search_both_ways(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """The field from `search` made consistent with that of the opposite direction, and how far in voxels [D,H,W] the two disagreed."""
-    forwards = search(fixed, moving, known_fixed, known_moving, reach)
-    backwards = search(moving, fixed, known_moving, known_fixed, reach)
+    costs, displacements, far = _differences(fixed, moving, known_fixed, known_moving, reach)
+    forwards = _coupled(costs, displacements)
+    backwards = _coupled(_of_opposite_direction(costs, displacements, far), displacements)
     return made_inverse(forwards, backwards), inverse_error(forwards, backwards)
 
 
-def _differences(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """Mean squared feature difference [N,D,H,W] for N displacements [N,3]; the average one where nothing is known."""
+def _differences(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_moving: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean squared feature difference [N,D,H,W] for N displacements [N,3], and what it is [N] where nothing is known: the average one."""
     side = 2 * reach + 1
     wide, wide_known = F.pad(moving[None], (reach,) * 6, mode="replicate")[0], F.pad(known_moving, (reach,) * 6)
     depth, height, width = fixed.shape[1:]
@@ -45,23 +47,34 @@ def _differences(fixed: Tensor, moving: Tensor, known_fixed: Tensor, known_movin
     usual = (((fixed - moving) ** 2).mean(0) * known).sum() / known.sum().clamp(min=1)
     costs = torch.empty(side**3, depth, height, width, device=fixed.device)
     steps = torch.cartesian_prod(*[torch.arange(side)] * 3)
-    lengths = ((steps - reach) ** 2).sum(1) / reach**2
+    unknown = usual * (1 + _STILL * ((steps - reach) ** 2).sum(1).to(usual) / reach**2)
     for number, (z, y, x) in enumerate(steps.tolist()):
         part = (slice(z, z + depth), slice(y, y + height), slice(x, x + width))
         difference = (fixed - wide[:, part[0], part[1], part[2]]).square_().mean(0)
-        costs[number] = (difference - usual) * (known_fixed * wide_known[part]) + usual * (1 + _STILL * float(lengths[number]))
-    return costs, (steps - reach).to(fixed.device, torch.float32)
+        costs[number] = (difference - usual) * (known_fixed * wide_known[part]) + unknown[number]
+    return costs, (steps - reach).to(fixed.device, torch.float32), unknown
+
+
+def _of_opposite_direction(costs: Tensor, displacements: Tensor, unknown: Tensor) -> Tensor:
+    """The costs [N,D,H,W] of displacements from the moving to the fixed features: those from where they lead, the other way round."""
+    opposite = unknown.view(-1, 1, 1, 1).expand_as(costs).clone()
+    for number, displacement in enumerate(displacements.int().tolist()):
+        ends = list(zip(displacement, costs.shape[1:], strict=True))
+        here = tuple(slice(max(-step, 0), max(size - max(step, 0), 0)) for step, size in ends)
+        there = tuple(slice(max(step, 0), max(size + min(step, 0), 0)) for step, size in ends)
+        opposite[len(costs) - 1 - number][there] = costs[number][here]
+    return opposite
 
 
 def _coupled(costs: Tensor, displacements: Tensor) -> Tensor:
     """The smooth field [3,D,H,W] that agrees with low costs."""
     lengths = (displacements**2).sum(1).view(-1, 1, 1, 1)
-    field = mean_of_cube(displacements[costs.min(0).indices].permute(3, 0, 1, 2), 1)
+    field = mean_of_cube(displacements[costs.min(0).indices].permute(3, 0, 1, 2))
     for weight in _COUPLING:
         # |d - u|^2 without |u|^2, which is the same for all displacements.
         distance = lengths - 2 * torch.einsum("nc,cdhw->ndhw", displacements, field)
         best = torch.add(costs, distance, alpha=weight).min(0).indices  # faster than argmin on a CPU
-        field = mean_of_cube(displacements[best].permute(3, 0, 1, 2), 1)
+        field = mean_of_cube(displacements[best].permute(3, 0, 1, 2))
     return field
 
 

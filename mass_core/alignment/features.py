@@ -26,12 +26,12 @@ def mind(image_DHW: Tensor, dilation: int = 2) -> Tensor:
         dilation: how far the neighbours are, in voxels.
     """
     squares = [(image_DHW - _shifted(image_DHW, [dilation * part for part in step])) ** 2 for step in _STEPS]
-    differences = mean_of_cube(torch.stack(squares), 1)
+    differences = mean_of_cube(torch.stack(squares))
     pairs = torch.stack([_shifted(differences[number], [dilation * part for part in first]) for number, first in _PAIRS])
     pairs -= pairs.amin(0)
     spread = pairs.mean(0)
     usual = spread.mean()
-    return torch.exp(-pairs / spread.clamp(min=1e-3 * usual, max=1e3 * usual).clamp(min=1e-12))
+    return pairs.mul_(-1 / spread.clamp(min=1e-3 * usual, max=1e3 * usual).clamp(min=1e-12)).exp_()
 
 
 def _shifted(volume_DHW: Tensor, by: list[int]) -> Tensor:

@@ -20,7 +20,7 @@ _SHARE = 0.75
 
 _STANDS_OUT, _VANISHED = 0.2, 0.1
 _FEWEST = 20
-"""Voxels inside and around a structure from which they say something."""
+"""Least number of voxels inside and around a structure for an estimate."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,11 +24,11 @@ from .warp import Warp
 _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
 _LEAST_SEEN = 0.05
-"""Share of a structure that both scans must hold; with less, nothing speaks for the alignment."""
+"""Share of a structure that both scans must hold; with less, there is no evidence for the alignment."""
 
 
 _FEWEST = 20
-"""Voxels around a structure from which they say something."""
+"""Least number of voxels around a structure for an estimate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +172,8 @@ WEIGHTS = {"residual": -32.5, "relative_residual": -6.97, "inverse_share": -4.6,
 """Fitted on 189 structures of validation patients and random bodies, each in its own set, and 157 where they do not belong (other bodies,
 other body parts), which count a third as much: a target shows the structure more often than not. The form is that of
 `Testing.benchmarks.fit_alignment`; scans of chest and brain without labels were among those where nothing belongs."""
-OUTSIDE = "the reference's place of it lies outside the scan"
-_VANISHED = "what the reference shows does not stand out at that place of the scan, so it may lie elsewhere, as lesions do, or be absent"
+OUTSIDE = "its aligned position lies outside the scan"
+_VANISHED = "it stands out in the reference but not at that position of the scan, so it may lie elsewhere, as lesions do, or be absent"
 _DEEP = 2.0
 """Voxels of the alignment from the surface to the middle of a structure; an alignment that is a little off may miss a thinner one."""
 LEAST_TRUST = 0.25
@@ -186,7 +186,7 @@ def _reason(facts: Evidence, worth: float) -> str:
         return ""
     if facts.covered < 0.5:
         return OUTSIDE
-    return "the scan does not resemble the reference there, so it may not show it"
+    return "the scan does not resemble the reference there and may not show the structure"
 
 
 def _box(warps: Sequence[Warp], maps: Sequence[Volume], target: Geometry) -> Box | None:

@@ -32,10 +32,14 @@ def refined(
 
 def _step(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
     """The damped Gauss-Newton step [3,D,H,W] of every voxel with its neighbours, at most a voxel long."""
-    slopes = [torch.gradient(moved, dim=axis)[0] for axis in (1, 2, 3)]
-    difference = fixed - moved
-    products = [(slopes[a] * slopes[b]).sum(0) for a, b in _PAIRS] + [(slope * difference).sum(0) for slope in slopes]
-    xx, xy, xz, yy, yz, zz, *right = smoothed(torch.stack(products) * weight, 1)
+    products = torch.zeros(9, *weight.shape, device=weight.device)
+    for one, other in zip(moved, fixed, strict=True):  # channel by channel: what is added up stays in the processor's cache
+        slopes = torch.gradient(one)
+        for product, (a, b) in zip(products, _PAIRS, strict=False):
+            product.addcmul_(slopes[a], slopes[b])
+        for product, slope in zip(products[len(_PAIRS) :], slopes, strict=True):
+            product.addcmul_(slope, other - one)
+    xx, xy, xz, yy, yz, zz, *right = smoothed(products * weight, 1)
     trace = xx + yy + zz
     damping = 0.05 * trace.mean() + 0.02 * trace + 1e-9
     xx, yy, zz = xx + damping, yy + damping, zz + damping

@@ -28,6 +28,11 @@ class AlignedScan:
         """The scan on a device."""
         return AlignedScan(self.values.to(device), self.usable.to(device), self.first_mm.to(device), self.mm)
 
+    def cropped(self, part: tuple[slice, slice, slice]) -> "AlignedScan":
+        """A part of the scan, without copying."""
+        start = torch.tensor([one.start for one in part], dtype=torch.float32, device=self.first_mm.device)
+        return AlignedScan(self.values[part], self.usable[part], self.first_mm + start * self.mm, self.mm)
+
     def points_mm(self, index: Tensor) -> Tensor:
         """Positions of voxels [3,...], z, y, x in LPS mm."""
         return index * self.mm + _column(self.first_mm, index)
