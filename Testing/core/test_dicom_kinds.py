@@ -260,6 +260,28 @@ def test_numbers_that_make_no_plane_are_named(tmp_path: Path, name: str, value: 
     assert isinstance(error, GeometryError) and "6 of the 6 frames" in error.message
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [[0.999, 0.035, 0, -0.036, 0.999, 0], [0.7, 0.714, 0, -0.714, 0.7, 0], [1, 0.002, 0, 0, 1, 0.001]],
+    ids=["3 digits", "oblique", "tilt"],
+)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_rounded_directions_come_back_from_files(tmp_path: Path, axes: list[float], ending: str) -> None:
+    """What is written for such a scan lies where the scan lies."""
+
+    def turned(data: pydicom.Dataset, n: int) -> None:
+        normal = np.cross(axes[:3], axes[3:])
+        data.ImageOrientationPatient, data.ImagePositionPatient = axes, (np.array([-5, 7, 10]) + 3 * n * normal).round(6).tolist()
+
+    volume = Volume.read(write_slices(tmp_path / "s", ARRAY, change=turned))
+    direction = np.reshape(volume.geometry.direction, (3, 3))
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(direction[:, :2].T, np.reshape(axes, (2, 3)), atol=5e-3)
+    volume.write(tmp_path / f"copy{ending}")
+    back = Volume.read(tmp_path / f"copy{ending}")
+    assert back.geometry.matches(volume.geometry) and back.notes == ()
+
+
 LONG = np.tile(ARRAY[:1], (40, 1, 1))
 
 

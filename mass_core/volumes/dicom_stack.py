@@ -13,8 +13,8 @@ _GAP_TOLERANCE = 0.1
 """Deviation of one distance from the usual one that is still read as an even spacing."""
 _TURN_TOLERANCE = 5e-3
 """Difference of direction cosines up to which planes count as parallel."""
-_AXES_TOLERANCE = 2e-2
-"""Error of the dot products of a plane's axes, which some programs round to two digits."""
+_AXES_TOLERANCE = 5e-3
+"""Error of the dot products of a plane's axes, which some programs round to three digits."""
 _DRIFT_TOLERANCE = 0.5
 """Of a voxel edge: how far a plane may lie from its place in an even straight stack, along the stack and sideways."""
 _SPACING_TOLERANCE = 1e-3

@@ -21,6 +21,9 @@ _MOST_EDGE_MM, _MOST_LENGTH_MM, _LEAST_LENGTH_MM = 100.0, 5000.0, 0.5
 _SAME_PLACE = 0.01
 """Of a voxel edge: how far a place read by ITK may be off the one the header states."""
 
+_RIGHT_ANGLE = 1e-9
+"""Dot product of two axes up to which they are left as they are."""
+
 _KNOWN = (
     ((".mrb", ".mrml"), "a scene of 3D Slicer", "Open it there, and save its volumes as .nrrd and its segmentations as .seg.nrrd."),
     ((".stl", ".vtk", ".vtp", ".obj", ".ply", ".vtm"), "a surface", "Turn it into a label map first, with 3D Slicer, say."),
@@ -136,7 +139,7 @@ def _read(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
     if len(files) == 1:
         return _read_file(files[0], frame)
     try:
-        return dicom_series.read_slices(folder, files, frame), _left_out(folder, files)
+        return _straightened(dicom_series.read_slices(folder, files, frame)), _left_out(folder, files)
     except RuntimeError as error:
         raise _unreadable(folder, error) from error
 
@@ -149,7 +152,7 @@ def _left_out(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
 
 def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ...]]:
     if (many := _read_many_frames(path, frame)) is not None:
-        return many, ()
+        return _straightened(many), ()
     _check_partner(path)
     matrix, note = nifti.place(path)
     scale, own_note = text_headers.place(path)
@@ -242,10 +245,19 @@ def _put(image: sitk.Image, matrix: np.ndarray) -> None:
     reach = np.abs(known - matrix[:3, :3]) @ np.array(image.GetSize()) + np.abs(matrix[:3, 3] - image.GetOrigin())
     if reach.max() <= _SAME_PLACE * edges.min() and np.allclose(image.GetSpacing(), edges, rtol=_SAME_PLACE):
         return
-    left, _, right = np.linalg.svd(matrix[:3, :3] / edges)
     image.SetSpacing(edges.tolist())
-    image.SetDirection((left @ right).ravel().tolist())
+    image.SetDirection((matrix[:3, :3] / edges).ravel().tolist())
     image.SetOrigin(matrix[:3, 3].tolist())
+    _straightened(image)
+
+
+def _straightened(image: sitk.Image) -> sitk.Image:
+    """The same image, its axes exactly at right angles: those of a header are rounded, and files written with them could not be read."""
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    if np.abs(direction.T @ direction - np.eye(3)).max() > _RIGHT_ANGLE:
+        left, _, right = np.linalg.svd(direction)
+        image.SetDirection((left @ right).ravel().tolist())
+    return image
 
 
 def not_numbers_error(which: str, first: tuple[int, ...]) -> InputError:
