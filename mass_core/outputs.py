@@ -140,11 +140,13 @@ def check_free(paths: Iterable[Path], *, overwrite: bool, inputs: Iterable[str |
         inputs: files, and folders whose files are read; those that are not there do not matter.
 
     Raises:
-        OutputError: naming those that exist, unless they may be overwritten; naming one that is an input.
+        OutputError: naming those that exist, unless they may be overwritten; naming a folder, or one that is an input.
     """
     wanted = [file for path in paths for file in (path, *_written_with(path))]
     check_no_input(wanted, inputs)
     taken = [str(path) for path in wanted if os.path.exists(path)]
+    if folders := [path for path in taken if os.path.isdir(path)]:
+        raise OutputError(f"{listing(folders, 3)} is a folder, a file is to be written.", "Choose another name.")
     if taken and not overwrite:
         raise OutputError(f"{listing(taken, 3)} exist{'s' * (len(taken) == 1)} already.", "Choose another name, or add --overwrite.")
 

@@ -1,5 +1,6 @@
 """DICOM as found in hospitals: every voxel is placed as its header says, or the cause is named."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,3 +242,178 @@ def test_frames_without_any_place_are_refused(tmp_path: Path) -> None:
     data.NumberOfFrames = 6
     with_pixels(data, ARRAY)
     assert "have no position" in refused(saved(data, tmp_path / "nm.dcm")).message
+
+
+# --- numbers that place nothing, slow drifts, lost files, inverted greys
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PixelSpacing", [0, 1]), ("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]), ("ImageOrientationPatient", [1, 0, 0, 0.3, 0.95, 0])],
+    ids=["no size", "too long", "skew"],
+)
+def test_numbers_that_make_no_plane_are_named(tmp_path: Path, name: str, value: list[float]) -> None:
+    error = refused(write_slices(tmp_path / "s", ARRAY, change=lambda data, n: setattr(data, name, value)))
+    assert isinstance(error, GeometryError) and "6 of the 6 slices" in error.message and "s00.dcm" in error.message
+    sequence = "PixelMeasuresSequence" if name == "PixelSpacing" else "PlaneOrientationSequence"
+    error = refused(write_enhanced(tmp_path / "e.dcm", ARRAY, HEIGHTS, lambda n: {sequence: [of(**{name: value})]}))
+    assert isinstance(error, GeometryError) and "6 of the 6 frames" in error.message
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [[0.999, 0.035, 0, -0.036, 0.999, 0], [0.7, 0.714, 0, -0.714, 0.7, 0], [1, 0.002, 0, 0, 1, 0.001]],
+    ids=["3 digits", "oblique", "tilt"],
+)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_rounded_directions_come_back_from_files(tmp_path: Path, axes: list[float], ending: str) -> None:
+    """What is written for such a scan lies where the scan lies."""
+
+    def turned(data: pydicom.Dataset, n: int) -> None:
+        normal = np.cross(axes[:3], axes[3:])
+        data.ImageOrientationPatient, data.ImagePositionPatient = axes, (np.array([-5, 7, 10]) + 3 * n * normal).round(6).tolist()
+
+    volume = Volume.read(write_slices(tmp_path / "s", ARRAY, change=turned))
+    direction = np.reshape(volume.geometry.direction, (3, 3))
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(direction[:, :2].T, np.reshape(axes, (2, 3)), atol=5e-3)
+    volume.write(tmp_path / f"copy{ending}")
+    back = Volume.read(tmp_path / f"copy{ending}")
+    assert back.geometry.matches(volume.geometry) and back.notes == ()
+
+
+LONG = np.tile(ARRAY[:1], (40, 1, 1))
+
+
+@pytest.mark.parametrize("step", [3.25, 2.75, 3.1])
+def test_thicknesses_that_add_up_are_refused(tmp_path: Path, step: float) -> None:
+    """No single step is odd, but slices in the middle lie elsewhere on an even grid."""
+
+    def thicker(data: pydicom.Dataset, n: int) -> None:
+        data.ImagePositionPatient = [-5, 7, 10 + 3 * min(n, 10) + step * max(0, n - 10)]
+
+    apart = abs(step - 3) * 10 * 29 / 39
+    folder = write_slices(tmp_path / "s", LONG, change=thicker)
+    if apart < 1.5:
+        assert Volume.read(folder).geometry.spacing_xyz[2] == pytest.approx((30 + 29 * step) / 39)
+    else:
+        assert f"s10.dcm lies {apart:.3g} mm off its place" in refused(folder).message
+
+
+@pytest.mark.parametrize("tilt", [0.02, 0.05])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_a_slight_tilt_that_adds_up_is_refused(tmp_path: Path, tilt: float, enhanced: bool) -> None:
+    """Less than a degree, but a voxel and more at the end of a scan."""
+    positions = [[-5, 7 + tilt * n, 10 + 3 * n] for n in range(40)]
+
+    def shifted(data: pydicom.Dataset, n: int) -> None:
+        data.ImagePositionPatient = positions[n]
+
+    def frame(n: int) -> dict:
+        return {"PlanePositionSequence": [of(ImagePositionPatient=positions[n])]}
+
+    def written(count: int) -> Path:
+        if enhanced:
+            return write_enhanced(tmp_path / f"{count}.dcm", LONG[:count], [0.0] * count, frame)
+        return write_slices(tmp_path / str(count), LONG[:count], change=shifted)
+
+    assert "tilted gantry" in refused(written(40)).message
+    near = Volume.read(written(6))
+    assert near.geometry.direction == pytest.approx(GRID.direction) and near.geometry.origin_xyz == pytest.approx(GRID.origin_xyz)
+
+
+@pytest.mark.parametrize("rest", [0, 200, -20], ids=["empty", "header", "cut"])
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_damaged_slice_at_the_end_is_told(tmp_path: Path, number: int, rest: int) -> None:
+    folder = write_slices(tmp_path / "s", ARRAY)
+    path = folder / f"s{number:02}.dcm"
+    path.write_bytes(path.read_bytes()[:rest])
+    kept = slice(1, 6) if number == 0 else slice(0, 5)
+    volume = Volume.read(folder)
+    assert np.array_equal(volume.array, ARRAY[kept]) and volume.geometry.origin_xyz[2] == pytest.approx(HEIGHTS[kept][0])
+    assert volume.notes == (f"DICOM files that cannot be read were left out; slices may be missing: {path.name}.",)
+
+
+def test_other_files_of_a_folder_are_no_damaged_slices(tmp_path: Path) -> None:
+    folder = write_slices(tmp_path / "s", ARRAY)
+    saved(begun("RTSTRUCT", series="1.2.4"), folder / "plan.dcm")
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (folder / "notes.txt").write_text("words")
+    assert Volume.read(folder).notes == ()
+
+
+@pytest.mark.parametrize("file", ["the folder", "s00.dcm"])
+def test_a_name_that_is_not_utf8_does_not_end_the_process(tmp_path: Path, file: str) -> None:
+    folder = write_slices(tmp_path / "s", ARRAY)
+    try:
+        (folder / "s03.dcm").rename(folder / os.fsdecode(b"\xdcbersicht.dcm"))
+    except OSError:
+        pytest.skip("this disk does not take such names")
+    assert "is not UTF-8" in refused(folder if file == "the folder" else folder / file).message
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize(("kind", "intercept"), [("CT", -1024), ("MR", 0), ("PT", 0)])
+def test_inverted_greys_keep_their_values(tmp_path: Path, kind: str, intercept: int, signed: bool) -> None:
+    """MONOCHROME1 says how to show the values, not what they mean."""
+
+    def inverted(data: pydicom.Dataset, n: int) -> None:
+        data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME1", int(signed)
+        data.RescaleSlope, data.RescaleIntercept = 1, intercept
+
+    volume = Volume.read(write_slices(tmp_path / "s", ARRAY, kind=kind, change=inverted))
+    assert is_twin(volume, ARRAY + intercept) and volume.modality == {"CT": "ct", "MR": "mr", "PT": "pet"}[kind]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 0, 5, 1, 4, 2]])
+def test_an_enhanced_file_for_each_slice_is_one_series(tmp_path: Path, order: list[int]) -> None:
+    for number, n in enumerate(order):
+        write_enhanced(tmp_path / f"e{number}.dcm", ARRAY[n : n + 1], HEIGHTS[n : n + 1])
+    for path in (tmp_path, tmp_path / "e2.dcm"):
+        assert is_twin(Volume.read(path)) and Volume.read(path).modality == "mr"
+
+
+def test_enhanced_files_of_two_times_are_two_volumes(tmp_path: Path) -> None:
+    for time in (1, 2):
+        groups = {"FrameContentSequence": [of(TemporalPositionIndex=time)]}
+        write_enhanced(tmp_path / f"t{time}.dcm", ARRAY + 500 * (time - 1), HEIGHTS, lambda n, groups=groups: groups)
+    assert "it holds 2 volumes (TemporalPositionIndex 1, 2)" in refused(tmp_path).message
+    assert is_twin(Volume.read(tmp_path, 0)) and is_twin(Volume.read(tmp_path, 1), ARRAY + 500)
+    assert is_twin(Volume.read(tmp_path / "t2.dcm"), ARRAY + 500)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7])
+@pytest.mark.parametrize("kind", ["image", "segmentation"])
+def test_a_number_of_frames_that_does_not_fit_is_refused(tmp_path: Path, count: int, kind: str) -> None:
+    whole = block(slice(0, 6), slice(0, 2), slice(0, 2))
+    write = {
+        "image": lambda path: write_enhanced(path, ARRAY, HEIGHTS),
+        "segmentation": lambda path: write_segmentation(path, {"a": whole}),
+    }
+    path = write[kind](tmp_path / "n.dcm")
+    data = pydicom.dcmread(path)
+    data.NumberOfFrames = count
+    data.save_as(path)
+    assert f"holds {count} frames, but describes 6" in refused(path).message
+
+
+@pytest.mark.parametrize("planes", [[1, 3, 5], [0, 5], [0, 2, 5], [4]])
+@pytest.mark.parametrize("stated", ["SpacingBetweenSlices", "SliceThickness"])
+def test_segments_on_some_planes_do_not_spread_to_others(tmp_path: Path, planes: list[int], stated: str) -> None:
+    """A structure outlined on every other slice: the distance of frames is not that of slices."""
+    mask = np.zeros_like(ARRAY, np.uint8)
+    mask[planes, :2, :2] = 1
+    path = write_segmentation(tmp_path / "seg.dcm", {"outlined": mask})
+    data = pydicom.dcmread(path)
+    if stated == "SliceThickness":
+        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+    data.save_as(path)
+    assert np.array_equal(on_grid(Volume.read(path)), mask)
+
+
+def test_a_frame_of_no_segment_is_refused(tmp_path: Path) -> None:
+    path = write_segmentation(tmp_path / "seg.dcm", {"a": LEFT})
+    data = pydicom.dcmread(path)
+    del data.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence
+    data.save_as(path)
+    assert "Frame 2 of" in refused(path).message and "names no segment" in refused(path).message

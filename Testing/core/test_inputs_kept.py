@@ -71,6 +71,14 @@ def test_the_data_file_of_a_header_counts(tmp_path: Path, header: str) -> None:
         check_free([tmp_path / "b.mhd"], overwrite=False)
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path, overwrite: bool) -> None:
+    """Seen before anything is computed."""
+    (tmp_path / "result.nii.gz").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check_free([tmp_path / "result.nii.gz"], overwrite=overwrite)
+
+
 # --- the commands
 
 

@@ -47,6 +47,15 @@ def test_fractions_name_a_cure_that_works(values: np.ndarray, told: str) -> None
     assert set(np.unique(as_label_map(thresholded(volume, float(values.max()) / 2)).array)) <= {0, 1}
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_named(value: float) -> None:
+    array = BOTH.astype(np.float32)
+    array[0] = value
+    with pytest.raises(InputError, match="not numbers") as caught:
+        as_label_map(Volume(array, GRID))
+    assert "by 0" in caught.value.cure
+
+
 def ball(radius: float) -> np.ndarray:
     z, y, x = np.ogrid[-16:16, -17:17, -18:18]
     return np.sqrt(z * z + y * y + x * x) < radius

@@ -133,3 +133,120 @@ def test_files_that_are_no_images_are_explained(tmp_path: Path, name: str, told:
     with pytest.raises(MassError, match=told) as caught:
         Volume.read(tmp_path / name)
     assert caught.value.cure
+
+
+# --- numbers that make no place, pairs of files
+
+
+def _quaternion(path: Path, **fields: object) -> Path:
+    """A file that only its qform places."""
+    with_places(path, None, GRID.origin_xyz, (0, 1))
+    with_fields(path, **fields)
+    return path
+
+
+@pytest.mark.parametrize("edges", [(-1, 2, 3), (1, -2, 3), (-1, -2, -3)])
+def test_voxel_sizes_below_zero_are_read_as_above_and_told(tmp_path: Path, edges: tuple[float, ...]) -> None:
+    path = written(tmp_path / "n.nii")
+    with_fields(path, pixdim=(1, *edges, 0, 0, 0, 0))
+    assert Volume.read(path).geometry.matches(GRID) and Volume.read(path).notes == ()  # by its sform
+    volume = Volume.read(_quaternion(path))
+    assert volume.geometry.matches(GRID)
+    assert volume.notes == ("n.nii has voxel sizes below 0 in its header; they were read as above 0.",)
+
+
+NAN = float("nan")
+NO_PLACE: dict[str, dict[str, object]] = {
+    "size 0": {"pixdim": (1, 0, 2, 3, 0, 0, 0, 0)},
+    "size NaN": {"pixdim": (1, 1, NAN, 3, 0, 0, 0, 0)},
+    "quaternion NaN": {"quaternion": (NAN, 0, 0)},
+    "offset infinite": {"qoffset": (float("inf"), 0, 0)},
+}
+
+
+@pytest.mark.parametrize("fields", NO_PLACE.values(), ids=NO_PLACE)
+def test_numbers_that_make_no_place_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
+    with pytest.raises(GeometryError, match="are 0 or not numbers"):
+        Volume.read(_quaternion(written(tmp_path / "q.nii"), **fields))
+
+
+@pytest.mark.parametrize("row", [(0.0,) * 12, (NAN, *(0.0,) * 11)], ids=["zeros", "NaN"])
+def test_an_sform_without_a_place_does_not_count(tmp_path: Path, row: tuple[float, ...]) -> None:
+    path = written(tmp_path / "s.nii")
+    with_places(path, None, GRID.origin_xyz, (1, 1))
+    with_fields(path, srow=row)
+    assert Volume.read(path).geometry.matches(GRID)
+    with_places(path, None, None, (1, 0))
+    with pytest.raises(GeometryError, match="are 0 or not numbers"):
+        Volume.read(path)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.001, 3.0])
+def test_a_quaternion_that_is_too_long_is_shortened(tmp_path: Path, scale: float) -> None:
+    """Half a turn about z; as the library of the format does."""
+    volume = Volume.read(_quaternion(written(tmp_path / "q.nii"), quaternion=(0, 0, scale)))
+    np.testing.assert_allclose(volume.geometry.spacing_xyz, GRID.spacing_xyz, rtol=1e-5)
+    np.testing.assert_allclose(np.reshape(volume.geometry.direction, (3, 3)), np.diag([1, 1, 1]), atol=1e-6)
+
+
+def pair(folder: Path, kind: str = "int16", ending: str = "") -> tuple[Path, Path]:
+    import SimpleITK as sitk
+
+    sitk.WriteImage(Volume(ramp().array.astype(kind), GRID).to_sitk(), str(folder / f"p.img{ending}"))
+    return folder / f"p.hdr{ending}", folder / f"p.img{ending}"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_pair_is_checked_like_a_single_file(tmp_path: Path, ending: str) -> None:
+    head, voxels = pair(tmp_path, "float32", ending)
+    whole = voxels.read_bytes()
+    for path in (head, voxels):
+        assert Volume.read(path).geometry.matches(GRID) and np.array_equal(Volume.read(path).array, ramp().array)
+    plain = bytearray(gzip.decompress(whole) if ending else whole)
+    plain[40:44] = np.array([NAN], "<f4").tobytes()
+    voxels.write_bytes(gzip.compress(plain) if ending else plain)
+    for path in (head, voxels):
+        with pytest.raises(MassError, match=r"not numbers .* x, y, z \(4, 1, 0\)"):
+            Volume.read(path)
+    voxels.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MassError, match="it ends too early"):
+        Volume.read(head)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_file_of_a_pair_asks_for_the_other(tmp_path: Path, lost: int) -> None:
+    files = pair(tmp_path)
+    files[lost].unlink()
+    with pytest.raises(MassError, match=f"belongs to {files[lost].name}, which is not beside it"):
+        Volume.read(files[1 - lost])
+
+
+@pytest.mark.parametrize("originator", [(0, 0, 0), (3, 4, 2), (91, 126, 72)])
+def test_an_analyze_file_has_no_place_whatever_its_origin_says(tmp_path: Path, originator: tuple[int, ...]) -> None:
+    """SPM keeps the index of its origin where NIfTI has the codes of sform and qform."""
+    head, _ = pair(tmp_path)
+    data = bytearray(head.read_bytes())
+    data[252:348] = bytes(96)
+    data[253:259] = np.array(originator, "<i2").tobytes()
+    head.write_bytes(data)
+    volume = Volume.read(head)
+    (note,) = volume.notes
+    assert "no orientation in the patient (it is an Analyze file)" in note
+    assert volume.geometry.matches(Geometry(shape_zyx=GRID.shape_zyx, spacing_xyz=GRID.spacing_xyz))
+
+
+@pytest.mark.parametrize("name", ["c.nii", "c.nii.gz"])
+def test_complex_numbers_are_named(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / "c.nii")
+    with_fields(path, datatype=32, bitpix=64)
+    data = path.read_bytes() + bytes(720)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(MassError, match="holds complex numbers"):
+        Volume.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("edge", [1e-4, 1e-2, 0.05])
+def test_a_scan_of_less_than_half_a_millimetre_is_refused(tmp_path: Path, edge: float) -> None:
+    ramp(Geometry(shape_zyx=(4, 5, 6), spacing_xyz=(edge, edge, edge))).write(tmp_path / "tiny.nii.gz")
+    with pytest.raises(GeometryError, match="another unit"):
+        Volume.read(tmp_path / "tiny.nii.gz")

@@ -139,3 +139,13 @@ def answer(path, tmp_path, labels):
     result = tmp_path / "result.nrrd"
     Volume(labels.astype(np.uint8), sent.geometry).write(result)
     return result
+
+
+def on_grid(mask, scan):
+    """A mask's file, a part of its scan's grid, on all of it."""
+    part, whole = Volume.read(mask), Volume.read(scan).geometry
+    assert whole.contains(part.geometry)
+    start = np.rint((np.linalg.inv(whole.affine) @ part.geometry.affine)[:3, 3]).astype(int)[::-1]
+    labels = np.zeros(whole.shape_zyx, part.array.dtype)
+    labels[tuple(slice(a, a + n) for a, n in zip(start, part.array.shape, strict=True))] = part.array
+    return labels

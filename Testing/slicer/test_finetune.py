@@ -248,6 +248,22 @@ def test_what_changes_while_it_is_written_is_told(clinic, trainer, monkeypatch, 
     assert kind == "error" and "person 0 drawn" in text and told in text and trainer.params is None
 
 
+@pytest.mark.parametrize("defect", [MemoryError(), ValueError("a defect"), PermissionError(13, "Permission denied")])
+def test_whatever_fails_while_files_are_written_ends_the_run(clinic, trainer, monkeypatch, defect):
+    """Else the window would be busy until Slicer ends."""
+    from MASSSlicerLib.scene import segments
+
+    ready(clinic, ("liver",))
+
+    def fail(*_):
+        raise defect
+
+    monkeypatch.setattr(segments, "cut_out", fail)
+    clinic.ui.tuneStartButton.click()
+    clinic.bench.wait_until(lambda: not clinic.widget.logic.busy)
+    assert clinic.bench.shown[-1][0] == "error" and trainer.params is None
+
+
 def noted(monkeypatch, module, name, note):
     """Let a function also do something else, afterwards."""
     original = getattr(module, name)

@@ -5,7 +5,7 @@ import pytest
 
 from mass_core import Volume
 from mass_core.errors import GeometryError, InputError, OutputError
-from Testing.slicer.scene_nodes import GRIDS, SHAPE, TRANSFORMS, answer, block
+from Testing.slicer.scene_nodes import GRIDS, SHAPE, TRANSFORMS, affine, answer, block, on_grid
 
 RIGID = ("none", "shift", "turn", "mirror", "stretch")
 
@@ -243,6 +243,51 @@ def test_a_folder_that_cannot_be_written_to_is_told(nodes, tmp_path):
     (tmp_path / "taken.nrrd").mkdir()
     with pytest.raises(OutputError, match="could not be written"):
         scene.write_volume(nodes.volume(), tmp_path / "taken.nrrd")
+
+
+@pytest.mark.parametrize("flat", ["spacing", "transform", "both axes alike"])
+def test_voxels_without_volume_are_refused(nodes, flat):
+    from MASSSlicerLib.scene import exchange as scene
+
+    squeezed = np.diag([1.0, 1, 0, 1])
+    alike = affine(np.array([[1.0, 1, 0], [0, 0, 0], [0, 0, 1]]))
+    volume = {
+        "spacing": lambda: nodes.volume(squeezed),
+        "transform": lambda: nodes.volume(GRIDS["oblique"], squeezed),
+        "both axes alike": lambda: nodes.volume(GRIDS["plain"], alike),
+    }[flat]()
+    with pytest.raises(GeometryError, match="have no volume") as caught:
+        scene.check_volume(volume)
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize("bent", ["segmentation", "transform of the segmentation", "transform of the scan"])
+def test_what_is_bent_is_refused_at_any_depth(nodes, tmp_path, bent):
+    from MASSSlicerLib.scene import exchange as scene
+
+    volume = nodes.volume(GRIDS["oblique"], TRANSFORMS["turn"])
+    segmentation = nodes.segmentation(volume, block())
+    nodes.put_under(segmentation, TRANSFORMS["shift"])
+    node = {"segmentation": segmentation, "transform of the scan": volume.GetParentTransformNode()}
+    nodes.bend(node.get(bent, segmentation.GetParentTransformNode()))
+    with pytest.raises(GeometryError, match="non-linear transform") as caught:
+        scene.write_masks(volume, segmentation, {"liver": 1}, tmp_path / "mask.nrrd")
+    assert "Harden the transform" in caught.value.cure and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("outer", ["turn", "mirror", "shear"])
+def test_transforms_within_transforms_count_together(nodes, tmp_path, outer):
+    """The drawing hangs below two, the scan below one that is the same as both."""
+    from MASSSlicerLib.scene import exchange as scene
+
+    both = TRANSFORMS[outer] @ TRANSFORMS["shift"]
+    volume = nodes.volume(GRIDS["oblique"], both)
+    segmentation = nodes.segmentation(volume, block())
+    nodes.put_under(segmentation, TRANSFORMS["shift"])
+    nodes.put_under(segmentation.GetParentTransformNode(), TRANSFORMS[outer])
+    (path,), _ = scene.write_masks(volume, segmentation, {"liver": 1}, tmp_path / "mask.nrrd")
+    scene.write_volume(volume, tmp_path / "sent.nrrd")
+    np.testing.assert_array_equal(on_grid(path, tmp_path / "sent.nrrd") > 0, block())
 
 
 def test_what_is_no_scan_is_refused(nodes):

@@ -3,19 +3,8 @@
 import numpy as np
 import pytest
 
-from mass_core import Volume
 from mass_core.errors import InputError
-from Testing.slicer.scene_nodes import SHAPE, TRANSFORMS, affine, block, rotation
-
-
-def on_grid(mask, scan):
-    """A mask's file, a part of its scan's grid, on all of it."""
-    part, whole = Volume.read(mask), Volume.read(scan).geometry
-    assert whole.contains(part.geometry)
-    start = np.rint((np.linalg.inv(whole.affine) @ part.geometry.affine)[:3, 3]).astype(int)[::-1]
-    labels = np.zeros(whole.shape_zyx, part.array.dtype)
-    labels[tuple(slice(a, a + n) for a, n in zip(start, part.array.shape, strict=True))] = part.array
-    return labels
+from Testing.slicer.scene_nodes import SHAPE, TRANSFORMS, affine, block, on_grid, rotation
 
 
 def test_a_segment_of_one_voxel_at_the_far_corner(nodes, tmp_path):

@@ -8,8 +8,7 @@ from pathlib import Path
 from ..colors import LabelStyle, distinct, read_color
 from . import dicom_frames, nifti
 from .boxes import Box, label_boxes
-from .dicom_series import image_header
-from .image_io import check_name
+from .dicom_series import check_name, image_header
 from .volume import Volume
 
 _TERMINOLOGY = "TerminologyEntry:"

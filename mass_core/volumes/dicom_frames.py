@@ -4,7 +4,8 @@ Pixels and geometry are read with pydicom alone: many files in use lack attribut
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def kind(path: Path) -> str:
     """Kind of content of a DICOM file.
 
     Returns:
-        `segmentation`, `contours`, `frames`, many of known positions, `frames without place`, `no image` of reports and the like;
-        empty: a plain slice, or no DICOM file.
+        `segmentation`, `contours`, `frames`, many of known positions, `one frame` of them, `frames without place`, `no image` of reports
+        and the like; empty: a plain slice, or no DICOM file.
     """
     if not path.is_file() or not is_dicom(path):
         return ""
@@ -52,30 +53,64 @@ def kind(path: Path) -> str:
             return "contours"
         if "Rows" not in data:
             return "no image"
+        placed = "PerFrameFunctionalGroupsSequence" in data
         if int(data.get("NumberOfFrames", 1) or 1) < 2:
-            return ""
-        return "frames" if "PerFrameFunctionalGroupsSequence" in data else "frames without place"
+            return "one frame" if placed else ""
+        return "frames" if placed else "frames without place"
 
 
-def read_frames(path: Path, frame: int | None) -> sitk.Image:
-    """The volume of an Enhanced multi-frame file, or one of its volumes.
+def may_be_slice(path: Path) -> bool:
+    """False if a DICOM file says that it is no image: contours, a report, a presentation state."""
+    try:
+        with _read(path, stop_before_pixels=True) as data:
+            sop = data.get("SOPClassUID")
+    except InputError:
+        return True
+    return sop is None or "Image" in sop.name
+
+
+def read_frames(paths: Sequence[Path], frame: int | None, where: str) -> sitk.Image:
+    """The volume of an Enhanced multi-frame file, or of several files of one series, or one of its volumes.
+
+    Args:
+        paths: of the files.
+        frame: which volume is meant, from 0; None: the only one.
+        where: what messages call all of it.
 
     Raises:
         InputError: if it is in colour or damaged, or holds several volumes and none is chosen.
         GeometryError: if its frames do not form an even, straight stack.
     """
-    with _read(path) as data:
-        planes = _planes(path, data)
-        order = stacked(f"the file {path}", "frame", planes, frame)
-        pixels = _pixels(path, data)[order]
-        scales = [_scale(data, i) for i in order]
+    with ExitStack() as files:
+        data = [files.enter_context(_read(path)) for path in paths]
+        planes = [plane for path, part in zip(paths, data, strict=True) for plane in _planes(path, part)]
+        if len(paths) > 1:
+            planes = [replace(plane, name=f"{path.name} {plane.name}") for path, plane in zip(_owners(paths, data), planes, strict=True)]
+        order = stacked(where, "frame", planes, frame)
+        parts = [_pixels(path, part) for path, part in zip(paths, data, strict=True)]
+        pixels = (np.concatenate(parts) if len(parts) > 1 else parts[0])[order]
+        every = [_scale(part, i) for part in data for i in range(_frames(part))]
+        scales = [every[i] for i in order]
         if set(scales) != {(1.0, 0.0)}:
             slopes, intercepts = (np.array(column, np.float32)[:, None, None] for column in zip(*scales, strict=True))
             pixels = pixels.astype(np.float32) * slopes + intercepts
-        step = np.array(planes[order[-1]].position) - planes[order[0]].position
-        image = _placed(pixels, planes[order[0]], step / max(1, len(order) - 1))
-        image.SetMetaData("0008|0060", str(data.get("Modality", "")))
+        first, last = planes[order[0]], planes[order[-1]]
+        step = first.normal * (np.subtract(last.position, first.position) @ first.normal)
+        image = _placed(pixels, first, step / max(1, len(order) - 1))
+        image.SetMetaData("0008|0060", str(data[0].get("Modality", "")))
         return image
+
+
+def with_stored_values(image: sitk.Image, files: Sequence[Path]) -> sitk.Image:
+    """The image of some slices with their values as stored, rescaled; ITK inverts MONOCHROME1, which only says how to show them."""
+    planes = []
+    for path in files:
+        with _read(path) as data:
+            slope, intercept = _scale(data, 0)
+            planes.append(_pixels(path, data)[0] * np.float32(slope) + np.float32(intercept))
+    stored = sitk.GetImageFromArray(np.stack(planes))
+    stored.CopyInformation(image)
+    return stored
 
 
 def label_styles(path: Path) -> dict[int, LabelStyle]:
@@ -105,6 +140,10 @@ def read_layers(path: Path) -> list[sitk.Image]:
         if data.get("SegmentationType") == "FRACTIONAL":
             pixels = pixels >= int(data.get("MaximumFractionalValue", 255)) / 2
         numbers = [_group(data, i, "SegmentIdentificationSequence", "ReferencedSegmentNumber") for i in range(len(planes))]
+        if None in numbers and any(numbers):
+            raise InputError(
+                f"Frame {numbers.index(None) + 1} of {path} names no segment.", "Export it again, for instance from 3D Slicer."
+            )
         layers = _layers(pixels, numbers, levels)
         first = planes[int(np.argmin(levels))]
         return [_placed(layer, first, step) for layer in layers]
@@ -113,7 +152,7 @@ def read_layers(path: Path) -> list[sitk.Image]:
 def _layers(pixels: np.ndarray, numbers: Sequence[Any], levels: np.ndarray) -> list[np.ndarray]:
     """Each segment in the first label map [z, y, x] where it overlaps none."""
     shape = (int(levels.max()) + 1, *pixels.shape[1:])
-    if any(number is None for number in numbers):  # a label map in itself
+    if numbers[0] is None:  # a label map in itself
         whole = np.zeros(shape, np.uint16)
         whole[levels] = pixels
         return [whole]
@@ -137,12 +176,14 @@ def _levels(path: Path, planes: Sequence[Plane], data: Any) -> tuple[np.ndarray,
     Raises:
         GeometryError: if the frames are turned against each other or lie between planes.
     """
+    if not all(plane.is_valid for plane in planes):
+        raise GeometryError(
+            f"The directions or pixel sizes of {path} are no valid numbers.", "Export it again, for instance from 3D Slicer."
+        )
     normal = planes[0].normal
     positions = np.array([plane.position for plane in planes])
     heights = (positions - positions[0]) @ normal
-    steps = np.diff(np.unique(np.round(heights, 3)))
-    stated = _group(data, 0, "PixelMeasuresSequence", "SpacingBetweenSlices") or _group(data, 0, "PixelMeasuresSequence", "SliceThickness")
-    edge = float(steps.min()) if steps.size else float(stated or 1.0)
+    edge = _edge(heights, data)
     levels = (heights - heights.min()) / edge
     aside = np.linalg.norm(positions - positions[0] - np.outer(heights, normal), axis=1).max()
     turned = max(np.abs(np.subtract(plane.axes, planes[0].axes)).max() for plane in planes)
@@ -151,10 +192,33 @@ def _levels(path: Path, planes: Sequence[Plane], data: Any) -> tuple[np.ndarray,
     return np.round(levels).astype(int), normal * edge
 
 
+def _edge(heights: np.ndarray, data: Any) -> float:
+    """Distance of the planes of a segmentation, which need not have a frame in each: the one stated, where it fits the frames."""
+    steps = np.diff(np.unique(np.round(heights, 3)))
+    stated = [_group(data, 0, "PixelMeasuresSequence", name) for name in ("SpacingBetweenSlices", "SliceThickness")]
+    for edge in (float(edge) for edge in stated if edge and float(edge) > 0):
+        multiples = steps / edge
+        if np.abs(multiples - np.maximum(1, np.round(multiples))).max(initial=0) <= 0.1:
+            return edge
+    return float(steps.min()) if steps.size else 1.0
+
+
+def _frames(data: Any) -> int:
+    return int(data.get("NumberOfFrames", 1) or 1)
+
+
+def _owners(paths: Sequence[Path], data: Sequence[Any]) -> list[Path]:
+    """The file of each frame."""
+    return [path for path, part in zip(paths, data, strict=True) for _ in range(_frames(part))]
+
+
 def _planes(path: Path, data: Any) -> list[Plane]:
     """Position of every frame."""
+    described = len(data.get("PerFrameFunctionalGroupsSequence") or [])
+    if described != _frames(data):
+        raise InputError(f"{path} holds {_frames(data)} frames, but describes {described}.", "Copy or export it again.")
     planes = []
-    for i in range(int(data.get("NumberOfFrames", 1) or 1)):
+    for i in range(described):
         position = _group(data, i, "PlanePositionSequence", "ImagePositionPatient")
         axes = _group(data, i, "PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = _group(data, i, "PixelMeasuresSequence", "PixelSpacing")

@@ -28,7 +28,7 @@ def files_of(folder: Path) -> list[Path]:
     Raises:
         InputError: if there is none, or several.
     """
-    names = [name for name in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)) if _has_pixels(folder, name)]
+    names = [name for name in _series(folder) if _has_pixels(folder, name)]
     if not names:
         refuse_contours(sorted(path for path in folder.iterdir() if path.is_file()))
         raise InputError(f"The folder {folder} holds no DICOM series.", "Give the folder that contains the slices themselves, or a file.")
@@ -40,10 +40,10 @@ def files_of(folder: Path) -> list[Path]:
 
 def series_of(file: Path) -> list[Path]:
     """The slices of the series that a slice belongs to; of any other file itself alone."""
-    if not dicom_frames.is_dicom(file) or dicom_frames.kind(file):
+    if not dicom_frames.is_dicom(file) or dicom_frames.kind(file) not in ("", "one frame"):
         return [file]
     folder = file.absolute().parent
-    every = (_files(folder, name) for name in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    every = (_files(folder, name) for name in _series(folder))
     return next((files for files in every if file.name in {other.name for other in files}), [file])
 
 
@@ -66,6 +66,8 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
     planes = [_plane(file, header) for file, header in zip(files, headers, strict=True)]
     known = [plane for plane in planes if plane is not None]
     if len(known) < len(planes):
+        if all(dicom_frames.kind(file) in ("frames", "one frame") for file in files):
+            return dicom_frames.read_frames(files, frame, f"the DICOM series in {folder}")
         raise GeometryError(
             f"{len(planes) - len(known)} of the {len(planes)} slices in {folder} have no position, orientation or pixel spacing, so their "
             "place and order are not known.",
@@ -77,8 +79,28 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
     if len({tuple(headers[i].get(tag, "") for tag in _RESCALE) for i in order}) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # else the first slice would say what numbers the others may have
     image = reader.Execute()
+    if any(header.get("0028|0004") == "MONOCHROME1" for header in headers):
+        image = dicom_frames.with_stored_values(image, [files[i] for i in order])
     image.SetMetaData("0008|0060", headers[order[0]].get("0008|0060", ""))
     return image
+
+
+def unread(folder: Path, read: Sequence[Path]) -> list[str]:
+    """Names of the DICOM files of a folder that cannot be read, and so belong to no series; `read` are those of one series."""
+    known = {file.name for file in read} | {"DICOMDIR"}
+    others = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in known]
+    slices = [path.name for path in others if path.suffix.lower() in (".dcm", ".ima") or dicom_frames.is_dicom(path)]
+    readable = {file.name for name in _series(folder) for file in _files(folder, name)} if slices else set()
+    return [name for name in slices if name not in readable and dicom_frames.may_be_slice(folder / name)]
+
+
+def check_name(path: Path) -> None:
+    """Check that ITK can take the name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"The name {shown} is not UTF-8, so the file cannot be opened.", "Rename it.") from error
 
 
 def image_header(file: Path) -> dict[str, str]:
@@ -128,6 +150,17 @@ def _plane(file: Path, header: dict[str, str]) -> Plane | None:
     size = int(header.get("0028|0010", 0)), int(header.get("0028|0011", 0))
     signs = {name: header.get(tag) for tag, name in _SIGNS.items()}
     return Plane(name=file.name, position=position, axes=axes, spacing=spacing, size=size, signs=signs)
+
+
+def _series(folder: Path) -> list[str]:
+    """The series in a folder.
+
+    Raises:
+        InputError: for a name that is not UTF-8, with which SimpleITK ends the whole process.
+    """
+    for path in folder.iterdir():
+        check_name(path)
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
 
 
 def _has_pixels(folder: Path, name: str) -> bool:

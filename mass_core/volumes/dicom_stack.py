@@ -13,6 +13,10 @@ _GAP_TOLERANCE = 0.1
 """Deviation of one distance from the usual one that is still read as an even spacing."""
 _TURN_TOLERANCE = 5e-3
 """Difference of direction cosines up to which planes count as parallel."""
+_AXES_TOLERANCE = 5e-3
+"""Error of the dot products of a plane's axes, which some programs round to three digits."""
+_DRIFT_TOLERANCE = 0.5
+"""Of a voxel edge: how far a plane may lie from its place in an even straight stack, along the stack and sideways."""
 _SPACING_TOLERANCE = 1e-3
 """Of a voxel edge."""
 STACK = "StackID"
@@ -43,6 +47,13 @@ class Plane:
         """Perpendicular to the plane."""
         return np.cross(self.axes[:3], self.axes[3:])
 
+    @property
+    def is_valid(self) -> bool:
+        """True if its axes are perpendicular unit vectors, and its pixels have a size."""
+        axes = np.reshape(self.axes, (2, 3))
+        numbers = [*self.position, *self.axes, *self.spacing]
+        return bool(np.isfinite(numbers).all() and min(self.spacing) > 0 and np.abs(axes @ axes.T - np.eye(2)).max() <= _AXES_TOLERANCE)
+
 
 def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -> list[int]:
     """The planes of one volume, in order along their normal.
@@ -60,6 +71,7 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
     stacks = list(dict.fromkeys(plane.signs.get(STACK) for plane in planes))
     if len(stacks) > 1:
         return _of_stacks(where, what, planes, stacks, frame)
+    _check_valid(where, what, planes)
     _check_alike(where, what, planes)
     heights = np.array([plane.position for plane in planes]) @ planes[0].normal
     order = sorted(range(len(planes)), key=lambda i: heights[i])
@@ -84,6 +96,17 @@ def _of_stacks(where: str, what: str, planes: Sequence[Plane], stacks: Sequence[
     own = [i for i, plane in enumerate(planes) if plane.signs.get(STACK) == stacks[frame]]
     alone = [replace(planes[i], signs={**planes[i].signs, STACK: None}) for i in own]
     return [own[i] for i in stacked(where, what, alone, None)]
+
+
+def _check_valid(where: str, what: str, planes: Sequence[Plane]) -> None:
+    """Refuse planes whose numbers give no place."""
+    odd = [i for i, plane in enumerate(planes) if not plane.is_valid]
+    if odd:
+        raise GeometryError(
+            f"{len(odd)} of the {len(planes)} {what}s of {where} have a pixel spacing of 0, or axes that are not at right angles: "
+            f"{_named(planes, odd)}.",
+            "Export the original series.",
+        )
 
 
 def _check_alike(where: str, what: str, planes: Sequence[Plane]) -> None:
@@ -151,11 +174,13 @@ def _several(where: str, what: str, planes: Sequence[Plane], volumes: Sequence[S
 def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:
     """Refuse what is no straight stack of even distance."""
     normal = planes[0].normal
-    steps = np.diff([plane.position for plane in planes], axis=0)
+    positions = np.array([plane.position for plane in planes])
+    steps = np.diff(positions, axis=0)
     along = steps @ normal
     usual = float(np.median(along))
     sideways = np.linalg.norm(steps - np.outer(along, normal), axis=1)
-    if sideways.max() > max(_TILT_TOLERANCE * usual, 0.02):
+    shift = np.linalg.norm(positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal), axis=1)
+    if sideways.max() > max(_TILT_TOLERANCE * usual, 0.02) or shift.max() > _DRIFT_TOLERANCE * min(planes[0].spacing):
         raise GeometryError(
             f"The {what}s of {where} are shifted against each other (tilted gantry), so the voxels do not form a rectangular grid.",
             "Straighten the series first, for instance by loading it into 3D Slicer, which regularises it, and saving it.",
@@ -167,6 +192,14 @@ def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:
             f"The {what}s of {where} are {usual:.3g} mm apart, but {along[worst]:.3g} mm {between} "
             f"({planes[worst].name} and {planes[worst + 1].name}).",
             f"{what.capitalize()}s are missing or of mixed thickness: export the whole series, or one with even {what}s.",
+        )
+    heights = (positions - positions[0]) @ normal
+    drift = np.abs(heights - np.linspace(0, heights[-1], len(heights)))
+    if drift.max() > _DRIFT_TOLERANCE * usual:
+        raise GeometryError(
+            f"The {what}s of {where} are {along.min():.3g} to {along.max():.3g} mm apart: {planes[int(np.argmax(drift))].name} lies "
+            f"{drift.max():.3g} mm off its place on an even grid.",
+            f"The {what}s are of mixed thickness: export a series with even {what}s.",
         )
 
 

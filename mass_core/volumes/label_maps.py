@@ -37,7 +37,9 @@ def as_label_map(labels: Volume) -> Volume:
     low, high = float(array.min()), float(array.max())
     notes = labels.notes
     if array.dtype.kind == "f":
-        off = float(np.abs(array - np.rint(array)).max()) if np.isfinite([low, high]).all() else np.inf
+        if not np.isfinite([low, high]).all():
+            raise InputError("The mask holds voxels that are not numbers (NaN or infinite).", "Replace them in the file, by 0 as a rule.")
+        off = float(np.abs(array - np.rint(array)).max())
         if not off <= _ROUNDING:
             what = "a probability map" if 0 <= low and high <= 1 else "an image, or was interpolated"
             raise InputError(f"The mask holds fractional values from {low:.4g} to {high:.4g}, so it is {what}.", f"{_CURE}.")

@@ -1,4 +1,4 @@
-"""NIfTI headers, checked for what ITK's reader ignores: voxels that are not numbers, contradicting sform and qform, version 2."""
+"""NIfTI headers, checked for what ITK's reader ignores: voxels that are not numbers, missing or contradictory positions, version 2."""
 
 import gzip
 import math
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..colors import LabelStyle, read_color
+from ..errors import GeometryError
 
 _VERSIONS = {348: 1, 540: 2}
 """Version of the format by size of the header."""
@@ -33,6 +34,12 @@ _FIELDS = {
 }
 """Type and offset of the fields in use, in version 1 and 2 (https://nifti.nimh.nih.gov/nifti-1 and nifti-2)."""
 _FLOATS = {16: "f4", 64: "f8"}
+_COMPLEX = (32, 1792, 2048)
+"""Codes of the types of voxels."""
+_MAGIC = {1: (344, (b"n+1", b"ni1")), 2: (4, (b"n+2", b"ni2"))}
+"""By version, the offset of the letters that tell NIfTI from Analyze, and the letters."""
+ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
+_ASSUMED = "x is assumed to point to the left, y to posterior, z to superior, from 0 mm; left and right may be swapped"
 _MM = {1: 1000.0, 3: 0.001}
 """By code of the unit of length, metres and micrometres; all else counts as millimetres."""
 _STRAIGHT = 1e-3
@@ -56,6 +63,8 @@ class Header:
     order: str
     """Of bytes, as `struct` writes it."""
     version: int
+    is_analyze: bool
+    """Of the format before NIfTI, which has no sform and qform but other things in their place."""
     values: dict[str, tuple[Any, ...]]
     """By name of the field, those of `_FIELDS`."""
 
@@ -71,7 +80,8 @@ class Header:
             if version := _VERSIONS.get(size):
                 places = {name: versions[version - 1] for name, versions in _FIELDS.items()}
                 values = {name: struct.unpack_from(order + form, head, at) for name, (form, at) in places.items()}
-                return cls(order=order, version=version, values=values)
+                at, letters = _MAGIC[version]
+                return cls(order=order, version=version, is_analyze=head[at : at + 3] not in letters, values=values)
         return None
 
     def number(self, name: str) -> Any:
@@ -89,38 +99,74 @@ class Header:
         """Bytes the file has at least."""
         return int(self.number("vox_offset")) + math.prod(max(1, n) for n in self.shape_xyz) * int(self.number("bitpix")) // 8
 
+    @property
+    def is_placed(self) -> bool:
+        """True if the file says that it has an sform or a qform."""
+        return not self.is_analyze and max(self.number("sform_code"), self.number("qform_code")) > 0
+
     def sform(self) -> np.ndarray | None:
-        """The 4x4 matrix of the sform from voxel index x, y, z to LPS mm; None: its code is 0."""
-        if self.number("sform_code") <= 0:
+        """The 4x4 matrix of the sform from voxel index x, y, z to LPS mm; None: its code is 0, or it holds no voxel size."""
+        if self.is_analyze or self.number("sform_code") <= 0:
             return None
         return self._lps(np.reshape(self.values["srow"], (3, 4)))
 
     def qform(self) -> np.ndarray | None:
-        """The same of the qform."""
-        if self.number("qform_code") <= 0:
+        """The same of the qform. Voxel sizes below 0 count as above, which is what the format demands."""
+        if self.is_analyze or self.number("qform_code") <= 0:
             return None
-        b, c, d = self.values["quaternion"]
+        b, c, d = np.array(self.values["quaternion"]) / max(1.0, np.linalg.norm(self.values["quaternion"]))
         a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
         vector = np.cross(np.eye(3), (b, c, d))
         turned = np.eye(3) + 2 * a * vector + 2 * vector @ vector  # the rotation of a unit quaternion, by Rodrigues
-        edges = np.array(self.values["pixdim"][1:4]) * (1, 1, -1 if self.values["pixdim"][0] < 0 else 1)
+        edges = np.abs(self.values["pixdim"][1:4]) * (1, 1, -1 if self.values["pixdim"][0] < 0 else 1)
         return self._lps(np.column_stack([turned * edges, self.values["qoffset"]]))
 
-    def _lps(self, ras: np.ndarray) -> np.ndarray:
+    def _lps(self, ras: np.ndarray) -> np.ndarray | None:
+        if not np.isfinite(ras).all() or np.linalg.norm(ras[:, :3], axis=0).min() <= 0:
+            return None
         scale = _MM.get(int(self.number("units")) & 7, 1.0)
         return np.vstack([np.array([[-scale], [-scale], [scale]]) * ras, [0, 0, 0, 1]])
 
 
 def header(path: Path) -> Header | None:
     """The header of a NIfTI file, or of a pair .hdr and .img; None: it is not a NIfTI file, or damaged, which reading the image reports."""
-    path = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
-    if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
+    if not path.name.lower().endswith(ENDINGS):
         return None
     try:
-        with opened(path) as file:
+        with opened(header_file(path)) as file:
             return Header.of(file.read(540))
     except DAMAGE:
         return None
+
+
+def header_file(path: Path) -> Path:
+    """The file that holds the header, which in a pair .hdr and .img is the former."""
+    return _beside(path, ".hdr")
+
+
+def voxel_file(path: Path) -> Path:
+    """The file that holds the voxels, which in that pair is the latter."""
+    return _beside(path, ".img")
+
+
+def missing_partner(path: Path) -> Path | None:
+    """The file of a pair .hdr and .img that is not there; None: nothing is missing."""
+    return next((part for part in (header_file(path), voxel_file(path)) if not part.exists()), None)
+
+
+def is_complex(path: Path) -> bool:
+    """True if the voxels of a NIfTI file are complex numbers."""
+    head = header(path)
+    return head is not None and head.number("datatype") in _COMPLEX
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """The file of a pair .hdr and .img with one of these endings, either may be compressed; of a file .nii itself."""
+    stem = re.sub(r"\.(hdr|img)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    if stem == path.name or path.name[len(stem) :].lower().startswith(ending):
+        return path
+    names = [path.with_name(f"{stem}{ending}{more}") for more in ("", ".gz")]
+    return next((name for name in names if name.exists()), names[0])
 
 
 def is_gzip(path: Path) -> bool:
@@ -138,16 +184,26 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
     """Geometry of a NIfTI file: the 4x4 matrix from voxel index x, y, z to LPS mm, and a note for the user (else empty).
 
     The sform counts if its code is above 0 and its axes are at right angles, else the qform. None: neither does.
+
+    Raises:
+        GeometryError: if the file has a place, but the numbers make none.
     """
     head = header(path)
     if head is None:
         return None, ""
+    if not head.is_placed:
+        why = "it is an Analyze file" if head.is_analyze else "sform and qform codes are 0"
+        return None, f"{path.name} has no orientation in the patient ({why}): {_ASSUMED}."
     sform, qform = head.sform(), head.qform()
     if sform is None and qform is None:
-        note = "x is assumed to point to the left, y to posterior, z to superior, from 0 mm; left and right may be swapped"
-        return None, f"{path.name} has no orientation in the patient (sform and qform codes are 0): {note}."
-    straight = sform is not None and _is_straight(sform)
+        raise GeometryError(
+            f"The voxel sizes or directions in the header of {path} are 0 or not numbers, so its voxels cannot be placed.",
+            "Correct the header, or export the image again.",
+        )
+    straight = sform is not None and is_straight(sform)
     counts = sform if straight else qform
+    if counts is qform and min(head.values["pixdim"][1:4]) < 0:
+        return counts, f"{path.name} has voxel sizes below 0 in its header; they were read as above 0."
     if sform is None or qform is None or counts is None:
         return counts, ""
     apart = _apart_mm(sform, qform, head.shape_xyz[:3])
@@ -160,7 +216,7 @@ def place(path: Path) -> tuple[np.ndarray | None, str]:
 def label_styles(path: Path) -> dict[int, LabelStyle]:
     """Names and colours by label that a label map carries behind its header, as those of TotalSegmentator do; none in other files."""
     head = header(path)
-    if head is None or path.suffix.lower() == ".img":
+    if head is None or not path.name.lower().endswith((".nii", ".nii.gz")):
         return {}
     with opened(path) as file:
         behind = file.read(min(int(head.number("vox_offset")), _MOST_EXTENSION)).decode("utf-8", "replace")
@@ -173,11 +229,9 @@ def label_styles(path: Path) -> dict[int, LabelStyle]:
     return found
 
 
-def _is_straight(matrix: np.ndarray) -> bool:
-    edges = np.linalg.norm(matrix[:3, :3], axis=0)
-    if not np.isfinite(matrix).all() or edges.min() <= 0:
-        return False
-    axes = matrix[:3, :3] / edges
+def is_straight(matrix: np.ndarray) -> bool:
+    """True if the axes of a 4x4 matrix from voxel index to mm are at right angles."""
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= _STRAIGHT)
 
 
@@ -216,12 +270,12 @@ def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
     ITK's reader turns them into 0, which in a CT is water, without a warning.
     """
     head = header(path)
-    if head is None or path.suffix.lower() in (".hdr", ".img") or head.number("datatype") not in _FLOATS:
+    if head is None or head.number("datatype") not in _FLOATS:
         return 0, ()
     dtype = np.dtype(head.order + _FLOATS[head.number("datatype")])
     bad, first, done = 0, -1, 0
     try:
-        with opened(path) as file:
+        with opened(voxel_file(path)) as file:
             file.seek(int(head.number("vox_offset")))
             while data := file.read(_CHUNK):
                 values = np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype)

@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 from mass_core.errors import HostError, InputError, MassError, OutputError
 from mass_core.remote.reasons import ENOUGH
 from mass_core.worker.client import Client
+from mass_core.worker.protocol import error_of, failure
 
 from ..library import models, named_files
 from ..scene import exchange as scene
@@ -161,8 +162,8 @@ class Finetuning(WorkerRun):
             next(self._pieces)
         except StopIteration:
             qt.QTimer.singleShot(0, self._send)
-        except MassError as error:
-            self._end(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is ends the run; else Slicer would wait for it forever
+            self._end(error_of(failure(error)))
         else:
             qt.QTimer.singleShot(0, self._write_next)
 

@@ -39,7 +39,7 @@ def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
 
     Raises:
         InputError: if there is no volume, or it has no image, is a label map or has several values a voxel.
-        GeometryError: if it lies under a transform that bends space.
+        GeometryError: if it lies under a transform that bends space, or its voxels have no volume.
     """
     if volume is None or volume.GetScene() is None and volume.GetImageData() is None:
         raise InputError(_("No volume is chosen."), _("Choose a scan that is loaded in Slicer."))
@@ -61,6 +61,11 @@ def check_volume(volume: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         raise GeometryError(
             _("The volume “{name}” is under the non-linear transform “{transform}”.").format(name=name, transform=transform.GetName()),
             _("Harden the transform (Data module, right click, Harden transform) or remove the volume from it."),
+        )
+    if not grids.is_solid(grids.between(volume, None) @ grids.ijk_to_ras(volume)):
+        raise GeometryError(
+            _("The voxels of “{name}” have no volume: a spacing or its transform is 0 along an axis.").format(name=name),
+            _("Correct the spacing in the module Volumes, or the transform."),
         )
 
 

@@ -11,6 +11,9 @@ from slicer.i18n import tr as _
 
 from mass_core.errors import GeometryError
 
+_FLAT = 1e-6
+"""Volume that three unit vectors span, up to which they count as lying in a plane."""
+
 
 def ijk_to_ras(volume: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     """From a volume's voxels to its own coordinates, 4x4; parent transforms are not in it."""
@@ -32,9 +35,15 @@ def between(volume: slicer.vtkMRMLTransformableNode, other: slicer.vtkMRMLTransf
             _("A non-linear transform lies between “{one}” and “{other}”.").format(
                 one=volume.GetName(), other=other.GetName() if other else _("the world")
             ),
-            _("Choose a new segmentation for the result, or harden the transform."),
+            _("Harden the transform (Data module, right click, Harden transform), or choose another segmentation."),
         )
     return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def is_solid(matrix: np.ndarray) -> bool:
+    """True if a grid, 4x4, has voxels that fill space."""
+    edges = np.linalg.norm(matrix[:3, :3], axis=0)
+    return bool(np.isfinite(matrix).all() and edges.min() > 0 and abs(np.linalg.det(matrix[:3, :3] / edges)) > _FLAT)
 
 
 def for_file(volume: slicer.vtkMRMLScalarVolumeNode) -> vtk.vtkMatrix4x4:
