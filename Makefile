@@ -13,7 +13,8 @@ RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # One thread a process: two processes of many threads each would fight for the cores. Each begins with a part of its own of all tests and
 # takes over from others at the end, so that what the tests of a file share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# Code is compiled once, not by each of the processes the tests start.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-all check docs bench gpu clean
 .DELETE_ON_ERROR:

@@ -281,7 +281,7 @@ def test_interrupted_while_writing_leaves_nothing(
 def test_ctrl_c_stops_a_run_between_windows(scans: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["segment", *common(scans, tiny_weights), "--target", str(scans / "target.nii.gz"), "--output-dir", str(out)]
-    arguments += ["--spacing", "1", "1", "1", "--no-keep-largest"]  # some thousand windows
+    arguments += ["--spacing", "2", "2", "2", "--overlap", "0.75", "--no-keep-largest"]  # some thousand windows
     command = [sys.executable, "-m", "mass_core", "--json", *arguments]
     # Whoever runs the tests in the background of a script has Ctrl-C ignored, and so would the command.
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

@@ -16,7 +16,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs/notebooks"
 SMALLER = {
     "first_segmentation": "subjects, labels = (1,), (1, 4)\nsize_zyx, spacing_mm = (24, 32, 36), (12.0, 9.6, 9.6)",
     "pretrain_finetune_evaluate": "people = 8\nsize_zyx, spacing_mm = (24, 32, 36), (12.0, 9.6, 9.6)\n"
-    'pretraining = "--recipe smoke --set steps=2 batch_size=2 model.channels=8,32 model.stages=1 preprocess.window_zyx=16,16,16"\n'
+    'pretraining = "--recipe smoke --set steps=2 batch_size=2 model.channels=8,32 model.stages=1 preprocess.window_zyx=16,16,16 '
+    'preprocess.spacing_zyx=12,12,12"\n'
     'finetuning = "--recipe smoke --epochs 1 --set batch_size=2 steps_per_epoch=1 validate_cases=1"\n'
     'methods = "in-context"',
 }

@@ -153,6 +153,8 @@ class Session:
         return self._model
 
     def _release_model(self) -> None:
+        if self._model is None:
+            return  # collecting takes as long as loading small weights
         self._model, self._model_key, self._segmenter = None, "", None
         gc.collect()
         if torch.cuda.is_available():

@@ -23,6 +23,8 @@ GAP = 10
 """Pixels between panels."""
 _LINE, _HALO = 1.1, 2.9
 """Half widths of a contour and of the dark rim around it, in pixels."""
+_REACH = math.ceil(_HALO + 1)
+"""Pixels around a label that its rim may darken."""
 _CT_WINDOWS = ((-1350.0, 150.0, -500.0), (-160.0, 240.0, 220.0), (-450.0, 1050.0, math.inf))
 """Lowest and highest value shown (lung, soft tissue, bone), and the median of the labelled voxels up to which the window is taken; HU."""
 _MANY = 1_000_000
@@ -99,12 +101,13 @@ def grey_plane(scan: Volume, plane: Plane, index: int, scale: float, grey: tuple
 def outlined(picture: NDArray[np.float32], marked: np.ndarray, inks: Mapping[int, Ink]) -> NDArray[np.float32]:
     """A picture with a contour around each label of the slice it was made from, in its colour, on a dark rim."""
     size = picture.shape[1], picture.shape[0]
-    distances = {value: _distance(marked == value, size) for value in inks if (marked == value).any()}
-    for distance in distances.values():
-        picture = picture * (1 - 0.65 * np.clip(_HALO + 0.5 - distance, 0, 1)[:, :, None])
-    for value, distance in distances.items():
+    contours = [(value, *near) for value in inks if (near := _contour(marked == value, size))]
+    picture = picture.copy()
+    for _, box, distance in contours:
+        picture[box] *= 1 - 0.65 * np.clip(_HALO + 0.5 - distance, 0, 1)[:, :, None]
+    for value, box, distance in contours:
         alpha = np.clip(_LINE + 0.5 - distance, 0, 1)[:, :, None]
-        picture = picture * (1 - alpha) + np.asarray(inks[value], np.float32) * alpha
+        picture[box] = picture[box] * (1 - alpha) + np.asarray(inks[value], np.float32) * alpha
     return picture
 
 
@@ -164,8 +167,10 @@ def write_png(path: str | Path, page: Image.Image) -> None:
     write_bytes(Path(path), data.getvalue())
 
 
-def _distance(mask: np.ndarray, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Distance in pixels from each pixel of an enlarged mask to its smoothed outline."""
+def _contour(mask: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, ...], NDArray[np.float32]] | None:
+    """Where the smoothed outline of an enlarged mask runs and, there, the distance in pixels to it; None: it has none."""
+    if not mask.any():
+        return None
     padded = np.pad(mask.astype(np.float32), 1, mode="edge")
     scale = size[1] / mask.shape[0], size[0] / mask.shape[1]
     large = Image.fromarray(padded).resize(
@@ -175,6 +180,8 @@ def _distance(mask: np.ndarray, size: tuple[int, int]) -> NDArray[np.float32]:
     top, left = round(scale[0]), round(scale[1])
     inside = soft[top : top + size[1], left : left + size[0]] >= 0.5
     if not inside.any() or inside.all():
-        return np.full(inside.shape, np.inf, np.float32)
+        return None
+    box = tuple(slice(max(0, found.start - _REACH), found.stop + _REACH) for found in ndimage.find_objects(inside.astype(np.uint8))[0])
+    inside = inside[box]  # nothing is drawn farther away
     outward, inward = ndimage.distance_transform_edt(~inside), ndimage.distance_transform_edt(inside)
-    return np.where(inside, inward, outward).astype(np.float32) - np.float32(0.5)
+    return box, np.where(inside, inward, outward).astype(np.float32) - np.float32(0.5)
