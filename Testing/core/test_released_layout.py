@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut_views
 from mass_core.cli import main
 from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.data.opening import open_dataset
@@ -17,7 +18,6 @@ from mass_core.data.released_masks import chunks_of
 from mass_core.errors import InputError
 from mass_core.masks.mask_set import MaskSet
 from Testing.waiting import PATIENCE_S
-from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut
 from mass_core.config import Recipe
 from mass_core.data.dataset import Dataset
 from mass_core.encoding.task import Task, TaskLabel
-from training.augmentation.views import cut
 from training.finetune.config import CropConfig, FinetuneConfig
 from training.finetune.crops import Crops, collate, steps_of, voxels_by_plane
 from training.runs.distributed import ProcessGroup

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut_views
 from mass_core.data.dataset import Dataset, case_folder, write_array
 from mass_core.errors import InputError
-from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
 from training.pretrain.synthetic import synthetic_image

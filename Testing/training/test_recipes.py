@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.appearance import WEAK
+from mass_core.augmentation.poses import overlapping
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import load_model
-from training.augmentation.appearance import WEAK
-from training.augmentation.poses import overlapping
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import OptimConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.augmentation.poses import Pose, random_linear, rotation
-from training.augmentation.views import cut_views
+from mass_core.augmentation.poses import Pose, random_linear, rotation
+from mass_core.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episode, collate
 

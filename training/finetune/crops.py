@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.poses import Pose, Vector, random_linear, seen_part
 from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
 from mass_core.encoding.task import Task
 
-from ..augmentation.batch import Batch
-from ..augmentation.poses import Pose, Vector, random_linear, seen_part
 from ..runs.distributed import ProcessGroup
 from ..runs.loading import loaded, own_numbers
 from .config import FinetuneConfig

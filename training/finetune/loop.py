@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mass_core.augmentation.appearance import appearance
+from mass_core.augmentation.views import cut
 from mass_core.errors import Cancelled, is_out_of_memory, out_of_memory
 from mass_core.model.losses import mask_loss, tversky_loss
 
-from ..augmentation.appearance import appearance
-from ..augmentation.views import cut
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from mass_core.augmentation.appearance import AppearanceConfig
+from mass_core.augmentation.poses import PoseConfig
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 from mass_core.schema import check_counts
 
-from ..augmentation.appearance import AppearanceConfig
-from ..augmentation.poses import PoseConfig
 from ..runs.precision import Precision
 from ..runs.settings import RunSettings, StepSettings
 from .recompute import Recompute

@@ -1,7 +1,7 @@
 """Episodes: in-context tasks drawn from scans and their class-agnostic masks.
 
 An episode is one scan, a few of its masks and two poses. Voxels are not resampled here: the loader hands on the part of the scan both
-views need, with the chosen masks packed into the bits of one integer volume; `augmentation.views` cuts both views out on the device.
+views need, with the chosen masks packed into the bits of one integer volume; `mass_core.augmentation` cuts both views out on the device.
 Every draw depends on the run's seed and the episode's number alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.masks.from_labels import label_masks
@@ -20,8 +22,6 @@ from mass_core.masks.mask_set import Bools, MaskSet
 from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 
-from ..augmentation.batch import Batch
-from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part
 from .config import EpisodeConfig
 from .lesions import add_lesions, draw_kinds
 from .schedule import pose_strength

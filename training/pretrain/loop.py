@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mass_core.augmentation.appearance import WEAK, appearance
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.views import cut_views
 from mass_core.command_help import examples
 from mass_core.model.losses import mask_loss, tversky_loss
 from mass_core.schema import changed
 
-from ..augmentation.appearance import WEAK, appearance
-from ..augmentation.batch import Batch
-from ..augmentation.views import cut_views
 from ..curves import draw
 from ..failures import answered
 from ..runs.distributed import ProcessGroup

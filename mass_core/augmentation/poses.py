@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mass_core.config import Shape
+from ..config import Shape
 
 Vector = NDArray[np.float64]
 
