@@ -41,7 +41,7 @@ def crops(dataset, *spacings, window=15, **config) -> Crops:
 
 def views(made: Crops, numbers) -> tuple[np.ndarray, np.ndarray]:
     batch = collate([made[number] for number in numbers])
-    images, classes = cut(batch, made.window, made.config.crops, torch.Generator().manual_seed(0))
+    images, classes = cut(batch, (made.window,) * 3, made.config.crops, torch.Generator().manual_seed(0))
     return images[:, 0, 0].numpy(), classes[:, 0, 0].numpy()
 
 

@@ -25,7 +25,7 @@ def episodes(folder, config=CONFIG, **options):
 
 
 def views(episode, config=CONFIG):
-    return cut_views(collate([episode]), WINDOW, config, torch.Generator().manual_seed(0))
+    return cut_views(collate([episode]), (WINDOW,) * 3, config, torch.Generator().manual_seed(0))
 
 
 def test_an_episode_depends_on_its_number_and_the_seed_alone(blob_dataset):

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from mass_core.augmentation.appearance import WEAK
-from mass_core.augmentation.poses import overlapping
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.schema import changed
@@ -16,6 +14,7 @@ from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import OptimConfig
 from training.pretrain.episodes import Episodes
+from training.pretrain.released_views import WEAK, overlapping
 from training.pretrain.schedule import first_beta, learning_rate
 from training.runs.state import saved
 

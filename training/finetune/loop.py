@@ -123,7 +123,7 @@ def compute_loss(
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     window, classes = crops.window, crops.groups[part[0].group]
-    images, numbers = cut(collate(part).to(device), window, config.crops, generator)
+    images, numbers = cut(collate(part).to(device), (window,) * 3, config.crops, generator)
     images = appearance(images[:, 0], config.appearance, generator).to(memory_format=torch.channels_last_3d)
     masks = numbers[:, 0] == torch.arange(1, len(classes.rows) + 1, device=device)[:, None, None, None]
     with autocast(config.precision, device):
