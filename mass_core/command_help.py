@@ -26,5 +26,5 @@ def seed_number(text: str) -> int:
         ArgumentTypeError: for another one.
     """
     if not text.isdecimal() or int(text) > _LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {_LARGEST_SEED}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {_LARGEST_SEED}")
     return int(text)

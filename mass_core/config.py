@@ -97,8 +97,8 @@ class Recipe:
     """With a chosen spacing: the finest and coarsest allowed."""
 
     align: Literal["auto", "off", "only"] = "auto"
-    """auto: the references are aligned with the target, which says where to look and what to expect there, if `fusion` says how to combine
-    that with the network. only: the aligned masks are the result. off: the network alone decides."""
+    """auto: the references are aligned with the target, and their prior is combined with the network if `fusion` holds the weights. only:
+    the aligned masks are the result. off: the network alone decides."""
     fusion: tuple[float, float, float, float, float] | None = None
     """Weights of alignment and network, fitted on validation patients (`alignment.fusion`); None: not fitted, so auto does not align."""
 
@@ -192,7 +192,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
         WeightsError: if a field is unknown to this version.
     """
     if unknown := sorted(set(values) - {field.name for field in fields(kind)}):
-        raise WeightsError(f"The weights use settings this version does not know: {', '.join(unknown)}.", "Update MASSSlicer.")
+        raise WeightsError(f"The weights use settings unknown to this version: {', '.join(unknown)}.", "Update MASSSlicer.")
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return kind(**arguments)
 

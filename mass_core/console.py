@@ -21,8 +21,8 @@ _LINE_S = 60.0
 """Seconds between two lines about the progress of a run, where no bar can be shown."""
 
 
-def say_all_letters() -> None:
-    """Let standard output and error write what their encoding lacks as escapes, such as \\u809d, instead of failing."""
+def escape_unencodable() -> None:
+    """Make standard output and error escape characters that their encoding lacks, such as \\u809d, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -40,7 +40,7 @@ class Output:
     """Destination of a command's messages."""
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
-        """Report the done share of a stage from 0 to 1, the seconds left if known, and numbers such as losses."""
+        """Report the fraction of a stage that is done, from 0 to 1, the seconds left if known, and numbers such as losses."""
 
     def log(self, text: str) -> None:
         """One line about the progress of the run."""
@@ -65,7 +65,7 @@ class JsonLines(Output):
     """One JSON object a line on standard output: progress, log, warning, result, failed, cancelled."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
 
     def progress(self, stage: str, fraction: float, eta_s: float | None, values: Mapping[str, float] | None = None) -> None:
         """See `Output`."""
@@ -78,8 +78,8 @@ class JsonLines(Output):
 
     def warn(self, text: str) -> None:
         """See `Output`."""
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._shown:
+            self._shown.add(text)
             self._line("warning", message=text)
 
     def result(self, text: str, **values: Any) -> None:
@@ -107,7 +107,7 @@ class Terminal(Output):
     """Results on standard output; a progress bar, or away from a real terminal a line a minute, warnings and errors on standard error."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
         self._bar: Progress | None = None
         self._stages: dict[str, TaskID] = {}
         self._printed = dict.fromkeys((True, False), time.monotonic())
@@ -137,8 +137,8 @@ class Terminal(Output):
 
     def warn(self, text: str) -> None:
         """See `Output`."""
-        if text not in self._said:
-            self._said.add(text)
+        if text not in self._shown:
+            self._shown.add(text)
             self.close()
             print(f"{_colored('note:', '33')} {text}", file=sys.stderr)
 

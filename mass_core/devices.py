@@ -45,7 +45,7 @@ class DeviceUse:
         """
         off = {name.replace("-", "_"): False for name in names}
         if unknown := sorted(off.keys() - {field.name for field in fields(cls)}):
-            raise InputError(f"Inference has no switch called {listing(unknown)}.", f"Known are {', '.join(cls.names())}.")
+            raise InputError(f"There is no GPU optimisation called {listing(unknown)}.", f"Known are {', '.join(cls.names())}.")
         return cls(**off)
 
     @classmethod
@@ -129,7 +129,7 @@ def choose_device(name: str = "auto") -> "torch.device":
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"There is no kind of device called {name!r}.", "Choose auto, cpu, cuda, cuda:N or mps.") from error
-    absent = f"{name} was asked for, but"
+    absent = f"{name} was requested, but"
     if device.type == "cuda" and not cuda:
         raise DeviceError(f"{absent} PyTorch finds no CUDA device.", "Choose the device auto or cpu, or install a CUDA build of PyTorch.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -143,7 +143,7 @@ def check_compiler(what: str, device: "torch.device") -> None:
     """Refuse to compile for a device PyTorch's compiler makes no fast programs for.
 
     Raises:
-        DeviceError: if it is no CUDA device, or Triton is missing.
+        DeviceError: if it is not a CUDA device, or Triton is missing.
     """
     triton = find_spec("triton") is not None
     if device.type != "cuda" or not triton:
@@ -165,7 +165,7 @@ def has_bfloat16(device: "torch.device") -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def likes_channels_last(device: "torch.device") -> bool:
+def prefers_channels_last(device: "torch.device") -> bool:
     """True if a device convolves faster where the channels of a voxel lie side by side: tensor cores do."""
     return device.type == "cuda" and has_bfloat16(device)
 

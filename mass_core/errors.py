@@ -20,7 +20,7 @@ def listing(values: Iterable[object], most: int | None = None) -> str:
 
 
 def concerning(value: int, names: Mapping[int, str], warnings: Iterable[str]) -> tuple[str, ...]:
-    """Of some warnings, in their order, those that name a label, by its name or its number, and those that name none.
+    """The warnings that name a label, by name or number, and those that name no label, in their order.
 
     Args:
         value: of the label.

@@ -2,7 +2,7 @@
 
 A file is an object whose fields are the long options, with hyphens or underscores, and what stands in no option; `set` may hold a recipe's
 settings, sections as objects. It becomes words in front of those of the command line, so that types, choices and what is missing are the
-parser's business, and what the command line says as well counts last (of an option that may be repeated, both count).
+parser's business, and the command line overrides the file (an option that may be repeated takes both).
 """
 
 import argparse
@@ -25,8 +25,8 @@ def add_config(parser: argparse.ArgumentParser, form: str = "") -> None:
         form: what the file holds, where that is not the options.
     """
     group = parser.add_argument_group("options from a file")
-    group.add_argument("--config", type=Path, metavar="FILE", help=f"YAML or JSON{form}; what the command line says as well counts last")
-    group.add_argument("--print-config", action="store_true", help="print all options as such a file, and do nothing else")
+    group.add_argument("--config", type=Path, metavar="FILE", help=f"YAML or JSON file of options{form}; the command line overrides it")
+    group.add_argument("--print-config", action="store_true", help="print all options as such a file and exit")
 
 
 def with_file(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
@@ -95,7 +95,7 @@ def _yaml(text: str, path: Path) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise InputError(f"{path} is YAML, which needs PyYAML.", "Run pip install pyyaml, or write the same as .json.") from error
+        raise InputError(f"{path} is YAML, which needs PyYAML.", "Run pip install pyyaml, or use a .json file.") from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -60,7 +60,7 @@ def amount(ml: float) -> str:
 
 
 def serious(warnings: Iterable[str]) -> tuple[str, ...]:
-    """Of some warnings those that a result may be wrong: a structure beyond the scan, much of it left out, a reference cut off."""
+    """The warnings that a result may be wrong: a structure beyond the scan, much of it left out, a reference cut off."""
     return tuple(text for text in warnings if any(sign in text for sign in _SERIOUS))
 
 
@@ -125,7 +125,9 @@ def nnunet_ending(targets: Sequence[Path]) -> str:
     """
     found = {next((e for e in _NNUNET_ENDINGS if target.name.lower().endswith(e)), ".nii.gz") for target in targets}
     if len(found) > 1:
-        raise InputError(f"The targets end in {' and '.join(sorted(found))}; nnU-Net knows one ending.", "Segment them in two calls.")
+        raise InputError(
+            f"The targets end in {' and '.join(sorted(found))}; nnU-Net expects a single ending.", "Segment them in two calls."
+        )
     return found.pop()
 
 
@@ -234,7 +236,7 @@ def _names(targets: Sequence[Path], form: str) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and form == "nnunet":
         raise InputError(
-            f"Several targets are of the case {listing(twice, 5)}: the network looks at one channel.",
+            f"Several targets are of the case {listing(twice, 5)}: the network uses a single channel.",
             "Give the files of one channel: imagesTs/*_0000.nii.gz.",
         )
     if twice:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from .errors import Cancelled
 
 Report = Callable[[str, float, float | None], None]
-"""Called with the stage, the done share of it from 0 to 1, and the seconds it still takes (None: not known yet)."""
+"""Called with the stage, its fraction done from 0 to 1, and the seconds left (None: not known yet)."""
 
 
 class Steps:

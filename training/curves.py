@@ -47,7 +47,7 @@ def draw(run: Path) -> Path:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
-        prog="training.curves", description="Draw a run's log into curves.png.", **examples("python -m training.curves RUN")
+        prog="training.curves", description="Plot a run's log as curves.png.", **examples("python -m training.curves RUN")
     )
     parser.add_argument("run", type=Path, help="run folder")
     return parser

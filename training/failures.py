@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from mass_core.console import Terminal, say_all_letters
+from mass_core.console import Terminal, escape_unencodable
 from mass_core.errors import MassError, known_failures
 
 
 def answered(work: Callable[[], int | None]) -> int:
     """Exit status of a command: what it returns, 0 if nothing; 2 bad input, 130 interrupted before there was anything to save."""
-    say_all_letters()
+    escape_unencodable()
     terminal = Terminal()
     try:
         with known_failures():

@@ -228,7 +228,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
                 run.stop() if isinstance(run, Finetuning) else run.cancel()
                 raise InputError(_("The run took longer than {seconds:.0f} s.").format(seconds=seconds), _("Allow more time."))
 
-    def forget_scene(self) -> None:
+    def release_scene(self) -> None:
         """Stop and delete exported files when the scene is closed. A finetuning run that has its files continues."""
         self.cancel()
         if self.finetuning is not None and self.finetuning.needs_scene:
@@ -244,7 +244,7 @@ class MASSSlicerLogic(ScriptedLoadableModuleLogic):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        self.forget_scene()
+        self.release_scene()
 
     def _ended(self, finished: Callable[[MassError | None], None], error: MassError | None) -> None:
         finished(error)

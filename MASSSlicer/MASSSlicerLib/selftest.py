@@ -36,7 +36,7 @@ def run_self_test(test: ScriptedLoadableModuleTest) -> None:
     try:
         test.delayDisplay(_("Loading two phantoms"))
         samples = load_samples()
-        test.delayDisplay(_("Segmenting the second after the first"))
+        test.delayDisplay(_("Segmenting the second with the first as reference"))
         run = logic.segment([Reference(samples.reference, samples.segmentation)], [samples.target])
         logic.wait(run, seconds=600)
         (case,) = run.cases

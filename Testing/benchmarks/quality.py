@@ -216,7 +216,7 @@ def _flags(rows: list[Row]) -> None:
     }
     print("\n| results | number | good | check | unreliable | mean expected Dice | mean true Dice |\n|---|" + "--:|" * 6)
     for name, some in groups.items():
-        judged = [quality.judged(_evidence(row)) for row in some]
+        judged = [quality.quality_from(_evidence(row)) for row in some]
         flags = Counter(one.flag for one in judged)
         cells = [f"{flags[flag]}" for flag in ("good", "check", "unreliable")]
         means = [f"{np.mean(x):.2f}" if x else "" for x in ([one.expected_dice for one in judged], [row["dice"] for row in some])]

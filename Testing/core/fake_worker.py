@@ -16,10 +16,10 @@ class FakeWorker:
         self.sent: list[dict[str, Any]] = []
         self.alive = self.killed = self.input_closed = False
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         if self.broken:
             raise DeviceError("no such python", "install it")
-        self.received, self.told, self.ended = received, told, ended
+        self.on_output, self.on_errors, self.on_end = on_output, on_errors, on_end
         self.alive = True
         if self.dies_at_once:
             self.die(1)
@@ -39,7 +39,7 @@ class FakeWorker:
         return self.alive
 
     def say(self, **message: Any) -> None:
-        self.received(json.dumps(message).encode() + b"\n")
+        self.on_output(json.dumps(message).encode() + b"\n")
 
     def greet(self, version: int = 1) -> None:
         assert self.sent[0]["method"] == "hello"
@@ -47,7 +47,7 @@ class FakeWorker:
 
     def die(self, code: int) -> None:
         self.alive = False
-        self.ended(code)
+        self.on_end(code)
 
     @property
     def methods(self) -> list[str]:
@@ -55,7 +55,7 @@ class FakeWorker:
 
 
 class Bench:
-    """A client, its workers, a clock, and everything it told."""
+    """A client, its workers, a clock, and everything it reported."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -35,9 +35,9 @@ def prepare(stop: Stop) -> None:
     """Put the stop into both methods."""
 
     class Stopping(Seer):
-        def look(self, image: np.ndarray) -> np.ndarray:
+        def encode_image(self, image: np.ndarray) -> np.ndarray:
             stop()
-            return super().look(image)
+            return super().encode_image(image)
 
     def generate(*arguments: Any) -> Any:
         stop()

@@ -66,7 +66,7 @@ def by_stock(predictor: Any, ours: Sam2, images: np.ndarray, seeds: list[Seed]) 
 def in_lock_step(ours: Sam2, images: np.ndarray, seeds: list[Seed], objects: int) -> tuple[np.ndarray, Frames]:
     """Masks [seeds,n,h,w] as we make them, and the slices they were made on."""
     masks = np.zeros((len(seeds), *images.shape[:3]), bool)
-    frames = Frames(images, ours.look, ours.slices_in_memory())
+    frames = Frames(images, ours.encode_image, ours.slices_in_memory())
     for number, ((start, stop), mask) in propagate(Sam2Tracker(ours, frames), seeds, len(images), BatchSize(objects)):
         masks[number][tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = mask
     return masks, frames

@@ -185,7 +185,7 @@ def nowhere(labels: Volume) -> Volume:
         (
             lambda given: {**given, "references": [(scan()[0], Volume((scan()[1].array == 1).astype(np.uint8), scan()[1].geometry))]},
             InputError,
-            r"Nothing of label 2 \(label 2\)",
+            r"Nothing is left of label 2 \(label 2\)",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_they_segment(encoder: str, tmp_path: Path) -> None:
 
 
 def test_too_many_levels_and_a_missing_library_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(WeightsError, match="2 to 6 levels, 7"):
+    with pytest.raises(WeightsError, match="2 to 6 levels, but 7"):
         tiny("swin", (8, 32, 32, 32, 32, 32, 32))
     monkeypatch.setitem(sys.modules, "monai.networks.nets.resnet", None)
     with pytest.raises(InputError, match=r"needs monai"):

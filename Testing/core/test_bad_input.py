@@ -108,14 +108,14 @@ def test_4d_image_needs_a_frame(case: Case, refused: Refused) -> None:
     volume = case.image.to_sitk()
     sitk.WriteImage(sitk.JoinSeries([volume, volume]), str(case.path("target.nii.gz")))
     assert "holds 2 volumes" in refused()
-    assert "Frame 2 is asked for" in refused("--frame", 2)
+    assert "Frame 2 is requested" in refused("--frame", 2)
     assert case.run("--frame", 1) == 0
 
 
 def test_vector_image_needs_a_frame(case: Case, refused: Refused) -> None:
     volume = case.image.to_sitk()
     sitk.WriteImage(sitk.Compose([volume, volume, volume]), str(case.path("reference.nii.gz")))
-    assert "3 values a voxel" in refused()
+    assert "3 values per voxel" in refused()
     assert case.run("--reference-frame", 0) == 0
 
 

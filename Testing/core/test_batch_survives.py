@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mass_core.cli import main
-from mass_core.console import JsonLines, say_all_letters
+from mass_core.console import JsonLines, escape_unencodable
 from mass_core.data import phantoms
 from mass_core.volumes.volume import Volume
 from Testing.waiting import PATIENCE_S
@@ -90,7 +90,7 @@ def test_masks_of_a_folder_with_such_names(batch: Callable[..., int], tmp_path: 
 def test_streams_say_all_letters(encoding: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", stream)
-    say_all_letters()
+    escape_unencodable()
     print(text)
     JsonLines().warn(text)
     stream.flush()

@@ -238,11 +238,11 @@ def test_a_page_instead_of_weights(tmp_path: Path) -> None:
 def test_safetensors_of_others_and_of_the_future(tiny_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, path)
-    refused(path, "does not say of which MASS network")
+    refused(path, "does not name a MASS network")
     save_file({"a": torch.zeros(1)}, path, {"mass": json.dumps({"format": 99})})
     assert "Update" in refused(path, "format version 99")
     save_file({"a": torch.zeros(1)}, path, {"mass": json.dumps({"format": 1, "model": {"depth": 3}, "preprocess": {}})})
-    refused(path, "settings this version does not know: depth")
+    refused(path, "settings unknown to this version: depth")
 
 
 def test_a_loaded_network_is_frozen_until_it_is_told_to_learn(tiny_weights: Path) -> None:

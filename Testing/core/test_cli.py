@@ -240,7 +240,7 @@ def test_json_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "event": "failed",
         "error": "InputError",
         "message": "What to segment must be given exactly once.",
-        "cure": "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
+        "cure": "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights need neither.",
     }
 
 

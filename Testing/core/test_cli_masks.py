@@ -88,7 +88,7 @@ def test_a_second_run_makes_nothing_and_a_stopped_one_goes_on(made: Path, scans:
     (made / "p1_b.masks").unlink()
     (made / ".mass-left-by-a-crash").write_bytes(b"half a file")
     assert mass("masks", scans / "images", "--output", made, "--modality", "ct", "--max-masks", 400) == 0
-    assert "1 made, 2 there before" in capsys.readouterr().out
+    assert "1 made, 2 already present" in capsys.readouterr().out
     assert (made / "p1_a.masks").stat().st_mtime_ns == before and (made / "p1_b.masks").exists()
 
 
@@ -177,7 +177,7 @@ def test_mask_sets_made_before_are_drawn_and_compared(made: Path, scans: Path, t
     told = {line.get("label", line["table"]): line for line in lines if "table" in line}
     assert set(told) == {"scans", "labels", 1, 300} and told["labels"]["scans"] == 2 and told["scans"]["scans"] == 3
     assert told[300]["best"] == pytest.approx(np.mean([float(row["best"]) for row in scores[1::2]]), abs=1e-5)
-    assert [line["message"] for line in lines if line["event"] == "warning"] == [f"There is no label map in {labels} of p1_b."]
+    assert [line["message"] for line in lines if line["event"] == "warning"] == [f"There is no label map in {labels} for p1_b."]
 
 
 def test_a_picture_that_shows_these_masks_is_left_alone(made: Path, scans: Path, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_only_what_changed_is_prepared_again(scans: Path, made: Path, tmp_path: 
     (tmp_path / "d" / "cases" / "p1_b" / "case.json").unlink()
     capsys.readouterr()
     assert prepare(scans, made, tmp_path / "d", "--spacing", 4, 4, 4) == 0
-    assert "1 made, 2 there before" in capsys.readouterr().out
+    assert "1 made, 2 already present" in capsys.readouterr().out
     assert prepare(scans, made, tmp_path / "d", "--spacing", 5, 5, 5) == 0
     assert "3 made" in capsys.readouterr().out
     assert Dataset.read(tmp_path / "d").spacing_zyx("p1_a") == (5.0, 5.0, 5.0)

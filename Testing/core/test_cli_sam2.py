@@ -155,7 +155,7 @@ def test_long_work_is_told_once_before_it_begins(
 def test_channels_are_those_asked_for(scans: Path, seer: list[Seer], strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three ranges show a grey value differently, one range alike."""
     pictures = []
-    monkeypatch.setattr(Seer, "look", lambda self, image: pictures.append(image) or image[..., 0])
+    monkeypatch.setattr(Seer, "encode_image", lambda self, image: pictures.append(image) or image[..., 0])
     assert run(scans, "--channels", strategy, images="images/a.nii.gz") == 0
     colours = np.unique(np.stack(pictures).reshape(-1, 3), axis=0)
     assert np.any(colours != colours[:, :1]) == (strategy == "three") and len(colours) > 1

@@ -158,7 +158,7 @@ def test_the_killed_worker_is_not_listened_to(ready: Bench) -> None:
     again = ready.request()
     old.say(id=again.id, event="done", result={})
     old.die(-9)
-    old.told("late words\n")
+    old.on_errors("late words\n")
     assert again.state == "waiting" and ready.events == [("cancelled", None)]
 
 
@@ -185,8 +185,8 @@ def test_cancelling_what_is_over_does_nothing(ready: Bench) -> None:
 
 def test_a_worker_that_dies_fails_its_calls_and_is_replaced(ready: Bench) -> None:
     ready.request(name="")
-    ready.worker.told("Traceback\nSegmentation ")
-    ready.worker.told("fault")
+    ready.worker.on_errors("Traceback\nSegmentation ")
+    ready.worker.on_errors("fault")
     ready.worker.die(-11)
     error = ready.error()
     assert isinstance(error, WorkerDied)
@@ -271,7 +271,7 @@ def test_a_worker_that_never_answers_is_given_up(bench: Bench) -> None:
         {"event": "done", "result": {"version": 2}},
         {"event": "done", "result": {}},
         {"event": "done"},
-        {"event": "failed", "error": "InputError", "message": "The worker speaks version 2 of the protocol, its client version 1."},
+        {"event": "failed", "error": "InputError", "message": "The worker uses version 2 of the protocol, its client version 1."},
     ],
 )
 def test_another_version_is_refused(bench: Bench, answer: dict) -> None:
@@ -290,7 +290,7 @@ def test_another_version_is_refused(bench: Bench, answer: dict) -> None:
 )
 def test_noise_is_logged_and_disturbs_nothing(ready: Bench, noise: bytes) -> None:
     call = ready.request()
-    ready.worker.received(noise)
+    ready.worker.on_output(noise)
     ready.worker.say(id=call.id, event="done", result={})
     assert ready.events == [("done", {})]
     assert len(ready.logged) == (0 if b"done" in noise else 1)
@@ -298,7 +298,7 @@ def test_noise_is_logged_and_disturbs_nothing(ready: Bench, noise: bytes) -> Non
 
 def test_noise_before_the_greeting(bench: Bench) -> None:
     bench.request()
-    bench.worker.received(b'{"event": "done", "id": 77}\nwelcome\n')
+    bench.worker.on_output(b'{"event": "done", "id": 77}\nwelcome\n')
     bench.worker.greet()
     assert bench.worker.methods == ["hello", "segment"]
 
@@ -314,20 +314,20 @@ def test_lines_may_come_in_pieces(ready: Bench) -> None:
     line = json.dumps({"id": call.id, "event": "done", "result": {"name": "é"}}, ensure_ascii=False).encode() + b"\n"
     for byte in line:
         assert ready.events == []
-        ready.worker.received(bytes([byte]))
+        ready.worker.on_output(bytes([byte]))
     assert ready.events == [("done", {"name": "é"})]
 
 
 def test_the_record_gets_whole_lines(ready: Bench) -> None:
-    ready.worker.told("one\ntw")
-    ready.worker.told("o\n\nthree")
+    ready.worker.on_errors("one\ntw")
+    ready.worker.on_errors("o\n\nthree")
     ready.worker.say(id=1, event="log", text="four")
     assert ready.logged == ["one", "two", "four"]
 
 
 def test_a_failure_of_nobody_is_logged(ready: Bench) -> None:
-    ready.worker.say(id=None, event="failed", error="InputError", message="This line is no message", cure="")
-    assert ready.logged == ["The worker: This line is no message"] and ready.events == []
+    ready.worker.say(id=None, event="failed", error="InputError", message="This line is not a message", cure="")
+    assert ready.logged == ["The worker: This line is not a message"] and ready.events == []
 
 
 # The end
@@ -351,7 +351,7 @@ def test_close_kills_what_does_not_end(ready: Bench) -> None:
 def test_a_callback_may_close_the_client(ready: Bench) -> None:
     first, second = ready.client.request("encode", done=lambda reply: ready.client.close()), ready.request()
     one, two = (json.dumps({"id": call.id, "event": "done", "result": {}}).encode() + b"\n" for call in (first, second))
-    ready.worker.received(one + two)
+    ready.worker.on_output(one + two)
     assert (first.state, second.state, ready.events) == ("done", "cancelled", [])
 
 

@@ -359,7 +359,7 @@ def test_values_without_a_name_are_told(kind: str, place: str, source: str, tmp_
     Volume(array, labels.geometry).write(tmp_path / place)
     dataset = prepare(tmp_path, kind)
     name = Path(place).name
-    told = f": {name} holds values that {source} does not name: 7 (3 voxels), 9 (2 voxels). They stay labels, without a name."
+    told = f": {name} holds values that {source} does not name: 7 (3 voxels), 9 (2 voxels). They are kept as labels without a name."
     assert told in capsys.readouterr().err
     marked = next(labels_of(dataset, case.name) for case in dataset.cases if 7 in labels_of(dataset, case.name))
     assert set(np.unique(marked)) == {0, LOOKALIKES[kind][2], 7, 9}, "below 0 is background"
@@ -467,7 +467,7 @@ def test_only_what_changed_is_prepared_again(tmp_path: Path, capsys: pytest.Capt
     LOOKALIKES["totalsegmentator-ct"][0](tmp_path)
     prepare(tmp_path, "totalsegmentator-ct")
     prepare(tmp_path, "totalsegmentator-ct")
-    assert "3 there before" in capsys.readouterr().out
+    assert "3 already present" in capsys.readouterr().out
     write(tmp_path / "s0001" / "segmentations" / "brain.nii.gz", arrays(0)[1] * 0)
     dataset = prepare(tmp_path, "totalsegmentator-ct")
     assert "3 made" in capsys.readouterr().out and dataset.label_names[4] == "spleen"

@@ -131,7 +131,7 @@ def test_predictions_that_nnunet_could_not_take_are_refused(
         assert told in capsys.readouterr().err
     (raw / "imagesTs/p_3_0000.mha").rename(raw / "imagesTs/p_3_0000.nrrd")
     assert predict(raw, tiny_weights, "--output-dir", tmp_path / "out", targets="*_0000.*") == 2
-    assert "end in .mha and .nrrd; nnU-Net knows one ending" in capsys.readouterr().err
+    assert "end in .mha and .nrrd; nnU-Net expects a single ending" in capsys.readouterr().err
 
 
 def test_what_is_written_is_read_again(ours: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -157,7 +157,7 @@ def test_only_what_changed_is_written_again(ours: Dataset, tmp_path: Path, capsy
     assert export(ours, tmp_path / "out") == 0
     (tmp_path / "out/labelsTr/b.nii.gz").unlink()
     assert export(ours, tmp_path / "out") == 0
-    assert "1 made, 3 there before" in capsys.readouterr().out
+    assert "1 made, 3 already present" in capsys.readouterr().out
 
 
 def test_what_nnunet_cannot_train_on_is_refused(ours: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -43,7 +43,7 @@ def found(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Devi
     """Segments noise as with a GPU of a lot of memory, and tells the way it went: what is the GPU's is computed by this CPU."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 37, 1 << 37))
-    monkeypatch.setattr(checkpoint, "likes_channels_last", lambda device: True)
+    monkeypatch.setattr(checkpoint, "prefers_channels_last", lambda device: True)
     monkeypatch.setattr(slabs, "apply_to", lambda x: False)
     plain, attention, ahead = blocks.norm_relu, F.scaled_dot_product_attention, Compute.ahead.fget
     assert ahead is not None
@@ -158,7 +158,7 @@ def test_switches_reach_the_segmenter_from_command_and_worker(tiny_weights: Path
     assert one.model.use == DeviceUse(batches=False, run_ahead=False) == one.compute(1).use
     other = session.segmenter(Features(**base, target="x", output="y"), run)
     assert other.model.use == DeviceUse() and other.model is not one.model
-    with pytest.raises(InputError, match="no switch called warp.\n.*channels-last"):
+    with pytest.raises(InputError, match="no GPU optimisation called warp.\n.*channels-last"):
         session.model(Load(**base, without=["warp"]), run)
 
 

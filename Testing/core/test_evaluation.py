@@ -20,7 +20,7 @@ from mass_core.encoding.task import Task
 from mass_core.errors import InputError
 from mass_core.evaluation import trials
 from mass_core.evaluation.metrics import surface_distances
-from mass_core.evaluation.scoring import Score, Trial, draw_scans, judge, scan, segmenter_for
+from mass_core.evaluation.scoring import Score, Trial, draw_scans, scan, score_scan, segmenter_for
 from mass_core.evaluation.tables import Row, as_csv, layout, markdown, means, scores_of, table
 from mass_core.inference.segmenter import Segmenter
 from mass_core.volumes.volume import Volume
@@ -192,7 +192,7 @@ def test_the_truth_scores_one_and_what_is_absent_is_told_apart(folder: Path) -> 
         found = truth.array.copy()
         if name == "p5":
             found[0, 0, :4] = SPLEEN
-        scores += judge(Trial(method="adapted", shots=3, draw=1), name, (LIVER, SPLEEN), truth, found)
+        scores += score_scan(Trial(method="adapted", shots=3, draw=1), name, (LIVER, SPLEEN), truth, found)
     assert {(s.method, s.shots, s.draw) for s in scores} == {("adapted", 3, 1)}
     rows = {row.name: row for row in table(scores, dataset.label_names)}
     assert rows["liver"].scans == 2 and (rows["liver"].dice, rows["liver"].hd95_mm, rows["liver"].missed) == (1.0, 0.0, 0.0)
@@ -279,7 +279,7 @@ def test_a_modality_selects_scans(mixed: Path, tmp_path: Path, capsys: pytest.Ca
     ("more", "told"),
     [
         (("--modality", "pet"), "the scans of {dataset} are ct, mr"),
-        (("--modality", "mr", "--methods", "finetuned"), "finetuned would be validated by scans of ct and mr"),
+        (("--modality", "mr", "--methods", "finetuned"), "finetuned would be validated on scans of ct and mr"),
         (("--ct-clip", -100, 300), "--ct-clip: the scans of {dataset} are cropped and clipped already"),
         (("--body-crop", "none", "--body-margin", 1, 1, 1), "--body-crop, --body-margin: "),
         (("--body-threshold", -300, "--self-reference"), "--body-threshold: "),

@@ -151,7 +151,7 @@ def test_relative_paths_mean_what_they_meant_here(tuning: Tuning, monkeypatch: p
         progress=lambda stage, fraction, eta_s, values=None: stages.append(stage),
     )
     assert (tuning.folder / "here.safetensors").is_file() and Path(result["output"]) == tuning.folder / "here.safetensors"
-    assert any("nothing is validated" in text for text in result["warnings"]) and result["best_dice"] is None
+    assert any("there is no validation" in text for text in result["warnings"]) and result["best_dice"] is None
     assert {"prepare", "labels", "encode", "train"} == set(stages)
     assert not (tuning.folder / "run").exists()
 

@@ -121,7 +121,7 @@ def test_fixed_classes_or_references_but_not_both(fixed: Path, files: Files, cap
     common = ["--weights", str(fixed), "--device", "cpu"]
     assert main(["segment", *common, *reference, "--target", str(files.target), "--output", str(files.folder / "o.nrrd")]) == 2
     assert main(["encode", *common, *reference, "--output", str(files.folder / "o.masstask")]) == 2
-    assert capsys.readouterr().err.count("cannot learn from references") == 2
+    assert capsys.readouterr().err.count("take no references") == 2
     assert files.names() == {"new.nrrd", "ref.nrrd", "ref_mask.nii.gz"}
 
 
@@ -157,7 +157,7 @@ def test_the_worker_segments_without_references(worker: Recorder, files: Files, 
         (lambda header: header["task"].update(labels=[]), "incomplete"),
         (lambda header: header["task"].update(labels=header["task"]["labels"][:1]), "incomplete"),
         (lambda header: header["model"].update(task_encoding=True), "missing: task_encoders"),
-        (lambda header: header["model"].update(dreams=3), "settings this version does not know: dreams"),
+        (lambda header: header["model"].update(dreams=3), "settings unknown to this version: dreams"),
     ],
 )
 def test_headers_that_do_not_fit(rewritten: Rewrite, change: Callable[[dict[str, Any]], Any], told: str) -> None:

@@ -33,7 +33,7 @@ class Seer:
     def __init__(self) -> None:
         self.looks = 0
 
-    def look(self, image: np.ndarray) -> np.ndarray:
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
         self.looks += 1
         return image[..., 0]
 
@@ -197,9 +197,9 @@ class Slow(Seer):
     def perf_counter(self) -> float:
         return self.now
 
-    def look(self, image: np.ndarray) -> np.ndarray:
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
         self.now += 0.02 if self.looks else 0.5
-        return super().look(image)
+        return super().encode_image(image)
 
     def propose(self, features: np.ndarray, points: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         self.now += 0.001 * len(points)
@@ -222,7 +222,7 @@ def test_time_is_estimated_before_it_is_spent(per_side: int, layers: int, monkey
     ((seconds, slices),) = heard
     assert slices == 6
     image = np.repeat(scene()[13, ..., None], 3, axis=-1).astype(np.uint8)
-    slow.look(image)
+    slow.encode_image(image)
     began = slow.now
     PlaneMasker(slow, PROFILE, config)(image, BODY[0])
     assert 0.5 < seconds / (slow.now - began) < 2
@@ -271,7 +271,7 @@ def test_labels_join_other_masks() -> None:
 
 def test_label_maps_that_do_not_fit_are_refused() -> None:
     far = dataclasses.replace(GRID, origin_xyz=(500.0, 0.0, 0.0))
-    with pytest.raises(GeometryError, match="elsewhere"):
+    with pytest.raises(GeometryError, match="do not overlap"):
         label_masks(Volume(labelled().array, far), GRID)
     with pytest.raises(InputError, match="Labels are 1 and above"):
         label_masks(Volume(np.zeros(GRID.shape_zyx, np.uint8), GRID), GRID)

@@ -67,7 +67,7 @@ def test_a_seed_is_a_whole_number_from_0(capsys: pytest.CaptureFixture[str]) -> 
         for bad in ("-1", "1.5", "x", "4294967296"):
             with pytest.raises(SystemExit) as ended:
                 PARSERS[name].parse_args([f"--seed={bad}"])
-            assert ended.value.code == 2 and f"{bad!r} is no whole number from 0" in capsys.readouterr().err
+            assert ended.value.code == 2 and f"{bad!r} is not a whole number from 0" in capsys.readouterr().err
 
 
 def test_long_commands_take_their_options_from_a_file() -> None:

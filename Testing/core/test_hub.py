@@ -113,7 +113,7 @@ def without_checksum(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (damage, "is damaged or another file"),
+        (damage, "is damaged or a different one"),
         (without_checksum, "gives no checksum"),
         (lambda folder: os.remove(folder / "model.safetensors"), "lacks model.safetensors"),
         (shutil.rmtree, "There is no folder"),

@@ -58,7 +58,7 @@ def test_greys_of_an_interpolated_mask_are_refused_at_once(top: int, radius: flo
     greys = np.rint(ndimage.gaussian_filter(ball(radius) * float(top), 1.5)).astype(np.int16)
     with pytest.raises(InputError, match="an interpolated mask with grey values") as caught:
         as_label_map(Volume(greys, Geometry(shape_zyx=greys.shape)))
-    assert f"--threshold-mask with the least value inside it, {greys.max() / 2:.4g} say" in caught.value.cure
+    assert f"--threshold-mask with the lowest value inside it, {greys.max() / 2:.4g} say" in caught.value.cure
 
 
 def test_an_image_is_no_mask() -> None:

@@ -193,8 +193,8 @@ def test_what_vanishes_is_dropped_and_scores_stay_in_step() -> None:
 
 def test_other_axes_are_refused(masks: MaskSet) -> None:
     flipped = Geometry(shape_zyx=SHAPE, direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
-    with pytest.raises(GeometryError, match="same ways"):
+    with pytest.raises(GeometryError, match="different directions"):
         regrid(masks, flipped)
     nowhere = MaskSet.of([], SHAPE, (1.0, 1.0, 1.0))
-    with pytest.raises(GeometryError, match="where its grid lies"):
+    with pytest.raises(GeometryError, match="the position of its grid"):
         regrid(nowhere, flipped)

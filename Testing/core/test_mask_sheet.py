@@ -147,7 +147,7 @@ def test_the_histogram_counts() -> None:
 def test_sheets_that_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Cannot write"):
         write_png(tmp_path / "missing" / "x.png", sheet(scan(), masks_of(scan()), "x"))
-    with pytest.raises(GeometryError, match="does not say where"):
+    with pytest.raises(GeometryError, match="does not record the position"):
         sheet(scan(), MaskSet.of([], GEOMETRY.shape_zyx, GEOMETRY.spacing_zyx), "x")
     assert list(tmp_path.iterdir()) == []
     write_png(tmp_path / "x.png", sheet(scan(), masks_of(scan()), "x"))

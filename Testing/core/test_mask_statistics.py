@@ -128,11 +128,11 @@ def test_masks_of_a_label_are_that_label_where_voxels_meet_at_borders() -> None:
 def test_label_maps_that_cannot_be_compared() -> None:
     masks = mask_set([bar(0, 6)])
     far = Geometry(shape_zyx=SHAPE, origin_xyz=(500.0, 0.0, 0.0))
-    with pytest.raises(GeometryError, match="lies elsewhere"):
+    with pytest.raises(GeometryError, match="do not overlap"):
         label_scores(masks, Volume(bar(0, 6).astype(np.uint8), far))
     with pytest.raises(InputError, match="holds values from 0 to 0"):
         label_scores(masks, Volume(np.zeros(SHAPE, np.uint8), GRID))
     with pytest.raises(InputError, match="fractional"):
         label_scores(masks, Volume(bar(0, 6) * np.float32(0.5), GRID))
-    with pytest.raises(GeometryError, match="does not say where"):
+    with pytest.raises(GeometryError, match="does not record the position"):
         label_scores(MaskSet.of([], SHAPE, (1.0, 1.0, 1.0)), Volume(bar(0, 6).astype(np.uint8), GRID))

@@ -215,7 +215,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
     assert "No space left on device" in capsys.readouterr().err and len(given) == 2
     assert [path.name for path in (folder / "masks").iterdir()] == ["a.masks"]
     assert mass(*run) == 0
-    assert "2 made, 1 there before" in capsys.readouterr().out
+    assert "2 made, 1 already present" in capsys.readouterr().out
     *names, table = sorted(path.name for path in (folder / "masks").iterdir())
     assert (names, table) == (["a.masks", "a_1.masks", "b.masks"], "summary.csv")
     assert [MaskSet.read(folder / "masks" / name).meta["source"] for name in names] == ["a.nii.gz", "a_1.nii.gz", "b.nii.gz"]
@@ -295,7 +295,7 @@ def test_two_processes_on_one_folder(scans: Path) -> None:
     (scans / "stopped").unlink()
     told = [process.communicate(timeout=PATIENCE_S) for process in (one, two)]
     assert [process.returncode for process in (one, two)] == [0, 0], told
-    assert "1 made, 5 there before" in told[0][0] and "6 made" in told[1][0]
+    assert "1 made, 5 already present" in told[0][0] and "6 made" in told[1][0]
     assert results(scans / "masks") == results(scans / "alone")
     names = {path.name for path in (scans / "masks").iterdir()}
     assert names == {*results(scans / "alone"), "summary.csv"}, "nothing temporary is left"

@@ -316,7 +316,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(WeightsError, match=told):
             load_model(tmp_path / file, "cpu", network=network)
-    with pytest.raises(WeightsError, match="says itself of which network it is"):
+    with pytest.raises(WeightsError, match="already names its network"):
         load_model("small", "cpu", network=BASIC)
 
 

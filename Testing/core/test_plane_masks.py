@@ -43,7 +43,7 @@ class Oracle:
         self.looked: list[tuple[int, int]] = []
         self.batches: list[int] = []
 
-    def look(self, image: np.ndarray) -> np.ndarray:
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
         self.looked.append(image.shape[:2])
         return image[..., 0]
 

@@ -39,7 +39,7 @@ def test_values_json_does_not_know_are_not_sent() -> None:
 
 @pytest.mark.parametrize("line", [b"Loading model...", b"{half", b"\xff\xfe{}", b"[1, 2]", b"7", b"[" * 100_000])
 def test_what_is_no_message_is_told(line: bytes) -> None:
-    with pytest.raises(InputError, match="This line is no message") as caught:
+    with pytest.raises(InputError, match="This line is not a message") as caught:
         protocol.from_line(line)
     assert len(caught.value.message) < 200
 
@@ -60,7 +60,7 @@ def test_request_there_and_back() -> None:
         ({"id": 1, "method": "dream"}, "no method 'dream'"),
         ({"id": 1}, "no method None"),
         ({"id": 1, "method": ["load"]}, "no method"),
-        ({"id": 1, "method": "load", "params": [1]}, "no object"),
+        ({"id": 1, "method": "load", "params": [1]}, "not an object"),
     ],
 )
 def test_requests_that_cannot_be_understood(message: dict, told: str) -> None:

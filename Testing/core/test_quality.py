@@ -11,7 +11,7 @@ from mass_core.encoding.location import Location
 from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, GeometryError, InputError
 from mass_core.evaluation.evidence import Evidence, QualityProbe
-from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, judged, with_decision
+from mass_core.evaluation.quality import GOOD, USABLE, Quality, assess, expected_dice, quality_from, with_decision
 from mass_core.inference.segmenter import Decision, Segmenter
 from mass_core.progress import Steps
 from mass_core.volumes.boxes import label_boxes
@@ -96,7 +96,7 @@ def test_less_than_a_working_voxel_is_measured_only(segmenter: Segmenter) -> Non
     known = gathered(segmenter, task, labelled({1: dot, 2: TRUTH.array == 2}))
     assert known[1].volume_ratio is not None and known[1].cycle is None and known[1].scaled is None
     assert known[2].cycle is not None
-    assert judged(known[1]).flag == "unreliable"
+    assert quality_from(known[1]).flag == "unreliable"
 
 
 def test_several_references_are_averaged(segmenter: Segmenter) -> None:
@@ -128,7 +128,7 @@ def test_fixed_classes_are_judged_by_scale_and_size(task: Task) -> None:
     known = gathered(fixed, task, TRUTH, ())
     assert network.references == 0
     assert known[1].own is None and known[1].cycle is None and known[1].scaled is not None
-    assert judged(known[1]).agreement == known[1].scaled
+    assert quality_from(known[1]).agreement == known[1].scaled
     gone = gathered(fixed, task, labelled({1: moved(TRUTH.array == 1, 9)}), ())
     assert expected_dice(gone[1]) < expected_dice(known[1])
 
@@ -171,7 +171,7 @@ def test_sizes_and_places_that_differ_are_told(segmenter: Segmenter, task: Task)
     evidence = gathered(segmenter, small, TRUTH)[1]
     assert evidence.extent_ratio == pytest.approx(3.0)
     assert evidence.volume_ratio == pytest.approx((TRUTH.array == 1).sum() * 0.008 / 0.5)
-    assert f"{evidence.volume_ratio:.2g} times as large as in the references" in judged(evidence, several=True).text()
+    assert f"{evidence.volume_ratio:.2g} times as large as in the references" in quality_from(evidence, several=True).text()
     (lying,) = {x.offset for x in (gathered(segmenter, task, TRUTH)[1],)}
     low, high = (np.argwhere(m.array == 1).mean(axis=0) for m in (REFERENCE[1], TRUTH))
     assert lying == pytest.approx(np.linalg.norm(high - low) * 2 / 18)
@@ -190,7 +190,7 @@ def test_a_result_at_the_border_of_the_scan(segmenter: Segmenter, task: Task) ->
     box = ((0, 0, 0), (22, 32, 32))  # ends in the middle of a ball
     cut = QualityProbe(segmenter, task, TARGET.cropped(box), TRUTH.cropped(box)).gather([REFERENCE], Steps())
     assert cut[1].cut and not cut[2].cut
-    assert "border of the scan" in judged(cut[1]).text()
+    assert "border of the scan" in quality_from(cut[1]).text()
 
 
 # What follows from it
@@ -198,12 +198,12 @@ def test_a_result_at_the_border_of_the_scan(segmenter: Segmenter, task: Task) ->
 
 def test_the_better_the_signs_the_higher_the_dice() -> None:
     best = expected_dice(RIGHT)
-    assert 0 < best < 1 and judged(RIGHT).flag == "good" and judged(RIGHT).reasons == ()
+    assert 0 < best < 1 and quality_from(RIGHT).flag == "good" and quality_from(RIGHT).reasons == ()
     worse: list[dict[str, Any]] = [{"cycle": 0.2}, {"own": 0.4}, {"extent_ratio": 4.0}, {"extent_ratio": 0.25}]
     for change in worse:
         assert expected_dice(replace(RIGHT, **change)) < best, change
-        assert judged(replace(RIGHT, **change)).reasons, change
-    awful = judged(Evidence(ml=1.0, cycle=0.0, own=0.1, scaled=0.0, volume_ratio=8.0, extent_ratio=3.0, offset=2.0, cut=True))
+        assert quality_from(replace(RIGHT, **change)).reasons, change
+    awful = quality_from(Evidence(ml=1.0, cycle=0.0, own=0.1, scaled=0.0, volume_ratio=8.0, extent_ratio=3.0, offset=2.0, cut=True))
     assert awful.flag == "unreliable" and awful.expected_dice is not None and awful.expected_dice < 0.2
     assert len(awful.reasons) == 7
 
@@ -221,12 +221,12 @@ def test_a_trusted_alignment_raises_the_expected_dice() -> None:
 @pytest.mark.parametrize(("cycle", "own", "told"), [(0.04, 0.52, True), (0.04, 0.7, False), (0.5, 0.52, False), (None, 0.1, False)])
 def test_a_structure_that_may_not_be_there_is_told(cycle: float | None, own: float, told: bool) -> None:
     """Both signs of a phantom's liver sought in a head are low."""
-    reasons = judged(replace(RIGHT, cycle=cycle, own=own)).reasons
+    reasons = quality_from(replace(RIGHT, cycle=cycle, own=own)).reasons
     assert ("The scan may not show the structure at all." in reasons) == told
 
 
 def test_flags_follow_the_expected_dice() -> None:
-    flags = {expected_dice(e): judged(e).flag for e in (replace(RIGHT, cycle=n / 20, own=n / 20, scaled=n / 20) for n in range(21))}
+    flags = {expected_dice(e): quality_from(e).flag for e in (replace(RIGHT, cycle=n / 20, own=n / 20, scaled=n / 20) for n in range(21))}
     assert {"good", "check", "unreliable"} == set(flags.values())
     assert all(flag == ("good" if x >= GOOD else "check" if x >= USABLE else "unreliable") for x, flag in flags.items())
 
@@ -270,7 +270,7 @@ def test_a_result_on_another_grid(segmenter: Segmenter, task: Task) -> None:
     far = replace(TRUTH.geometry, origin_xyz=(900.0, 0.0, 0.0))
     with pytest.raises(GeometryError, match="but another position or spacing"):
         assess(segmenter, task, TARGET, Volume(TRUTH.array, far))
-    with pytest.raises(InputError, match="The result holds 7; the labels looked for are 1, 2"):
+    with pytest.raises(InputError, match="The result holds 7; the labels expected are 1, 2"):
         assess(segmenter, task, TARGET, labelled({7: TRUTH.array == 1}))
     with pytest.raises(InputError, match="fractional"):
         on_grid(Volume(TRUTH.array * 0.5, TRUTH.geometry), TARGET.geometry)

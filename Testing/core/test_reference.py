@@ -367,10 +367,10 @@ def test_each_label_has_its_spacing_unless_one_is_given(tiny_network: MASS):
     image, labels = scan((160, 70, 70)), placed(marked((160, 70, 70), (1, 5, 65, 5, 65, 5, 65), (2, 66, 69, 5, 65, 5, 15)))
     settings = dataclasses.replace(CHOOSE, window_zyx=(32, 32, 32))
     encoder, compute = ReferenceEncoder(tiny_network, settings, ""), Compute(device=torch.device("cpu"), dtype=torch.float32)
-    own, _, _ = encoder.learn([(image, labels)], None, {}, compute, Steps(), {})
+    own, _, _ = encoder.encode([(image, labels)], None, {}, compute, Steps(), {})
     wanted = [working_spacing(image.geometry, labels, value, label_boxes(labels.array)[value], settings) for value in (1, 2)]
     assert [label.spacing_zyx for label in own] == wanted and wanted[0] != wanted[1]
-    given, _, _ = encoder.learn([(image, labels)], None, {}, compute, Steps(), dict.fromkeys((1, 2), (2.0, 2.0, 2.0)))
+    given, _, _ = encoder.encode([(image, labels)], None, {}, compute, Steps(), dict.fromkeys((1, 2), (2.0, 2.0, 2.0)))
     assert [label.spacing_zyx for label in given] == [(2.0, 2.0, 2.0)] * 2
 
 

@@ -211,7 +211,7 @@ def test_a_killed_export_goes_on(ours: Path, tmp_path: Path, capsys: pytest.Capt
     assert not (output / "dataset.h5").exists() and (output / ".mass-export" / "x.h5").exists()
     written = (output / "x_image.npy").stat().st_mtime_ns
     assert mass("dataset", "export", ours, "--output", output) == 0
-    assert "1 made, 1 there before" in capsys.readouterr().out and (output / "x_image.npy").stat().st_mtime_ns == written
+    assert "1 made, 1 already present" in capsys.readouterr().out and (output / "x_image.npy").stat().st_mtime_ns == written
     with h5py.File(output / "dataset.h5") as file:
         assert sorted(file) == ["x", "y"] and len(file["x/auto_masks"]) == 2
     assert {path.name for path in (output / ".mass-export").iterdir()} == {"x.json", "y.json"}
@@ -222,11 +222,11 @@ def test_a_second_export_makes_only_what_changed(ours: Path, tmp_path: Path, cap
     assert mass("dataset", "export", ours, "--output", output) == 0
     state = (output / "dataset.h5").stat().st_mtime_ns
     assert mass("dataset", "export", ours, "--output", output) == 0
-    assert "2 there before" in capsys.readouterr().out and (output / "dataset.h5").stat().st_mtime_ns == state
+    assert "2 already present" in capsys.readouterr().out and (output / "dataset.h5").stat().st_mtime_ns == state
     before = np.load(output / "x_gt.npy")
     np.save(ours / "cases" / "x" / "image.npy", np.full((9, 8, 11), 2, np.float16))
     assert mass("dataset", "export", ours, "--output", output) == 0
-    assert "1 made, 1 there before" in capsys.readouterr().out
+    assert "1 made, 1 already present" in capsys.readouterr().out
     assert (np.load(output / "x_image.npy") == 2).all() and np.array_equal(np.load(output / "x_gt.npy"), before)
     assert sorted(open_dataset(output).splits["train"]) == ["x", "y"] and len(open_dataset(output).masks("x")) == 2
 
@@ -246,7 +246,7 @@ def test_a_case_that_left_the_export_comes_back_with_its_masks(ours: Path, tmp_p
 
 
 def test_a_second_import_makes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for expected in ("4 made", "4 there before"):
+    for expected in ("4 made", "4 already present"):
         assert mass("dataset", "import", folder, "--output", tmp_path / "taken") == 0
         assert expected in capsys.readouterr().out
     assert mass("dataset", "import", folder, "--output", tmp_path / "taken", "--spacing", 2, 2, 2) == 0
@@ -324,8 +324,8 @@ def test_masks_without_their_image_are_refused_and_the_others_can_be_taken_over(
         ("a_image.npy", np.zeros((4, 5, 6), np.float32), "the grid"),
         ("a_gt.npy", np.zeros((4, 5, 6), np.uint8), "has shape"),
         ("a_gt.npy", np.zeros(SHAPE, np.float32), "not label numbers"),
-        ("a_image.npy", np.zeros((1, *SHAPE), np.float32), "no scan"),
-        ("a_image.npy", np.zeros(SHAPE, np.int16), "no scan"),
+        ("a_image.npy", np.zeros((1, *SHAPE), np.float32), "not a scan"),
+        ("a_image.npy", np.zeros(SHAPE, np.int16), "not a scan"),
         ("a_image.npy", np.full(SHAPE, 1e6, np.float32), "beyond 65504"),
         ("a_image.npy", np.full(SHAPE, np.nan, np.float32), "infinite values or NaN"),
     ],

@@ -92,9 +92,9 @@ def test_lock_step_is_the_packages_own_predictor_voxel_for_voxel(
     ours, images = Sam2(network, fill_holes=holes), images[:count]
     places = (0, count // 2, count - 1) if count == COUNT else (2, 7)
     seeds = [seed for at in places for seed in seeds_of(images, at)]
-    monkeypatch.setattr(ours, "look", Mock(side_effect=ours.look))
+    monkeypatch.setattr(ours, "encode_image", Mock(side_effect=ours.encode_image))
     masks, _ = in_lock_step(ours, images, seeds, 100)
-    assert ours.look.call_count == count, "each slice is encoded once"
+    assert ours.encode_image.call_count == count, "each slice is encoded once"
     expected = by_stock(predictor, ours, images, seeds)
     compared = differing = 0
     for first, at in zip(range(0, len(seeds), 3), places, strict=True):
@@ -176,7 +176,7 @@ def test_batches_do_not_change_the_masks(network: Any, images: np.ndarray) -> No
 def test_memory_stays_as_long_as_the_network_looks_back(network: Any, images: np.ndarray) -> None:
     """Six maps and fifteen pointers beside the seed, whatever the number of steps."""
     ours = Sam2(network)
-    tracker = Sam2Tracker(ours, Frames(images, ours.look))
+    tracker = Sam2Tracker(ours, Frames(images, ours.encode_image))
     seed = seeds_of(images, 0)[0]
     memories = tracker.start([0], seed.mask[None])
     for index in range(1, COUNT):
@@ -189,7 +189,7 @@ def test_memory_stays_as_long_as_the_network_looks_back(network: Any, images: np
 def test_points_are_answered_with_three_masks_that_survive_the_generator(network: Any, images: np.ndarray) -> None:
     """Random weights find no objects, but their masks go the whole way."""
     ours = Sam2(network)
-    features = ours.look(images[0])
+    features = ours.encode_image(images[0])
     logits, scores = ours.propose(features, np.array([[0.4, 0.3], [0.7, 0.7]], np.float32))
     assert logits.shape == (2, 3, SIZE // 4, SIZE // 4) and scores.shape == (2, 3) and logits.dtype == torch.float32
     assert not torch.equal(logits[0], logits[1])

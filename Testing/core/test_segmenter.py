@@ -243,7 +243,7 @@ def test_far_apart_parts_are_averaged_and_reported(model: FakeModel) -> None:
 def test_crops_count_by_what_they_show(model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from mass_core.encoding import reference_encoder as tokens
 
-    learner = Segmenter(model)._learner
+    learner = Segmenter(model)._encoder
     crops = [crop_of(brightness=1.0, kept=0.75), crop_of(brightness=5.0, kept=0.25)]
     mask = Volume(np.pad(np.ones((4, 4, 4), np.uint8), 6), Geometry(shape_zyx=(16, 16, 16)))
     reference = tokens._Reference(mask, mask)
@@ -327,7 +327,7 @@ def test_task_of_other_weights_or_recipe_is_refused(model: FakeModel) -> None:
     task = Segmenter(model).encode([REFERENCE])
     with pytest.raises(WeightsError, match="other"):
         Segmenter(FakeModel(fingerprint="b" * 64, name="other")).segment(TARGET, task)
-    with pytest.raises(InputError, match="encoded with orientation RAS, this run asks for none"):
+    with pytest.raises(InputError, match="encoded with orientation RAS, this run uses none"):
         Segmenter(model, model.recipe.changed(orientation="none")).segment(TARGET, task)
     Segmenter(model, model.recipe.changed(overlap=0.0, threshold=0.7)).segment(TARGET, task)
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from mass_core.cli import main
 from mass_core.data import phantoms
-from mass_core.evaluation.self_reference import brightened, seen_otherwise, turned
+from mass_core.evaluation.self_reference import augmented_copy, brightened, turned
 from mass_core.volumes.volume import Geometry, Volume
 
 
@@ -75,12 +75,12 @@ def test_contrast_changes_between_the_extremes_only() -> None:
 def test_image_and_labels_are_seen_the_same_way() -> None:
     image, labels = phantoms.subject(0, "ct", shape_zyx=(24, 30, 34), spacing_zyx=(12.0, 10.0, 10.0))
     marked = Volume((image.array > -300).astype(np.uint8), image.geometry)
-    shown, mask = seen_otherwise(replace(marked, array=marked.array * np.float32(1000)), marked, np.random.default_rng(3))
+    shown, mask = augmented_copy(replace(marked, array=marked.array * np.float32(1000)), marked, np.random.default_rng(3))
     bright = shown.array > 500
     assert 2 * np.count_nonzero(bright & (mask.array > 0)) / (bright.sum() + mask.array.sum()) > 0.95
-    one = seen_otherwise(image, labels, np.random.default_rng(3))
-    np.testing.assert_array_equal(one[0].array, seen_otherwise(image, labels, np.random.default_rng(3))[0].array)
-    assert not np.array_equal(one[0].array, seen_otherwise(image, labels, np.random.default_rng(4))[0].array)
+    one = augmented_copy(image, labels, np.random.default_rng(3))
+    np.testing.assert_array_equal(one[0].array, augmented_copy(image, labels, np.random.default_rng(3))[0].array)
+    assert not np.array_equal(one[0].array, augmented_copy(image, labels, np.random.default_rng(4))[0].array)
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_a_shard_goes_on_where_it_was_stopped(
     (tmp_path / "away.nii.gz").rename(scans / "scan2.nii.gz")
     capsys.readouterr()
     assert segment(files, scans, output, "--shard", "1/2") == 0
-    assert "1 made, 2 there before, 0 failed" in capsys.readouterr().out
+    assert "1 made, 2 already present, 0 failed" in capsys.readouterr().out
     assert (output / "scan0_seg.nii.gz").stat().st_mtime_ns == made
     table = {row["case"]: row for row in rows(output / "summary_1of2.csv")}
     assert [table[name]["status"] for name in ("scan0", "scan2", "scan4")] == ["present", "done", "present"]

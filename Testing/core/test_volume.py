@@ -199,7 +199,7 @@ def test_single_frame_needs_no_choice(tmp_path: Path):
 def test_vector_images_need_a_component(tmp_path: Path):
     colours = sitk.GetImageFromArray(np.stack([np.full((3, 4, 5), n, np.uint8) for n in (7, 8, 9)], axis=-1), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.nrrd"))
-    assert "3 values a voxel" in message(tmp_path / "rgb.nrrd").message
+    assert "3 values per voxel" in message(tmp_path / "rgb.nrrd").message
     assert (Volume.read(tmp_path / "rgb.nrrd", frame=2).array == 9).all()
 
 

@@ -113,7 +113,7 @@ def test_a_broken_off_download_goes_on_where_it_ended(server: Server, home: Path
     server.breaks_after = 1_500_000
     with pytest.raises(WeightsError, match=r"broke off after 1\.5 of 2\.6 MB") as caught:
         weights_store.download("mass_base")
-    assert "goes on from there" in caught.value.cure and not (home / "mass_base.pth").exists()
+    assert "continues from there" in caught.value.cure and not (home / "mass_base.pth").exists()
     server.breaks_after = None
     assert weights_store.download("mass_base").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1500000-"]
@@ -144,7 +144,7 @@ def test_a_part_longer_than_the_file(server: Server, home: Path) -> None:
 
 def test_damaged_on_the_way(server: Server, home: Path) -> None:
     server.content = b"!" + CONTENT[1:]
-    with pytest.raises(WeightsError, match="damaged or another file"):
+    with pytest.raises(WeightsError, match="damaged or a different one"):
         weights_store.download("mass_base")
     assert list(home.iterdir()) == []
 
@@ -196,7 +196,7 @@ def test_verify_notices_a_changed_file(server: Server, home: Path, capsys: pytes
     path.write_bytes(CONTENT[:-1])
     assert weights_store.verify_checksum(path) is False
     assert main(["weights", "verify", "mass_base"]) == 2
-    assert "is not what was downloaded" in capsys.readouterr().err
+    assert "is not the file that was downloaded" in capsys.readouterr().err
     assert weights_store.verify_checksum(home / "absent.pth") is None
 
 
@@ -231,7 +231,7 @@ def test_info_and_verify_of_a_file(tiny_weights: Path, capsys: pytest.CaptureFix
     assert main(["weights", "info", str(tiny_weights)]) == 0
     assert "position_size: 32" in capsys.readouterr().out
     assert main(["weights", "verify", str(tiny_weights)]) == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is complete and intact" in capsys.readouterr().out
 
 
 def test_convert_refuses_to_overwrite(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

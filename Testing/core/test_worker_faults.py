@@ -251,7 +251,7 @@ def test_half_a_line_at_the_end_is_no_request() -> None:
 def test_another_version_is_refused(version: Any) -> None:
     (reply,) = talk(Request(id=1, method="hello", params={"version": version})).replies
     assert (reply["id"], reply["event"], reply["error"]) == (1, "failed", "InputError")
-    assert f"speaks version 1 of the protocol, its client version {version}" in reply["message"]
+    assert f"uses version 1 of the protocol, its client version {version}" in reply["message"]
 
 
 def test_unknown_methods_and_broken_requests_are_answered() -> None:

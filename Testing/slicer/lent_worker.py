@@ -16,7 +16,7 @@ class Process:
         self.holder: Lent | None = None
         self._lines = Lines()
         self.transport = SubprocessTransport(worker_command())
-        self.transport.start(self._received, lambda text: self._hand("told", text), lambda code: self._hand("ended", code))
+        self.transport.start(self._received, lambda text: self._hand("errors", text), lambda code: self._hand("end", code))
 
     @property
     def idle(self) -> bool:
@@ -32,11 +32,11 @@ class Process:
             message = json.loads(line)
             if message["event"] in protocol.LAST:
                 self.unanswered.discard(message["id"])
-        self._hand("received", data)
+        self._hand("output", data)
 
     def _hand(self, what: str, value: object) -> None:
         if self.holder is not None:
-            self.holder.hear[what](value)
+            self.holder.callbacks[what](value)
 
 
 class Pool:
@@ -69,16 +69,16 @@ class Lent:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._process: Process | None = None
-        self.hear: dict[str, Callable] = {}
+        self.callbacks: dict[str, Callable] = {}
 
     @property
     def pid(self) -> int | None:
         """Number of the process."""
         return None if self._process is None else self._process.transport.pid
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """Take a worker."""
-        self.hear = {"received": received, "told": told, "ended": ended}
+        self.callbacks = {"output": on_output, "errors": on_errors, "end": on_end}
         self._process = self._pool.take()
         self._process.holder = self
 

@@ -168,7 +168,7 @@ def test_a_transfer_can_be_cancelled(office):
     ui.segmentButton.click()
     clinic.bench.wait_until(lambda: "Sending the references to slow: 1" in ui.progressBar.format)
     client = clinic.widget.logic.engine.client
-    shipping = client._life.transport.shipping
+    shipping = client._process.transport.shipping
     sent = shipping.bytes_sent
     ui.cancelButton.click()
     clinic.bench.wait_until(lambda: not client.busy)

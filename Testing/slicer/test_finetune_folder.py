@@ -63,7 +63,7 @@ def test_segmentations_of_several_layers_are_read_unless_they_overlap(host, tmp_
         for key, text in (("Name", name), ("Layer", number), ("LabelValue", number + 1), ("Color", "1 0 0")):
             image.SetMetaData(f"Segment{number}_{key}", str(text))
     sitk.WriteImage(image, str(tmp_path / "drawn.seg.nrrd"))
-    found = survey._looked_at(str(tmp_path / "drawn.seg.nrrd"))
+    found = survey._labels_of(str(tmp_path / "drawn.seg.nrrd"))
     assert ("overlap" in found["error"]) if overlap else ([x["name"] for x in found["labels"]] == ["liver", "spleen"])
 
 

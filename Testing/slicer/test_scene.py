@@ -296,7 +296,7 @@ def test_exports_write_again_only_after_a_change(nodes, monkeypatch):
     volume.SetSpacing(1, 1, 2)
     changed = exports.volume(volume)
     assert changed != path and not path.exists()
-    exports.forget(volume.GetID())
+    exports.discard(volume.GetID())
     assert not changed.exists()
     monkeypatch.setattr(module, "KEPT_BYTES", 1)
     small = module.Exports()

@@ -50,7 +50,7 @@ def test_two_steps_change_the_encoder(blob_dataset, tmp_path, random_start, meth
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("dataset.json", "is not a valid file name for weights"), ("theirs.safetensors", "exists already")]
+    ("name", "told"), [("dataset.json", "is not a valid file name for weights"), ("theirs.safetensors", "already exists")]
 )
 def test_files_of_the_user_are_not_replaced(blob_dataset, tmp_path, capsys, name, told):
     (tmp_path / name).write_bytes(b"precious")
@@ -83,7 +83,7 @@ def test_a_run_told_to_stop_saves_and_goes_on_to_the_same_weights(blob_dataset, 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "advance", told)
         assert run("mae", blob_dataset, stopped, "seed=3", steps=3) == 0
-    assert "Saved at step 1 of 3; the same command goes on from there." in capsys.readouterr().err
+    assert "Saved at step 1 of 3; the same command continues from there." in capsys.readouterr().err
     assert not stopped.exists() and saved(tmp_path / "stopped.run" / "state")
     assert run("mae", blob_dataset, stopped, "seed=3", steps=3) == 0
     assert load_model(whole, "cpu").fingerprint == load_model(stopped, "cpu").fingerprint

@@ -25,7 +25,7 @@ from training.finetune import recipes as finetune_recipes
 from training.finetune.cases import hold_out
 from training.finetune.fixed_classes import rates
 from training.finetune.reporting import FinetuneProgress
-from training.finetune.validation import Judge
+from training.finetune.validation import Validator
 from training.run_log import read_log
 from training.runs.state import saved
 
@@ -134,7 +134,7 @@ def test_a_run_stopped_and_resumed_is_the_run_that_never_stopped(tune, tmp_path,
 def test_a_folder_with_a_run_is_not_entered_by_chance(tune, capsys):
     assert tune("--epochs", 1)[0] == 0
     code, failed, _ = tune("--epochs", 1)
-    assert code == 2 and "holds a run already" in failed["message"]
+    assert code == 2 and "already contains a run" in failed["message"]
     code, failed, _ = tune("--epochs", 1, "--resume", settings=["batch_size=4"])
     assert code == 2 and "batch_size was 2, now 4" in failed["message"]
 
@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_its_own_scans_only(tune):
 
 def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypatch):
     scores = iter([0.3, 0.6, 0.5, 0.55, 0.4, 0.9])
-    monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})
+    monkeypatch.setattr(Validator, "scores", lambda *_: {"val_dice": (score := next(scores)), "dice_1": score, "dice_2": score})
     code, result, _ = tune("--epochs", 9, settings=["patience=3"])
     assert code == 0
     assert {name: result[name] for name in ("stopped", "best_epoch", "best_dice", "epochs")} == {
@@ -161,17 +161,17 @@ def test_no_progress_ends_the_run_and_the_best_is_kept(tune, tmp_path, monkeypat
 def test_validation_has_the_precision_of_training(tune, monkeypatch):
     asked = []
 
-    def scores(judge, *_):
-        asked.append(judge._segmenter.precision)
+    def scores(validator, *_):
+        asked.append(validator._segmenter.precision)
         return {"val_dice": 0.5, "dice_1": 0.5, "dice_2": 0.5}
 
-    monkeypatch.setattr(Judge, "scores", scores)
+    monkeypatch.setattr(Validator, "scores", scores)
     assert tune("--epochs", 1, settings=["precision=bfloat16"])[0] == 0
     assert asked == ["bfloat16", "bfloat16"]
 
 
 def test_nothing_better_than_the_start_is_said(tune, monkeypatch):
-    monkeypatch.setattr(Judge, "scores", lambda *_: {"val_dice": 0.5})
+    monkeypatch.setattr(Validator, "scores", lambda *_: {"val_dice": 0.5})
     _, result, _ = tune("--epochs", 2)
     assert result["best_epoch"] == 0 and any("No epoch was better than the start" in text for text in result["warnings"])
 
@@ -251,7 +251,7 @@ def test_classes_of_files_have_the_names_given_or_those_of_a_description(tune, t
     code, failed, _ = tune("--names", "1=x", output=tmp_path / "other")
     assert code == 2 and "a dataset names its labels itself" in failed["message"]
     code, failed, _ = tune("--modality", "ct", output=tmp_path / "other")
-    assert code == 2 and "a dataset knows" in failed["message"]
+    assert code == 2 and "a dataset records" in failed["message"]
     code, failed, _ = tune("--images", images, "--labels-dir", labels, "--names", "liver", data=False, output=tmp_path / "other")
     assert code == 2 and "'liver'" in failed["message"] and not (tmp_path / "other").exists()
 

@@ -69,27 +69,27 @@ def segmentation(path: Path, names: dict[int, str], seed: int = 0) -> None:
 def test_one_scan_trains_without_validation(tune, tmp_path):
     images, labels = write_files(tmp_path / "files", 1)
     code, result, warnings = tune("--images", images, "--labels-dir", labels)
-    assert code == 0 and any("There is one labelled scan: nothing is validated" in text for text in warnings)
+    assert code == 0 and any("There is one labelled scan: there is no validation" in text for text in warnings)
     assert result["best_dice"] is None and Path(result["output"]).name == "last.safetensors"
     assert [label["dice"] for label in result["labels"]] == [None, None]
 
 
 def test_no_validation_scans_are_said(tune, tmp_path):
     code, result, warnings = tune("--data", write_dataset(tmp_path / "data", {"train": ("a", "b"), "val": (), "test": ()}))
-    assert code == 0 and any("No labelled scan is kept apart" in text for text in warnings)
+    assert code == 0 and any("No labelled scan is held out" in text for text in warnings)
 
 
 def test_a_class_of_no_scan_and_of_one_scan(tune, refused, tmp_path):
     data = write_dataset(tmp_path / "data", shown={"a": (1, 2), "b": (1,), "c": (1,)})
     assert "Label 7 is in none of the 3 training scans; they show 1." in refused("--data", data, "--labels", 1, 7)
     code, _, warnings = tune("--data", data)
-    assert code == 0 and any("Label 2 is in one of the 3 training scans only" in text for text in warnings)
+    assert code == 0 and any("Only one of the 3 training scans shows label 2" in text for text in warnings)
 
 
 def test_a_name_for_nothing_is_told(tune, tmp_path):
     images, labels = write_files(tmp_path / "files", 2)
     code, _, warnings = tune("--images", images, "--labels-dir", labels, "--names", "1=bright", "7=spleen")
-    assert code == 0 and [text for text in warnings if "is named" in text] == ["No training scan shows spleen, which is named."]
+    assert code == 0 and [text for text in warnings if "is named" in text] == ["No training scan shows spleen, although it is named."]
 
 
 def test_scans_without_labels(refused, tmp_path):
@@ -159,7 +159,7 @@ def test_weights_that_cannot_be_finetuned(tune, refused, tmp_path):
     fixed = Path(result["output"]).rename(tmp_path / "fixed.safetensors")
     for path in tmp_path.glob("run/*"):
         path.unlink() if path.is_file() else [part.unlink() for part in path.iterdir()]
-    assert "cannot learn from references" in refused("--data", data, weights=fixed)
+    assert "take no references" in refused("--data", data, weights=fixed)
     with safe_open(fixed, framework="pt") as file:
         header = json.loads(file.metadata()["mass"])
     for change, told in (({"format": 99}, "format version 99"), ({"task": {**header["task"], "version": 9}}, "version 9")):

@@ -152,9 +152,9 @@ def test_another_length_is_allowed_and_said(six_steps, blob_dataset, tmp_path, c
 
 def test_auto_starts_where_there_is_nothing_and_goes_on_where_there_is(six_steps, blob_dataset, tmp_path, capsys):
     assert run(blob_dataset, tmp_path, "steps=2", resume="auto") == 0
-    assert "Going on" not in capsys.readouterr().err
+    assert "Resuming" not in capsys.readouterr().err
     assert run(blob_dataset, tmp_path, "steps=2", resume="auto") == 0
-    assert "Going on from step 2" in capsys.readouterr().err
+    assert "Resuming from step 2" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
@@ -245,7 +245,7 @@ def test_a_killed_process_takes_the_run_back_to_the_last_state(steps_of_two, blo
     worker_of_rank(launcher, killed).send_signal(signal.SIGKILL)
     errors = launcher.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace")
     assert launcher.returncode == 0, errors
-    assert "Going on from step" in errors
+    assert "Resuming from step" in errors
     assert_same(newest(steps_of_two), newest(tmp_path))
 
 
@@ -264,7 +264,7 @@ def test_two_nodes_lose_a_process_and_go_on(steps_of_two, blob_dataset, tmp_path
     victim.send_signal(signal.SIGKILL)
     errors = [launcher.communicate(timeout=PATIENCE_S)[1].decode("utf-8", "replace") for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], errors
-    assert "Going on from step" in "".join(errors)
+    assert "Resuming from step" in "".join(errors)
     assert_same(newest(steps_of_two), newest(tmp_path))
 
 

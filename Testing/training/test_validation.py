@@ -84,7 +84,7 @@ def test_the_best_survives_a_pause(labelled_dataset, tmp_path, monkeypatch):
 def test_no_validation_scans_are_said(blob_dataset, tmp_path, capsys):
     assert run([blob_dataset], tmp_path) == 0
     told = capsys.readouterr().err
-    assert "blobs has no labelled scans in its split val" in told and "last weights count as the best" in told
+    assert "blobs has no labelled scans in its split val" in told and "last weights are kept as the best" in told
     assert not (tmp_path / "best.safetensors").exists() and (tmp_path / "last.safetensors").exists()
 
 
@@ -105,7 +105,7 @@ def test_a_dataset_of_several_modalities_is_judged_and_said(labelled_dataset, tm
     dataset = Dataset.read(labelled_dataset)
     replace(dataset, cases=(replace(dataset.cases[0], modality="ct"), *dataset.cases[1:])).write()
     assert run([labelled_dataset], tmp_path / "run", "steps=2") == 0
-    assert "balls mixes ct, mr: scans may be judged by references of another modality" in capsys.readouterr().err
+    assert "balls mixes ct, mr: scans may be segmented with references of another modality" in capsys.readouterr().err
     assert 0 <= logged(tmp_path / "run", "val_dice")[2] <= 1
 
 

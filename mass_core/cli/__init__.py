@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..command_help import examples
-from ..console import JsonLines, Output, Terminal, leave_closed_pipe, say_all_letters
+from ..console import JsonLines, Output, Terminal, escape_unencodable, leave_closed_pipe
 from ..errors import Cancelled, MassError, known_failures
 from ..option_files import add_config, as_file, with_file
 
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process.
 
     Returns:
-        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled, 141 nobody reads the output any more.
+        0 done, 2 bad input, 3 some cases of a batch failed, 130 cancelled, 141 the reader of the output is gone.
     """
     # Waiting threads of PyTorch sleep instead of spinning: where another program wants a core too, a pass of the network that took
     # seconds takes a fraction of one. Read when PyTorch is loaded, which no subcommand has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    say_all_letters()
+    escape_unencodable()
     words = list(sys.argv[1:] if arguments is None else arguments)
     output: Output = JsonLines() if "--json" in words else Terminal()
     try:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line and of the file it names; what runs them prints them where that is asked for."""
+    """The options of a command line and of the file it names; they are printed where that is requested."""
     parser, long = _parsers()
     command = ""
     for place in [place for place, word in enumerate(words) if not word.startswith("-")][:2]:

@@ -15,14 +15,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "adapt",
-        help="encode references, then fit the task to them for some seconds (in-context tuning)",
+        help="encode references, then fit the task to them for a few seconds (in-context tuning)",
         description="Only the embeddings of the task change, not the network.",
         **examples("mass adapt --reference ct1.nii.gz ct1_liver.nii.gz --seconds 30 --output liver.masstask"),
     )
     add_weights(parser)
     add_references(parser)
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time limit of the fit (default: %(default)g)")
-    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the random windows (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the random windows (default: %(default)s)")
     add_preparation(parser)
     add_output(parser)
     add_on(parser)

@@ -18,15 +18,17 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "assess",
         help="estimate the quality of a label map without ground truth",
-        description="References, a task, or weights that were finetuned to fixed classes say what the label map should show. "
-        "With references the estimate is best.",
+        description="References, a task, or weights finetuned to fixed classes define what the label map should show. "
+        "The estimate is best with references.",
         **examples("mass assess --reference ct1.nii.gz ct1_liver.nii.gz --target ct2.nii.gz --result ct2_liver.nii.gz"),
     )
     add_task(parser)
-    judged = parser.add_argument_group("result")
-    judged.add_argument("--target", required=True, type=Path, metavar="IMAGE", help="the scan: a file or a DICOM folder")
-    judged.add_argument("--frame", type=int, metavar="N", help="volume of a 4D target, from 0")
-    judged.add_argument("--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the values of the mask")
+    result = parser.add_argument_group("result")
+    result.add_argument("--target", required=True, type=Path, metavar="IMAGE", help="the scan: a file or a DICOM folder")
+    result.add_argument("--frame", type=int, metavar="N", help="which volume of a 4D target, from 0")
+    result.add_argument(
+        "--result", required=True, type=Path, metavar="LABELS", help="the label map to assess, with the same values as the reference mask"
+    )
     add_preparation(parser)
     add_decision(parser)
     add_on(parser)

@@ -26,10 +26,10 @@ def add_parser(subparsers: Any) -> None:
         help="classify whole scans",
         **examples("mass classify --weights RUN/best.safetensors --target ct2.nii.gz"),
     )
-    parser.add_argument("--weights", required=True, metavar="W", help="classifier that `python -m training.classify` wrote")
+    parser.add_argument("--weights", required=True, metavar="W", help="classifier written by `python -m training.classify`")
     parser.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    parser.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
-    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="CSV table with a line for each scan")
+    parser.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="CSV table to write, one line per scan")
     parser.add_argument("--overwrite", action="store_true", help="replace the table if it exists")
     parser.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     parser.set_defaults(run=run)

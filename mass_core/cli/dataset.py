@@ -28,20 +28,26 @@ _EXPORT = (
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
-        "dataset", help="import datasets of the released code, or export ours for it and others", **examples(_IMPORT, *_EXPORT)
+        "dataset", help="import datasets of the released code, or export ours for it, nnU-Net and others", **examples(_IMPORT, *_EXPORT)
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    taken = _add(actions, "import", "a MASS dataset from <case>_image.npy, <case>_gt.npy and dataset.h5", run_import, _IMPORT)
-    taken.add_argument("folder", type=Path, metavar="RELEASED", help="folder of the released layout")
+    taken = _add(
+        actions, "import", "make a MASS dataset from a released one: <case>_image.npy, <case>_gt.npy and dataset.h5", run_import, _IMPORT
+    )
+    taken.add_argument("folder", type=Path, metavar="RELEASED", help="folder in the released layout")
     taken.add_argument("--output", required=True, type=Path, metavar="DATASET", help="folder of the new dataset")
     taken.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     taken.add_argument(
         "--spacing", nargs=3, type=float, default=(1.5, 1.5, 1.5), metavar=("X", "Y", "Z"), help="voxel size in mm (default: 1.5 1.5 1.5)"
     )
-    taken.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of all scans (default: not known)")
+    taken.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="modality of all scans (default: unknown)")
     add_split(taken, " (default: all train)", "")
     given = _add(
-        actions, "export", "a dataset of the released code, of nnU-Net or of the Decathlon's form from one of ours", run_export, *_EXPORT
+        actions,
+        "export",
+        "write a MASS dataset in the layout of the released code, nnU-Net or the Medical Segmentation Decathlon",
+        run_export,
+        *_EXPORT,
     )
     given.add_argument("folder", type=Path, metavar="DATASET", help="folder that mass prepare made")
     given.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
@@ -120,12 +126,12 @@ def _export_released(arguments: argparse.Namespace) -> int:
 
     dataset, output = open_dataset(arguments.folder), arguments.output
     if isinstance(dataset, released_layout.ReleasedDataset):
-        raise InputError(f"{arguments.folder} is laid out as the released code does already.", "Copy the folder.")
+        raise InputError(f"{arguments.folder} already has the released layout.", "Copy the folder.")
     released_layout.check_export(output)
     small = [case.name for case in dataset.cases if min(case.shape_zyx) < released_layout.TRAINING_EDGE]
     if small:
         arguments.terminal.warn(
-            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the least the released training takes."
+            f"{len(small)} scans, such as {small[0]}, have an axis below 128 voxels, the minimum for training with the released code."
         )
     return _export(
         arguments,
@@ -168,7 +174,7 @@ def _splits(given: Mapping[str, Sequence[str]], cases: "Sequence[Case]") -> dict
 
 
 def _add(actions: Any, name: str, text: str, run: Any, *shown: str) -> argparse.ArgumentParser:
-    description = f"Make {text}. What is finished is not made again."
+    description = f"{text[0].upper()}{text[1:]}. Finished cases are not made again."
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=description, **examples(*shown))
     parser.set_defaults(run=run)
     return parser

@@ -142,7 +142,7 @@ def _closing(folder: Path, seconds: float) -> str:
     """The place of the results, and the command for one's own scans."""
     return (
         f"{seconds:.0f} s. The picture is {folder / 'demo.png'}; scans, masks and results lie beside it.\n"
-        "The liver of the first subject once more, as you would do it with your own files:\n"
+        "To segment the liver of the first subject again, as you would with your own files:\n"
         f"mass segment --reference {folder / 'ct_reference.nii.gz'} {folder / 'ct_reference_mask.nii.gz'} "
         f"--target {folder / 'ct_subject1.nii.gz'} --labels 1 --output liver.nii.gz"
     )

@@ -76,7 +76,7 @@ def check_line(arguments: argparse.Namespace, share: Share, batch: Batch, job: J
     if len(failures) == ENOUGH and all(isinstance(error, HostError) for error in failures):
         raise HostError(
             f"{arguments.on} could not be reached {ENOUGH} times in a row, so the other targets were not tried.",
-            f"See what is wrong with mass remote {arguments.on}; then repeat the command for the targets that have no result.",
+            f"Find the cause with mass remote {arguments.on}; then repeat the command for the targets without a result.",
         )
 
 

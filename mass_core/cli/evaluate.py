@@ -38,11 +38,11 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="Dice and distances on a prepared dataset with labels",
-        description="References are drawn among the training scans, the same for all methods and structures. DIR receives scores.csv "
+        help="compute Dice and surface distances on a prepared dataset with labels",
+        description="References are drawn from the training scans, the same for all methods and structures. DIR receives scores.csv "
         "(every scan), summary.csv, summary.json and summary.md (every structure, and the layout of the paper's tables), pictures of the "
-        "worst results, and in models the tasks and networks. The same command resumes a stopped evaluation. Of a dataset of several "
-        "modalities, --modality takes the scans of one.",
+        "worst results, and the tasks and networks in models. The same command resumes a stopped evaluation. In a dataset of several "
+        "modalities, --modality selects the scans of one.",
         **examples(
             "mass evaluate --weights small --dataset dataset --split test --shots 1 3 5 --repeats 5 --output results",
             "mass evaluate --weights small --dataset dataset --methods scratch in-context adapted finetuned --shots 5 --output compared",
@@ -62,21 +62,25 @@ def add_parser(subparsers: Any) -> None:
     compared.add_argument(
         "--shots", nargs="+", type=_number, default=[1], metavar="K", help="numbers of references; all: every training scan (default: 1)"
     )
-    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="random draws of references (default: %(default)s)")
-    compared.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the draws (default: %(default)s)")
-    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures (default: all named in the dataset)")
-    compared.add_argument("--cases", type=int, metavar="N", help="only the first so many scans")
+    compared.add_argument("--repeats", type=int, default=1, metavar="R", help="number of random draws of references (default: %(default)s)")
+    compared.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the draws (default: %(default)s)")
+    compared.add_argument("--labels", nargs="+", type=int, metavar="N", help="structures to evaluate (default: all named in the dataset)")
+    compared.add_argument("--cases", type=int, metavar="N", help="only the first N scans")
     results = parser.add_argument_group("results")
-    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all of them")
-    results.add_argument("--pictures", type=int, default=4, metavar="N", help="of the worst results (default: %(default)s)")
-    results.add_argument("--overwrite", action="store_true", help="replace the results of other settings")
-    compared.add_argument("--self-reference", action="store_true", help="instead: each scan with an augmented copy of itself as reference")
-    add_shard(compared, "of the scans in all draws, a block of neighbours")
+    results.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    results.add_argument(
+        "--pictures", type=int, default=4, metavar="N", help="number of pictures of the worst results (default: %(default)s)"
+    )
+    results.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
+    compared.add_argument(
+        "--self-reference", action="store_true", help="instead, segment each scan with an augmented copy of itself as reference"
+    )
+    add_shard(compared, "a block of consecutive scans, in all draws")
     tuning = parser.add_argument_group("tuning")
-    tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="to adapt a task (default: %(default)g)")
-    tuning.add_argument("--epochs", type=int, metavar="N", help="of finetuned and scratch (default: the recipe's)")
-    tuning.add_argument("--recipe-finetune", metavar="NAME", help="of finetuned and scratch (default: the one that suits the network)")
-    tuning.add_argument("--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", help="change that recipe")
+    tuning.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time to adapt a task (default: %(default)g)")
+    tuning.add_argument("--epochs", type=int, metavar="N", help="epochs of finetuned and scratch (default: the recipe's)")
+    tuning.add_argument("--recipe-finetune", metavar="NAME", help="recipe of finetuned and scratch (default: by the size of the network)")
+    tuning.add_argument("--set", nargs="*", default=[], action="extend", metavar="FIELD=VALUE", help="change settings of that recipe")
     add_preparation(parser)
     add_decision(parser)
     parser.set_defaults(run=run)
@@ -100,14 +104,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.seconds <= 0:
         raise InputError(f"--seconds is {arguments.seconds:g}.", "Give more than 0.")
-    dataset = _asked_for(open_dataset(arguments.dataset), arguments)
+    dataset = _of_modality(open_dataset(arguments.dataset), arguments)
     cases = dataset.splits[arguments.split][: arguments.cases]
     if not cases:
         raise InputError(f"{arguments.dataset} has no scans in its split {arguments.split}.", "Choose another --split.")
     labels = tuple(arguments.labels or sorted(dataset.label_names))
     if not labels:
         raise InputError(f"{arguments.dataset} has no label names.", "Choose labels with --labels N...")
-    if arguments.self_reference and shard.asked:
+    if arguments.self_reference and shard.requested:
         raise InputError("--self-reference runs in one process only.", "Leave out --shard, or torchrun.")
     if arguments.self_reference:
         return _self_reference(arguments, dataset, cases, labels)
@@ -145,8 +149,8 @@ def _self_reference(arguments: argparse.Namespace, dataset: "Dataset", cases: Se
     return 0
 
 
-def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
-    """A dataset restricted to the modality asked for; scans of unknown modality are taken to have it.
+def _of_modality(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
+    """A dataset restricted to the modality requested; scans of unknown modality are taken to have it.
 
     Raises:
         InputError: if there are none, finetuning would see others too, or an option comes too late for prepared scans.
@@ -166,7 +170,7 @@ def _asked_for(dataset: "Dataset", arguments: argparse.Namespace) -> "Dataset":
     if len(cases) < len(dataset.cases):
         if tuned := sorted(set(arguments.methods) & set(_NETWORKS)):
             raise InputError(
-                f"--modality is {wanted}, but {' and '.join(tuned)} would be validated by scans of {' and '.join(known)}.",
+                f"--modality is {wanted}, but {' and '.join(tuned)} would be validated on scans of {' and '.join(known)}.",
                 "Prepare a dataset of one modality: mass prepare has --modality too.",
             )
         arguments.terminal.warn(f"{len(dataset.cases) - len(cases)} scans of other modalities than {wanted} are left out.")
@@ -211,7 +215,7 @@ class _Bench:
 
     def work(self, cases: Sequence[str]) -> None:
         """Score all scans of this process's share in all trials, except those scored before."""
-        from ..evaluation.scoring import judge, scan
+        from ..evaluation.scoring import scan, score_scan
         from ..progress import Steps
 
         # Neighbours share a trial: what it takes to be made ready, training perhaps, is the work of few processes.
@@ -227,23 +231,23 @@ class _Bench:
             for name in left:
                 image, truth = scan(self._dataset, name)
                 found = segment(image)
-                self.folder.add(judge(trial, name, self._labels, truth, found.array, found.warnings))
+                self.folder.add(score_scan(trial, name, self._labels, truth, found.array, found.warnings))
                 done += 1
                 steps.at("evaluate", done, len(share))
 
     def is_whole(self, cases: Sequence[str]) -> bool:
-        """Tell whether all scans are scored in all trials, by this process and others; if not, print how many are."""
+        """True if all scans are scored in all trials, by this process and others; else prints how many are."""
         self.folder.refresh()
-        judged = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
+        finished = sum(self.folder.has(trial, name) for trial in self.references for name in cases)
         wanted = len(self.references) * len(cases)
-        if judged == wanted:
+        if finished == wanted:
             self.folder.write_whole()
         else:
-            self._arguments.terminal.log(f"{judged} of {wanted} results are done; the last shard to finish writes the tables.")
-        return judged == wanted
+            self._arguments.terminal.log(f"{finished} of {wanted} results are done; the last shard to finish writes the tables.")
+        return finished == wanted
 
     def draw_worst(self) -> None:
-        """Pictures of the results with the least Dice, of a scan and a structure the worst only; found once more for that."""
+        """Draw the results with the lowest Dice, the worst of each scan and structure; they are computed again for this."""
         from ..evaluation.scoring import scan
         from ..pictures import label_map, panels
         from ..progress import Steps

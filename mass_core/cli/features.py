@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     add_weights(parser)
     targets = parser.add_argument_group("targets")
     targets.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans: files or DICOM folders")
-    targets.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    targets.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
     add_shard(targets)
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, metavar="FILE", help="colour volume of a single target, .nrrd or .nii.gz")
@@ -46,9 +46,13 @@ def add_parser(subparsers: Any) -> None:
     results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the voxels that make the colours (default: %(default)s)"
+        "--seed",
+        type=seed_number,
+        default=0,
+        metavar="N",
+        help="seed of the voxels from which the colours are computed (default: %(default)s)",
     )
-    parser.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
+    parser.add_argument("--overlap", type=float, metavar="F", help="overlap of neighbouring windows, as a fraction from 0 to below 1")
     add_on(parser)
     parser.set_defaults(run=run)
 
@@ -59,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = as_request(Features, arguments, target=str(arguments.target[0]), output=str(arguments.output or arguments.output_dir))
     with shared(arguments, jobs, request) as (share, batch):
         if share.left:  # no network is loaded for nothing
-            makers = jobs[:COMMON] if share.asked or arguments.on else jobs
+            makers = jobs[:COMMON] if share.requested or arguments.on else jobs
             common = [str(job.target) for job in makers if job.target.exists()] if len(jobs) > 1 else []
             with asking(arguments) if arguments.on else nullcontext() as ask:
                 paint = partial(paint_there, ask, arguments) if ask else _here(arguments, request)
@@ -100,4 +104,4 @@ def _report(arguments: argparse.Namespace, job: Job, result: Mapping[str, Any], 
     shares = ", ".join(f"{colour} {share:.0%}" for colour, share in zip(("red", "green", "blue"), result["explained"], strict=True))
     values = result_of(job, result, began)
     where = f" on {arguments.on}" if arguments.on else ""
-    arguments.terminal.result(f"{job.output}: {shares} of what the features tell apart ({values['seconds']:.1f} s{where})", **values)
+    arguments.terminal.result(f"{job.output}: {shares} of the variance of the features ({values['seconds']:.1f} s{where})", **values)

@@ -47,7 +47,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "masks",
         help="make class-agnostic masks of unlabelled scans",
-        description="Writes DIR/<case>.masks for each scan. A case is done when its file exists, so a stopped run can be resumed.",
+        description="Writes DIR/<case>.masks for each scan. Cases whose file exists are skipped, so the same command resumes a "
+        "stopped run.",
         **examples(
             "mass masks scans --output masks --picture",
             "mass masks scans --output masks --method sam2 --shard 1/8",
@@ -61,51 +62,86 @@ def add_parser(subparsers: Any) -> None:
         "--method",
         choices=("slic", "sam2", "labels"),
         default="slic",
-        help="slic: 3D supervoxels; sam2: SAM2 on slices, propagated through the volume, as in the paper; labels: those of --labels "
+        help="slic: 3D supervoxels; sam2: SAM2 on slices, propagated through the volume, as in the paper; labels: label maps of --labels "
         "(default: %(default)s)",
     )
     made.add_argument("--labels", type=Path, metavar="DIR", help="label maps named like the scans; their labels are added to the masks")
     add_same_grid(made)
-    made.add_argument("--min-voxels", type=int, metavar="N", help="smallest mask, on the grid the masks are made on")
-    made.add_argument("--seed", type=seed_number, default=0, metavar="N", help="the same seed gives the same masks (default: %(default)s)")
+    made.add_argument("--min-voxels", type=int, metavar="N", help="size of the smallest mask kept, on the grid the masks are made on")
+    made.add_argument(
+        "--seed", type=seed_number, default=0, metavar="N", help="random seed: the same seed gives the same masks (default: %(default)s)"
+    )
     made.add_argument(
         "--spacing",
         dest="grid",
         nargs=3,
         type=float,
         metavar=("X", "Y", "Z"),
-        help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubes where voxels are flat or too many)",
+        help="voxel size in mm of the grid masks are made on (default: the scan's own; slic: cubic if voxels are flat or too many)",
     )
     add_shard(made)
-    made.add_argument("--overwrite", action="store_true", help="make masks again where the file exists")
-    add_summary(parser.add_argument_group("looking at them", "besides a table of the scans, summary.csv, which is always written"))
-    parser.add_argument_group("slic").add_argument("--max-masks", type=int, metavar="N", help="most masks for each scan (default: 1500)")
+    made.add_argument("--overwrite", action="store_true", help="make masks again where their file exists")
+    add_summary(parser.add_argument_group("summary", "in addition to the table summary.csv, which is always written"))
+    parser.add_argument_group("slic").add_argument(
+        "--max-masks", type=int, metavar="N", help="maximum number of masks per scan (default: 1500)"
+    )
     _add_sam2(parser.add_argument_group("sam2", "see docs/masks.md"))
     parser.set_defaults(run=run)
 
 
 def _add_sam2(group: Any) -> None:
-    group.add_argument("--weights", default="sam2.1_hiera_large", metavar="W", help="file or downloaded name (default: %(default)s)")
-    group.add_argument("--profile", default="auto", metavar="NAME", help="channels and thresholds by kind of scan (default: by modality)")
+    group.add_argument(
+        "--weights", default="sam2.1_hiera_large", metavar="W", help="weights file, or name of downloaded weights (default: %(default)s)"
+    )
+    group.add_argument(
+        "--profile", default="auto", metavar="NAME", help="profile of channels and thresholds for a kind of scan (default: by modality)"
+    )
     group.add_argument(
         "--channels",
         default="three",
         choices=("three", "linear", "single"),
-        help="three: the profile's; of the paper's ablation, linear: one wide range, single: the profile's first (default: %(default)s)",
+        help="three: the profile's; from the paper's ablation, linear: one wide range; single: the profile's first (default: %(default)s)",
     )
-    group.add_argument("--interval", type=float, metavar="MM", help="between seed slices (default: the profile's, 15)")
-    group.add_argument("--all-axes", action="store_true", help="slices across all axes, for scans with cubic voxels")
-    group.add_argument("--points-per-side", type=int, default=32, metavar="N", help="of a slice and of each crop (default: %(default)s)")
-    group.add_argument("--crop-layers", type=int, default=2, metavar="N", help="0, 1, 2: 1, 5, 21 pictures a slice (default: %(default)s)")
-    group.add_argument("--min-pixels", type=int, metavar="N", help="smallest 2D mask (default: the profile's)")
-    group.add_argument("--small-regions", type=int, default=0, metavar="N", help="fill holes and remove specks of 2D masks, up to N pixels")
-    group.add_argument("--fill-holes", type=int, default=8, metavar="N", help="of propagated objects, up to N (default: %(default)s)")
-    group.add_argument("--max-per-slice", type=int, metavar="N", help="2D masks kept on a seed slice (default: the profile's, 70)")
+    group.add_argument("--interval", type=float, metavar="MM", help="distance between seed slices (default: the profile's, 15)")
+    group.add_argument("--all-axes", action="store_true", help="take slices along all three axes, for scans with cubic voxels")
+    group.add_argument(
+        "--points-per-side",
+        type=int,
+        default=32,
+        metavar="N",
+        help="point prompts per side of a slice and of each crop (default: %(default)s)",
+    )
+    group.add_argument(
+        "--crop-layers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="layers of crops: 0, 1, 2 give 1, 5, 21 images per slice (default: %(default)s)",
+    )
+    group.add_argument("--min-pixels", type=int, metavar="N", help="size of the smallest 2D mask kept (default: the profile's)")
+    group.add_argument(
+        "--small-regions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fill holes and remove specks of up to N pixels in 2D masks (default: %(default)s)",
+    )
+    group.add_argument(
+        "--fill-holes", type=int, default=8, metavar="N", help="fill holes of up to N pixels in propagated objects (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max-per-slice", type=int, metavar="N", help="maximum number of 2D masks per seed slice (default: the profile's, 70)"
+    )
     group.add_argument("--objects", type=int, default=64, metavar="N", help="objects propagated at once (default: %(default)s)")
     group.add_argument("--skip-covered", action="store_true", help="skip 2D masks that an earlier object covers: faster")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s; under torchrun one for each rank)")
-    group.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="auto: bfloat16 on GPUs that have it")
-    group.add_argument("--compile", action="store_true", help="compile SAM2: minutes once, then faster; needs CUDA and Triton")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="number format; auto: bfloat16 on GPUs that support it, else float32",
+    )
+    group.add_argument("--compile", action="store_true", help="compile SAM2 first: takes minutes, then faster; needs CUDA and Triton")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -126,13 +162,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_no_input(summary.files(scans), [*read, *filter(None, [arguments.compare])])
     made = Outcome(done=0, present=0, failed=0)
     with folders_ready([arguments.output / "x"]), summary.kept(scans):
-        looked = [_look(scans, is_done, summary, arguments)]
+        existing = [_add_existing(scans, is_done, summary, arguments)]
         if not all(map(is_done, scans)):  # no network is loaded for nothing
             made = work_through(scans, is_done, _worker(arguments, summary), "masks", arguments.terminal)
-            looked.append(_look(scans, is_done, summary, arguments))  # what another process made meanwhile
+            existing.append(_add_existing(scans, is_done, summary, arguments))  # what another process made meanwhile
     summary.report()
-    failed = made.failed + sum(part.failed for part in looked)
-    outcome = Outcome(done=made.done, present=sum(part.done for part in looked), failed=failed)
+    failed = made.failed + sum(part.failed for part in existing)
+    outcome = Outcome(done=made.done, present=sum(part.done for part in existing), failed=failed)
     outcome.report(arguments.terminal, arguments.output)
     if summary.empty:
         cause = _WHY_EMPTY[arguments.method]
@@ -140,15 +176,15 @@ def run(arguments: argparse.Namespace) -> int:
     return outcome.exit_code or 3 * bool(summary.empty)
 
 
-def _look(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
-    """Rows, and what else is wanted, of mask sets that are there and have no row yet."""
+def _add_existing(scans: list[Scan], is_done: Callable[[Scan], bool], summary: Summary, arguments: argparse.Namespace) -> Outcome:
+    """Add existing mask sets that have no row yet to the summary."""
 
     def is_passed_over(scan: Scan) -> bool:
         return not is_done(scan) or summary.has(scan)
 
     if all(map(is_passed_over, scans)):
         return Outcome(done=0, present=0, failed=0)
-    return work_through(scans, is_passed_over, summary.look, "summary", arguments.terminal)
+    return work_through(scans, is_passed_over, summary.add_existing, "summary", arguments.terminal)
 
 
 def _worker(arguments: argparse.Namespace, summary: Summary) -> Callable[[Scan], None]:
@@ -270,13 +306,13 @@ def _sam2(arguments: argparse.Namespace) -> tuple[Make, dict[str, Any]]:
         columns = ("predicted_iou", "stability", "axis", "slice")
         return (mask.found for mask in masks), {"per_mask": {name: [getattr(mask, name) for mask in masks] for name in columns}}
 
-    asked = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
-    settings = {"weights": str(arguments.weights), **asked, **changes, **asdict(config)}
+    chosen = {name: getattr(arguments, name) for name in ("profile", "channels", "fill_holes")}
+    settings = {"weights": str(arguments.weights), **chosen, **changes, **asdict(config)}
     return _as_stored(arguments, maker), settings
 
 
 def _loaded(arguments: argparse.Namespace, config: "SliceConfig") -> "Sam2":
-    """Load the network, compiled if asked for."""
+    """Load the network, compiled if requested."""
     try:
         from ..masks.slicewise.sam2 import load_sam2
     except ModuleNotFoundError as error:

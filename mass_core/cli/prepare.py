@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from ..data.dataset import Case, Dataset
 
 
-SHARES = "of the patients in each split, where no file says them (default: 0.8 0.1 0.1)"
+SHARES = "fraction of the patients in each split, if no file lists them (default: 0.8 0.1 0.1)"
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "prepare",
-        help="make a training-ready dataset of scans and their masks",
+        help="make a training-ready dataset from scans and their masks",
         description="Image, masks and labels of a case are resampled to one grid, normalised as for segmentation. A finished case is "
-        "not made again unless its files or the settings changed. The dataset holds the scans of this call.",
+        "not made again unless its files or the settings changed. The dataset contains the scans of this call only.",
         **examples(
             "mass prepare scans --masks masks --output dataset",
             "mass prepare images --labels labels --split split.json --spacing native --output dataset",
@@ -46,14 +46,18 @@ def add_parser(subparsers: Any) -> None:
     add_shard(made)
     made.add_argument("--name", metavar="TEXT", help="name of the dataset (default: its folder's)")
     made.add_argument(
-        "--spacing", dest="grid", nargs="+", metavar="MM", help="X Y Z voxel size in mm, or the word native (default: 1.5 1.5 1.5)"
+        "--spacing",
+        dest="grid",
+        nargs="+",
+        metavar="MM",
+        help="voxel size X Y Z in mm, or native to keep each scan's own (default: 1.5 1.5 1.5)",
     )
     add_body_margin(made)
-    made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="smaller masks are dropped (default: %(default)s)")
-    group = parser.add_argument_group("splits", "patients are never divided")
-    add_split(group, "", ", of --split or the dataset")
+    made.add_argument("--min-voxels", type=int, default=8, metavar="N", help="size of the smallest mask kept (default: %(default)s)")
+    group = parser.add_argument_group("splits", "all scans of a patient are in the same split")
+    add_split(group, "", " given by --split or found in the dataset")
     group.add_argument("--shares", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help=SHARES)
-    group.add_argument("--seed", type=seed_number, default=0, metavar="N", help="of the shares (default: %(default)s)")
+    group.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the random split (default: %(default)s)")
     group.add_argument(
         "--patient",
         metavar="REGEX",
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     if splits:
         scans = listed(scans, splits, arguments)
     plan = _plan(arguments, scans)
-    scans = _with_something_to_learn(plan, scans, arguments)
+    scans = _with_labels_or_masks(plan, scans, arguments)
     splits = _splits(arguments, splits, scans, plan.patients)
 
     written = [plan.folder / "dataset.json", *(file for scan in scans for file in (plan.folder / "cases" / scan.name).glob("*"))]
@@ -130,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     if shard.count > 1 and len(dataset.cases) < len(scans):
         arguments.terminal.log(f"The dataset holds {len(dataset.cases)} of {len(scans)} scans so far; the other shards add theirs.")
     elif empty := [split for split, members in dataset.splits.items() if not members]:
-        text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation takes val, evaluation takes test."
+        text = f"No scan is in the split {' and '.join(empty)}: see --shares and --split. Validation uses val, evaluation uses test."
         arguments.terminal.warn(text)
     return outcome.report(arguments.terminal, plan.folder)
 
@@ -180,13 +184,13 @@ def _plan(arguments: argparse.Namespace, scans: Sequence[Scan]) -> _Plan:
     )
 
 
-def _with_something_to_learn(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
+def _with_labels_or_masks(plan: _Plan, scans: list[Scan], arguments: argparse.Namespace) -> list[Scan]:
     """The scans of a public dataset that have masks or labels; warns of those left out."""
     if arguments.dataset_kind is None:
         return scans
     kept = [scan for scan in scans if plan.mask_file(scan) or scan.label_files(plan.labels)]
     if not kept:
-        raise InputError(f"None of the {len(scans)} scans has a label map or masks.", "Add --masks DIR, or fetch the label maps.")
+        raise InputError(f"None of the {len(scans)} scans has a label map or masks.", "Add --masks DIR, or download the label maps.")
     if len(kept) < len(scans):
         arguments.terminal.warn(f"{len(scans) - len(kept)} scans have neither a label map nor masks and are left out.")
     if bare := [scan for scan in kept if not scan.label_files(plan.labels)]:

@@ -12,15 +12,20 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "remote",
-        help="try the connection to another computer, where --on runs commands over ssh",
-        description="Says in a sentence what the other computer offers, or what is missing and how to cure it. No scan is sent.",
+        help="test the ssh connection to another computer, for commands with --on",
+        description="Reports what the other computer offers, or what is missing and what to do. No scan is sent.",
         **examples("mass remote gpu01 --agree", "mass remote gpu01 --command '~/mass/bin/mass'"),
     )
-    parser.add_argument("host", nargs="?", metavar="HOST", help="what follows ssh in a terminal (default: list those known)")
-    parser.add_argument("--command", metavar="C", help="how mass is started there, kept for later: '~/mass/bin/mass'")
+    parser.add_argument(
+        "host",
+        nargs="?",
+        metavar="HOST",
+        help="ssh name of the computer: what follows ssh in a terminal (default: list the known computers)",
+    )
+    parser.add_argument("--command", metavar="C", help="command that starts mass there, remembered: '~/mass/bin/mass'")
     agreement = parser.add_mutually_exclusive_group()
-    agreement.add_argument("--agree", action="store_true", help="scans may be sent there, now and later")
-    agreement.add_argument("--withdraw", action="store_true", help="scans may no longer be sent there")
+    agreement.add_argument("--agree", action="store_true", help="consent to sending scans there, now and later")
+    agreement.add_argument("--withdraw", action="store_true", help="withdraw that consent")
     parser.set_defaults(run=run)
 
 
@@ -65,8 +70,8 @@ def _list(arguments: argparse.Namespace) -> int:
 def add_on(parser: argparse.ArgumentParser) -> None:
     """--on, --agree: run a command on another computer."""
     group = parser.add_argument_group("another computer", "over ssh; see docs/remote.md")
-    group.add_argument("--on", metavar="HOST", help="compute there: what follows ssh in a terminal")
-    group.add_argument("--agree", action="store_true", help="scans may be sent there; asked once")
+    group.add_argument("--on", metavar="HOST", help="run on this computer, given by its ssh name: what follows ssh in a terminal")
+    group.add_argument("--agree", action="store_true", help="consent to sending scans there, remembered")
 
 
 def check_agreed(arguments: argparse.Namespace) -> None:

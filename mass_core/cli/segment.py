@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "segment",
-        help="segment new scans by one or several reference masks",
+        help="segment new scans from one or several reference masks",
         description="References, a task, or weights finetuned to fixed classes define what to segment.",
         **examples(
             "mass segment --reference ct1.nii.gz ct1_liver.nii.gz --target ct2.nii.gz --output ct2_liver.nii.gz --picture ct2_liver.png",
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     add_task(parser)
     targets = parser.add_argument_group("targets")
     targets.add_argument("--target", nargs="+", required=True, type=Path, metavar="IMAGE", help="scans to segment: files or DICOM folders")
-    targets.add_argument("--frame", type=int, metavar="N", help="volume of 4D targets, from 0")
+    targets.add_argument("--frame", type=int, metavar="N", help="which volume of 4D targets, from 0")
     add_shard(targets)
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, metavar="FILE", help="label map of a single target")
@@ -49,18 +49,16 @@ def add_parser(subparsers: Any) -> None:
         "--format",
         default="mass",
         choices=("mass", "nnunet"),
-        help="nnunet: DIR is a folder of predictions of nnU-Net, <case>.nii.gz and dataset.json, as its evaluation takes it",
+        help="nnunet: write DIR as nnU-Net writes predictions, <case>.nii.gz and dataset.json, for its evaluation",
     )
-    results.add_argument("--output-label", type=int, metavar="N", help="number of a single label in the result")
+    results.add_argument("--output-label", type=int, metavar="N", help="value of the label in the result, if there is only one")
     results.add_argument("--save-probabilities", action="store_true", help="also write <target>_label<N>_prob.nii.gz")
     parser.add_argument(
-        "--compile", action="store_true", help="compile the network first: minutes once, then faster for many scans; needs CUDA and Triton"
+        "--compile", action="store_true", help="compile the network first: takes minutes, then faster for many scans; needs CUDA and Triton"
     )
     results.add_argument("--assess", action="store_true", help="also estimate the quality of the result; takes longer")
-    results.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contour")
-    results.add_argument(
-        "--table", type=Path, metavar="FILE.csv", help="also write volumes and warnings, a line for each label of each target"
-    )
+    results.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw three planes with the contours")
+    results.add_argument("--table", type=Path, metavar="FILE.csv", help="also write volumes and warnings, one line per label and target")
     results.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_preparation(parser)
     add_decision(parser)

@@ -28,41 +28,43 @@ _EXAMPLES = {
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
-        "weights", help="list, inspect, convert, export, share, download weights", **examples(*_EXAMPLES.values())
+        "weights", help="list, inspect, convert, export, share or download weights", **examples(*_EXAMPLES.values())
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _add(actions, "list", "weights known by name", run_list)
-    _add_reader(actions, "info", "what a file holds", run_info)
-    _add_reader(actions, "verify", "check that a file is whole and fits its network", run_verify)
-    convert = _add_reader(actions, "convert", "write any weights as one of our files", run_convert)
+    _add(actions, "list", "list the weights known by name", run_list)
+    _add_reader(actions, "info", "describe the network, preprocessing and origin of weights", run_info)
+    _add_reader(actions, "verify", "check that a file is complete and fits its network", run_verify)
+    convert = _add_reader(actions, "convert", "convert weights to our file format", run_convert)
     convert.add_argument("output", type=Path, metavar="OUT.safetensors", help="file to write")
     convert.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="of the numbers in the file (default: %(default)s)"
+        "--dtype", choices=("float32", "float16"), default="float32", help="number format of the file (default: %(default)s)"
     )
     convert.add_argument(
         "--network",
         nargs="+",
         default=(),
         metavar=("NAME", "ARGUMENT=VALUE"),
-        help="the file is of this network of MONAI's, built with these arguments; it becomes the image encoder of weights to finetune",
+        help="the file is of this MONAI network, built with these arguments; it becomes the image encoder of weights to finetune",
     )
     convert.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_preparation(convert)
     graph = _add_reader(actions, "export", "write the network, or its encoder, as a graph that other programs run", run_export)
-    graph.add_argument("output", type=Path, metavar="OUT.onnx|OUT.pt2", help="ONNX, or PyTorch's own form")
-    graph.add_argument("--part", choices=("network", "encoder"), help="default: the network if it has fixed classes, else the encoder")
+    graph.add_argument("output", type=Path, metavar="OUT.onnx|OUT.pt2", help="file to write: ONNX, or PyTorch's exported program")
+    graph.add_argument(
+        "--part", choices=("network", "encoder"), help="part to export (default: the network if it has fixed classes, else the encoder)"
+    )
     graph.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    push = _add(actions, "push", "share weights in a folder, or a repository of the Hugging Face Hub", run_push)
+    push = _add(actions, "push", "share weights through a folder or a repository of the Hugging Face Hub", run_push)
     push.add_argument("weights", metavar="W", help="weights file or name")
     push.add_argument("target", metavar="TARGET", help="a folder, or hf:OWNER/NAME")
-    push.add_argument("--public", action="store_true", help="a new repository can be seen by everybody (default: by its owner only)")
+    push.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     push.add_argument("--overwrite", action="store_true", help="replace files in the folder")
-    pull = _add(actions, "pull", "fetch shared weights into the user's folder, checked", run_pull)
+    pull = _add(actions, "pull", "download shared weights into the user's folder and check them", run_pull)
     pull.add_argument("source", metavar="SOURCE", help="a folder, or hf:OWNER/NAME")
-    pull.add_argument("--name", metavar="NAME", help="of the weights here (default: that of the folder or repository)")
-    pull.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (default: its newest)")
+    pull.add_argument("--name", metavar="NAME", help="local name of the weights (default: that of the folder or repository)")
+    pull.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository (default: the newest)")
     pull.add_argument("--overwrite", action="store_true", help="replace weights of this name")
-    download = _add(actions, "download", "fetch weights into the user's folder", run_download)
+    download = _add(actions, "download", "download weights into the user's folder", run_download)
     for action in (download, _add(actions, "remove", "delete downloaded weights", run_remove)):
         action.add_argument("name", metavar="NAME", help="see `mass weights list`")
 
@@ -97,13 +99,15 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
     path = weights_store.locate(arguments.weights)
     if weights_store.verify_checksum(path) is False:
-        raise WeightsError(f"{path} is not what was downloaded.", f"Run `mass weights remove {path.stem}` and download it again.")
+        raise WeightsError(f"{path} is not the file that was downloaded.", f"Run `mass weights remove {path.stem}` and download it again.")
     classifies = weights_store.is_classifier(path)
     model = load_classifier(path, "cpu") if classifies else load_model(path, "cpu", ema=arguments.ema)
     broken = [name for name, value in model.network.state_dict().items() if not value.isfinite().all()]
     if broken:
         raise WeightsError(f"{path} contains infinite or NaN values, in {', '.join(broken[:5])}.", "Get the weights again.")
-    arguments.terminal.result(f"{path} is whole. Fingerprint {model.fingerprint}", path=str(path), fingerprint=model.fingerprint)
+    arguments.terminal.result(
+        f"{path} is complete and intact. Fingerprint {model.fingerprint}", path=str(path), fingerprint=model.fingerprint
+    )
     return 0
 
 
@@ -191,7 +195,7 @@ def _add_reader(actions: Any, name: str, text: str, run: Callable[[argparse.Name
     parser = _add(actions, name, text, run)
     parser.add_argument("weights", metavar="W", help="weights file or name")
     parser.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, help="averaged weights of a released .pth (default: if there are any)"
+        "--ema", action=argparse.BooleanOptionalAction, help="use the averaged (EMA) weights of a released .pth (default: if there are any)"
     )
     return parser
 

@@ -15,11 +15,13 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser of `mass`."""
     parser = subparsers.add_parser(
         "worker",
-        help="serve another program: JSON lines on standard input and output",
-        description="The protocol stands in docs/formats.md.",
+        help="serve another program through JSON lines on standard input and output",
+        description="The protocol is described in docs/formats.md.",
         **examples("mass worker < requests.jsonl"),
     )
-    parser.add_argument("--remote", action="store_true", help="files travel on these streams too: what --on starts on another computer")
+    parser.add_argument(
+        "--remote", action="store_true", help="receive and send files on the same streams, as --on does on another computer"
+    )
     parser.set_defaults(run=run)
 
 
@@ -46,6 +48,6 @@ def new_service() -> "Service":
         from ..jobs.service import Service
     except (ImportError, OSError, AttributeError) as error:
         raise DeviceError(
-            f"A library this program needs cannot be loaded: {error}.", "Install the packages again, or see what the message says."
+            f"A library this program needs cannot be loaded: {error}.", "Install the packages again, or follow the message."
         ) from error
     return Service()

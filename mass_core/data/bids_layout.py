@@ -47,7 +47,7 @@ def label_maps(images: Sequence[re.Match[str]], files: Sequence[str], wanted: st
         if len(found) > 1:
             raise InputError(
                 f"{image} has {len(found)} label maps: {', '.join(found)}.",
-                "Say with --derivative which: part of the path, such as the name of the pipeline, or desc-aseg.",
+                "Choose one with --derivative: part of its path, such as the name of the pipeline, or desc-aseg.",
             )
     return maps
 

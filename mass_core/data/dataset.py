@@ -80,7 +80,7 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Dataset":
-        """Open a dataset of ours; arrays are mapped into memory when asked for. `opening.open_dataset` reads other layouts too.
+        """Open a dataset of ours; arrays are mapped into memory when accessed. `opening.open_dataset` reads other layouts too.
 
         Raises:
             InputError: if it is missing, damaged, of a newer version, or its splits share a patient.

@@ -142,7 +142,7 @@ def check_predictions(folder: Path) -> None:
 
 
 def describe_predictions(folder: Path, names: Mapping[int, str], ending: str) -> None:
-    """Write the `dataset.json` that nnU-Net's evaluation wants beside predictions.
+    """Write the `dataset.json` that nnU-Net's evaluation expects beside predictions.
 
     Args:
         folder: of the predictions.

@@ -1,4 +1,4 @@
-"""Record of the cases an export has written, in its folder, so that the next call goes on."""
+"""Record of the cases an export has written, in its folder, so that the next call continues."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +21,13 @@ def check_own(path: Path) -> None:
 
 
 def begin(output: Path, name: str) -> None:
-    """Forget that a case was written, before it is written anew."""
+    """Remove a case from the record before it is written again."""
     make_folder(output / FOLDER)
     _record(output, name).unlink(missing_ok=True)
 
 
 def finish(output: Path, name: str, settings: Mapping[str, Any]) -> None:
-    """Note that a case is written, with what it was made from and how."""
+    """Record a case as written, with its sources and settings."""
     write_json(_record(output, name), settings)
 
 

@@ -14,12 +14,12 @@ def label_names(labels: Mapping[str, Any]) -> dict[int, str]:
     A region of nnU-Net is a list of values; each value is called like the smallest region it belongs to.
 
     Raises:
-        ValueError: if values are no whole numbers, or some of them mark voxels to be ignored.
+        ValueError: if values are not whole numbers, or some of them mark voxels to be ignored.
     """
     if all(str(key).lstrip("-").isdigit() for key in labels):
         return {int(value): str(name) for value, name in labels.items() if int(value) > 0}
     if "ignore" in labels:
-        raise ValueError("voxels with the label 'ignore' are not annotated, which no label map here can say")
+        raise ValueError("voxels with the label 'ignore' are not annotated, which label maps here cannot express")
     regions = {name: [int(value) for value in (values if isinstance(values, list) else [values])] for name, values in labels.items()}
     smallest_last = sorted(regions.items(), key=lambda item: -len(item[1]))
     return dict(sorted({value: name for name, values in smallest_last for value in values if value > 0}.items()))

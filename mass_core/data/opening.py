@@ -10,7 +10,7 @@ from .scan_files import layout_of
 
 
 def open_dataset(folder: str | Path) -> Dataset:
-    """Open a dataset, one of ours or one laid out as the released code does; arrays are mapped into memory when asked for.
+    """Open a dataset, one of ours or one laid out as the released code does; arrays are mapped into memory when accessed.
 
     Raises:
         InputError: if it is missing, not prepared yet, damaged, of a newer version, or its splits share a patient.

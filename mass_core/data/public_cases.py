@@ -83,7 +83,7 @@ class DatasetCase:
             return ()
         values = ", ".join(f"{value} ({count:,} voxels)" for value, count in counts.items())
         source = self.kind.description or f"the list of labels of {self.kind.title}"
-        return (f"{self.labels[0].name} holds values that {source} does not name: {values}. They stay labels, without a name.",)
+        return (f"{self.labels[0].name} holds values that {source} does not name: {values}. They are kept as labels without a name.",)
 
     @property
     def fingerprint(self) -> list[Any]:
@@ -279,7 +279,7 @@ def _check_channels(images: Sequence[re.Match[str]], kind: Kind, about: _About) 
             missing = wanted - channels
             raise InputError(
                 f"{case} has the channels {_numbers(channels)}, but {kind.description} names {_numbers(wanted)}.",
-                f"Add {case}_{min(missing):04d}, or take the case away." if missing else f"Name all channels in {kind.description}.",
+                f"Add {case}_{min(missing):04d}, or remove the case." if missing else f"Name all channels in {kind.description}.",
             )
 
 

@@ -26,7 +26,7 @@ TRAINING_EDGE = 128
 """Voxels a scan needs along every axis before the released training takes it."""
 _RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 """Right, anterior, superior, to which the released preparation turns scans, in LPS."""
-_CURE = "Copy the folder again, or take over the cases that are whole with `mass dataset import`."
+_CURE = "Copy the folder again, or import the intact cases with `mass dataset import`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def read_released(
 ) -> Dataset:
     """Open a folder as a dataset; `opening.open_dataset` does it with what is usual.
 
-    Masks are packed anew each time they are asked for; `mass dataset import` does it once.
+    Masks are packed anew each time they are requested; `mass dataset import` does it once.
 
     Args:
         folder: of the released layout.
@@ -81,7 +81,7 @@ def read_released(
 
 
 def import_settings(folder: Path, name: str, spacing_zyx: Triple, modality: str) -> str:
-    """Fingerprint of what a case is taken over from, and how."""
+    """Fingerprint of the files and settings a case is imported with."""
     files = (folder / f"{name}{IMAGE}", folder / f"{name}{LABELS}", folder / MASKS)
     return fingerprint(states(filter(Path.exists, files)), spacing_zyx, modality)
 
@@ -170,7 +170,7 @@ def _case(folder: Path, name: str, has_masks: bool, spacing_zyx: Triple, modalit
         raise InputError(f"{folder / MASKS} holds masks of {name!r}, but {path} is missing.", _CURE)
     image = mapped(path, _CURE)
     if image.ndim != 3 or image.dtype.kind != "f" or not image.size:
-        raise InputError(f"{path} holds {image.dtype} of shape {image.shape}, no scan [z,y,x] of real numbers.", _CURE)
+        raise InputError(f"{path} holds {image.dtype} of shape {image.shape}, not a scan [z,y,x] of real numbers.", _CURE)
     return Case(
         name=name,
         patient=name,

@@ -57,7 +57,7 @@ def find_scans(paths: Iterable[Path], left_out: list[Path] | None = None) -> lis
 
     Args:
         paths: of files and folders.
-        left_out: gets the files of the folders that are no scans, broken links among them.
+        left_out: gets the files of the folders that are not scans, broken links among them.
 
     Raises:
         InputError: if the only path or a folder is missing, there are no scans at all, or two would have the same name.

@@ -22,7 +22,7 @@ ENOUGH = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceCrop:
-    """One window of a reference with the structure to learn from it. A structure larger than the window has several."""
+    """One window of a reference that shows the structure. A structure larger than the window has several."""
 
     image: np.ndarray
     """Normalised values, float32 [z, y, x], window-sized."""

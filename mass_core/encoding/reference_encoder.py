@@ -95,7 +95,7 @@ class ReferenceEncoder:
         self.encodings = 0
         """Number of labels of references encoded so far."""
 
-    def learn(
+    def encode(
         self,
         references: Sequence[tuple[Volume, Volume]],
         wanted: Sequence[int] | None,
@@ -104,7 +104,7 @@ class ReferenceEncoder:
         steps: Steps,
         given: Mapping[int, Triple],
     ) -> tuple[tuple[TaskLabel, ...], Modality, tuple[str, ...]]:
-        """Mean tokens of each label over the references that have it.
+        """Encode references: the mean tokens of each label over the references that have it.
 
         Args:
             references: images with their label maps.
@@ -233,7 +233,7 @@ def _values(references: Sequence[_Reference], wanted: Sequence[int] | None) -> l
 def _mean(value: int, spacing: Triple, encoded: Sequence[Encoded], appearance: LabelStyle | None) -> TaskLabel:
     """One label of a task: the mean over the references that have it."""
     if not encoded:
-        raise InputError(f"Of label {value} nothing is left at the working spacing.", "Choose a finer working spacing.")
+        raise InputError(f"Nothing is left of label {value} at the working spacing.", "Choose a finer working spacing.")
     selves = [one.self_dice for one in encoded if one.self_dice is not None]
     shown = appearance or LabelStyle(name=f"label {value}")
     return TaskLabel(

@@ -77,7 +77,7 @@ class Task:
     warnings: tuple[str, ...] = ()
     """Warnings about the references from encoding."""
     atlases: tuple[Atlas, ...] = ()
-    """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is asked for."""
+    """The references made ready for alignment. They are derived from the images, so a task file holds them only where that is requested."""
 
     adapted: Mapping[str, Any] = field(default_factory=dict)
     """Of tokens fitted to the references: seed and steps of the fit; empty: they were not."""
@@ -117,7 +117,7 @@ class Task:
         return concerning(value, {label.value: label.name for label in self.labels}, warnings)
 
     @property
-    def looks(self) -> dict[int, LabelStyle]:
+    def styles(self) -> dict[int, LabelStyle]:
         """Name and colour of each label."""
         return {x.value: LabelStyle(x.name, x.color, x.terminology) for x in self.labels}
 
@@ -142,7 +142,7 @@ class Task:
         if len(self.labels) != 1:
             raise InputError(f"One number is given for {len(self.labels)} labels.", "Choose one label with --labels N.")
         if not 0 < value <= MAX_LABEL:
-            raise InputError(f"{value} cannot be a label's number.", f"Choose one from 1 to {MAX_LABEL}.")
+            raise InputError(f"{value} is not a valid label number.", f"Choose one from 1 to {MAX_LABEL}.")
         atlases = tuple(atlas.renumbered(self.labels[0].value, value) for atlas in self.atlases)
         return replace(self, labels=(replace(self.labels[0], value=value),), atlases=atlases)
 
@@ -155,7 +155,7 @@ class Task:
             with_alignment: also keep what alignment needs, features and distances at coarse resolution. They are derived from the images.
 
         Raises:
-            InputError: if alignment is asked for and the task holds nothing to align.
+            InputError: if alignment is requested and the task holds nothing to align.
             OutputError: if it exists and `overwrite` is off, or cannot be written.
         """
         path = Path(path)
@@ -167,7 +167,10 @@ class Task:
             for stage, tokens in enumerate(label.tokens)
         }
         if with_alignment and not self.atlases:
-            raise InputError("The task holds nothing to align with a scan.", "Encode with weights that record how (`fusion`).")
+            raise InputError(
+                "The task holds nothing to align with a scan.",
+                "Encode with weights that support alignment (`fusion` in `mass weights info`).",
+            )
         for number, atlas in enumerate(self.atlases if with_alignment else ()):
             tensors |= {f"{_ATLAS}{number}.{name}": values for name, values in to_tensors(atlas).items()}
         write_bytes(path, save(tensors, {FORMAT: json.dumps(self.header())}))

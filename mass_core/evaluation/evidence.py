@@ -29,12 +29,12 @@ Reference = tuple[Volume, Volume]
 MOST_REFERENCES = 3
 """References in which a label is segmented again: more cost time and add little."""
 _RIM = 0.25
-"""Of a window, around a mask; outside it nothing is looked for."""
+"""Rim around a mask as a share of the window; the network does not search outside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """About one label of a result; None: not known."""
+    """Evidence about one label of a result; None: not known."""
 
     ml: float
     """Volume of the label in the result; 0: nothing was found, and nothing else is known."""
@@ -82,8 +82,8 @@ class QualityProbe:
         self._boxes = label_boxes(self._labels.array)
         if self._boxes and not any(label.value in self._boxes for label in task.labels):
             raise InputError(
-                f"The result holds {listing(self._boxes)}; the labels looked for are {listing(x.value for x in task.labels)}.",
-                "Give the label map that was made after these references, or this task.",
+                f"The result holds {listing(self._boxes)}; the labels expected are {listing(x.value for x in task.labels)}.",
+                "Give the label map that was made from these references or this task.",
             )
 
     def gather(self, references: Sequence[Reference], steps: Steps) -> dict[int, Evidence]:

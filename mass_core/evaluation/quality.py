@@ -98,7 +98,7 @@ def assess(
     probe = QualityProbe(segmenter, task, target, found, cancelled)
     known = probe.gather(references or [], Steps(progress, cancelled))
     known = {value: with_decision(evidence, (decisions or {}).get(value)) for value, evidence in known.items()}
-    return {label.value: judged(known[label.value], several=label.references > 1) for label in task.labels}
+    return {label.value: quality_from(known[label.value], several=label.references > 1) for label in task.labels}
 
 
 def with_decision(evidence: Evidence, decision: Decision | None) -> Evidence:
@@ -108,7 +108,7 @@ def with_decision(evidence: Evidence, decision: Decision | None) -> Evidence:
     return replace(evidence, aligned=decision.trust or 0.0)
 
 
-def judged(evidence: Evidence, *, several: bool = False) -> Quality:
+def quality_from(evidence: Evidence, *, several: bool = False) -> Quality:
     """The quality computed from evidence; `several`: there was more than one reference."""
     if not evidence.ml:
         return Quality(expected_dice=None, flag="check", reasons=(_NOTHING,))

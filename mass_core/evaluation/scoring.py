@@ -117,7 +117,8 @@ def draw_scans(shown: Mapping[str, frozenset[int]], labels: Sequence[int], shots
         if lacking:
             missing = ", ".join(map(str, sorted(lacking)))
             raise InputError(
-                f"{shots} training scans do not show all structures: label {missing} is missing.", "Ask for more --shots or fewer --labels."
+                f"{shots} training scans do not show all structures: label {missing} is missing.",
+                "Increase --shots, or choose fewer --labels.",
             )
         order = [name for name in order if name not in chosen] + chosen
         drawn.append(tuple(chosen))
@@ -131,10 +132,10 @@ def _check_enough(shown: Mapping[str, frozenset[int]], labels: Sequence[int], sh
             raise InputError(f"No training scan shows label {label}.", "Choose other --labels.")
     count = sum(bool(values & set(labels)) for values in shown.values())
     if count < shots:
-        raise InputError(f"Only {count} training scans show the structures; {shots} were requested.", "Ask for fewer --shots.")
+        raise InputError(f"Only {count} training scans show the structures; {shots} were requested.", "Choose fewer --shots.")
 
 
-def judge(
+def score_scan(
     trial: Trial, case: str, labels: Sequence[int], truth: Volume, found: NDArray[Any], warnings: Mapping[int, Sequence[str]] | None = None
 ) -> list[Score]:
     """The scores of a scan.
@@ -142,7 +143,7 @@ def judge(
     Args:
         trial: in which it was segmented.
         case: its name.
-        labels: structures to judge.
+        labels: structures to score.
         truth: its label map.
         found: label map on the same grid.
         warnings: sentences about a structure, by label.

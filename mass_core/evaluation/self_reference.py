@@ -51,7 +51,7 @@ def recognise(dataset: Dataset, segmenter: Segmenter, case: str, labels: Sequenc
     """
     image, truth = scan(dataset, case)
     for draw in range(draws):
-        reference = seen_otherwise(image, truth, np.random.default_rng((seed, draw)))
+        reference = augmented_copy(image, truth, np.random.default_rng((seed, draw)))
         shown = [label for label in labels if (truth.array == label).any() and (reference[1].array == label).any()]
         if shown:
             found = segmenter.segment(image, segmenter.encode([reference], shown)).labels.array
@@ -59,7 +59,7 @@ def recognise(dataset: Dataset, segmenter: Segmenter, case: str, labels: Sequenc
                 yield Recognition(draw=draw, case=case, label=label, dice=dice(truth.array == label, found == label))
 
 
-def seen_otherwise(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
+def augmented_copy(image: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
     """A scan and its label map turned, moved and, the scan, of another contrast; on the grid they were on."""
     rotation = Rotation.from_euler("xyz", rng.uniform(-_DEGREES, _DEGREES, 3), degrees=True).as_matrix()
     extent_xyz = np.multiply(image.geometry.shape_zyx[::-1], image.geometry.spacing_xyz)
@@ -71,7 +71,7 @@ def seen_otherwise(image: Volume, labels: Volume, rng: np.random.Generator) -> t
 def turned(volume: Volume, rotation: np.ndarray, shift_mm: np.ndarray, interpolation: Interpolation) -> Volume:
     """A volume whose voxel at a place p in mm shows what was at c + rotation (p - c) + shift, c being the volume's middle.
 
-    Beyond the border an image goes on as it was there; a label map, which is what is sampled by nearest neighbour, has nothing.
+    Beyond the border an image continues with its border value; a label map, which is what is sampled by nearest neighbour, has nothing.
     """
     grid = volume.geometry
     middle = grid.corners_mm().mean(axis=0)
@@ -103,6 +103,6 @@ def summarised(found: Sequence[Recognition], dataset: Dataset) -> list[dict[str,
 
 def markdown(rows: Sequence[dict[str, object]]) -> str:
     """The rows as a table for people."""
-    lines = ["| method | structure | scans | Dice | least |", "|---|---|--:|--:|--:|"]
+    lines = ["| method | structure | scans | Dice | lowest |", "|---|---|--:|--:|--:|"]
     lines += [f"| {NAME} | {row['name']} | {row['scans']} | {row['dice']:.3f} | {row['least']:.3f} |" for row in rows]
     return "\n".join(lines)

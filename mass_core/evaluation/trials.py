@@ -1,6 +1,6 @@
 """Preparation of the trials of an evaluation: a task or a finetuned network for every method and draw of references, kept in a folder.
 
-What was made once is not made again: a trial's record is written last, so what has one is whole.
+A trial that has a record is complete, because the record is written last, and is not prepared again.
 """
 
 import json
@@ -55,7 +55,7 @@ class Conditions:
     """File or name, for the process that finetunes."""
     model: Model
     segmenter: Callable[[Model], Segmenter]
-    """With the recipe and precision asked for."""
+    """With the recipe and precision requested."""
     seed: int
     seconds: float
     """To adapt a task."""

@@ -46,9 +46,9 @@ class Adapted:
     task: Task
     """Differs from the one it came from in tokens only."""
     steps: int
-    """Of the optimiser, of all labels together."""
+    """Steps of the optimiser, for all labels together."""
     seconds: float
-    """That took."""
+    """Duration of the fit."""
     dice_before: float
     """Mean over labels, in windows of the references that were turned and changed, but not trained on in that way."""
     dice_after: float
@@ -129,7 +129,7 @@ class _Clock:
         return time.monotonic() - self._began
 
     def part(self, left: int) -> "_Clock":
-        """From now on the first of `left` equal parts of the time that is left is used up."""
+        """Begin the next part: the first of `left` equal parts of the remaining time."""
         self._from = self.spent()
         self._until = self._from + max(0.0, self._seconds - self._from) / left
         return self
@@ -177,7 +177,7 @@ class _Group:
         lost = [f"{label.value} ({label.name})" for label, voxels in zip(self._labels, shown, strict=True) if not voxels]
         if lost:
             raise InputError(
-                f"Nothing of label {', '.join(lost)} is in the references at {self._spacing[0]:.2g} mm.",
+                f"Nothing is left of label {', '.join(lost)} in the references at {self._spacing[0]:.2g} mm.",
                 "Give a reference that shows it, or leave it out.",
             )
         return found
@@ -232,10 +232,10 @@ class _Group:
         for batch in batches:
             with torch.no_grad():
                 found = self._logits(batch, tokens).float().sigmoid() > self._segmenter.recipe.threshold
-            asked = (batch.shown > 0)[:, :, None, None, None]
+            valid = (batch.shown > 0)[:, :, None, None, None]
             truth = batch.masks > 0
             common += (found & truth).sum(dim=(0, 2, 3, 4))
-            sizes += (found & asked).sum(dim=(0, 2, 3, 4))
+            sizes += (found & valid).sum(dim=(0, 2, 3, 4))
             present += truth.sum(dim=(0, 2, 3, 4))
         return torch.where(present > 0, 2 * common / (sizes + present), torch.nan).cpu()
 

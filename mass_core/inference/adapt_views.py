@@ -36,7 +36,7 @@ class Window:
     bits: np.ndarray
     """int32 [words,z,y,x]: the masks, see `Batch.bits`."""
     shown: np.ndarray
-    """float32 [K]: voxels of each mask in the whole scan; 0: the scan does not show it, so nothing can be asked."""
+    """float32 [K]: voxels of each mask in the whole scan; 0: the scan does not show it, so it does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Blending of overlapping windows, in memory that grows with what is found, not with the number of labels.
 
-Windows come ordered along z. Planes that no later window touches are finished, handed on and forgotten (`WindowBlender`); of a finished
+Windows come ordered along z. Planes that no later window touches are finished, handed on and freed (`WindowBlender`); of a finished
 voxel only the most probable labels are kept (`TopLabels`). On a GPU both live there, and nothing in them waits for it but `noticed`.
 """
 

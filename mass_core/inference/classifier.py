@@ -30,7 +30,7 @@ from ..weights.store import CLASSIFIER, locate
 FORMAT = 1
 _DAMAGED = "Train or copy the classifier again."
 _SLIGHT = 0.01
-"""Share of a scan that may be left out without a word."""
+"""Share of a scan that may be left out without a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,8 @@ class Classifier:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A scan as a classifier receives it."""
+class ClassifierInput:
+    """A scan preprocessed for a classifier."""
 
     array: np.ndarray
     """Normalised values, float32 [z,y,x], no larger than the input."""
@@ -170,7 +170,7 @@ class Classification:
     """Notes for the user, one sentence each."""
 
 
-def look(volume: Volume, recipe: Recipe) -> Seen:
+def classifier_input(volume: Volume, recipe: Recipe) -> ClassifierInput:
     """Prepare a scan at the recipe's spacing and take its middle, at most a window.
 
     Raises:
@@ -183,8 +183,8 @@ def look(volume: Volume, recipe: Recipe) -> Seen:
     warnings = list(prepared.record.warnings)
     if kept.size < (1 - _SLIGHT) * prepared.array.size:
         shown = " x ".join(f"{n * mm:.0f}" for n, mm in zip(kept.shape[::-1], (recipe.spacing_zyx or ())[::-1], strict=True))
-        warnings.append(f"The classifier sees only the middle {shown} mm of the scan, {kept.size / prepared.array.size:.0%} of it.")
-    return Seen(array=np.ascontiguousarray(kept), modality=prepared.record.modality, warnings=tuple(warnings))
+        warnings.append(f"The classifier uses only the middle {shown} mm of the scan, {kept.size / prepared.array.size:.0%} of it.")
+    return ClassifierInput(array=np.ascontiguousarray(kept), modality=prepared.record.modality, warnings=tuple(warnings))
 
 
 def padded(array: np.ndarray, size_zyx: Shape) -> tuple[np.ndarray, Box]:
@@ -218,7 +218,7 @@ def classify(classifier: Classifier, volume: Volume) -> Classification:
         InputError: for NaN or infinite voxels, and for a constant image.
     """
     config = classifier.config
-    seen = look(volume, config.recipe)
+    seen = classifier_input(volume, config.recipe)
     image, inside = (torch.from_numpy(part).to(classifier.device) for part in as_input(seen.array, config))
     values = probabilities(classifier.network(image[None, None], inside[None]), config)[0].tolist()
     by_class = dict(zip(config.classes, values, strict=True))
@@ -258,7 +258,9 @@ def load_classifier(weights: str | Path, device: str = "auto") -> Classifier:
     path = locate(weights)
     chosen = choose_device(device)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is not a classifier: those end in .safetensors.", "Choose what `python -m training.classify` wrote.")
+        raise WeightsError(
+            f"{path} is not a classifier: those end in .safetensors.", "Choose a file written by `python -m training.classify`."
+        )
     metadata, tensors = read_tensors(path)
     if CLASSIFIER not in metadata:
         raise WeightsError(

@@ -30,7 +30,7 @@ class WorkingResult:
     """The number in the label map of each label of `best`, ascending."""
     record: Record
     maps: tuple[np.ndarray, ...] = ()
-    """Probabilities float32 [z,y,x] of every label, if they were asked for."""
+    """Probabilities float32 [z,y,x] of every label, if they were requested."""
     absent: frozenset[int] = frozenset()
     """Numbers of labels that are not in the target, whatever the network finds there."""
 

@@ -203,11 +203,11 @@ def _blended_colours(segmenter: Segmenter, array_zyx: np.ndarray, basis: Basis, 
     """Colours uint8 [3, z, y, x] of a prepared scan."""
     result = np.zeros((3, *array_zyx.shape), np.uint8)
 
-    def look(windows_N1DHW: Tensor) -> Tensor:
+    def forward(windows_N1DHW: Tensor) -> Tensor:
         return basis.colours(_features(segmenter.model.network, windows_N1DHW, compute))
 
     step = partial(steps.at, "features")
-    for channel, box, values in blended(array_zyx, segmenter.recipe, look, compute=compute, step=step):  # every value, those below 0 too
+    for channel, box, values in blended(array_zyx, segmenter.recipe, forward, compute=compute, step=step):  # every value, those below 0 too
         brightness = np.clip(values.cpu().numpy(), 0, 1)  # what lies beyond is cut off
         put(result[channel], box, np.rint(brightness * 255).astype(np.uint8))
     return result

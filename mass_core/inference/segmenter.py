@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from ..weights.checkpoint import Model
 
 _PREPARED_BYTES = 1 << 30
-"""Of prepared targets kept for the next run."""
+"""Bytes of prepared targets kept for the next run."""
 _ATLAS_BYTES = 1 << 29
-"""Of references made ready for alignment and kept for the next run."""
+"""Bytes of references made ready for alignment and kept for the next run."""
 _NO_ATLAS = (
-    "The task holds no images to align with the scan. Given as references, or encoded with --with-alignment, the same scans would give "
+    "The task holds no images to align with the scan. The same scans given as references, or encoded with --with-alignment, would give "
     "better results."
 )
-_ABSENT = "its place, as the other structures show it, lies outside the scan"
+_ABSENT = "its expected position, given the other structures, lies outside the scan"
 _MIRRORED = "the scan fits the reference far better mirrored {}, so its orientation may be stored wrongly"
 _MIRRORED_NOTE = (
-    "The scan fits the reference far better mirrored {}: its orientation may be stored wrongly. Nothing was turned, and alignment was "
-    "left out. Check the scan's orientation, left and right included, before you use the result."
+    "The scan fits the reference far better mirrored {}: its orientation may be stored wrongly. The scan was not reoriented, and "
+    "alignment was skipped. Check the scan's orientation, left and right included, before you use the result."
 )
 _SURPLUS, _MUCH = 0.01, 0.4
 """Shares of a label that are reported, and warned of, if they lie in more parts than the references have."""
@@ -54,7 +54,7 @@ _AGREEING = ("orientation", "spacing_zyx", "ct_clip_hu", "percentiles")
 
 
 class Probabilities(Mapping[int, Volume]):
-    """Probability maps on the target's own grid by label, each made when it is asked for."""
+    """Probability maps on the target's own grid by label, each made on request."""
 
     def __init__(self, groups: Sequence[WorkingResult]) -> None:
         self._maps = {number: (values, group.record) for group in groups for number, values in zip(group.numbers, group.maps, strict=True)}
@@ -89,7 +89,7 @@ class Segmentation:
     labels: Volume
     """Label map on the target's grid, uint8 or, with a label above 255, uint16."""
     probabilities: Probabilities | None
-    """Float32 maps on the target's grid, if they were asked for."""
+    """Float32 maps on the target's grid, if they were requested."""
     volumes_ml: dict[int, float]
     """Volume of each label of the task."""
     passes: tuple[tuple[int, ...], ...]
@@ -130,7 +130,7 @@ class Segmenter:
         least = 2 * model.network.config.stride
         if min(self.recipe.window_zyx) < least:
             raise InputError(f"The window is {self.recipe.window_zyx} voxels.", f"Choose at least {least} for each side.")
-        self._learner = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
+        self._encoder = ReferenceEncoder(model.network, self.recipe, model.fingerprint)
         self._prepared: LruCache[Prepared] = LruCache(_PREPARED_BYTES)
         self._atlases: LruCache[Atlas] = LruCache(_ATLAS_BYTES)
         self.preparations = 0
@@ -139,15 +139,15 @@ class Segmenter:
     @property
     def encodings(self) -> int:
         """Number of encodings of a reference's label that were not in the cache."""
-        return self._learner.encodings
+        return self._encoder.encodings
 
     def with_recipe(self, recipe: Recipe) -> "Segmenter":
         """A segmenter with another recipe; it shares the caches if both recipes prepare scans alike."""
         other = Segmenter(self.model, recipe, precision=self.precision, compile=self.compile)
         if preparation(recipe) == preparation(self.recipe):
             other._prepared, other._atlases = self._prepared, self._atlases
-            if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment asks of the network
-                other._learner = self._learner
+            if recipe.aligns == self.recipe.aligns:  # else it lacks, or need not compute, what alignment needs of the network
+                other._encoder = self._encoder
         return other
 
     def encode(
@@ -182,7 +182,7 @@ class Segmenter:
             refuse_unlearned(self.model.provenance, self.model.name)
         compute, steps = self.compute(labels=1), Steps(progress, cancelled)
         with known_failures():
-            encoded, modality, warnings = self._learner.learn(references, labels, appearance or {}, compute, steps, spacings or {})
+            encoded, modality, warnings = self._encoder.encode(references, labels, appearance or {}, compute, steps, spacings or {})
         return Task(
             labels=encoded,
             fingerprint=self.model.fingerprint,
@@ -308,7 +308,7 @@ class Segmenter:
         for name in _AGREEING:
             if ours[name] != theirs[name]:
                 raise InputError(
-                    f"The task was encoded with {name} {theirs[name]}, this run asks for {ours[name]}.",
+                    f"The task was encoded with {name} {theirs[name]}, this run uses {ours[name]}.",
                     "Leave that option out, or encode the references again with it.",
                 )
 

@@ -92,10 +92,10 @@ def sliding_window_inference(
     whole = [np.zeros(shape, np.float32) for _ in range(labels)] if maps else []
     on_device = [tuple(stage.to(compute.device) for stage in tokens) for tokens in passes]
 
-    def look(windows_N1DHW: Tensor) -> Tensor:
+    def forward(windows_N1DHW: Tensor) -> Tensor:
         return _probabilities(network, windows_N1DHW, on_device, compute)
 
-    for label, box, values in blended(array_zyx, recipe, look, compute=compute, step=step, least=least, near=near):
+    for label, box, values in blended(array_zyx, recipe, forward, compute=compute, step=step, least=least, near=near):
         best.put(label, box, values)
         if maps:
             put(whole[label], box, values.cpu().numpy())
@@ -105,7 +105,7 @@ def sliding_window_inference(
 def blended(
     array_zyx: np.ndarray,
     recipe: Recipe,
-    look: Callable[[Tensor], Tensor],
+    forward: Callable[[Tensor], Tensor],
     *,
     compute: Compute,
     step: Callable[[int, int], None],
@@ -119,7 +119,7 @@ def blended(
     Args:
         array_zyx: the volume; axes shorter than the window are padded at their end with 0.
         recipe: window, overlap, and whether windows of a single value are left out: nothing is added there.
-        look: output of the network [N,K,D,H,W] for some windows [N,1,D,H,W] on its device.
+        forward: output of the network [N,K,D,H,W] for some windows [N,1,D,H,W] on its device.
         compute: how many windows in one call of it, and how far it may be ahead.
         step: called with the windows done and their number, between those calls.
         least: see `WindowBlender`.
@@ -136,7 +136,7 @@ def blended(
         done += len(portion.empty)
         if portion.seen:
             step(done, len(windows))
-            portion.found = look(stacked(there, portion.seen, recipe.window_zyx).to(compute.device))
+            portion.found = forward(stacked(there, portion.seen, recipe.window_zyx).to(compute.device))
             portion.spans = blend.noticed(portion.found)
             done += len(portion.seen)
         waiting.append(portion)

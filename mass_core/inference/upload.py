@@ -44,7 +44,7 @@ def through_buffers(
     Args:
         source: [z,y,x] in main memory.
         target: of the same shape, on the device.
-        pinned: makes a buffer of the shape and kind of a tensor, which the device can read while the host goes on.
+        pinned: makes a buffer of the shape and kind of a tensor, which the device can read while the host works.
         mark: makes a mark on the device's way.
         size: bytes of a buffer.
 

@@ -30,7 +30,9 @@ class Assessed:
         return [{"value": x.value, "name": x.name, "quality": self.quality[x.value].to_json()} for x in self.tools.task.labels]
 
 
-def judge(tools: Tools, target: Volume, labels: Volume, run: Run, decisions: Mapping[int, Decision] | None = None) -> dict[int, Quality]:
+def assess_labels(
+    tools: Tools, target: Volume, labels: Volume, run: Run, decisions: Mapping[int, Decision] | None = None
+) -> dict[int, Quality]:
     """Estimate the quality of every label of a scan's label map; `decisions` of the segmentation it is from."""
     with run.stage("assess"):
         return assess(tools.segmenter, tools.task, target, labels, tools.references, decisions=decisions, **run.callbacks)
@@ -42,7 +44,7 @@ def assess_file(request: Assess, session: Session, run: Run) -> Assessed:
     Args:
         request: names both, and what the label map should show.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
 
     Raises:
         MassError: if a file cannot be used, or the label map lies elsewhere than the scan.
@@ -55,4 +57,4 @@ def assess_file(request: Assess, session: Session, run: Run) -> Assessed:
     result = result.on_grid_of(target) if request.same_grid else result
     notes = check_belongs(target.geometry, result, image_is="scan", labels_are="result")
     tools = session.tools(request, run)
-    return Assessed(tools=tools, quality=judge(tools, target, result, run), notes=notes)
+    return Assessed(tools=tools, quality=assess_labels(tools, target, result, run), notes=notes)

@@ -35,7 +35,7 @@ def ambiguous_task_source() -> InputError:
     """The error for a request that does not define what to segment exactly once."""
     return InputError(
         "What to segment must be given exactly once.",
-        "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights know it themselves.",
+        "Give either references (--reference IMAGE MASK) or a task (--task FILE); finetuned weights need neither.",
     )
 
 

@@ -25,7 +25,7 @@ def encode(request: Encode, session: Session, run: Run) -> Encoded:
     Args:
         request: references and the file to write.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
 
     Raises:
         MassError: if references or file cannot be used.
@@ -36,7 +36,7 @@ def encode(request: Encode, session: Session, run: Run) -> Encoded:
     with folders_ready([output]):
         segmenter = session.segmenter(request, run)
         references, appearance = session.references(request, run)
-        task, fitted = session.learn(request, run, segmenter, references, appearance), None
+        task, fitted = session.encode(request, run, segmenter, references, appearance), None
         if isinstance(request, Adapt):
             with run.stage("adapt"):
                 fitted = adapt(segmenter, references, task, seconds=request.seconds, seed=request.seed, **run.callbacks)

@@ -15,7 +15,7 @@ from .session import Colours, Run, Session
 
 
 def common_colours(request: Features, session: Session, segmenter: Segmenter, steps: Steps) -> Colours:
-    """The colours of a request's common scans, from the session if it has them; a scan that cannot be used has no say in them.
+    """The colours of a request's common scans, from the session if it has them; a scan that cannot be used does not contribute to them.
 
     Args:
         request: names them.
@@ -37,7 +37,7 @@ def common_colours(request: Features, session: Session, segmenter: Segmenter, st
             spacing = spacing or view_spacing(scan.geometry, segmenter.recipe)
             samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
     if not samples or spacing is None:
-        raise InputError("None of the scans that share their colours can be used.", "Look at each of them alone.")
+        raise InputError("None of the scans that share their colours can be used.", "Run each scan alone to see its error.")
     session.colours = Colours(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
     return session.colours
 

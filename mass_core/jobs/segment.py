@@ -12,7 +12,7 @@ from ..volumes.appearance import write_labels
 from ..volumes.boxes import Box, bounding_box
 from ..volumes.volume import Geometry, Volume
 from ..worker.requests import Segment
-from .assess import judge
+from .assess import assess_labels
 from .checks import inputs
 from .session import Run, Session, Tools
 
@@ -26,7 +26,7 @@ class Segmented:
     maps: dict[int, Path]
     """Files of probabilities by label."""
     quality: dict[int, Quality]
-    """By label; empty if it was not asked for."""
+    """By label; empty if it was not requested."""
 
     def labels(self, *facts: str) -> list[dict[str, Any]]:
         """The labels as JSON values: these facts, the volume, what decided, and the quality if it is known."""
@@ -57,7 +57,7 @@ def tools_for(request: Segment, session: Session, run: Run, files: Sequence[Job]
     Args:
         request: of any of the targets.
         session: the network and what is kept.
-        run: hears of progress.
+        run: reports progress.
         files: of all targets; those of probabilities, whose names are known only now, are checked too.
 
     Raises:
@@ -76,7 +76,7 @@ def segment(request: Segment, session: Session, run: Run, tools: Tools, files: J
     Args:
         request: names the target.
         session: reads the target.
-        run: hears of progress.
+        run: reports progress.
         tools: from `tools_for`.
         files: to write.
 
@@ -90,7 +90,7 @@ def segment(request: Segment, session: Session, run: Run, tools: Tools, files: J
     found = tools.segmenter.segment(target, tools.task, probabilities=request.probabilities, **run.callbacks)
     run.seconds.update(found.timings)
     run.reused["target"] = tools.segmenter.preparations == before
-    quality = judge(tools, target, found.labels, run, found.decisions) if request.assess else {}
+    quality = assess_labels(tools, target, found.labels, run, found.decisions) if request.assess else {}
     made = Segmented(found=found, tools=tools, maps=_maps(request, tools, files), quality=quality)
     with run.stage("write"):
         _write(request, run, files, target, made)
@@ -107,7 +107,7 @@ def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segment
     with all_or_none([*made.maps.values(), *files.files]) as place:
         for number, volume in (found.probabilities or {}).items():
             volume.write(place[made.maps[number]])
-        write_labels(_placed(found.labels, request), task.looks, place[files.output])
+        write_labels(_placed(found.labels, request), task.styles, place[files.output])
         if files.picture is not None:
             from ..pictures import label_map, panels
 
@@ -119,7 +119,7 @@ def _write(request: Segment, run: Run, files: Job, target: Volume, made: Segment
 
 
 def _placed(labels: Volume, request: Segment) -> Volume:
-    """The label map, cropped and with another geometry if the request asks for it."""
+    """The label map, cropped and with another geometry if the request says so."""
     if request.grid is not None:
         labels = Volume(labels.array, Geometry(shape_zyx=labels.geometry.shape_zyx, **vars(request.grid)))
     if request.crop:

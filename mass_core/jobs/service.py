@@ -59,8 +59,8 @@ class Service:
         return {"result": result, "timings": timings, "device": str(device), "peak_memory": peak.measured()}
 
     def unload(self) -> None:
-        """Forget everything and give its memory back."""
-        self._session.forget()
+        """Release everything that is kept, and its memory."""
+        self._session.release()
 
     def _encode(self, request: Encode, run: Run) -> dict[str, Any]:
         made = encode(request, self._session, run)

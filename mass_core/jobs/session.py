@@ -39,7 +39,7 @@ class Run:
 
     Args:
         device: to compute on.
-        progress: hears the stage, its done share from 0 to 1, and the seconds left or None.
+        progress: receives the stage, its fraction done from 0 to 1, and the seconds left or None.
         cancelled: asked between steps; true stops.
         log: gets lines for the record.
         stages: also report the beginning of stages without steps of their own: load, read, write.
@@ -143,10 +143,10 @@ class Session:
         self._model_key = ""
         self._segmenter: Segmenter | None = None
 
-    def forget(self) -> None:
-        """Forget everything and give its memory back."""
+    def release(self) -> None:
+        """Release everything that is kept, and its memory."""
         self.scans, self._tasks, self.colours = Scans(self._scan_bytes), LruCache(_TASK_BYTES), None
-        self._forget_model()
+        self._release_model()
 
     def model(self, request: Load, run: Run) -> Model:
         """The network of a request, read only if it is not the one at hand."""
@@ -154,14 +154,14 @@ class Session:
         key, use = f"{state_of(path)}{request.averaged}{run.device}{request.without}", DeviceUse.without(request.without)
         run.reused["model"] = self._model is not None and key == self._model_key
         if self._model is None or key != self._model_key:
-            self._forget_model()  # first, for two networks may not fit side by side
+            self._release_model()  # first, for two networks may not fit side by side
             with run.stage("load"):
                 self._model = load_model(request.weights, str(run.device), ema=request.averaged, use=use)
             self._model_key = key
             run.log(f"Loaded the weights {self._model.name} onto {run.device} in {run.seconds['load']:.1f} s.")
         return self._model
 
-    def _forget_model(self) -> None:
+    def _release_model(self) -> None:
         self._model, self._model_key, self._segmenter = None, "", None
         gc.collect()
         if torch.cuda.is_available():
@@ -199,7 +199,7 @@ class Session:
         segmenter = self.segmenter(request, run, base=None if task is None else task.recipe)
         references, appearance = self.references(request, run) if request.references else ([], {})
         if task is None:
-            task = self.learn(request, run, segmenter, references, appearance)
+            task = self.encode(request, run, segmenter, references, appearance)
         elif request.labels:
             task = task.only(request.labels)
         task.require(segmenter.model.fingerprint, segmenter.model.name)
@@ -220,7 +220,7 @@ class Session:
         named = {_value(text): style for text, style in request.appearance.items()}
         return references, appearance | named
 
-    def learn(
+    def encode(
         self,
         request: ReferenceRequest,
         run: Run,
@@ -228,7 +228,7 @@ class Session:
         references: list[tuple[Volume, Volume]],
         appearance: dict[int, LabelStyle],
     ) -> Task:
-        """The task of references."""
+        """Encode references into a task."""
         before = segmenter.encodings
         with run.stage("encode"):
             task = segmenter.encode(references, request.labels, appearance=appearance, **run.callbacks)

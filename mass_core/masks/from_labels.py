@@ -24,7 +24,7 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
         Bounding boxes and masks by ascending label, and the labels.
 
     Raises:
-        InputError: if there are no labels, or they are no integers.
+        InputError: if there are no labels, or they are not integers.
         GeometryError: if the label map lies elsewhere.
     """
     labels = checked_labels(labels, grid)
@@ -39,20 +39,20 @@ def label_masks(labels: Volume, grid: Geometry, min_voxels: int = 1) -> tuple[li
 
 
 def checked_labels(labels: Volume, grid: Geometry) -> Volume:
-    """A label map as integers; what is none, or lies elsewhere than the scan whose grid this is, is refused.
+    """A label map as integers; other images, and label maps that do not overlap the scan's grid, are refused.
 
     Raises:
-        InputError: if there are no labels, or they are no integers.
+        InputError: if there are no labels, or they are not integers.
         GeometryError: if the label map lies elsewhere.
     """
     if labels.array.dtype.kind == "f":
         labels = as_label_map(labels)
     low, high = labels.array.min(), labels.array.max()
     if low < 0 or high < 1:
-        raise InputError(f"The label map holds values from {low:g} to {high:g}.", "Labels are 1 and above, 0 is outside.")
+        raise InputError(f"The label map holds values from {low:g} to {high:g}.", "Labels are 1 and above, 0 is background.")
     if not labels.geometry.overlaps(grid):
         raise GeometryError(
-            f"The label map lies elsewhere than the scan: {labels.geometry.describe()} and {grid.describe()}.",
+            f"The label map and the scan do not overlap: {labels.geometry.describe()} and {grid.describe()}.",
             "Give the label map that was drawn on this scan.",
         )
     return labels

@@ -21,7 +21,7 @@ Maker = Callable[[Volume, Modality, int], tuple[Iterable[tuple[Box, Bools]], dic
 _VOXELS = 1_000_000
 """Grids with fewer voxels are taken as they are: more detail than this yields no further objects, only time."""
 _LOOK_VOXELS = 250_000
-"""Voxels of the coarse look for the body."""
+"""Voxels of the coarse grid on which the body is searched."""
 _RATIO = 3.0
 """Voxels longer than this many times their width are made cubes, or regions would be flat."""
 _MARGIN = (4, 4, 4)

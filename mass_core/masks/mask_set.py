@@ -71,7 +71,7 @@ class MaskSet:
 
     @classmethod
     def read(cls, path: str | Path) -> "MaskSet":
-        """Open a file; masks are read when asked for.
+        """Open a file; masks are read when accessed.
 
         Raises:
             InputError: if it is missing, no mask set, truncated, damaged or of a newer version.

@@ -19,7 +19,9 @@ def grid_of(masks: MaskSet) -> Geometry:
         GeometryError: if its `meta` does not say so.
     """
     if not {"origin_xyz", "direction"} <= set(masks.meta):
-        raise GeometryError("The mask set does not say where its grid lies.", "Make the masks with `mass masks` from the image file.")
+        raise GeometryError(
+            "The mask set does not record the position of its grid.", "Make the masks with `mass masks` from the image file."
+        )
     z, y, x = masks.spacing_zyx
     x0, y0, z0 = masks.meta["origin_xyz"]
     return Geometry(shape_zyx=masks.shape_zyx, spacing_xyz=(x, y, z), origin_xyz=(x0, y0, z0), direction=tuple(masks.meta["direction"]))
@@ -54,7 +56,7 @@ def _nearest(old: Geometry, new: Geometry) -> list[NDArray[np.int64]]:
     """For each axis z, y, x: the old index nearest to each new one; it may lie outside the old grid."""
     if not np.allclose(new.direction, old.direction, atol=_TOLERANCE):
         raise GeometryError(
-            "The axes of the masks and of the image do not point the same ways.",
+            "The axes of the masks and of the image point in different directions.",
             "Use the same --orientation for `mass masks` and `mass prepare`.",
         )
     offset_zyx = (np.reshape(new.direction, (3, 3)).T @ np.subtract(new.origin_xyz, old.origin_xyz))[::-1]

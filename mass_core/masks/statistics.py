@@ -76,7 +76,7 @@ def label_scores(masks: MaskSet, labels: Volume) -> list[LabelScore]:
         labels: label map of the scan, integers, 0 outside; on whatever grid.
 
     Raises:
-        InputError: if there are no labels, or they are no integers.
+        InputError: if there are no labels, or they are not integers.
         GeometryError: if the label map lies elsewhere, or the masks do not say where they lie.
     """
     grid = grid_of(masks)

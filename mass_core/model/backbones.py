@@ -105,7 +105,7 @@ def build_pyramid(name: str, in_channels: int, channels: Sequence[int]) -> Pyram
     """
     levels = len(channels) - 1
     if not 1 <= levels <= 5:
-        raise WeightsError(f"The encoder {name} has 2 to 6 levels, {len(channels)} are asked for.", "Set model.channels accordingly.")
+        raise WeightsError(f"The encoder {name} has 2 to 6 levels, but {len(channels)} are requested.", "Set model.channels accordingly.")
     backbone: Any = SwinLevels(in_channels, levels) if name == "swin" else ResNetLevels(_RESNET_LAYERS[name], in_channels, levels)
     return Pyramid(backbone, in_channels, channels)
 

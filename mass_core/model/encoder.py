@@ -33,7 +33,7 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: ModelConfig) -> nn.Module:
-    """Encoder a configuration asks for by name.
+    """Encoder that a configuration names.
 
     Raises:
         WeightsError: for a name this version does not have.

@@ -6,7 +6,7 @@ from .blocks import CrossAttention, ResidualMLP, SelfAttention, tokens_as_voxels
 
 
 class FusionBlock(nn.Module):
-    """Tokens read the image, the image reads the tokens, then the tokens of all classes exchange."""
+    """Tokens read the image, the image reads the tokens, then the tokens of all classes exchange information."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

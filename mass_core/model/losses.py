@@ -11,15 +11,15 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
     Args:
         logits: [B,K,D,H,W].
         masks: [B,K,D,H,W], 0 or 1.
-        shown: [B,K] voxels of each mask in the reference view; 0 where it lost the mask, so nothing can be asked.
+        shown: [B,K] voxels of each mask in the reference view; 0 where it lost the mask, so it does not count.
         balance_power: positive voxels of a mask count (background / foreground) ** balance_power times in the cross-entropy.
 
     Returns:
         The loss to minimise, and the mean soft Dice of masks present in the target, for the log.
     """
     logits, masks = logits.float(), masks.float()
-    asked, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
-    present = asked & (foreground > 0)
+    valid, foreground = shown > 0, masks.sum(dim=(2, 3, 4))
+    present = valid & (foreground > 0)
     probabilities = logits.sigmoid()
     # A mask the target does not hold has no overlap to measure. Its false positives cost by their size relative to
     # the reference's: cross-entropy, a mean over many voxels, hardly notices a false structure.
@@ -28,7 +28,7 @@ def mask_loss(logits: Tensor, masks: Tensor, shown: Tensor, balance_power: float
     overlap = torch.where(foreground > 0, dice, found / (found + shown.clamp(min=1)))
     weight = ((masks[0, 0].numel() - foreground) / foreground.clamp(min=1)).clamp(1, 1e4) ** balance_power
     entropy = binary_cross_entropy_with_logits(logits, masks, pos_weight=weight[:, :, None, None, None], reduction="none")
-    loss = _mean(entropy.mean(dim=(2, 3, 4)), asked) + _mean(overlap, asked)
+    loss = _mean(entropy.mean(dim=(2, 3, 4)), valid) + _mean(overlap, valid)
     return loss, 1 - _mean(dice.detach(), present)
 
 

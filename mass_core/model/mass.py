@@ -45,7 +45,7 @@ class MASS(nn.Module):
 
         Raises:
             InputError: if the network has fixed classes.
-            GeometryError: if an axis is no multiple of the stride or exceeds the learned positions.
+            GeometryError: if an axis is not a multiple of the stride or exceeds the learned positions.
         """
         self.check_takes_references()
         stride, largest, size = self.config.stride, self.config.position_size, image_B1DHW.shape[2:]
@@ -96,6 +96,6 @@ class MASS(nn.Module):
         """
         if not self.config.task_encoding:
             raise InputError(
-                "These weights were finetuned to fixed classes; they cannot learn from references.",
+                "These weights were finetuned to fixed classes; they take no references.",
                 "Segment without references, or choose the weights they were finetuned from.",
             )

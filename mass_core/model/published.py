@@ -42,7 +42,7 @@ class Published(nn.Module):
         super().__init__()
         found, wanted = backbone.channels, config.channels
         if len(found) not in (len(wanted), len(wanted) - 1):
-            raise WeightsError(f"The encoder has {len(found)} levels, {len(wanted)} are asked for.", "Set model.channels accordingly.")
+            raise WeightsError(f"The encoder has {len(found)} levels, but {len(wanted)} are requested.", "Set model.channels accordingly.")
         self.backbone = backbone
         self.width: int = found[-1]
         self.finest = None
@@ -313,7 +313,7 @@ class _Probe:
 
 
 def _keep_only(network: nn.Module, ran: set[str]) -> None:
-    """Leave away the modules of which no part ran: distributed training refuses weights without a gradient."""
+    """Remove the modules of which no part ran: distributed training refuses weights without a gradient."""
     needed = {name[:end] for name in ran for end in (*(i for i, letter in enumerate(name) if letter == "."), len(name))}
     for name in [name for name, _ in network.named_modules()]:
         parent, _, child = name.rpartition(".")

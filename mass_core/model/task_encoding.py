@@ -40,7 +40,7 @@ def unshuffle(volume: Tensor, scale: int) -> Tensor:
 
 
 class TaskBlock(nn.Module):
-    """Tokens exchange among themselves, read the context, and exchange again."""
+    """Self-attention among the tokens, cross-attention to the context, and self-attention again."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class TaskEncoder(nn.Module):
         return self.norm_out(tokens_NTC).unflatten(0, (batch, classes))
 
     def context(self, features_BCdhw: Tensor, masks_BKDHW: Tensor) -> Tensor:
-        """Features that know the mask at full resolution: [B*K,C,d,h,w]."""
+        """Features combined with the mask at full resolution: [B*K,C,d,h,w]."""
         classes, size = masks_BKDHW.shape[1], masks_BKDHW.shape[2:]
         detail_B1DHW = shuffle(self.expand(norm_relu(features_BCdhw, NORM_EPS)), self.scale)
         masks_N1DHW = masks_BKDHW.flatten(0, 1)[:, None].to(detail_B1DHW.dtype)

@@ -30,7 +30,7 @@ class Connection:
         torch, devices = worker.get("torch", {}), worker.get("devices", [])
         if not torch or not ("error" in torch or torch.keys() >= {"version", "built_for"}):
             raise HostError(
-                f"On {host} an older build of mass {worker.get('mass_version', '')} is installed: it does not say what its PyTorch is for.",
+                f"An older build of mass {worker.get('mass_version', '')} is installed on {host}; it does not report its PyTorch build.",
                 "Install the same version there as here.",
             )
         if "error" in torch or not devices:
@@ -59,12 +59,12 @@ class Connection:
         """The reason PyTorch finds no GPU, and what to do."""
         torch = self.worker["torch"]
         if torch["built_for"] is None:
-            return f"its PyTorch {torch['version']} is for processors only: if it has a GPU, install the build for that there (pytorch.org)"
-        return f"its PyTorch is built for {torch['built_for']} and finds none: if it has one, see what nvidia-smi or rocm-smi says there"
+            return f"its PyTorch {torch['version']} is CPU-only; if it has a GPU, install the build for it there (pytorch.org)"
+        return f"its PyTorch is built for {torch['built_for']} but finds no GPU; if it has one, check nvidia-smi or rocm-smi there"
 
 
 def connect(name: str, *, command: str | None = None) -> Connection:
-    """Ask another computer what it offers. No file is sent.
+    """Start a worker on another computer and return what it offers. No file is sent.
 
     Args:
         name: what stands behind ssh in a terminal.

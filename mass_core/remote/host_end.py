@@ -32,7 +32,7 @@ _CLEANER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[
 
 
 def serve(requests: int, replies: int, *, command: list[str] | None = None, silence_s: float = SILENCE_S) -> int:
-    """Run a worker for another computer, until the requests end or nothing is heard for long.
+    """Run a worker for another computer, until the requests end or no message arrives for long.
 
     Args:
         requests: file descriptor to read from.
@@ -49,7 +49,7 @@ def serve(requests: int, replies: int, *, command: list[str] | None = None, sile
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder nobody else may look into, gone afterwards, even if this process is killed.
+    """A private folder that is removed afterwards, even if this process is killed.
 
     Raises:
         OutputError: if there is no room for one.
@@ -75,7 +75,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _sweep(place: Path) -> None:
-    """Remove folders whose process is no more, which a computer that lost its power leaves."""
+    """Remove folders of processes that ended without removing them, by a power failure for instance."""
     if sys.platform == "win32":
         return  # where asking whether a process is there ends it
     for folder in place.glob(f"{_PREFIX}-{platform.node()}-*-*"):
@@ -103,7 +103,7 @@ class _HostEnd:
         self._writing = threading.Lock()
         self._parts, self._lines = Parts(), protocol.Lines()
         self._code: int | None = None
-        self._heard, self._over = threading.Event(), threading.Event()
+        self._received, self._over = threading.Event(), threading.Event()
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         self._worker = SubprocessTransport(command, environment={**os.environ, "PYTHONPATH": path}, folder=folder)
 
@@ -113,42 +113,42 @@ class _HostEnd:
         if threading.current_thread() is threading.main_thread():
             for number in filter(None, (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))):
                 signal.signal(number, lambda *_: self._give_up())
-        self._worker.start(self._replied, self._log, self._ended)
+        self._worker.start(self._on_reply, self._log, self._ended)
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
         while self._code is None:
             self._worker.pump(0.0 if self._copied() else 0.5)
-        return self._code if self._code >= 0 else 128 - self._code  # as shells tell of signals
+        return self._code if self._code >= 0 else 128 - self._code  # the convention of shells for signals
 
     def _watch(self) -> None:
-        """Notice that nothing comes any more, which a line that is cut does not tell."""
-        while self._heard.wait(self._silence_s):
-            self._heard.clear()
-        self._log(f"Nothing was heard for {self._silence_s:g} s.\n")
+        """End after a long silence: a broken connection is not reported otherwise."""
+        while self._received.wait(self._silence_s):
+            self._received.clear()
+        self._log(f"No message arrived for {self._silence_s:g} s.\n")
         self._give_up()
 
     def _give_up(self) -> None:
-        """End at once, whatever waits for whom."""
+        """End at once, with the worker and the folder."""
         self._worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(1)
 
     def _listen(self) -> None:
-        """Take what comes until it ends; then the worker does, by itself or not."""
+        """Read requests and files until the input ends, then end the worker."""
         with suppress(OSError):  # a broken pipe is an end as well
             while data := os.read(self._requests, _CHUNK):
-                self._heard.set()
+                self._received.set()
                 for part in self._parts.feed(data):
                     if isinstance(part, bytes):
-                        self._asked(part)
+                        self._on_request(part)
                     else:
-                        self._got(*part)
+                        self._on_frame(*part)
         self._worker.close_input()
         if not self._over.wait(_ENDING_S):
             self._give_up()
 
-    def _got(self, head: Mapping[str, Any], data: bytes) -> None:
-        """A frame."""
+    def _on_frame(self, head: Mapping[str, Any], data: bytes) -> None:
+        """Handle a frame."""
         name = str(head.get("name", ""))
         place = "/".join(name.split("/")[:2])
         if head["kind"] == "file" and place not in self._lost:
@@ -165,7 +165,7 @@ class _HostEnd:
             self._lost.pop(place, None)
             self._inbox.remove(place)
 
-    def _asked(self, line: bytes) -> None:
+    def _on_request(self, line: bytes) -> None:
         """A line for the worker; one that needs a file that was lost on the way is answered here."""
         text = line.decode("utf-8", "replace")
         lost = next((error for name, error in self._lost.items() if name in text), None)
@@ -184,7 +184,7 @@ class _HostEnd:
         else:
             self._worker.write(line + b"\n")
 
-    def _replied(self, data: bytes) -> None:
+    def _on_reply(self, data: bytes) -> None:
         """Bytes of the worker's standard output: lines are passed on; the files of a request that is done go first."""
         for line in self._lines.feed(data):
             message = _message(line)
@@ -202,7 +202,7 @@ class _HostEnd:
             self._write(line + b"\n")
 
     def _copied(self) -> bool:
-        """Send a piece of what has changed in the folder of a run, so that a line that breaks does not lose it; false: there is none."""
+        """Send a piece of what has changed in the folder of a run, so that a broken connection does not lose it; false: nothing has."""
         piece = next((piece for copy in list(self._runs.values()) if copy is not None and (piece := copy.piece())), None)
         if piece is not None:
             self._write(piece)
@@ -223,7 +223,7 @@ class _HostEnd:
         sys.stderr.flush()
 
     def _ended(self, code: int) -> None:
-        if code:  # told in words: where it is still being sent something, ssh ends with a code of its own
+        if code:  # as text, because ssh exits with a code of its own if data is still being sent
             self._log(f"{ENDED}: {ending(code)}.\n")
         self._code = code
         self._over.set()

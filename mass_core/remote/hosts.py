@@ -47,7 +47,7 @@ def ssh(environment: Environment = None) -> list[str]:
     if program is None:
         raise DeviceError(
             f"{words[0]} is not installed on this computer.",
-            "Install OpenSSH: of Windows it is an optional feature, of Linux the package openssh-client.",
+            "Install OpenSSH: an optional feature of Windows, the package openssh-client on Linux.",
         )
     return [program, *words[1:]]
 

@@ -123,7 +123,7 @@ class Result:
     def here(self, there: str) -> Path:
         """Path here of a file written on the other computer."""
         if not there.startswith(self.place):
-            raise InputError(f"The other computer sent {there}, which nobody asked for.", "Install the same version there as here.")
+            raise InputError(f"The other computer sent {there}, which was not requested.", "Install the same version there as here.")
         return self.path.parent / Path(stem(self.path) + there[len(self.place) :]).name
 
 
@@ -153,7 +153,7 @@ class Packing:
             files = tuple(files_of(run).values())
             check_no_input(files, inputs)
             if any(run.glob("state/*.pt")) and not params.get("resume"):
-                raise InputError(f"{run} holds a run already.", "Go on with it (resume), or choose another folder.")
+                raise InputError(f"{run} already contains a run.", "Resume it (resume), or choose another folder.")
             if params.get("resume"):
                 parcels += (Parcel(path=run, files=files, root=run, fixed=run_place(number)),)
         output = params.get("output")

@@ -5,11 +5,11 @@ import re
 from ..errors import DeviceError, HostError, MassError
 
 ENOUGH = 2
-"""Scans in a row for which another computer could not be reached; the rest would fail of the same."""
+"""Scans in a row for which another computer could not be reached; the rest would fail for the same reason."""
 ENDED = "The worker's process ended"
 """Message of the other end when its worker ended by itself."""
-_EPITAPH = r"^client_loop: send disconnect|^Connection to \S+ closed"
-"""Last words of ssh where the other end was gone first; the lines before give the reason."""
+_CLOSED = r"^client_loop: send disconnect|^Connection to \S+ closed"
+"""Last line of ssh where the other end closed the connection; the lines before give the reason."""
 _SSH_FAILED = 255
 """Exit code of ssh where it, not the program it ran, failed."""
 
@@ -21,13 +21,13 @@ _LINE = (
     ),
     (
         "Host key verification failed|No .* host key is known",
-        "This computer does not know the key of {host} yet.",
+        "The host key of {host} is not known on this computer yet.",
         "Run ssh {host} once in a terminal, compare the key with what its administrator says, and answer yes.",
     ),
     (
         r"Permission denied \(|Too many authentication failures|sign_and_send_pubkey",
         "{host} refused the key of this computer, and passwords are not supported here.",
-        "Put your key there with ssh-copy-id {host}; a key with a passphrase is given to ssh-agent first, by ssh-add.",
+        "Copy your key there with ssh-copy-id {host}; add a key with a passphrase to ssh-agent first, with ssh-add.",
     ),
     (
         "Could not resolve hostname",
@@ -39,7 +39,7 @@ _LINE = (
         "{host} does not answer: it is asleep, switched off, or out of reach.",
         "Wake it up, or join its network (VPN), and try again.",
     ),
-    ("Connection refused", "{host} is there, but no ssh server answers on it.", "Have its ssh server started, and check the port."),
+    ("Connection refused", "{host} is reachable, but no ssh server answers there.", "Have its ssh server started, and check the port."),
     (
         "Bad owner or permissions|Bad configuration option|no argument after keyword",
         "ssh cannot use its settings: {said}",
@@ -59,7 +59,7 @@ def why(host: str, code: int, tail: str, *, answered: bool, command: str) -> Mas
         answered: whether the worker had answered.
         command: that should have started it.
     """
-    lines = [line for line in tail.strip().splitlines() if not re.search(_EPITAPH, line)]
+    lines = [line for line in tail.strip().splitlines() if not re.search(_CLOSED, line)]
     said = lines[-1].rstrip(".") + "." if lines else ""
     if code == _SSH_FAILED and not answered:
         for words, message, cure in _LINE:

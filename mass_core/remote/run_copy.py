@@ -1,4 +1,4 @@
-"""Folder of a run on another computer, and its copy on this one: what changes there is sent while the run goes on."""
+"""Folder of a run on another computer, and its copy on this one: what changes there is sent during the run."""
 
 import time
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from .stream import frame, pieces
 _SCANS = "data"
 """Subfolder of prepared scans, which are made anew from those that were sent."""
 _REST = 10
-"""So many times as long as sending changes took, none are sent."""
+"""Pause after changes were sent, as a multiple of the time that took."""
 _LEAST_S = 1.0
-"""Nor before so many seconds are over."""
+"""Least pause in seconds."""
 
 
 def files_of(folder: Path) -> dict[str, Path]:

@@ -121,12 +121,12 @@ class Shipping:
 
     Args:
         host: name of the other computer.
-        may_send: whether the user agreed that files are sent there.
-        tell: gets a message for the client, on any thread.
+        may_send: returns true if the user agreed that files are sent there.
+        deliver: called with a message for the client, on any thread.
     """
 
-    def __init__(self, host: str, *, may_send: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
-        self._host, self._may_send, self._tell = host, may_send, tell
+    def __init__(self, host: str, *, may_send: Callable[[], bool], deliver: Callable[[dict[str, Any]], None]) -> None:
+        self._host, self._may_send, self._deliver = host, may_send, deliver
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Iterator[bytes] | None] = queue.SimpleQueue()
         self._open: dict[int, _Order] = {}
@@ -145,7 +145,7 @@ class Shipping:
     # From the client
 
     def ask(self, line: bytes) -> None:
-        """A line of the client."""
+        """Take a line of the client."""
         message = protocol.from_line(line)
         if message["method"] == "cancel":
             if not self._cancelled(message["params"].get("id")):
@@ -154,13 +154,13 @@ class Shipping:
         try:
             packing = Packing.of(message["params"], message["id"])
         except (MassError, OSError) as error:
-            self._tell(protocol.failed(message["id"], error))
+            self._deliver(protocol.failed(message["id"], error))
             return
         order = self._open[message["id"]] = _Order(message, packing)
         self._queue.put(self._sending(order))
 
     def close(self) -> None:
-        """Nothing more comes from the client, and nobody waits for what is under way."""
+        """Stop: the client sends nothing more and no longer waits for requests under way."""
         with self._lock:
             orders = list(self._open.values())
             self._open.clear()
@@ -171,7 +171,7 @@ class Shipping:
         self._queue.put(None)
 
     def _cancelled(self, number: Any) -> bool:
-        """End a request whose files are on their way, here at once; false: the other computer has to be asked."""
+        """End a request whose files are on their way, here at once; false: the cancel has to be sent to the other computer."""
         with self._lock:
             order = self._open.get(number)
             if order is None:
@@ -181,7 +181,7 @@ class Shipping:
                 return False
             self._open.pop(number)
         order.close()
-        self._tell({"id": number, "event": "cancelled"})
+        self._deliver({"id": number, "event": "cancelled"})
         if order.sent:
             self._over.add(number)
         return not order.sent
@@ -224,7 +224,7 @@ class Shipping:
         missing: list[tuple[Parcel, tuple[Any, ...], str]] = []
         for parcel in order.packing.parcels:
             state = parcel.state()
-            yield from self._know(order, parcel, state)
+            yield from self._find_digest(order, parcel, state)
             place = parcel.place(self._digests[state])
             order.places[parcel.path] = parcel.named(place)
             if place in self._there:
@@ -260,15 +260,15 @@ class Shipping:
                 if order.stopped:
                     yield frame("drop", name=place), 0
                     raise Cancelled
-                if place in self._lost:  # told in answer to the request
+                if place in self._lost:  # the reply to the request reports it
                     return
                 yield data, position - done
                 done = position
         if parcel.state() != state:
             yield frame("drop", name=place), 0
-            raise InputError(f"{parcel.path} changed while it was sent.", "Try again when it is written.")
+            raise InputError(f"{parcel.path} changed while it was sent.", "Try again once it is completely written.")
 
-    def _know(self, order: _Order, parcel: Parcel, state: tuple[Any, ...]) -> Iterator[bytes]:
+    def _find_digest(self, order: _Order, parcel: Parcel, state: tuple[Any, ...]) -> Iterator[bytes]:
         """Find the digest of a parcel; a sign of life if that takes long, for the other computer ends after a long silence.
 
         Raises:
@@ -287,7 +287,7 @@ class Shipping:
                 self._digests[state] = digest
 
     def _make_room(self) -> Iterator[bytes]:
-        """Forget there what was needed longest ago, if it is too much."""
+        """Delete there the files used longest ago, if they take too much room."""
         with self._lock:
             used = {"/".join(place.split("/")[:2]) for order in self._open.values() for place in order.places.values()}
             idle = [place for place in self._there if place not in used]
@@ -304,7 +304,7 @@ class Shipping:
         if fraction >= 1 or now - order.reported >= _PROGRESS_S:
             order.reported = now
             left = (now - began) / done * (total - done) if done else None
-            self._tell({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})
+            self._deliver({"id": order.id, "event": "progress", "stage": stage, "fraction": fraction, "eta_s": left})
 
     def _failed(self, order: _Order, error: Exception) -> None:
         with self._lock:
@@ -313,12 +313,12 @@ class Shipping:
         order.close()
         if order.sent:
             self._over.add(order.id)
-        self._tell(protocol.failed(order.id, error))
+        self._deliver(protocol.failed(order.id, error))
 
     # From the other computer
 
-    def heard(self, data: bytes) -> Iterator[bytes]:
-        """Bytes of the other computer; returns lines for the client."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes from the other computer; returns lines for the client."""
         for part in self._parts.feed(data):
             if isinstance(part, bytes):
                 yield from self._line(part)
@@ -341,7 +341,7 @@ class Shipping:
                 self._queue.put(iter([protocol.Request(id=0, method="cancel", params={"id": order.id}).line()]))
                 self._failed(order, error)
                 return
-            # The client waits for what is kept as long as it hears that it comes.
+            # The client waits for files of a run as long as progress arrives.
             if inbox is not None and (order.stopped or not head.get("beside")):
                 self._progress(order, "receive", inbox.size, head["size"], inbox.began)
         elif head["kind"] == "gone" and (order := self._open.get(head.get("id", -1))) is not None:
@@ -392,8 +392,8 @@ class Shipping:
 
 
 def not_agreed(host: str) -> InputError:
-    """Nobody has agreed that files are sent there."""
+    """The error where the user has not agreed that files are sent to a computer."""
     return InputError(
-        f"Scans would leave this computer for {host}, and nobody has agreed to that yet.",
+        f"Scans would be sent to {host}, but nobody has agreed to that yet.",
         f"If these patients' data may go there, add --agree once, or run: mass remote {host} --agree",
     )

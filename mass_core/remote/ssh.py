@@ -1,4 +1,4 @@
-"""A worker on another computer, started by ssh: no port is opened there, and no password is ever asked for."""
+"""A worker on another computer, started by ssh: no port is opened there, and no password is ever requested."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ _OPTIONS = {
     "ControlMaster": "no",
 }
 _WINDOWS_OPTIONS = {"ControlPath": "none"}
-"""OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere asks for it."""
+"""OpenSSH of Windows cannot share connections, and fails where a configuration from elsewhere requires it."""
 QUIET = {"SSH_ASKPASS_REQUIRE": "never"}
 """Environment of ssh: no window asks for a password. BatchMode forbids it to this ssh, but not to that of a jump host."""
 
@@ -78,33 +78,33 @@ class SshTransport:
         self._words = protocol.TextLines()
         self.reason: MassError | None = None
         """Reason the worker ended; None: it runs, or was ended from here."""
-        self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(environment), tell=self._tell)
+        self.shipping = Shipping(name, may_send=lambda: hosts.host(name).may_receive(environment), deliver=self._deliver)
 
     @property
     def pid(self) -> int | None:
         """Number of the ssh process; None: not started."""
         return None if self._inner is None else self._inner.pid
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """See `client.Transport`."""
         inner = self._new_process([*hosts.ssh(self._environment), "-T", *self._options(), "--", self.host.name, self._command])
-        self._received = received
+        self._on_output = on_output
 
-        def heard(data: bytes) -> None:
-            for line in self.shipping.heard(data):
-                received(line)
+        def output(data: bytes) -> None:
+            for line in self.shipping.feed(data):
+                on_output(line)
 
-        def said(text: str) -> None:
+        def errors(text: str) -> None:
             self._words.feed(text)
-            told(text)
+            on_errors(text)
 
-        def over(code: int) -> None:
+        def end(code: int) -> None:
             tail = "\n".join([*self._words.tail, self._words.rest()])
             self.reason = why(self.host.name, code, tail, answered=self.shipping.answered, command=self._command)
             self.shipping.close()
-            ended(code)
+            on_end(code)
 
-        inner.start(heard, said, over)
+        inner.start(output, errors, end)
         self._inner = inner
         threading.Thread(target=self._send, args=(inner,), daemon=True).start()
 
@@ -122,7 +122,7 @@ class SshTransport:
         self.shipping.close()
 
     def kill(self) -> None:
-        """See `client.Transport`; the other computer notices that the line is gone."""
+        """See `client.Transport`; the other computer notices that the connection is closed."""
         self.shipping.close()
         if self._inner is not None:
             self._inner.kill()
@@ -137,13 +137,13 @@ class SshTransport:
             self._inner.pump(timeout_s)
 
     def _send(self, inner: ChildProcess) -> None:
-        """Write what is to be sent, on a thread of its own: a slow line holds up nobody."""
+        """Write what is to be sent, on a thread of its own, so that a slow connection blocks nothing else."""
         for data in self.shipping.outgoing():
             inner.write(data)
         inner.close_input()
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        """A message from here for the client, as if it came from there."""
+    def _deliver(self, message: dict[str, Any]) -> None:
+        """Pass a message from this computer to the client, as if it came from the worker."""
         line = protocol.to_line(message)
         if self._inner is not None:
-            self._inner.post(lambda: self._received(line))
+            self._inner.post(lambda: self._on_output(line))

@@ -19,9 +19,9 @@ VERSION = 1
 PIECE = 1 << 18
 """Bytes of a file in a frame at most."""
 BEAT_S = 15.0
-"""Time this computer may be silent; then it says that it is there."""
+"""Longest silence of this computer; then it sends a sign of life."""
 SILENCE_S = 75.0
-"""After so long a silence the other computer takes the line for broken, and ends."""
+"""Silence after which the other computer assumes that the connection is broken, and ends."""
 
 _MARK = b"\x02"
 _WORTH = 0.9
@@ -103,7 +103,7 @@ class Parts:
 
 
 class Inbox:
-    """Files that arrive piece by piece, each under its name in a folder once it is whole.
+    """Files that arrive piece by piece, each under its name in a folder once it is complete.
 
     Args:
         folder: exists.
@@ -139,7 +139,7 @@ class Inbox:
             raise
 
     def drop(self, name: str) -> None:
-        """Forget a file that has not come whole."""
+        """Discard an incomplete file."""
         if self._file is not None and name == self._name:
             file, self._file = self._file, None
             with suppress(OSError):  # closing writes what is left, for which there may be no room
@@ -147,7 +147,7 @@ class Inbox:
             self._part(name).unlink(missing_ok=True)
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder, whether or not it has come whole."""
+        """Remove a file or a folder, complete or not."""
         self.close()
         place = self._place(name)
         if place.is_dir():
@@ -156,7 +156,7 @@ class Inbox:
             place.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Forget what has not come whole."""
+        """Discard incomplete files."""
         self.drop(self._name)
 
     def _place(self, name: str) -> Path:

@@ -42,7 +42,7 @@ def read_appearance(path: str | Path) -> dict[int, LabelStyle]:
 
 
 def header_fields(path: Path) -> dict[str, str]:
-    """The header fields of an image file; none if it cannot be read, which whoever reads the voxels says."""
+    """The header fields of an image file; none if it cannot be read, which reading the voxels reports."""
     try:
         return image_header(path)
     except RuntimeError:
@@ -66,36 +66,36 @@ def segments_of(fields: Mapping[str, str]) -> list[Segment]:
         name = fields.get(f"{segment}Name", "").strip() or f"label {int(value)}"
         tags = fields.get(f"{segment}Tags", "").split("|")
         terminology = next((tag.removeprefix(_TERMINOLOGY) for tag in tags if tag.startswith(_TERMINOLOGY)), "")
-        look = LabelStyle(name=name, color=read_color(fields.get(f"{segment}Color", "")), terminology=terminology)
+        style = LabelStyle(name=name, color=read_color(fields.get(f"{segment}Color", "")), terminology=terminology)
         layer = fields.get(f"{segment}Layer", "0").strip()
-        found.append(Segment(number=place, value=int(value), layer=int(layer) if layer.isdigit() else 0, appearance=look))
+        found.append(Segment(number=place, value=int(value), layer=int(layer) if layer.isdigit() else 0, appearance=style))
     distinct_values = len({segment.value for segment in found}) == len(found)
     return [replace(segment, number=segment.value) for segment in found] if distinct_values else found
 
 
-def write_labels(labels: Volume, looks: Mapping[int, LabelStyle], path: Path) -> None:
+def write_labels(labels: Volume, styles: Mapping[int, LabelStyle], path: Path) -> None:
     """Write a label map; a .seg.nrrd also holds names and colours of its labels.
 
     Raises:
         OutputError: when that is not possible; nothing is left behind then.
     """
-    labels.write(path, fields_of(looks, label_boxes(labels.array)) if path.name.lower().endswith(".seg.nrrd") else {})
+    labels.write(path, fields_of(styles, label_boxes(labels.array)) if path.name.lower().endswith(".seg.nrrd") else {})
 
 
-def fields_of(looks: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict[str, str]:
+def fields_of(styles: Mapping[int, LabelStyle], boxes: Mapping[int, Box]) -> dict[str, str]:
     """Header fields that make a label map a segmentation of 3D Slicer; labels without a box, that is without voxels, are left out."""
     fields = {
         "Segmentation_SourceRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    for number, (value, look) in enumerate((value, look) for value, look in looks.items() if value in boxes):
+    for number, (value, style) in enumerate((value, style) for value, style in styles.items() if value in boxes):
         (z0, y0, x0), (z1, y1, x1) = boxes[value]
-        tags = [f"{_TERMINOLOGY}{look.terminology}"] if look.terminology else []
+        tags = [f"{_TERMINOLOGY}{style.terminology}"] if style.terminology else []
         values = {
             "ID": f"Segment_{value}",
-            "Name": look.name,
-            "Color": " ".join(f"{channel:.6g}" for channel in look.color or distinct(number)),
+            "Name": style.name,
+            "Color": " ".join(f"{channel:.6g}" for channel in style.color or distinct(number)),
             "Extent": f"{x0} {x1 - 1} {y0} {y1 - 1} {z0} {z1 - 1}",
             "LabelValue": str(value),
             "Layer": "0",

@@ -62,7 +62,7 @@ def read_frames(path: Path, frame: int | None) -> sitk.Image:
 
     Raises:
         InputError: if it is in colour or damaged, or holds several volumes and none is chosen.
-        GeometryError: if its frames are no even straight stack.
+        GeometryError: if its frames do not form an even, straight stack.
     """
     with _read(path) as data:
         planes = _planes(path, data)

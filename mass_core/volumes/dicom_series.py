@@ -57,7 +57,7 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
 
     Raises:
         InputError: if it is in colour, has a slice twice, or holds several volumes and none is chosen.
-        GeometryError: if the slices do not say where they lie, or are no even straight stack.
+        GeometryError: if the slices do not say where they lie, or do not form an even, straight stack.
         RuntimeError: if a file is damaged.
     """
     headers = [image_header(file) for file in files]

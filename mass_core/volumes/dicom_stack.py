@@ -55,7 +55,7 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
 
     Raises:
         InputError: if there are several volumes and none is chosen, or a plane is there twice.
-        GeometryError: if planes differ in size, voxel size or direction, or are no even straight stack.
+        GeometryError: if planes differ in size, voxel size or direction, or do not form an even, straight stack.
     """
     stacks = list(dict.fromkeys(plane.signs.get(STACK) for plane in planes))
     if len(stacks) > 1:
@@ -69,7 +69,7 @@ def stacked(where: str, what: str, planes: Sequence[Plane], frame: int | None) -
         raise InputError(_several(where, what, planes, volumes), f"Choose one of them with --frame 0 to {len(volumes) - 1} (frame).")
     if frame is not None and not 0 <= frame < len(volumes):
         have = "is one volume" if len(volumes) == 1 else f"holds {len(volumes)}"
-        raise InputError(f"Frame {frame} is asked for, {where} {have}.", "Leave the frame out, or choose another.")
+        raise InputError(f"Frame {frame} is requested, but {where} {have}.", "Leave the frame out, or choose another.")
     chosen = volumes[frame or 0]
     _check_steps(where, what, [planes[i] for i in chosen])
     return chosen
@@ -157,7 +157,7 @@ def _check_steps(where: str, what: str, planes: Sequence[Plane]) -> None:
     sideways = np.linalg.norm(steps - np.outer(along, normal), axis=1)
     if sideways.max() > max(_TILT_TOLERANCE * usual, 0.02):
         raise GeometryError(
-            f"The {what}s of {where} are shifted against each other (tilted gantry), so the voxels are no straight grid.",
+            f"The {what}s of {where} are shifted against each other (tilted gantry), so the voxels do not form a rectangular grid.",
             "Straighten the series first, for instance by loading it into 3D Slicer, which regularises it, and saving it.",
         )
     worst = int(np.argmax(np.abs(along - usual)))

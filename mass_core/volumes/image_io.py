@@ -116,7 +116,7 @@ def _is_cut_off(path: Path) -> bool:
         with nifti.opened(path) as stream, path.open("rb") as stored:
             head = nifti.Header.of(stream.read(540))
             if head is None:
-                return False  # no NIfTI file: whoever reads it says so
+                return False  # not a NIfTI file: reading it reports that
             stored.seek(-4, os.SEEK_END)
             # The last four bytes of a compressed file hold the length, if one piece was compressed; else it has to be counted.
             if nifti.is_gzip(path) and int.from_bytes(stored.read(4), "little") == head.length % (1 << 32):
@@ -182,7 +182,7 @@ def _read_many_frames(path: Path, frame: int | None) -> sitk.Image | None:
     kind = dicom_frames.kind(path)
     if kind == "segmentation":
         layers = dicom_frames.read_layers(path)
-        overlap = f"The segments of {path} overlap, and a label map holds one label a voxel."
+        overlap = f"The segments of {path} overlap, and a label map holds one label per voxel."
         _check_frame(path, len(layers), frame, overlap, _OVERLAP_CURE)
         return layers[frame or 0]
     if kind == "frames":
@@ -238,7 +238,7 @@ def _check_frame(path: Path, count: int, frame: int | None, several: str, cure: 
     if frame is None and count > 1:
         raise InputError(several, cure)
     if frame is not None and not 0 <= frame < count:
-        raise InputError(f"Frame {frame} is asked for, {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
+        raise InputError(f"Frame {frame} is requested, but {path} has {count}.", f"Choose a frame from 0 to {count - 1}.")
 
 
 def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame: int | None) -> None:
@@ -249,8 +249,8 @@ def _check_one_volume(path: Path, size: tuple[int, ...], components: int, frame:
             "Give a 3D file; for DICOM slices give the folder that holds the series.",
         )
     if len(size) > 4 or (len(size) == 4 and components > 1):
-        raise InputError(f"{path} has {len(size)} dimensions and {components} values a voxel.", "Save one 3D volume of it.")
-    count, what = (size[3], "volumes") if len(size) == 4 else (components, "values a voxel")
+        raise InputError(f"{path} has {len(size)} dimensions and {components} values per voxel.", "Save one 3D volume of it.")
+    count, what = (size[3], "volumes") if len(size) == 4 else (components, "values per voxel")
     cure = f"Choose one of them with --frame 0 to {count - 1} (frame), or save it as a 3D file; 3D Slicer loads 4D files as sequences."
     _check_frame(path, count, frame, f"{path} holds {count} {what}.", _OVERLAP_CURE if path.name.endswith(".seg.nrrd") else cure)
 
@@ -260,8 +260,8 @@ def _unreadable(path: Path, error: RuntimeError) -> InputError | GeometryError:
     text = str(error)
     if "rthonormal" in text:
         return GeometryError(
-            f"The axes of {path} are not at right angles (sheared affine), so its voxels are no straight grid.",
-            "Resample it onto a straight grid first, for instance with 3D Slicer's Resample modules or with `mri_convert`.",
+            f"The axes of {path} are not at right angles (sheared affine), so its voxels do not form a rectangular grid.",
+            "Resample it to a rectangular grid first, for instance with 3D Slicer's Resample modules or with `mri_convert`.",
         )
     known = next(((what, cure) for endings, what, cure in _KNOWN if path.name.lower().endswith(endings)), None)
     if known is not None:

@@ -62,10 +62,10 @@ def guess_modality(array: np.ndarray) -> Modality:
 def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, str]:
     """Modality of a whole image as stored, and a note for the user when it had to be guessed (else empty).
 
-    What the recipe says comes first, then what the DICOM header says, then the guess. A scan with much air around a small body, as in
+    The recipe comes first, then the DICOM header, then a guess. A scan with much air around a small body, as in
     radiotherapy planning, has too few bright voxels for the released rule; values below -500 give it away as CT all the same. Images
-    that are not CT count as MR unless the header says PET; both are processed alike. None: the recipe wants every crop to be guessed by
-    itself.
+    that are not CT count as MR unless the header says PET; both are processed alike. None: the recipe has the modality guessed for every
+    crop.
     """
     if recipe.modality != "auto":
         return recipe.modality, _hounsfield_note(volume, recipe.modality)
@@ -76,7 +76,7 @@ def choose_modality(volume: Volume, recipe: Recipe) -> tuple[Modality | None, st
     step = max(1, math.ceil((volume.array.size / _SAMPLES) ** (1 / 3)))
     values = volume.array[::step, ::step, ::step]
     if guess_modality(values) == "ct" or np.percentile(values, 0.5) < _AIR_HU:
-        return "ct", "The modality was not given; the intensities look like CT and were treated so."
+        return "ct", "The modality was not given; the intensities look like CT and were treated as CT."
     return "mr", "The modality was not given; the intensities do not look like CT and were treated as MR or PET."
 
 

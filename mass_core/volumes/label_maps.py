@@ -19,10 +19,10 @@ _GREYS = 64
 _TOGETHER = 0.5
 """Share of a label's voxels with the same label beside them, as a mean over the three axes; organs have 0.7 and more."""
 _HALF = 0.5
-"""Of a voxel edge: two grids of the same outline differ by less. Of a label map: less of it on its image is worth a word."""
+"""Of a voxel edge: two grids of the same outline differ by less. Of a label map: if less of it lies on its image, a note says so."""
 _POINTS = 200_000
 """Labelled voxels from which the share on the image is measured."""
-_CURE = "If one structure is meant, give --threshold-mask with the least value inside it"
+_CURE = "If it shows one structure, give --threshold-mask with the lowest value inside it"
 
 
 def as_label_map(labels: Volume) -> Volume:
@@ -45,7 +45,7 @@ def as_label_map(labels: Volume) -> Volume:
             notes = (*notes, f"The values of the mask are up to {off:.2g} off whole numbers and were rounded.")
     if high > MAX_LABEL + _ROUNDING:
         raise InputError(
-            f"The mask holds the value {high:.6g}, the highest label is {MAX_LABEL}.", f"Say with --labels which values count. {_CURE}."
+            f"The mask holds the value {high:.6g}, the highest label is {MAX_LABEL}.", f"Choose the values to use with --labels. {_CURE}."
         )
     if array.dtype.kind == "f":
         array = np.rint(array).astype(np.int32)
@@ -122,7 +122,7 @@ def on_grid(labels: Volume, grid: Geometry) -> Volume:
     """A label map of whole numbers on its scan's grid, by position.
 
     Raises:
-        InputError: if it is no label map.
+        InputError: if it is not a label map.
         GeometryError: if it lies elsewhere.
     """
     labels = as_label_map(labels)

@@ -70,7 +70,7 @@ def read_label_map(path: Path, read: Read = Volume.read) -> Volume:
 def _only_one(path: Path, layers: Sequence[Volume]) -> Volume:
     if len(layers) > 1:
         raise InputError(
-            f"Segments of {path} overlap, and a label map holds one label a voxel.", "Export them as a label map, without the overlaps."
+            f"Segments of {path} overlap, and a label map holds one label per voxel.", "Export them as a label map, without the overlaps."
         )
     return layers[0]
 

@@ -38,7 +38,7 @@ _MM = {1: 1000.0, 3: 0.001}
 _STRAIGHT = 1e-3
 """Cosine between two axes up to which they count as at right angles."""
 _APART = 0.1
-"""Of the smallest voxel edge: how far the two places of a file may be apart without a word."""
+"""Of the smallest voxel edge: how far the two places of a file may be apart without a note."""
 _LABEL = re.compile(r"<Label\b([^>]*)>\s*(?:<!\[CDATA\[)?([^<\]]*)")
 """A label in a header extension of Caret (http://brainvis.wustl.edu), attributes and name."""
 _ATTRIBUTE = re.compile(r'(\w+)="([^"]*)"')
@@ -61,7 +61,7 @@ class Header:
 
     @classmethod
     def of(cls, head: bytes) -> "Header | None":
-        """The header in the first 540 bytes of a file (352 of version 1); None: it is no NIfTI file.
+        """The header in the first 540 bytes of a file (352 of version 1); None: it is not a NIfTI file.
 
         Raises:
             struct.error: if the file ends in its header.
@@ -112,7 +112,7 @@ class Header:
 
 
 def header(path: Path) -> Header | None:
-    """The header of a NIfTI file, or of a pair .hdr and .img; None: it is none, or damaged, which whoever reads the image says."""
+    """The header of a NIfTI file, or of a pair .hdr and .img; None: it is not a NIfTI file, or damaged, which reading the image reports."""
     path = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
     if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr")):
         return None
@@ -213,7 +213,7 @@ def write_as_version_1(path: Path, target: Path) -> None:
 def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
     """Number of NaN or infinite voxels of a float NIfTI file, and the index x, y, z of the first; 0 for other files.
 
-    ITK's reader turns them into 0, which in a CT is water, without a word.
+    ITK's reader turns them into 0, which in a CT is water, without a warning.
     """
     head = header(path)
     if head is None or path.suffix.lower() in (".hdr", ".img") or head.number("datatype") not in _FLOATS:
@@ -231,5 +231,5 @@ def not_numbers(path: Path) -> tuple[int, tuple[int, ...]]:
                 bad += wrong.size
                 done += values.size
     except DAMAGE:
-        return 0, ()  # whoever reads the image says so
+        return 0, ()  # reading the image reports that
     return bad, tuple(int(i) for i in np.unravel_index(first, head.shape_xyz, order="F")) if bad else ()

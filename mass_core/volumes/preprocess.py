@@ -25,7 +25,7 @@ class WorkingImage:
     volume: Volume
     """Values as stored (float32), oriented and resampled, not cropped."""
     modality: Modality | None
-    """None: every crop of it guesses for itself."""
+    """None: guessed for every crop."""
     body: Box | None
     """The box around the body; None: not cropped."""
     warnings: tuple[str, ...]

@@ -189,7 +189,7 @@ class Volume:
         """
         if self.array.shape != other.array.shape:
             sizes = " and ".join(" x ".join(map(str, volume.array.shape[::-1])) for volume in (self, other))
-            raise GeometryError(f"Of {sizes} voxels, one does not belong to the other voxel for voxel.", "Leave --same-grid out.")
+            raise GeometryError(f"The two grids have {sizes} voxels, so they cannot match voxel for voxel.", "Leave --same-grid out.")
         return replace(self, geometry=other.geometry)
 
     def cropped(self, box: tuple[Shape, Shape]) -> "Volume":

@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ..config import ModelConfig, Recipe, Shape, from_dict, to_dict
-from ..devices import DeviceUse, choose_device, likes_channels_last
+from ..devices import DeviceUse, choose_device, prefers_channels_last
 from ..encoding.task import Task
 from ..errors import InputError, WeightsError
 from ..files import write_bytes
@@ -34,7 +34,7 @@ from .released_keys import our_key
 from .store import locate, refuse_classifier
 
 FORMAT = 1
-_AGAIN = "Download or convert the weights again; `mass weights verify` tells whether a file is whole."
+_AGAIN = "Download or convert the weights again; `mass weights verify` checks whether a file is complete."
 _AVERAGED = ("ema_model", "ema_state_dict")
 _PLAIN = ("model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -94,7 +94,7 @@ def load_model(
         built = build_model(checkpoint.config)
     fill(built, checkpoint.tensors, path)
     own = fingerprint(built)
-    if use.channels_last and likes_channels_last(chosen):
+    if use.channels_last and prefers_channels_last(chosen):
         built.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs know 4D formats only
     return Model(
         network=built.to(chosen).eval().requires_grad_(False),
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path, *, ema: bool | None = None, network: Sequence[st
     """
     if path.suffix == ".safetensors":
         if network:
-            raise WeightsError(f"{path} says itself of which network it is.", "Leave the name of the network out.")
+            raise WeightsError(f"{path} already names its network.", "Leave the name of the network out.")
         return _read_ours(path)
     values = _unpickled(path)
     return _adopted(values, path, network) or _read_released(values, path, ema)
@@ -206,7 +206,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.", _AGAIN) from error
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}.", _AGAIN) from error
 
 
 def read_header(path: Path, text: str, newest: int, cure: str) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _read_ours(path: Path) -> Checkpoint:
     metadata, tensors = read_tensors(path)
     refuse_classifier(path, metadata)
     if "mass" not in metadata:
-        raise WeightsError(f"{path} holds tensors but does not say of which MASS network.", "Choose weights written by MASSSlicer.")
+        raise WeightsError(f"{path} holds tensors but does not name a MASS network.", "Choose weights written by MASSSlicer.")
     header = read_header(path, metadata["mass"], FORMAT, _AGAIN)
     try:
         config, recipe = from_dict(ModelConfig, header["model"]), from_dict(Recipe, header["preprocess"])
@@ -303,7 +303,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
                 f"{path} holds more than tensors and plain values, so it could run code when opened, and was not read.",
                 "Get the weights from a source you trust, as plain tensors.",
             ) from error
-        raise WeightsError(f"{path} is damaged or no weights file: {reason.partition('. ')[0] or 'it ends early'}.", _AGAIN) from error
+        raise WeightsError(f"{path} is damaged or not a weights file: {reason.partition('. ')[0] or 'it ends early'}.", _AGAIN) from error
     if not isinstance(values, dict):
         raise WeightsError(f"{path} holds a {type(values).__name__}, not a checkpoint.", _AGAIN)
     return values
@@ -334,7 +334,7 @@ def _require_known_variant(model: Any, path: Path) -> None:
         value = model.get(name) if isinstance(model, dict) else None
         values = set(value) if isinstance(value, (list, tuple)) else {value}
         if value is not None and not values <= allowed:
-            raise WeightsError(f"{path} is of a network with {name} {value}, which this program does not have.", "Choose other weights.")
+            raise WeightsError(f"{path} is of a network with {name} {value}, which this version does not support.", "Choose other weights.")
 
 
 def _state(values: dict[str, Any], path: Path, ema: bool | None) -> tuple[str, dict[str, Any]]:

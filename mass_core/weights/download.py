@@ -70,7 +70,9 @@ def fetch(
         part.unlink()
         if resumed:  # the beginning may be of an older file: once more from the start
             return fetch(url, target, expected=expected, progress=progress, cancelled=cancelled)
-        raise WeightsError(f"What {url} sent is damaged or another file: its SHA-256 is {found}, not {wanted}.", _by_hand(url, target))
+        raise WeightsError(
+            f"The file from {url} is damaged or a different one: its SHA-256 is {found}, not {wanted}.", _by_hand(url, target)
+        )
     os.replace(part, target)
     return Received(sha256=found, checked_against="table" if expected else "server" if stated else "nothing")
 
@@ -139,7 +141,7 @@ def _copy(answer: _Answer, file: IO[bytes], url: str, part: Path, progress: Repo
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the headers of redirections: Hugging Face tells a file's SHA-256 there, the storage it leads to does not."""
+    """Keeps the headers of redirections: Hugging Face states a file's SHA-256 there, the storage it leads to does not."""
 
     def __init__(self) -> None:
         self.headers = Message()
@@ -180,7 +182,9 @@ def _check_space(place: Path, answer: _Answer) -> None:
 
 def _broken_off(url: str, part: Path, done: int, total: int | None) -> WeightsError:
     size = f" of {total / 1e6:.1f}" if total else ""
-    return WeightsError(f"{url} broke off after {done / 1e6:.1f}{size} MB.", f"Run the same again: it goes on from there ({part}).")
+    return WeightsError(
+        f"{url} broke off after {done / 1e6:.1f}{size} MB.", f"Run the same command again: it continues from there ({part})."
+    )
 
 
 def _by_hand(url: str, target: Path) -> str:

@@ -11,7 +11,7 @@ from .checkpoint import Model, load_model
 
 
 class PretrainedEncoder(nn.Module):
-    """Maps an image to its features at every resolution, finest first. All its parameters learn.
+    """Maps an image to its features at every resolution, finest first. All its parameters are trainable.
 
     It has what nnU-Net's `UNetDecoder` and MONAI's decoders ask an encoder for.
 
@@ -55,7 +55,7 @@ class PretrainedEncoder(nn.Module):
 
         Raises:
             InputError: if the image has another number of channels.
-            GeometryError: if a side is no multiple of `reduction`.
+            GeometryError: if a side is not a multiple of `reduction`.
         """
         if image_B1DHW.ndim != 5 or image_B1DHW.shape[1] != self.in_channels:
             raise InputError(

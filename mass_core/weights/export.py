@@ -89,7 +89,7 @@ def export(model: Model, output: Path, part: Part | None = None) -> Part:
     chosen: Part = part or ("encoder" if model.task is None else "network")
     if chosen == "network" and model.task is None:
         raise InputError(
-            "These weights take what to segment from references, and a graph is a function of the image alone.",
+            "These weights take what to segment from references, but an exported graph takes only the image.",
             "Export their encoder (--part encoder), or finetune them to fixed classes first.",
         )
     program = graph(model, chosen)

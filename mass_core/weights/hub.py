@@ -67,7 +67,9 @@ def shareable(weights: str | Path) -> Path:
     """
     path = store.locate(weights)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path} is not of our form.", f"Run `mass weights convert {path} OUT.safetensors` and share that.")
+        raise WeightsError(
+            f"{path} is not in the file format of MASSSlicer.", f"Run `mass weights convert {path} OUT.safetensors` and share that."
+        )
     return path
 
 
@@ -115,7 +117,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, config: dict[str, Any], folder: Path, *, overwrite: bool) -> None:
-    """The three files; config.json last: with it the folder is whole."""
+    """The three files; config.json last: with it the folder is complete."""
     check_free([folder / name for name in FILES], overwrite=overwrite, inputs=[path])
     with folders_ready([folder / CONFIG]), path.open("rb") as file:
         (folder / CONFIG).unlink(missing_ok=True)
@@ -132,7 +134,7 @@ def _card(name: str, config: dict[str, Any]) -> str:
     use = "mass classify --weights" if config["kind"] == "classifier" else "mass segment --weights"
     return (
         f"---\nlicense: {known}\n{named}library_name: mass-core\ntags: [medical, image-segmentation, 3d]\n---\n"
-        f"# {name}\n\nWeights of MASSSlicer {__version__}, licence {licence}. `config.json` tells network, preparation and origin.\n\n"
+        f"# {name}\n\nWeights of MASSSlicer {__version__}, licence {licence}. `config.json` describes network, preparation and origin.\n\n"
         f"```\nmass weights pull hf:OWNER/NAME --name {name}\n{use} {name} ...\n```\n"
     )
 
@@ -153,7 +155,7 @@ def _take(folder: Path, target: Path, source: str) -> Path:
         raise WeightsError(f"{source} lacks {TENSORS}.", "Fetch it again.")
     store.header(tensors)
     if (found := sha256(tensors)) != wanted:
-        raise WeightsError(f"{TENSORS} of {source} is damaged or another file: SHA-256 {found}, not {wanted}.", "Fetch it again.")
+        raise WeightsError(f"{TENSORS} of {source} is damaged or a different one: SHA-256 {found}, not {wanted}.", "Fetch it again.")
     store.make_folder(target.parent)
     with tensors.open("rb") as file:
         write_by(target, lambda copy: shutil.copyfileobj(file, copy, 1 << 20))
@@ -170,7 +172,9 @@ def _library() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise InputError("The Hugging Face Hub needs its library.", "Run pip install huggingface_hub, or give a folder.") from error
+        raise InputError(
+            "The Hugging Face Hub needs the library huggingface_hub.", "Run pip install huggingface_hub, or give a folder."
+        ) from error
     return huggingface_hub
 
 
@@ -182,7 +186,7 @@ def _hub_errors(hub: Any, where: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, hub.errors.HfHubHTTPError, *_network_errors()) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(
-            f"{where}: {reason}", "Check the name, the network, and who you are there: hf auth whoami, hf auth login."
+            f"{where}: {reason}", "Check the name, the network, and your login there: hf auth whoami, hf auth login."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Networks whose image encoder others have pretrained; everything else in them is random, and learns when they are finetuned."""
+"""Networks whose image encoder others have pretrained; everything else in them is random until they are finetuned."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from .fit import Checkpoint, check_fit
 from .published import LAYOUTS, PUBLISHED
 
 LEARNED = "learned"
-"""Entry of a model's provenance: which part of it has learned, where that is not all of it."""
+"""Entry of a model's provenance: the part that is pretrained, where that is not all of it."""
 _SEED = 0
 """Of what is random: a file gives the same network, with the same fingerprint, every time."""
 _BACKBONE = "encoder.backbone."
@@ -88,13 +88,13 @@ def _network(encoder: str, arguments: tuple[str, ...], channels: tuple[int, ...]
 
 
 def refuse_unlearned(provenance: Mapping[str, Any], name: str) -> None:
-    """Refuse to take references with a network of which the encoder alone has learned.
+    """Refuse to take references with a network of which only the encoder is pretrained.
 
     Raises:
         WeightsError: saying what to do instead.
     """
     if provenance.get(LEARNED) == "encoder":
         raise WeightsError(
-            f"Of the weights {name} only the image encoder is pretrained; the rest is random and can find nothing from references.",
+            f"Of the weights {name} only the image encoder is pretrained; the rest is random, so it cannot segment from references.",
             "Finetune them first: python -m training.finetune, or `mass evaluate --methods finetuned`.",
         )

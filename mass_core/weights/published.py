@@ -25,7 +25,7 @@ class Published:
     licence: str
 
     def absence(self, name: str, folder: object) -> tuple[str, str]:
-        """Message and cure for somebody who asks for them by name before they are there."""
+        """Message and cure for weights requested by name before they are there."""
         size = f"{self.millions:g} M parameters, {4 * self.millions:.0f} MB or more"
         ending = self.file[self.file.rindex(".") :]
         return (

@@ -190,7 +190,7 @@ def place_of(name: str) -> Path:
     """File of weights in the user's folder.
 
     Raises:
-        InputError: if bundled weights have that name, or it is no name for a file.
+        InputError: if bundled weights have that name, or it is not a valid file name.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r} is not a valid name for weights.", "Use letters, digits, dots, hyphens and underscores.")
@@ -218,7 +218,7 @@ def read_metadata(path: Path) -> Mapping[str, str]:
     """Metadata of a safetensors file, read without the library.
 
     Raises:
-        WeightsError: if it is no such file.
+        WeightsError: if it is not such a file.
     """
     with _refused(path), open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -257,7 +257,7 @@ def may_have_classes(path: Path) -> bool:
 
 
 def download(name: str, *, progress: Report | None = None, cancelled: Callable[[], bool] | None = None) -> Path:
-    """Fetch weights into the user's folder; a broken-off download is taken up where it ended.
+    """Fetch weights into the user's folder; an interrupted download continues where it stopped.
 
     Args:
         name: one of `REMOTE`.

@@ -32,13 +32,13 @@ class Transport(Protocol):
     It may have an attribute `reason`, the MassError for which the process ended.
     """
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """Start the process.
 
         Args:
-            received: gets the bytes of standard output in any portions.
-            told: gets the text of standard error in any portions.
-            ended: gets the exit code, after everything else.
+            on_output: gets the bytes of standard output in any portions.
+            on_errors: gets the text of standard error in any portions.
+            on_end: gets the exit code, after everything else.
 
         Raises:
             DeviceError: if it cannot be started.
@@ -130,29 +130,29 @@ class Call:
 
 
 @dataclass(eq=False)
-class _Life:
+class _Process:
     """One worker process, from start to end."""
 
     transport: Transport
     hello: Request
     until: float
-    """Time by which it must have greeted back."""
+    """Time by which it must have answered `hello`."""
     started: bool = False
     ready: bool = False
-    """True once it greeted back with our version; requests are held until then."""
+    """True once it has answered `hello` with our version; requests are held until then."""
     lines: Lines = field(default_factory=Lines)
     words: TextLines = field(default_factory=TextLines)
 
 
 class Client:
-    """Talks to one worker; starts it when there is something to do and none is there.
+    """Client of one worker, which it starts when a request needs one.
 
     Args:
         transport: makes a worker process, not yet started.
         grace_s: how long a cancelled request may take to stop before the worker is killed.
-        start_s: how long a fresh worker may take to greet back; the first import of PyTorch is slow.
-        clock: seconds that only grow.
-        on_log: gets a line of the record at a time: what the worker writes on standard error, and what cannot be understood.
+        start_s: how long a new worker may take to answer `hello`; the first import of PyTorch is slow.
+        clock: monotonic time in seconds.
+        on_log: gets a line of the record at a time: what the worker writes on standard error, and what cannot be parsed.
         on_started: called when a worker is ready; True: in place of one that died or was killed.
     """
 
@@ -170,7 +170,7 @@ class Client:
         self._grace_s, self._start_s, self._clock = grace_s, start_s, clock
         self._log = on_log or (lambda text: None)
         self._started = on_started or (lambda again: None)
-        self._life: _Life | None = None
+        self._process: _Process | None = None
         self._replaced = False
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
@@ -180,8 +180,8 @@ class Client:
 
     @property
     def ready(self) -> bool:
-        """True if a worker is there that has greeted back."""
-        return self._life is not None and self._life.ready
+        """True if a worker is running and has answered `hello`."""
+        return self._process is not None and self._process.ready
 
     @property
     def busy(self) -> bool:
@@ -203,7 +203,7 @@ class Client:
         Args:
             method: see docs/formats.md.
             params: of the method; plain JSON values.
-            progress: hears the stage, its done share from 0 to 1, the seconds left or None, and, where there are any, numbers by name.
+            progress: gets the stage, its fraction done from 0 to 1, the seconds left or None, and, where there are any, numbers by name.
             done: gets the reply: `result`, `timings`, `device`, `peak_memory`.
             failed: gets the error; that the worker cannot be started is one too.
             cancelled: called when the call was cancelled and nothing more of it comes.
@@ -212,10 +212,10 @@ class Client:
         request.line()  # values that JSON does not know are the caller's mistake and raised at once
         call = Call(request=request, progress=progress or _nothing, done=done, failed=failed, cancelled=cancelled, stop=self._stop)
         self._calls[call.id] = call
-        if self._life is None:
+        if self._process is None:
             self._start()
-        elif self._life.ready:
-            self._life.transport.write(request.line())
+        elif self._process.ready:
+            self._process.transport.write(request.line())
         return call
 
     def tick(self) -> None:
@@ -227,13 +227,13 @@ class Client:
         if any(call.deadline is not None and now >= call.deadline for call in self._calls.values()):
             self._log("The worker did not stop in time and was killed.")
             self._replace()
-        life = self._life
-        if life is not None and not life.ready and now >= life.until:
+        process = self._process
+        if process is not None and not process.ready and now >= process.until:
             self._kill()
             error = WorkerDied(
                 f"The worker did not answer within {self._start_s:.0f} s of its start.",
                 "Try again; a virus scanner can make the first start slow.",
-                "\n".join(life.words.tail),
+                "\n".join(process.words.tail),
             )
             self._fail(list(self._calls.values()), error)
 
@@ -243,71 +243,71 @@ class Client:
         Args:
             wait_s: how long it may take to end by itself; afterwards it is killed.
         """
-        life, self._life = self._life, None
+        process, self._process = self._process, None
         for call in self._calls.values():
             call.state = "cancelled"
         self._calls.clear()
         self._later.clear()
         self._replaced = False
-        if life is not None:
-            end_or_kill(life.transport, wait_s)
+        if process is not None:
+            end_or_kill(process.transport, wait_s)
 
     def _start(self) -> None:
-        """Start a worker and send the greeting. If that fails, the calls fail at the next tick."""
+        """Start a worker and send `hello`. If that fails, the calls fail at the next tick."""
         hello = Request(id=next(self._numbers), method="hello", params={"version": protocol.VERSION})
         self.worker = {}
         try:
-            life = self._life = _Life(self._new_transport(), hello, self._clock() + self._start_s)
-            life.transport.start(
-                lambda data: self._received(life, data),
-                lambda text: self._on_errors(life, text),
-                lambda code: self._ended(life, code),
+            process = self._process = _Process(self._new_transport(), hello, self._clock() + self._start_s)
+            process.transport.start(
+                lambda data: self._received(process, data),
+                lambda text: self._on_errors(process, text),
+                lambda code: self._ended(process, code),
             )
         except MassError as error:
-            self._life = None
+            self._process = None
             self._later.append(partial(self._fail, list(self._calls.values()), error))
             return
-        life.started = True
-        life.transport.write(hello.line())
+        process.started = True
+        process.transport.write(hello.line())
 
     def _replace(self) -> None:
         """Kill the worker; cancelled calls end, other calls are sent to a new one."""
         self._kill()
         for call in [call for call in self._calls.values() if call.stopping]:
             self._end(call, None)
-        if self._calls and self._life is None:
+        if self._calls and self._process is None:
             self._start()
 
     def _kill(self) -> None:
-        life, self._life = self._life, None
-        if life is not None:
+        process, self._process = self._process, None
+        if process is not None:
             self._replaced = True
-            life.transport.kill()
+            process.transport.kill()
 
     def _stop(self, call: Call) -> None:
         """Ask the worker to stop a call, and kill it if the call does not end in time."""
-        if self._life is None or not self._life.ready:
+        if self._process is None or not self._process.ready:
             self._later.append(lambda: self._end(call, None))  # it has not been sent
             return
         call.deadline = self._clock() + (_KEEPING_S if call.keeps else self._grace_s)
-        self._life.transport.write(Request(id=next(self._numbers), method="cancel", params={"id": call.id}).line())
+        self._process.transport.write(Request(id=next(self._numbers), method="cancel", params={"id": call.id}).line())
 
-    def _received(self, life: _Life, data: bytes) -> None:
-        """Bytes of a worker's standard output."""
-        for line in life.lines.feed(data):
-            if life is self._life:  # a callback may have closed the client
-                self._heard(life, line)
+    def _received(self, process: _Process, data: bytes) -> None:
+        """Handle bytes of a worker's standard output."""
+        for line in process.lines.feed(data):
+            if process is self._process:  # a callback may have closed the client
+                self._on_line(process, line)
 
-    def _heard(self, life: _Life, line: bytes) -> None:
-        """One line of a worker."""
+    def _on_line(self, process: _Process, line: bytes) -> None:
+        """Handle one line of a worker."""
         try:
             message = protocol.from_line(line)
         except InputError as error:
             self._log(f"Not understood: {error.message}")
             return
         number, event = message.get("id"), message.get("event")
-        if not life.ready and number == life.hello.id and event in protocol.LAST:
-            self._greeted(life, message)
+        if not process.ready and number == process.hello.id and event in protocol.LAST:
+            self._on_hello(process, message)
             return
         call = self._calls.get(number) if isinstance(number, int) else None
         if event == "log":
@@ -323,41 +323,41 @@ class Client:
         elif event != "done":  # the answer to a cancel
             self._log(f"Not understood: {protocol.shortened(line)}.")
 
-    def _greeted(self, life: _Life, message: dict[str, Any]) -> None:
-        """The answer to the greeting: the requests that waited for it go out, or the worker is sent away."""
+    def _on_hello(self, process: _Process, message: dict[str, Any]) -> None:
+        """Handle the answer to `hello`: send the requests that waited for it, or end a worker of another version."""
         result = message.get("result")
         greeting: dict[str, Any] = result if isinstance(result, dict) else {}
         theirs = greeting.get("version")
         if message["event"] == "done" and theirs == protocol.VERSION:
-            life.ready = True
+            process.ready = True
             self.worker = greeting
             self._started(self._replaced)
             self._replaced = False
             for call in list(self._calls.values()):
-                if life is self._life and not call.stopping:
-                    life.transport.write(call.request.line())
+                if process is self._process and not call.stopping:
+                    process.transport.write(call.request.line())
             return
         self._kill()
         refused = message["event"] == "failed"
         error = protocol.error_of(message) if refused else protocol.other_version(theirs, protocol.VERSION)
         self._fail(list(self._calls.values()), error)
 
-    def _on_errors(self, life: _Life, text: str) -> None:
-        """Text of a worker's standard error."""
-        for line in life.words.feed(text):
+    def _on_errors(self, process: _Process, text: str) -> None:
+        """Log text of a worker's standard error."""
+        for line in process.words.feed(text):
             self._log(line)
 
-    def _ended(self, life: _Life, code: int) -> None:
+    def _ended(self, process: _Process, code: int) -> None:
         """The worker process has exited."""
-        if life is not self._life:
+        if process is not self._process:
             return  # killed, or closed
-        if not life.started:  # within `request`, which calls nobody
-            self._later.append(lambda: self._ended(life, code))
+        if not process.started:  # within `request`, which makes no callback
+            self._later.append(lambda: self._ended(process, code))
             return
-        self._life, self._replaced = None, True
-        rest = life.lines.rest().decode("utf-8", "replace")
-        tail = [line for line in (*life.words.tail, rest, life.words.rest()) if line.strip()][-TAIL:]
-        known: MassError | None = getattr(life.transport, "reason", None)
+        self._process, self._replaced = None, True
+        rest = process.lines.rest().decode("utf-8", "replace")
+        tail = [line for line in (*process.words.tail, rest, process.words.rest()) if line.strip()][-TAIL:]
+        known: MassError | None = getattr(process.transport, "reason", None)
         cure = "Try again; it will be restarted. If it happens again, close other programs: memory may have run out."
         error = known or WorkerDied(died("worker", code, tail), cure, "\n".join(tail))
         self._fail(list(self._calls.values()), error)

@@ -46,7 +46,7 @@ def finetune(
 
     Args:
         request: what for; see docs/formats.md.
-        progress: hears how far it is.
+        progress: receives the progress.
         cancelled: asked ten times a second; true stops the run. What it has validated by then is kept.
         log: gets a line of the record at a time.
 
@@ -107,7 +107,7 @@ class _Child:
         # Started in the folder of both packages: another package called training may be installed, and Python looks there first.
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         self._log, self._lines, self._words = log, Lines(), TextLines()
-        self._heard: deque[dict[str, Any]] = deque()
+        self._messages: deque[dict[str, Any]] = deque()
         self._code: int | None = None
         self._transport = SubprocessTransport(
             [sys.executable, "-m", "training.finetune", "--config", str(request), "--json", "--bound-to-input"],
@@ -131,8 +131,8 @@ class _Child:
                 self._transport.close_input()
                 until = time.monotonic() + _ENDING_S
             self._transport.pump(_POLL_S)
-            while self._heard:
-                message = self._heard.popleft()
+            while self._messages:
+                message = self._messages.popleft()
                 event = message.pop("event", None)
                 if event == "progress":
                     progress(message["stage"], message["fraction"], message["eta_s"], message.get("values"))
@@ -150,14 +150,14 @@ class _Child:
         raise DeviceError(died(_NAME, self._code, self._words.tail), cure)
 
     def end(self) -> None:
-        """See to it that the process is gone: it may still finish what it writes, then it is killed."""
+        """End the process: it may finish what it is writing, then it is killed."""
         end_or_kill(self._transport, 10.0)
         self._transport.pump()
 
     def _received(self, data: bytes) -> None:
         for line in self._lines.feed(data):
             try:
-                self._heard.append(protocol.from_line(line))
+                self._messages.append(protocol.from_line(line))
             except InputError as error:
                 self._log(f"Not understood: {error.message}")
 

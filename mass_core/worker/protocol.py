@@ -57,15 +57,15 @@ class Request:
         """The request in a message.
 
         Raises:
-            InputError: if it is none, or asks for something unknown.
+            InputError: if it is not a request, or names something unknown.
         """
         number, method, params = message.get("id"), message.get("method"), message.get("params") or {}
         if not isinstance(number, int) or isinstance(number, bool):
             raise InputError(f"A request needs a whole number as its id, got {number!r}.")
         if method not in METHODS:
-            raise InputError(f"There is no method {method!r}.", f"Known here: {', '.join(METHODS)}.")
+            raise InputError(f"There is no method {method!r}.", f"Known methods: {', '.join(METHODS)}.")
         if not isinstance(params, dict):
-            raise InputError(f"The params of {method} are no object: {params!r}.")
+            raise InputError(f"The params of {method} are not an object: {params!r}.")
         return cls(id=number, method=method, params=params)
 
     def line(self) -> bytes:
@@ -118,7 +118,7 @@ def to_line(message: Mapping[str, Any]) -> bytes:
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """Write all bytes to a file descriptor, unless nobody reads any more: the end of the input is about to be found then."""
+    """Write all bytes to a file descriptor, unless the reader is gone; the input will end soon then."""
     view = memoryview(data)
     with suppress(OSError):
         while view:
@@ -134,9 +134,9 @@ def from_line(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"This line is no message: {shortened(line)}.", f"A line holds one JSON object in UTF-8 ({error}).") from error
+        raise InputError(f"This line is not a message: {shortened(line)}.", f"A line holds one JSON object in UTF-8 ({error}).") from error
     if not isinstance(message, dict):
-        raise InputError(f"This line is no message: {shortened(line)}.", "A line holds one JSON object.")
+        raise InputError(f"This line is not a message: {shortened(line)}.", "A line holds one JSON object.")
     return message
 
 
@@ -169,7 +169,7 @@ def error_of(reply: Mapping[str, Any]) -> MassError:
 
 def other_version(worker: Any, client: Any) -> InputError:
     """Client and worker do not understand each other."""
-    return InputError(f"The worker speaks version {worker} of the protocol, its client version {client}.", "Update both to one release.")
+    return InputError(f"The worker uses version {worker} of the protocol, its client version {client}.", "Update both to one release.")
 
 
 def shortened(line: bytes) -> str:

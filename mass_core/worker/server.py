@@ -29,7 +29,7 @@ _ENDING_S = 5.0
 
 
 def claim_standard_streams() -> tuple[int, int]:
-    """File descriptors of the process's own standard input and output, which nobody else can reach from now on.
+    """File descriptors of the process's own standard input and output, which nothing else can use from now on.
 
     A library that prints does so on standard error, one that reads finds nothing.
     """
@@ -59,7 +59,7 @@ class Job:
         return self._stop.is_set()
 
     def progress(self, stage: str, fraction: float, eta_s: float | None = None, values: Mapping[str, float] | None = None) -> None:
-        """Tell how far a stage is; some of what comes too often is left out, but never values."""
+        """Report the progress of a stage; reports that follow too closely are left out, but never those with values."""
         now = time.monotonic()
         if fraction < 1 and not values and now - self._reported.get(stage, -_PROGRESS_S) < _PROGRESS_S:
             return
@@ -74,13 +74,13 @@ class Job:
 
 
 class Service(Protocol):
-    """Computes what requests ask for."""
+    """Computes the results of requests."""
 
     def answer(self, job: Job) -> dict[str, Any]:
         """`result`, `timings`, `device` and `peak_memory` of the reply to a job; raises what it fails of."""
 
     def unload(self) -> None:
-        """Forget everything and give its memory back."""
+        """Release everything that is kept, and its memory."""
 
 
 class Worker:
@@ -106,7 +106,7 @@ class Worker:
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Work until standard input ends or a shutdown is asked for."""
+        """Work until standard input ends or a shutdown is requested."""
         threading.Thread(target=self._listen, daemon=True).start()
         try:
             while (job := self._next()) is not None:
@@ -169,7 +169,7 @@ class Worker:
                 self._running.cancel()
             self._changed.notify()
         if not self._over.wait(self._ending_s):
-            os._exit(1)  # nobody is there any more to wait for what cannot be stopped
+            os._exit(1)  # the client is gone, so nothing waits for what cannot be stopped
 
     def _take(self, line: bytes) -> None:
         """One line from the client."""
@@ -179,7 +179,7 @@ class Worker:
             number = message.get("id") if isinstance(message.get("id"), int) else None
             request = Request.of(message)
             if request.method == "hello":
-                # In a thread of its own: PyTorch's first import takes seconds, during which others may want to be heard.
+                # In a thread of its own: PyTorch's first import takes seconds, during which other requests may arrive.
                 threading.Thread(target=self._greet, args=(request,), daemon=True).start()
             elif request.method == "cancel":
                 self._cancel(request.params.get("id"))

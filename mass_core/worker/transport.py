@@ -17,7 +17,7 @@ from ..errors import DeviceError, MassError
 from .client import Client, Reply, Transport
 
 _CHUNK = 1 << 16
-_LAST_WORDS_S = 1.0
+_DRAIN_S = 1.0
 """Time the end of a process waits for the rest in its pipes; a child of it may hold them open."""
 
 
@@ -67,7 +67,7 @@ class SubprocessTransport:
         """Number of the process; None: not started."""
         return None if self._process is None else self._process.pid
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """See `client.Transport`."""
         try:
             process = subprocess.Popen(
@@ -87,10 +87,10 @@ class SubprocessTransport:
             ) from error
         assert process.stdout is not None and process.stderr is not None
         self._process = process
-        out = self._reader(process.stdout, received)
+        out = self._reader(process.stdout, on_output)
         text = codecs.getincrementaldecoder("utf-8")("replace")
-        err = self._reader(process.stderr, lambda data: told(text.decode(data)))
-        threading.Thread(target=self._wait, args=(process, (out, err), ended), daemon=True).start()
+        err = self._reader(process.stderr, lambda data: on_errors(text.decode(data)))
+        threading.Thread(target=self._wait, args=(process, (out, err), on_end), daemon=True).start()
 
     def write(self, data: bytes) -> None:
         """See `client.Transport`."""
@@ -146,11 +146,11 @@ class SubprocessTransport:
         thread.start()
         return thread
 
-    def _wait(self, process: subprocess.Popen[bytes], readers: Sequence[threading.Thread], ended: Callable[[int], None]) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], readers: Sequence[threading.Thread], on_end: Callable[[int], None]) -> None:
         code = process.wait()
         for reader in readers:
-            reader.join(_LAST_WORDS_S)
-        self._events.put(lambda: ended(code))
+            reader.join(_DRAIN_S)
+        self._events.put(lambda: on_end(code))
 
 
 class LocalClient(Client):

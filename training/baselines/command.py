@@ -4,10 +4,10 @@
     torchrun --nproc-per-node 2 -m training.baselines ...     two processes, each computing half of every batch
 
 The result is weights of the recipe's network. `mass` is `training.pretrain` itself. `mae` and `s3d` hide most blocks of a view and
-reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` tells views of one scan from views of other scans
+reconstruct them, `mg` changes a view and reconstructs it as it was, `simclr` distinguishes views of one scan from those of other scans
 (`learners`), `none` draws random weights; of these only the encoder has learned, everything else is the recipe's random start. All see the
 same scans in the same order, in the same poses and intensities, with the same optimiser, rates and average. A run that was stopped, by
-SIGTERM or Ctrl-C after the step it was in, goes on from its last state, in OUTPUT's name with `.run`, when called again.
+SIGTERM or Ctrl-C after the step it was in, continues from its last state, in OUTPUT's name with `.run`, when called again.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ..failures import answered
 from ..pretrain import recipes
 from ..pretrain.config import RunConfig
 from ..pretrain.loader import episodes_of
-from ..pretrain.loop import Losses, augmented_views, learn, train
+from ..pretrain.loop import Losses, augmented_views, run_steps, train
 from ..pretrain.schedule import window_at
 from ..pretrain.start import optimiser_of, start
 from ..pretrain.state import State, publish
@@ -39,7 +39,7 @@ from ..runs.options import parsed, printed, recipe_changes
 from ..runs.precision import autocast, scaler
 from ..runs.run_folder import copy, enter
 from ..runs.sources import Source, open_sources
-from ..runs.stopping import tell_saved
+from ..runs.stopping import report_saved
 from .learners import LEARNERS
 
 
@@ -62,7 +62,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
     """
     folder = output.with_suffix(".run")
     if output.exists() and not folder.is_dir():
-        raise OutputError(f"{output} exists already and is not of an earlier call of this command.", "Choose another name.")
+        raise OutputError(f"{output} already exists and was not made by this command.", "Choose another name.")
     if method == "mass":
         if train(config, sources, folder, group, resume="auto", minutes=0).step == config.steps and group.leads:
             copy(folder / "last.safetensors", output)
@@ -72,7 +72,7 @@ def pretrain(method: str, config: RunConfig, sources: Sequence[Source], output: 
         learned = learned_by(method, config, sources, folder, group)
         if learned.step < config.steps:
             if group.leads:
-                tell_saved(learned.step, config.steps, "auto")
+                report_saved(learned.step, config.steps, "auto")
             return
         whole.average.encoder.load_state_dict(learned.average.encoder.state_dict())
         whole.step = learned.step
@@ -100,7 +100,7 @@ def learned_by(method: str, config: RunConfig, sources: Sequence[Source], folder
             loss = wrapped(views, generator)
         return loss, {"loss": loss.detach()}
 
-    learn(config, state, episodes, folder, group, network=wrapped, loss_of=loss_of)
+    run_steps(config, state, episodes, folder, group, network=wrapped, loss_of=loss_of)
     return state
 
 
@@ -113,21 +113,25 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.baselines",
-        description="Other ways to pretrain the encoder, beside MASS.",
+        description="Pretrain the encoder with other methods, to compare with MASS.",
         **examples(
             "python -m training.baselines --method mae --steps 1500 --data DATASET --output MAE.safetensors",
             "torchrun --nproc-per-node 8 -m training.baselines --method s3d --recipe paper --data CT=0.6 MR=0.4 --output S3D.safetensors",
         ),
     )
     start = parser.add_argument_group("start")
-    start.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True, help="what the encoder learns from")
+    start.add_argument("--method", choices=("mass", "none", *LEARNERS), required=True, help="pretraining method")
     start.add_argument("--recipe", default="small", help=f"one of {', '.join(recipes.RECIPES)} (default: %(default)s)")
-    start.add_argument("--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as of training.pretrain; none needs none")
+    start.add_argument(
+        "--data", nargs="+", default=[], metavar="DATASET[=WEIGHT]", help="as for training.pretrain; not needed for the method none"
+    )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's lie beside it")
-    run.add_argument("--steps", type=int, metavar="N", help="length of the run (default: the recipe's)")
-    run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    run.add_argument("--seed", type=seed_number, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    run.add_argument(
+        "--output", type=Path, required=True, metavar="WEIGHTS.safetensors", help="file to write; the run's files are beside it"
+    )
+    run.add_argument("--steps", type=int, metavar="N", help="number of training steps (default: the recipe's)")
+    run.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change settings of the recipe")
+    run.add_argument("--seed", type=seed_number, metavar="N", help="seed of the run, the same as --set seed=N (default: the recipe's)")
     run.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
     add_config(parser)
     return parser

@@ -53,7 +53,7 @@ class Reconstruction(nn.Module):
 
 
 class Mae(Reconstruction):
-    """Draws hidden blocks again; the encoder sees zeros in their place."""
+    """Reconstructs hidden blocks; the encoder sees zeros in their place."""
 
     def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error in the hidden voxels of views [B,2,1,W,W,W]."""
@@ -130,7 +130,7 @@ def _sparse_norm_relu(x: Tensor, visible: Tensor) -> Tensor:
 
 
 class Genesis(Reconstruction):
-    """Draws a view as it was before it was bent, shuffled and painted (Models Genesis, Zhou et al. 2021)."""
+    """Reconstructs a view as it was before it was bent, shuffled and painted (Models Genesis, Zhou et al. 2021)."""
 
     def forward(self, views_B2: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of views [B,2,1,W,W,W]."""

@@ -17,17 +17,17 @@ class ClassifyConfig(RunSettings):
     """A whole run."""
 
     licence: str = ""
-    """Of the classifier, recorded in it; empty: that of the weights it starts from."""
+    """Licence of the classifier, recorded in it; empty: that of the weights it starts from."""
     frozen: bool = True
-    """True: only the head learns, on features computed once. False: the encoder learns as well."""
+    """True: only the head is trained, on features computed once. False: the encoder is trained as well."""
     random_encoder: bool = False
-    """The encoder starts from chance: the same network without pretraining, to compare with."""
+    """The encoder starts from random weights: the same network without pretraining, for comparison."""
     train_share: float = 1.0
-    """Share of the training scans that is learned from; patients are drawn by the seed."""
+    """Share of the training scans that is used; patients are drawn by the seed."""
     epochs: int = 50
     """Length of the run."""
     batch_size: int = 8
-    """Scans of a step, of all processes together."""
+    """Scans per step, over all processes."""
     head_rate: float = 5e-4
     """Learning rate of attention pooling and linear layer."""
     encoder_rate: float = 1e-5
@@ -43,14 +43,14 @@ class ClassifyConfig(RunSettings):
     class_weights: bool = True
     """Rare classes count more: by the inverse of their share, from 0.1 to 10."""
     size_zyx: tuple[int, int, int] = (96, 128, 192)
-    """Voxels the network sees of a scan; what is smaller is padded, of what is larger the middle counts."""
+    """Size of the input in voxels; smaller scans are padded, larger ones cropped to their middle."""
     spacing_mm: float = 0.0
     """Voxel edge of the input. 0: that of the weights, or, where they choose it for each label, the finest at which nearly all training
     scans fit into the input."""
     copies: int = 0
-    """With a frozen encoder: features of so many further copies of every training scan, their intensities changed."""
+    """With a frozen encoder: number of further copies of every training scan, with changed intensities, that give features as well."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the steps of an encoder that learns. auto: bfloat16 on CUDA, float32 elsewhere. Features are float32 always."""
+    """Precision of the steps, if the encoder is trained. auto: bfloat16 on CUDA, float32 elsewhere. Features are float32 always."""
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
     FREE: ClassVar[frozenset[str]] = RunSettings.FREE | {"licence"}
@@ -75,7 +75,7 @@ def paper() -> ClassifyConfig:
 
 
 def released() -> ClassifyConfig:
-    """The released code's run: head and encoder learn, 100 epochs under a cosine."""
+    """The released code's run: head and encoder are trained, 100 epochs with a cosine schedule."""
     return ClassifyConfig(name="released", frozen=False, epochs=100, head_rate=1e-4, encoder_rate=1e-5, schedule="cosine")
 
 

@@ -23,7 +23,7 @@ from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import write_array
 from mass_core.errors import InputError, MassError
 from mass_core.files import write_json
-from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, as_input, cells_of, look, padded
+from mass_core.inference.classifier import ClassifierConfig, ClassifierNetwork, as_input, cells_of, classifier_input, padded
 from mass_core.volumes.preprocess import working_image
 from mass_core.volumes.read_cache import state_of
 from mass_core.volumes.resample import orient
@@ -150,7 +150,7 @@ def _make(row: Row, files: Sequence[Path], network: ClassifierNetwork, settings:
     """Make the missing files of a scan."""
     if all(file.exists() for file in files):
         return
-    array = look(Volume.read(row.path), config.recipe).array
+    array = classifier_input(Volume.read(row.path), config.recipe).array
     for copy, file in enumerate(files):
         if not settings.frozen:
             write_array(file, array)
@@ -182,7 +182,7 @@ def _hash(values: Any) -> str:
 
 
 class Samples(Dataset[Sample]):
-    """Scans as the head, or the whole network, takes them; items are asked for by scan and number of the draw."""
+    """Scans as the head, or the whole network, takes them; items are requested by scan and number of the draw."""
 
     def __init__(
         self, files: Sequence[Sequence[Path]], targets: Tensor, settings: ClassifyConfig, config: ClassifierConfig, *, learning: bool

@@ -41,7 +41,7 @@ from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, provenance
 from ..runs.state import Resumable
-from ..runs.stopping import Signals, tell_saved
+from ..runs.stopping import Signals, report_saved
 from . import config as classify_config
 from .config import ClassifyConfig
 from .inputs import Sample, Samples, draws, input_recipe, prepared, survey
@@ -125,8 +125,8 @@ def train(
         output=output,
         group=group,
     )
-    if learn(run, learner, resume, minutes):
-        judge(run)
+    if run_steps(run, learner, resume, minutes):
+        evaluate(run)
     return learner
 
 
@@ -154,14 +154,14 @@ def notes(table: Table, spacing_zyx: Sequence[float], fitting: dict[str, float])
     if larger:
         lines.append(f"{larger} of {len(fitting)} scans are larger than the input; only their middle is used.")
     for split in ("val", "test"):
-        if table.splits[split] and (silent := table.silent(split)):
-            lines.append(f"No AUC on {split} for {', '.join(silent)}: all scans have it, or none.")
-    if len(table.silent("val")) == len(table.classes):
+        if table.splits[split] and (undefined := table.without_auc(split)):
+            lines.append(f"No AUC on {split} for {', '.join(undefined)}: all scans have it, or none.")
+    if len(table.without_auc("val")) == len(table.classes):
         lines.append("Without any AUC on val, the lowest loss on val decides which weights are the best.")
     return lines
 
 
-def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
+def run_steps(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
     """Run the remaining steps, with validation after every epoch; returns true if the end was reached."""
     settings, group = run.settings, run.group
     steps = run.epoch * settings.epochs
@@ -178,13 +178,13 @@ def learn(run: Run, learner: Learner, resume: str, minutes: float) -> bool:
                 values = validate(run, learner, weights)
                 log.note(learner.step, epoch=learner.step // run.epoch, **values)
                 keep_best(run, learner, values)
-            stopping = group.any(signals.asked or time.monotonic() > until)
+            stopping = group.any(signals.stop_requested or time.monotonic() > until)
             if group.leads and (stopping or learner.step == steps or learner.step % settings.save_every == 0):
                 learner.save(run.output / "state", settings, group)
             if stopping:
                 break
     if group.leads:
-        tell_saved(learner.step, steps, resume)
+        report_saved(learner.step, steps, resume)
     return learner.step == steps
 
 
@@ -286,7 +286,7 @@ def keep_best(run: Run, learner: Learner, values: dict[str, Any]) -> None:
     save_classifier(run.output / "best.safetensors", learner.network, run.made, origin, licence)
 
 
-def judge(run: Run) -> None:
+def evaluate(run: Run) -> None:
     """Score the written classifier on val and, for the only time, on test, into `metrics.json`."""
     run.group.any(False)  # until the file is there
     best = load_classifier(run.output / "best.safetensors", str(run.group.device))
@@ -314,7 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.classify",
-        description="Classifiers of whole scans on a pretrained encoder.",
+        description="Train a classifier of whole scans on a pretrained encoder.",
         **examples("python -m training.classify --weights small --labels labels.csv --images scans --output RUN --frozen"),
     )
     start = parser.add_argument_group("start")
@@ -322,9 +322,15 @@ def build_parser() -> argparse.ArgumentParser:
     start.add_argument("--recipe", default="paper", help=f"one of {', '.join(classify_config.RECIPES)} (default: %(default)s)")
     mode = start.add_mutually_exclusive_group()
     mode.add_argument("--frozen", dest="frozen", action="store_true", default=None, help="train only the head")
-    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder as well")
+    mode.add_argument("--full", dest="frozen", action="store_false", help="train the encoder and the head")
     scans = parser.add_argument_group("scans")
-    scans.add_argument("--labels", type=Path, required=True, metavar="FILE.csv", help="filename, split, label or label_<class>, patient")
+    scans.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="FILE.csv",
+        help="table with the columns filename, split, patient, and label or label_<class>",
+    )
     scans.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the scans")
     add_run(parser)
     return parser

@@ -69,7 +69,7 @@ class Table:
             raise InputError(f"Of {len(rows)} training scans {len(kept)} were drawn. {' '.join(faults)}", "Choose a larger train_share.")
         return table
 
-    def silent(self, split: str) -> list[str]:
+    def without_auc(self, split: str) -> list[str]:
         """Classes that all scans of a split have, or none: no AUC can be computed for them."""
         share = self.targets(split).mean(dim=0).tolist()
         return [name for name, value in zip(self.classes, share, strict=True) if value in (0.0, 1.0)]
@@ -141,7 +141,7 @@ def _classes(lines: Sequence[dict[str, str]]) -> tuple[str, ...]:
 def _rows(
     lines: Sequence[dict[str, str]], columns: Sequence[str], classes: Sequence[str], images: Path
 ) -> tuple[list[tuple[str, Row]], list[str]]:
-    """Split and row of every line that is whole, and what is wrong with the others."""
+    """Split and row of every line that is complete, and what is wrong with the others."""
     rows, missing, unlabelled, strange = [], [], [], []
     seen: Counter[str] = Counter()
     for number, line in enumerate(lines, 2):
@@ -189,7 +189,7 @@ def _split_faults(rows: Sequence[tuple[str, Row]]) -> Iterator[str]:
         sides[row.patient].add(split)
     both = [f"{patient} ({' and '.join(sorted(found))})" for patient, found in sides.items() if len(found) > 1]
     if both:
-        yield f"{len(both)} patients are in several splits, which makes results too good: {listing(both, _SHOWN)}."
+        yield f"{len(both)} patients are in several splits, which makes results too optimistic: {listing(both, _SHOWN)}."
 
 
 def _class_faults(table: Table) -> Iterator[str]:
@@ -198,12 +198,12 @@ def _class_faults(table: Table) -> Iterator[str]:
             yield f"No scan is in the split {split}."
     if not table.splits["train"]:
         return
-    silent = table.silent("train")
+    unlearnable = table.without_auc("train")
     if len(table.classes) == 1 and not table.multi_label:
         yield f"All scans have the label {table.classes[0]!r}: there is nothing to distinguish."
-    elif table.multi_label and silent:
-        yield f"All scans of the split train, or none, have {listing(silent, _SHOWN)}: nothing can be learned about it."
-    elif silent:
+    elif table.multi_label and unlearnable:
+        yield f"All scans of the split train, or none, have {listing(unlearnable, _SHOWN)}: nothing can be learned about it."
+    elif unlearnable:
         share = table.targets("train").mean(dim=0)
         absent = [name for name, value in zip(table.classes, share, strict=True) if not value]
         yield f"No scan of the split train has {listing(absent, _SHOWN)}."

@@ -44,7 +44,7 @@ class Cohort:
     """Of the training scans, classes that are not learned left out."""
     val: tuple[str, ...]
     labels: tuple[int, ...]
-    looks: Mapping[int, LabelStyle] = field(default_factory=dict)
+    styles: Mapping[int, LabelStyle] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """Notes for the user about the choice."""
 
@@ -58,15 +58,15 @@ def gather(request: Finetune, model: Model, config: FinetuneConfig, folder: Path
     """
     if bool(request.cases) == (request.dataset is not None):
         raise InputError("The training scans must be given exactly once.", "Give either cases or a dataset.")
-    looks = {} if request.dataset else _looks(request.cases)
+    styles = {} if request.dataset else _styles(request.cases)
     if request.dataset is None and group.leads:
         dataset = _prepared(request.cases, model.recipe.changed(modality=request.modality), folder, steps)
-        _with_splits(dataset, looks, config.seed, steps).write()
+        _with_splits(dataset, styles, config.seed, steps).write()
     group.wait()
     dataset = open_dataset(request.dataset or folder)
-    looks = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | looks
-    looks |= {int(value): style for value, style in request.appearance.items()}
-    return _chosen(request, config, dataset, looks, steps)
+    styles = {value: LabelStyle(name) for value, name in dataset.label_names.items()} | styles
+    styles |= {int(value): style for value, style in request.appearance.items()}
+    return _chosen(request, config, dataset, styles, steps)
 
 
 def recipe_of(model: Model, dataset: Dataset) -> Recipe:
@@ -93,11 +93,11 @@ def encode(
         if any(left[value] > 0 for value in shown):
             references.append(case_volumes(cohort.dataset, name))
             left = {value: count - (value in shown) for value, count in left.items()}
-    task = segmenter.encode(references, cohort.labels, appearance=cohort.looks, progress=progress, cancelled=cancelled, to_finetune=True)
+    task = segmenter.encode(references, cohort.labels, appearance=cohort.styles, progress=progress, cancelled=cancelled, to_finetune=True)
     return replace(task, recipe=recipe_of(model, cohort.dataset), warnings=())
 
 
-def _looks(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
+def _styles(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
     """Names and colours the label maps give; all must mean the same by a number.
 
     Raises:
@@ -105,23 +105,23 @@ def _looks(cases: Sequence[Reference]) -> dict[int, LabelStyle]:
     """
     found: dict[int, tuple[LabelStyle, str]] = {}
     for case in cases:
-        for value, look in read_appearance(case.mask).items():
+        for value, style in read_appearance(case.mask).items():
             if case.labels is not None and value not in case.labels:
                 continue
-            before, file = found.setdefault(value, (look, case.mask))
-            if before.name != look.name:
+            before, file = found.setdefault(value, (style, case.mask))
+            if before.name != style.name:
                 raise InputError(
-                    f"Label {value} is called {before.name!r} in {file}, {look.name!r} in {case.mask}.",
+                    f"Label {value} is called {before.name!r} in {file}, {style.name!r} in {case.mask}.",
                     "Give a structure the same number in all label maps.",
                 )
-    return {value: look for value, (look, _) in sorted(found.items())}
+    return {value: style for value, (style, _) in sorted(found.items())}
 
 
-def _check_names(looks: Mapping[int, LabelStyle], labels: Sequence[int]) -> None:
+def _check_names(styles: Mapping[int, LabelStyle], labels: Sequence[int]) -> None:
     """Check that classes have different names."""
-    names = [looks[value].name for value in labels if value in looks]
+    names = [styles[value].name for value in labels if value in styles]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        values = ", ".join(str(value) for value in labels if value in looks and looks[value].name == twice[0])
+        values = ", ".join(str(value) for value in labels if value in styles and styles[value].name == twice[0])
         raise InputError(f"Several labels are called {twice[0]!r}: {values}.", "Give each structure a name of its own.")
 
 
@@ -146,11 +146,11 @@ def _prepared(cases: Sequence[Reference], recipe: Recipe, folder: Path, steps: S
     return Dataset(folder=folder, name=folder.name, cases=tuple(done), splits={"train": tuple(names)}, recipe=to_dict(recipe))
 
 
-def _with_splits(dataset: Dataset, looks: Mapping[int, LabelStyle], seed: int, steps: Steps) -> Dataset:
-    """Some scans kept apart to validate on, and the names of the classes."""
+def _with_splits(dataset: Dataset, styles: Mapping[int, LabelStyle], seed: int, steps: Steps) -> Dataset:
+    """The dataset with some scans held out for validation, and the names of the classes."""
     shown = {name: set(counts) for name, counts in _counted(dataset, [case.name for case in dataset.cases], steps).items()}
     train, val = hold_out(shown, seed)
-    names = {value: look.name for value, look in looks.items()}
+    names = {value: style.name for value, style in styles.items()}
     return replace(dataset, splits={"train": train, "val": val, "test": ()}, label_names=names)
 
 
@@ -169,7 +169,7 @@ def hold_out(shown: Mapping[str, set[int]], seed: int) -> tuple[tuple[str, ...],
     return tuple(sorted(train)), tuple(sorted(val))
 
 
-def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: Mapping[int, LabelStyle], steps: Steps) -> Cohort:
+def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, styles: Mapping[int, LabelStyle], steps: Steps) -> Cohort:
     """Training scans, validation scans and classes."""
     names = [name for name in dataset.splits["train"] if dataset.case(name).labels is not None]
     if request.train_cases is not None:
@@ -189,11 +189,11 @@ def _chosen(request: Finetune, config: FinetuneConfig, dataset: Dataset, looks: 
             f"Label {', '.join(map(str, absent))} is in none of the {len(planes)} training scans; they show {', '.join(map(str, labels))}.",
             "Choose among those.",
         )
-    _check_names(looks, labels)
+    _check_names(styles, labels)
     val = tuple(name for name in dataset.splits["val"] if dataset.case(name).labels is not None)[: config.validate_cases]
     val = tuple(name for name in val if set(voxels_by_plane(labels_of(dataset, name))) & set(labels))
-    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, which is named." for name in vain]
-    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), looks=looks, notes=tuple(notes))
+    notes = _notes(planes, labels, val) + [f"No training scan shows {name}, although it is named." for name in vain]
+    return Cohort(dataset=dataset, planes=planes, val=val, labels=tuple(labels), styles=styles, notes=tuple(notes))
 
 
 def drawn(planes: Planes, shots: int | None, draw: int, seed: int) -> Planes:
@@ -222,12 +222,12 @@ def _counted(dataset: Dataset, names: Sequence[str], steps: Steps) -> Planes:
 
 
 def _notes(planes: Planes, labels: Sequence[int], val: Sequence[str]) -> list[str]:
-    """Classes that one scan shows, and that nothing can be validated."""
+    """Notes about classes that only one scan shows, and about missing validation scans."""
     counts = {value: sum(value in shown for shown in planes.values()) for value in labels}
     rare = [value for value in labels if counts[value] == 1 < len(planes)]
-    few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is kept apart (split val)"
-    unjudged = [] if val else [f"{few}: nothing is validated, the last weights count."]
-    return [f"Label {value} is in one of the {len(planes)} training scans only." for value in rare] + unjudged
+    few = "There is one labelled scan" if len(planes) == 1 else "No labelled scan is held out (split val)"
+    unjudged = [] if val else [f"{few}: there is no validation, and the last weights are kept."]
+    return [f"Only one of the {len(planes)} training scans shows label {value}." for value in rare] + unjudged
 
 
 def _names(cases: Sequence[Reference]) -> list[str]:

@@ -156,7 +156,7 @@ def _config(request: Finetune, model: Model) -> FinetuneConfig:
 def _summary(result: dict[str, Any]) -> str:
     """One line for people."""
     best = "not validated" if result["best_dice"] is None else f"Dice {result['best_dice']:.3f} in epoch {result['best_epoch']}"
-    why = {"": "", "early": ", stopped early", "budget": ", time is up", "cancelled": ", stopped"}[result["stopped"]]
+    why = {"": "", "early": ", stopped early", "budget": ", time limit reached", "cancelled": ", stopped"}[result["stopped"]]
     more = "; the same command with --resume continues it" if result["stopped"] in ("budget", "cancelled") else ""
     return f"{result['output']}: {best}, {result['epochs']} epoch{'s' * (result['epochs'] != 1)}{why}{more}"
 
@@ -165,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.finetune",
-        description="Finetune to fixed classes. The result segments without a reference.",
+        description="Finetune to fixed classes. The result segments without references.",
         **examples(
             "python -m training.finetune --weights RUN/last.safetensors --data DATASET --shots 5 --output FINETUNED",
             "python -m training.finetune --images scans --labels-dir labels --names 1=liver 2=spleen --output FINETUNED",
@@ -173,11 +173,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     start = parser.add_argument_group("start")
     start.add_argument("--weights", default="small", metavar="W", help="weights file or name (default: %(default)s)")
-    start.add_argument("--scratch", action="store_true", help="start the same network from random weights")
+    start.add_argument("--scratch", action="store_true", help="train the same network from random weights")
     start.add_argument("--recipe", help=f"one of {', '.join(finetune_recipes.RECIPES)} (default: by the size of the network)")
-    start.add_argument("--epochs", type=int, metavar="N", help="most epochs (default: the recipe's)")
+    start.add_argument("--epochs", type=int, metavar="N", help="maximum number of epochs (default: the recipe's)")
     _add_scans(parser)
-    add_run(parser, " with the fields of the worker's finetune, see docs/formats.md", required=False)
+    add_run(parser, " (fields of the worker's finetune request, see docs/formats.md)", required=False)
     add_on(parser)
     programs = parser.add_argument_group("for programs")
     programs.add_argument("--json", action="store_true", help="print one JSON object per line")
@@ -195,13 +195,13 @@ def _add_scans(parser: argparse.ArgumentParser) -> None:
         "--names",
         nargs="+",
         metavar="N=NAME",
-        help="of values in --labels-dir (default: those of a dataset.json beside them)",
+        help="names of the values in --labels-dir (default: those of a dataset.json beside them)",
     )
-    scans.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="of --images")
-    scans.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to learn (default: all)")
-    scans.add_argument("--shots", type=int, metavar="K", help="only so many training scans, drawn at random")
+    scans.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), default="auto", help="modality of --images")
+    scans.add_argument("--labels", nargs="+", type=int, metavar="N", help="values to segment (default: all)")
+    scans.add_argument("--shots", type=int, metavar="K", help="use only K training scans, drawn at random")
     scans.add_argument("--draw", type=int, default=0, metavar="D", help="number of the draw, from 0 (default: %(default)s)")
-    scans.add_argument("--train-cases", nargs="+", metavar="NAME", help="only these training scans of the dataset")
+    scans.add_argument("--train-cases", nargs="+", metavar="NAME", help="use only these training scans of the dataset")
 
 
 def _request(arguments: argparse.Namespace) -> Finetune:
@@ -257,7 +257,9 @@ def _pairs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     if arguments.images is None:
         if arguments.modality != "auto":
-            raise InputError(f"--modality is {arguments.modality}, but a dataset knows that of its scans.", "Leave --modality out.")
+            raise InputError(
+                f"--modality is {arguments.modality}, but a dataset records the modality of its scans.", "Leave --modality out."
+            )
         return []
     if arguments.labels_dir is None:
         raise InputError("There are no labels to train on.", "Add --labels-dir DIR.")

@@ -26,7 +26,7 @@ class TuneConfig(StepSettings):
     """Optimiser, schedule and loss."""
 
     learning_rate: float = 1e-4
-    """Of the network."""
+    """Learning rate of the network."""
     token_rate: float = 1e-4
     """Learning rate of the class tokens."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -44,17 +44,17 @@ class FinetuneConfig(RunSettings):
     steps_per_epoch: int = 100
     """Steps after which an epoch ends."""
     batch_size: int = 4
-    """Crops of a step, of all processes together."""
+    """Crops per step, over all processes."""
     accumulate: int = 1
-    """Parts in which a process computes its share of a batch, one after the other; doubled by itself where memory does not suffice."""
+    """Parts in which a process computes its share of a batch, one after the other; doubled automatically where memory does not suffice."""
     patience: int = 10
-    """Validations without a better result after which the run stops; 0: it never stops early."""
+    """Validations without a better result after which the run stops (early stopping); 0: never."""
     validate_every: int = 1
     """Epochs between validations."""
     validate_cases: int = 8
-    """The first so many scans of the split `val`."""
+    """Number of validation scans: the first ones of the split `val`."""
     references: int = 10
-    """The first so many training scans from which the class tokens and the working spacing of the start come."""
+    """Number of training scans, the first ones, that give the initial class tokens and the working spacing."""
     window: int = 0
     """Edge of the crops in voxels; 0: the window of the weights."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

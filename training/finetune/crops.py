@@ -50,7 +50,7 @@ class ClassGroup:
 
 
 class Crops(torch.utils.data.Dataset[Crop]):
-    """Endless supply of crops; number `i` is the same whenever and wherever it is asked for.
+    """Endless supply of crops; number `i` is the same whenever and wherever it is requested.
 
     Args:
         dataset: holds the scans.

@@ -1,4 +1,4 @@
-"""Finetuning on another computer (--on): the scans go there over ssh, the folder of the run comes back while it goes on."""
+"""Finetuning on another computer (--on): the scans go there over ssh, the folder of the run is copied back while it runs."""
 
 import argparse
 from dataclasses import asdict
@@ -51,7 +51,7 @@ def run(request: Finetune, arguments: argparse.Namespace, output: Output) -> dic
         call = there.request("finetune", params, progress=output.progress, done=replies.append, failed=errors.append)
         while call.state == "waiting":
             there.pump()
-            if signals.asked:
+            if signals.stop_requested:
                 call.cancel()
     if errors:
         if saved(states):

@@ -18,7 +18,7 @@ from .config import FinetuneConfig
 
 
 class FixedClasses(nn.Module):
-    """A network of fixed classes whose stored tokens learn as well; `network` is what is saved and used.
+    """A network of fixed classes whose stored tokens are trained as well; `network` is what is saved and used.
 
     Args:
         network: without task encoding; its buffers of class tokens become parameters of the same names.
@@ -63,12 +63,12 @@ class Tuning(Averaged[FixedClasses]):
     VALUES = ("bad_steps", "scores", "best_epoch", "judged")
     MISFIT = ("another network or other classes", "the weights, scans and classes")
     scores: dict[str, float] = field(default_factory=dict)
-    """Of the best validation so far: `val_dice`, and `dice_<value>` of each class it could judge; empty: there was none."""
+    """Of the best validation so far: `val_dice`, and `dice_<value>` of each class it covers; empty: there was none."""
     best_epoch: int = 0
     judged: int = -1
     """The step of the latest validation."""
     parts: int = 1
-    """In which a process computes its share of a batch; not saved, memory may be another one tomorrow."""
+    """In which a process computes its share of a batch; not saved, because memory may differ when the run is resumed."""
 
     @property
     def device(self) -> torch.device:

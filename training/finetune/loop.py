@@ -1,4 +1,4 @@
-"""Finetuning to fixed classes (paper section 6.4): network and class tokens learn from labelled scans, task encoders are dropped.
+"""Finetuning to fixed classes (paper section 6.4): network and class tokens are trained on labelled scans, task encoders are dropped.
 
     python -m training.finetune --images SCANS --labels-dir LABELS --output RUN        scans and label maps of the same names
     python -m training.finetune --data DATASET --shots 5 --output RUN                  five scans of a dataset
@@ -29,7 +29,7 @@ from .config import FinetuneConfig
 from .crops import Crop, Crops, collate, steps_of
 from .fixed_classes import Tuning, rates, start
 from .run import Run
-from .validation import Judge
+from .validation import Validator
 
 
 def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
@@ -40,20 +40,20 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     state.origin = {"scans": identity(run.cohort.dataset, run.cohort.planes), "labels": list(run.cohort.labels)}
     enter(config, run.output, state, group, resume)
     crops = Crops(run.cohort.dataset, run.cohort.planes, run.task, config, run.window)
-    judge = Judge(run, state.average) if run.cohort.val else None
+    validator = Validator(run, state.average) if run.cohort.val else None
     network, stopped = group.wrap(state.network), ""
     with Logbook(config, run.output, group, start=state.step, steps=config.steps, bar=False) as log:
         try:
-            if judge and config.validates(state.step) and state.judged != state.step:
-                _judge(run, state, judge, log)
+            if validator and config.validates(state.step) and state.judged != state.step:
+                _validate(run, state, validator, log)
             for share in steps_of(crops, state.step, group):
                 began = time.monotonic()
                 values = step(run, state, network, crops, share)
                 rate = state.optimiser.param_groups[0]["lr"]
                 means = log.add(state.step, **values, rate=rate, samples_per_s=config.batch_size / (time.monotonic() - began))
                 report.trained(state.step, config, means)
-                if judge and config.validates(state.step):
-                    _judge(run, state, judge, log)
+                if validator and config.validates(state.step):
+                    _validate(run, state, validator, log)
                     stopped = "early" * config.gave_up(state.step, state.best_epoch)
                 if stopped or group.any(report.stopping()):
                     stopped = stopped or report.reason * (state.step < config.steps)
@@ -68,10 +68,10 @@ def finetune(run: Run, resume: str) -> tuple[Tuning, str]:
     return state, stopped
 
 
-def _judge(run: Run, state: Tuning, judge: Judge, log: Logbook) -> None:
+def _validate(run: Run, state: Tuning, validator: Validator, log: Logbook) -> None:
     """Validate the averaged network; keep it if it is the best so far."""
     # Processes must leave a validation together.
-    scores = judge.scores(run.report.progress, run.report.cancelled if run.group.size == 1 else lambda: False)
+    scores = validator.scores(run.report.progress, run.report.cancelled if run.group.size == 1 else lambda: False)
     state.judged = state.step
     log.note(state.step, **scores)
     run.report.validated(state.step, run.config, scores, {label.value: label.name for label in run.task.labels})

@@ -20,7 +20,7 @@ class FinetuneProgress:
 
     Args:
         output: a person at a terminal, or a program.
-        signals: noted while the run goes on.
+        signals: noted during the run.
         minutes: its time; None: as long as it takes.
         bound_to_input: the run stops when its standard input ends, so that it does not outlive the program that started it.
         quiet: report nothing; one process of a run reports.
@@ -39,7 +39,7 @@ class FinetuneProgress:
 
     def cancelled(self) -> bool:
         """True if the user stopped the run."""
-        return self._signals.asked or self._ended.is_set()
+        return self._signals.stop_requested or self._ended.is_set()
 
     def stopping(self) -> bool:
         """True if the run should stop, for any reason."""

@@ -14,7 +14,7 @@ from .fixed_classes import FixedClasses
 from .run import Run
 
 
-class Judge:
+class Validator:
     """Segments the validation scans with the current network.
 
     Args:

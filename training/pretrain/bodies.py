@@ -1,4 +1,4 @@
-"""Label maps of random bodies, for synthetic images of anatomy that no scan at hand shows.
+"""Label maps of random bodies, for synthetic images of anatomy that the available scans do not show.
 
 A family is one body plan; its members are that body deformed, so the same label in two members is a true pair of different bodies.
 Run it as `python -m training.pretrain.bodies DIRECTORY`, prepare the result like label maps of real heads, and name the dataset in
@@ -141,10 +141,10 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__.splitlines()[0],
         **examples("python -m training.pretrain.bodies bodies --families 12 --members 5"),
     )
-    parser.add_argument("directory", type=Path, help="folder of the label maps")
-    parser.add_argument("--families", type=int, default=24, help="body plans (default: %(default)s, which is the most)")
-    parser.add_argument("--members", type=int, default=5, help="bodies of each (default: %(default)s)")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of the bodies (default: %(default)s)")
+    parser.add_argument("directory", type=Path, help="folder for the label maps")
+    parser.add_argument("--families", type=int, default=24, help="number of body plans (default and maximum: %(default)s)")
+    parser.add_argument("--members", type=int, default=5, help="bodies per plan (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the bodies (default: %(default)s)")
     return parser
 
 

@@ -19,7 +19,7 @@ class EpisodeConfig(PoseConfig):
     """Sampling of tasks from scans: masks, working spacing and the poses of the two views."""
 
     task_slots: tuple[int, ...] = (1, 2, 8, 16, 16, 16)
-    """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users ask for few."""
+    """Masks of a task; one entry is drawn per step, since masks of one pass influence each other and users segment few at once."""
     extent_fraction: tuple[float, float] = (0.12, 1.0)
     """Share of the window the anchor mask's longest side fills, drawn log-uniformly: sets the working spacing."""
     spacing_limits_mm: tuple[float, float] = (0.7, 6.0)
@@ -29,7 +29,7 @@ class EpisodeConfig(PoseConfig):
     target_jitter: float = 0.25
     """The same for the target view: windows that slide over a scan seldom sit on the structure."""
     absent_share: float = 0.1
-    """Share of the slots given to masks the target view does not hold: windows without the structure exist."""
+    """Share of the slots given to masks outside the target view, as negative examples."""
     overlap: float = 0.0
     """Above 0, views are laid as in the released code: the reference anywhere in the scan, the target so that crops 40 voxels wider than
     the window share this much along every axis. 0: around the anchor mask."""
@@ -52,7 +52,7 @@ class EpisodeConfig(PoseConfig):
     lesion_share: float = 0.0
     """Share of the tasks about artificial lesions, drawn anywhere into two scans of the dataset."""
     smallest_voxels: float = 40.0
-    """Masks with fewer voxels at the working spacing are not asked for."""
+    """Masks with fewer voxels at the working spacing are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,13 @@ class OptimConfig(StepSettings):
     """Optimiser, schedule and loss."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"
-    """Of all weights, or of those Muon does not take."""
+    """Optimiser of all weights, or of those Muon does not take."""
     schedule: Literal["polynomial", "one_cycle"] = "polynomial"
     """polynomial: linear warm-up, then decay to zero. one_cycle: PyTorch's OneCycleLR, which moves the first beta as well."""
     learning_rate: float = 1e-3
-    """The highest of the run."""
+    """Highest learning rate of the run."""
     muon_ratio: float = 0.0
-    """Matrices learn by Muon (`training.optimisers.muon`) at this many times the learning rate; 0: AdamW for all."""
+    """Matrices are trained by Muon (`training.optimisers.muon`) at this many times the learning rate; 0: AdamW for all."""
     warmup_steps: int = 300
     """Steps over which the rate rises, polynomial schedule only."""
     decay_power: float = 0.9
@@ -88,7 +88,7 @@ class RunConfig(RunSettings):
     """A whole run."""
 
     licence: str = ""
-    """Of the weights, recorded in them; that of the data decides."""
+    """Licence of the weights, recorded in them; it depends on that of the data."""
     steps: int
     """Length of the run."""
     accumulate: int = 1
@@ -104,7 +104,7 @@ class RunConfig(RunSettings):
     validate_every: int = 0
     """Steps between validations on the labelled scans of the split `val`; 0: never."""
     validate_cases: int = 8
-    """The first so many scans of each dataset."""
+    """Number of validation scans of each dataset, the first ones."""
     tensorboard: bool = False
     """Write the log for TensorBoard as well."""
     recompute: Recompute = "nothing"

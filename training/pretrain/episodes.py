@@ -129,7 +129,7 @@ class _Pair:
 
 
 class Episodes(torch.utils.data.Dataset[Episode]):
-    """Endless supply of episodes; number `i` is the same whenever and wherever it is asked for."""
+    """Endless supply of episodes; number `i` is the same whenever and wherever it is requested."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         steps: int,
         weights: Sequence[float] = (),
     ) -> None:
-        """Open the training scans that have masks or, where they may be asked for, label maps.
+        """Open the training scans that have masks or, where they may be used, label maps.
 
         Args:
             datasets: where scans come from.
@@ -159,8 +159,8 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         self.config, self.window, self.batch_size, self.seed, self.steps = config, window, batch_size, seed, steps
         drawn = {dataset.name: dataset.name in config.synthetic for dataset in datasets}
         self.scans = [[_open(dataset, name, synthetic=drawn[dataset.name]) for name in dataset.splits["train"]] for dataset in datasets]
-        asked = config.expert_share > 0
-        self.scans = [[scan for scan in scans if len(scan.masks) or (asked and len(scan.labelled.masks))] for scans in self.scans]
+        with_labels = config.expert_share > 0
+        self.scans = [[scan for scan in scans if len(scan.masks) or (with_labels and len(scan.labelled.masks))] for scans in self.scans]
         if weights and len(weights) != len(datasets):
             raise InputError(f"{len(weights)} dataset weights were given for {len(datasets)} datasets.", "Give one weight per dataset.")
         if not any(self.scans):
@@ -292,7 +292,9 @@ def _open(dataset: Dataset, name: str, *, synthetic: bool) -> _Scan:
     spacing = np.asarray(dataset.spacing_zyx(name), dtype=float)
     labels = dataset.labels(name)
     if synthetic and labels is None:
-        raise InputError(f"{name} of {dataset.name} has no label map to draw an image from.", "Take the dataset out of episodes.synthetic.")
+        raise InputError(
+            f"{name} of {dataset.name} has no label map from which to synthesise an image.", "Take the dataset out of episodes.synthetic."
+        )
     return _Scan(dataset.image(name), dataset.masks(name), spacing, labels, synthetic)
 
 

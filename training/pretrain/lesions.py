@@ -1,4 +1,4 @@
-"""Artificial lesions: blobs of one appearance anywhere in a scan, which can be told only by appearance, not by position."""
+"""Artificial lesions: blobs of one appearance anywhere in a scan, which can be recognised only by appearance, not by position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ from ..runs.options import add_run, parsed, printed, recipe_changes
 from ..runs.precision import autocast
 from ..runs.run_folder import check_enter, enter, nothing_left_behind
 from ..runs.sources import Source, open_sources
-from ..runs.stopping import Signals, tell_saved
+from ..runs.stopping import Signals, report_saved
 from . import recipes
 from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
@@ -64,7 +64,7 @@ def train(
     check_enter(output, resume, [init] if init else [])
     group.share(config.batch_size, config.accumulate)
     episodes = episodes_of(config, sources)
-    judges, notes = labelled(config, sources) if config.validate_every else ([], [])
+    labelled_sets, notes = labelled(config, sources) if config.validate_every else ([], [])
     state = start(config, group.device, init)
     state.origin = {"datasets": list(map(str, sources))}
     enter(config, output, state, group, resume)
@@ -75,8 +75,8 @@ def train(
         network = torch.compile(network)
     watch = FusionWatch(state.network.decoder.fusions)
 
-    def judge(log: Logbook) -> None:
-        values = validate(config, judges, state, group)
+    def run_validation(log: Logbook) -> None:
+        values = validate(config, labelled_sets, state, group)
         log.note(state.step, **values)
         if values["val_dice"] > state.best:
             state.best = values["val_dice"]
@@ -86,16 +86,16 @@ def train(
     def loss_of(batch: Batch, seed: int) -> Losses:
         return compute_loss(config, state.step, network, watch, batch, seed)
 
-    judge_if_any = judge if judges else None
-    learn(config, state, episodes, output, group, network=network, loss_of=loss_of, judge=judge_if_any, minutes=minutes)
+    validation = run_validation if labelled_sets else None
+    run_steps(config, state, episodes, output, group, network=network, loss_of=loss_of, validation=validation, minutes=minutes)
     if group.leads:
         publish(config, sources, output / "last.safetensors", state)
         draw(output)
-        tell_saved(state.step, config.steps, resume)
+        report_saved(state.step, config.steps, resume)
     return state
 
 
-def learn(
+def run_steps(
     config: RunConfig,
     state: State,
     episodes: Episodes,
@@ -104,7 +104,7 @@ def learn(
     *,
     network: Callable[..., Tensor],
     loss_of: LossOf,
-    judge: Callable[[Logbook], None] | None = None,
+    validation: Callable[[Logbook], None] | None = None,
     minutes: float = 0,
 ) -> None:
     """Take the steps that are left, until their end, the time's or a signal; log them and save the state.
@@ -117,7 +117,7 @@ def learn(
         group: processes that share each step.
         network: of `state`, as the group has wrapped it.
         loss_of: what is minimised.
-        judge: called every `config.validate_every` steps and after the last one.
+        validation: called every `config.validate_every` steps and after the last one.
         minutes: time of the run; 0: as long as it takes.
     """
     until = time.monotonic() + 60 * minutes if minutes else float("inf")
@@ -132,10 +132,10 @@ def learn(
             log.add(state.step, **values, samples_per_s=config.batch_size / (now - mark), data_wait=(arrived - mark) / (now - mark))
             mark = now
             ending = state.step == config.steps
-            if judge and (ending or state.step % config.validate_every == 0):
-                judge(log)
+            if validation and (ending or state.step % config.validate_every == 0):
+                validation(log)
                 mark = time.monotonic()
-            stopping = group.any(signals.asked or now > until) or ending
+            stopping = group.any(signals.stop_requested or now > until) or ending
             if group.leads and (stopping or state.step % config.save_every == 0):
                 state.save(output / "state", config, group)
             if stopping:
@@ -228,7 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="DATASET[=WEIGHT]",
-        help="dataset folders, of `mass prepare` or of the released code, with how often each is drawn from (default: by number of scans)",
+        help="dataset folders, of `mass prepare` or of the released code, with sampling weights (default: by number of scans)",
     )
     add_run(parser)
     return parser

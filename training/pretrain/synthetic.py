@@ -12,7 +12,7 @@ MIRRORED = {
 RIGHT = 1000
 """Added to a label by `training.pretrain.bodies`: its counterpart on the right side, which looks like it."""
 _ALIKE = 0.5
-"""Share of the contrasts in which many structures look alike, as soft tissue does in CT: place and shape tell them apart."""
+"""Share of the contrasts in which many structures look alike, as soft tissue does in CT: only position and shape distinguish them."""
 _FLAT = 0.25
 """Share of the images whose labels have no texture of their own."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mass_core.data.dataset import Dataset, shown_labels
 from mass_core.encoding.task import Task
-from mass_core.evaluation.scoring import Score, Trial, judge, scan, segmenter_for
+from mass_core.evaluation.scoring import Score, Trial, scan, score_scan, segmenter_for
 from mass_core.evaluation.tables import table
 from mass_core.inference.segmenter import Segmenter
 from mass_core.weights.checkpoint import Model, fingerprint
@@ -29,7 +29,7 @@ class Labelled:
     dataset: Dataset
     cases: tuple[str, ...]
     references: dict[int, str]
-    """For each structure the training scan it is learned from."""
+    """For each structure the training scan used as its reference."""
 
 
 def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelled], list[str]]:
@@ -41,13 +41,13 @@ def labelled(config: RunConfig, sources: Sequence[Source]) -> tuple[list[Labelle
             notes.append(f"{dataset.name} has no labelled scans in its split val.")
             continue
         if len(modalities := sorted({case.modality for case in dataset.cases})) > 1:
-            notes.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be judged by references of another modality.")
+            notes.append(f"{dataset.name} mixes {', '.join(modalities)}: scans may be segmented with references of another modality.")
         references, unknown = _references(dataset, cases, config.seed)
         notes += [f"No training scan of {dataset.name} shows label {label}; it is not validated." for label in unknown]
         if references:
             sets.append(Labelled(dataset, cases, references))
     if not sets:
-        notes.append("Nothing to validate on: the last weights count as the best.")
+        notes.append("There is nothing to validate on: the last weights are kept as the best.")
     return sets, notes
 
 
@@ -85,18 +85,18 @@ def validate(config: RunConfig, sets: Sequence[Labelled], state: State, group: P
         segmenter = segmenter_for(Segmenter(model, config.preprocess), one.dataset)
         task = _task(segmenter, one)
         mine = progress_bar(one.cases[group.rank :: group.size], desc="validate", unit="scan", leave=False, disable=not group.leads)
-        scores = group.gather([score for name in mine for score in _judged(segmenter, task, one, name)])
+        scores = group.gather([score for name in mine for score in _scores(segmenter, task, one, name)])
         means[f"val_{one.dataset.name}"] = float(np.nanmean([row.dice for row in table(scores, one.dataset.label_names)]))
     return {**means, "val_dice": float(np.mean(list(means.values())))}
 
 
 def _task(segmenter: Segmenter, labelled: Labelled) -> Task:
-    """Each structure learned from its reference."""
+    """The task with each structure encoded from its reference."""
     singles = [segmenter.encode([scan(labelled.dataset, name)], [label]) for label, name in labelled.references.items()]
     return replace(singles[0], labels=tuple(single.labels[0] for single in singles))
 
 
-def _judged(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
+def _scores(segmenter: Segmenter, task: Task, labelled: Labelled, name: str) -> list[Score]:
     image, truth = scan(labelled.dataset, name)
     found = segmenter.segment(image, task).labels.array
-    return judge(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)
+    return score_scan(Trial(method="in-context", shots=1, draw=0), name, list(labelled.references), truth, found)

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, each by one command that goes on where it stopped.
+"""The paper's tables and figures, each by one command that resumes where it stopped.
 
     python -m training.reproduce table1 --data DIR --output DIR
     python -m training.reproduce table1 --data DIR --output DIR --dry-run             commands, GPU hours, and what is missing
@@ -6,7 +6,7 @@
     python -m training.reproduce table1 --data DIR --output DIR --shard 3/8           the third of eight parts of the runs
 
 DIR of --data holds the datasets of docs/reproduce.md, as published or prepared. Every run has a folder below --output, finished ones are
-skipped, and what is missing is named with its source while the rest goes on. At the end the table is printed in the paper's layout with
+skipped, and what is missing is named with its source while the rest is done. At the end the table is printed in the paper's layout with
 the paper's numbers beside, and written as TABLE.md and TABLE.csv.
 """
 
@@ -76,7 +76,7 @@ def _reproduce(args: argparse.Namespace, terminal: Terminal, carry_out: Execute)
         workspace.work(_share(runs, shard), machine, carry_out)
         for name, some in cells.items():
             _write(name, some, workspace, args.seed, terminal)
-    return _tell_left(runs, workspace, terminal)
+    return _report_left(runs, workspace, terminal)
 
 
 def _tables(words: Sequence[str]) -> list[str]:
@@ -139,7 +139,7 @@ def _selected(names: Sequence[str], planner: Planner, args: argparse.Namespace) 
     cells = {name: _cells(name, planner, args) for name in names}
     if not any(cells.values()):
         columns = ", ".join(column for name in names for column in paper(TABLES[name].paper).columns)
-        raise InputError("Nothing is left by --rows, --datasets and --shots.", f"The columns are {columns}.")
+        raise InputError("No run is selected by --rows, --datasets and --shots.", f"The columns are {columns}.")
     return {name: some for name, some in cells.items() if some}
 
 
@@ -197,7 +197,7 @@ def _write(name: str, cells: Sequence[Cell], workspace: Workspace, seed: int | N
     terminal.result(text)
 
 
-def _tell_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) -> int:
+def _report_left(runs: Sequence[Run], workspace: Workspace, terminal: Terminal) -> int:
     """Say what is left and why, each reason once; the exit status."""
     left = [run for run in runs if not workspace.finished(run)]
     reasons: dict[str, list[str]] = {}
@@ -215,8 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.reproduce",
-        description="The paper's tables and figures beside ours. Every run has a folder below --output; the same command goes on where it "
-        "stopped, names what is missing, does the rest, and writes TABLE.md and TABLE.csv.",
+        description="Reproduce the paper's tables and figures, with the paper's numbers beside ours. Every run has a folder below "
+        "--output. The same command resumes where it stopped, lists missing inputs, runs what it can, and writes TABLE.md and TABLE.csv.",
         allow_abbrev=False,
         **examples(
             "python -m training.reproduce table1 --data DIR --output DIR --dry-run",
@@ -227,25 +227,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("tables", nargs="+", metavar="TABLE", help=f"{', '.join(TABLES)}, or all")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the datasets, as published or prepared")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all runs, the same for all tables")
-    parser.add_argument("--dry-run", action="store_true", help="list commands, counted GPU hours and what is missing; do nothing")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for all runs, the same for all tables")
+    parser.add_argument("--dry-run", action="store_true", help="only list the commands, their GPU hours as counted, and what is missing")
     choice = parser.add_argument_group("parts of a table")
-    choice.add_argument("--rows", nargs="+", metavar="ROW", help="only these, called as in the paper")
-    choice.add_argument("--datasets", nargs="+", metavar="NAME", help="only these, called as their folders; in tables 1 and 2 your own too")
-    choice.add_argument("--shots", nargs="+", metavar="K", help="only these numbers of labelled scans (of table 3 shares in %%)")
-    choice.add_argument("--draws", type=int, default=3, metavar="N", help="repetitions with other labelled scans (default: %(default)s)")
-    add_shard(parser, "of the runs of each kind every N-th")
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--recipe", default="paper", metavar="NAME", help="of all trainings: paper, released, small, smoke (default: %(default)s)"
+    choice.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows, named as in the paper")
+    choice.add_argument(
+        "--datasets", nargs="+", metavar="NAME", help="only these datasets, named by their folders; tables 1 and 2 also accept your own"
     )
-    how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method that makes masks (default: %(default)s)")
-    how.add_argument("--weights", metavar="W", help="for MASS instead of large-scale pretraining, such as mass_base")
-    how.add_argument("--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of that pretraining (default: all)")
-    how.add_argument(
-        "--seed", type=seed_number, metavar="N", help="of all draws and trainings (default: 0 of the draws, the recipe's of trainings)"
+    choice.add_argument("--shots", nargs="+", metavar="K", help="only these numbers of labelled scans (table 3: percentages)")
+    choice.add_argument(
+        "--draws", type=int, default=3, metavar="N", help="number of random draws of the labelled scans (default: %(default)s)"
     )
-    how.add_argument("--processes", type=int, default=1, metavar="N", help="GPUs that share a training (default: %(default)s)")
+    add_shard(parser, "every N-th run of each kind")
+    how = parser.add_argument_group("settings")
+    how.add_argument(
+        "--recipe",
+        default="paper",
+        metavar="NAME",
+        help="recipe of all training runs: paper, released, small, smoke (default: %(default)s)",
+    )
+    how.add_argument("--masks", default="sam2", choices=("sam2", "slic"), help="method for making masks (default: %(default)s)")
+    how.add_argument("--weights", metavar="W", help="weights to use for MASS instead of pretraining at large scale, such as mass_base")
+    how.add_argument(
+        "--upstream", nargs="+", default=list(UPSTREAM), metavar="NAME", help="datasets of the large-scale pretraining (default: all)"
+    )
+    how.add_argument(
+        "--seed",
+        type=seed_number,
+        metavar="N",
+        help="seed of all draws and training runs (default: 0 for draws, the recipe's for training)",
+    )
+    how.add_argument("--processes", type=int, default=1, metavar="N", help="number of GPUs per training run (default: %(default)s)")
     how.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     how.add_argument(
         "--add",

@@ -26,7 +26,7 @@ class Data:
     profile: str = "auto"
     """Of SAM2."""
     labels: tuple[int, ...] = ()
-    """Structures that are judged; empty: all."""
+    """Structures that are evaluated; empty: all."""
     scans: int = 0
     """Number the paper gives, to count work."""
 

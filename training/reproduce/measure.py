@@ -74,12 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(
         prog="training.reproduce.measure",
-        description="Numbers and scans of the paper's tables and figures that no other command gives.",
+        description="Compute the numbers and scans of the paper's tables and figures that no other command gives.",
         **examples("python -m training.reproduce.measure masks --dataset DATASET --output masks.json"),
     )
-    parser.add_argument("what", choices=("masks", "corpus", "parameters", "scans"), help="of tables 4a, 7, 8, figures 6 and 7")
+    parser.add_argument(
+        "what",
+        choices=("masks", "corpus", "parameters", "scans"),
+        help="masks: table 4a; corpus: table 7; parameters: table 8; scans: figures 6 and 7",
+    )
     parser.add_argument("--dataset", nargs="+", default=[], type=Path, metavar="DIR", help="prepared datasets")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file; of scans a folder")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write; for scans, a folder")
     return parser
 
 

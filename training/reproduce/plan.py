@@ -13,11 +13,11 @@ from . import work
 from .inputs import DATA, LABELS, UPSTREAM, Data, Need, is_prepared
 
 IRIS = ("episodes.expert_share=1", "episodes.pair_share=1")
-"""Settings of pretraining with experts' label maps, the reference in another patient, as Iris learns."""
+"""Settings of pretraining with experts' label maps, the reference from another patient, as Iris is trained."""
 RESNET = "model.encoder=resnet152"
 """Setting of the other image encoder of table 4c."""
 FROM_CHANCE = ("random_encoder=true", "encoder_rate=5e-4")
-"""Settings of classification with everything learned at the rate the paper gives for the classifier."""
+"""Settings of classification with all parameters trained, at the rate the paper gives for the classifier."""
 SAM2_WEIGHTS = "sam2.1_hiera_large"
 _SEEDED = ("masks", "datasets", "pretrain", "classify")
 """Kinds of runs that take --seed; evaluations have their own for each draw."""
@@ -207,7 +207,7 @@ class Planner:
         words += ["--seed", (self.seed or 0) + draw, "--pictures", 0, "--output", self.output / name]
         words += ["--labels", *data.labels] if data.labels else []
         crop = work.TUNE[weights.network]
-        tflop = data.scans * work.JUDGED * work.WINDOWS * crop / 3
+        tflop = data.scans * work.EVALUATED * work.WINDOWS * crop / 3
         if method != "in-context":
             words += ["--recipe-finetune", self.recipe]
             tflop += work.TUNING * crop

@@ -36,7 +36,7 @@ _BATCHES = ("masks", "datasets")
 _SOME_FAILED = 3
 
 Execute = Callable[[Sequence[str], Path], int]
-"""Carries out a command, writing what it says to a file; returns its exit status."""
+"""Carries out a command, writing its output to a file; returns its exit status."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ class Workspace:
             began = time.monotonic()
             status = carry_out(machine.command(run), folder / "log.txt")
             seconds = round(time.monotonic() - began, 1)
-            if status == 0 and _last_words(folder / "log.txt", 1).startswith(SAVED):
+            if status == 0 and _last_lines(folder / "log.txt", 1).startswith(SAVED):
                 self.failed.add(run.name)
                 self.terminal.warn(f"{run.name} was stopped before its end; the same command continues it.")
             elif status == 0 or (status == _SOME_FAILED and run.kind in _BATCHES):
@@ -195,7 +195,7 @@ class Workspace:
                 write_bytes(folder / _MARK, json.dumps(record, indent=1).encode())
             else:
                 self.failed.add(run.name)
-                self.terminal.warn(f"{run.name} failed with exit status {status}: {_last_words(folder / 'log.txt')}")
+                self.terminal.warn(f"{run.name} failed with exit status {status}: {_last_lines(folder / 'log.txt')}")
 
 
 def _options(words: Sequence[str]) -> list[str]:
@@ -204,7 +204,7 @@ def _options(words: Sequence[str]) -> list[str]:
     return [" ".join(words[start:stop]) for start, stop in pairwise(starts)]
 
 
-def _last_words(log: Path, count: int = 2) -> str:
+def _last_lines(log: Path, count: int = 2) -> str:
     """The last lines a command wrote; a failed one ends with two."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return " ".join(lines[-count:]).removeprefix("error: ")

@@ -73,7 +73,7 @@ AUGMENTATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def table1(plan: Planner, row: str, column: str, *large_scale: str) -> Cell:
-    """Judged on a dataset; pretrained on it, or those of `large_scale` on all."""
+    """Evaluated on a dataset; pretrained on it, or those of `large_scale` on all."""
     dataset, _, shots = column.partition(":")
     method, key = SEGMENTERS[row]
     weights = plan.weights(key, plan.upstream, "upstream") if key in large_scale else plan.weights(key, (dataset,))
@@ -81,7 +81,7 @@ def table1(plan: Planner, row: str, column: str, *large_scale: str) -> Cell:
 
 
 def table2(plan: Planner, row: str, column: str) -> Cell:
-    """Pretrained on much, judged on each dataset; table 6 is the same with standard deviations."""
+    """Pretrained at large scale, evaluated on each dataset; table 6 is the same with standard deviations."""
     return table1(plan, row, column, "mass", "iris")
 
 

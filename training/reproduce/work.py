@@ -17,8 +17,8 @@ SAM2 = 31_500.0
 """TFLOP of SAM2's masks of one CT: the middle of what docs/masks.md counts."""
 WINDOWS = 30
 """Windows of a scan, assumed."""
-JUDGED = 0.2
-"""Share of the scans that is judged (section 7.5)."""
+EVALUATED = 0.2
+"""Share of the scans that is evaluated (section 7.5)."""
 STEPS, BATCH = 100_000, 32
 """Of pretraining by the recipe `paper`."""
 TUNING = 50 * 100 * 4

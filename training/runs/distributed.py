@@ -85,8 +85,8 @@ class ProcessGroup:
 
     def alone(self, network: Callable[..., Tensor], last: bool) -> AbstractContextManager[object]:
         """While gradients of parts of a step add up, nothing is sent; with the last part the sums are averaged."""
-        silent = isinstance(network, nn.parallel.DistributedDataParallel) and not last
-        return network.no_sync() if silent else nullcontext()  # type: ignore[attr-defined]
+        skip_sync = isinstance(network, nn.parallel.DistributedDataParallel) and not last
+        return network.no_sync() if skip_sync else nullcontext()  # type: ignore[attr-defined]
 
     def any(self, flag: bool) -> bool:
         """True if the flag is set in any process; all processes must call this together."""

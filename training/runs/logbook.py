@@ -70,7 +70,7 @@ class Logbook:
         return means
 
     def note(self, step: int, **values: float) -> None:
-        """Write values that are no means, and how many minutes the run has taken, those before it was resumed included."""
+        """Write values that are not means, and how many minutes the run has taken, those before it was resumed included."""
         minutes = (time.perf_counter() - self._began) / 60
         self.file.write(json.dumps({"step": step, **values, "minutes": round(minutes, 3)}) + "\n")
         self.file.flush()

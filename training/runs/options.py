@@ -41,17 +41,17 @@ def add_run(parser: argparse.ArgumentParser, form: str = "", *, required: bool =
     """
     group = parser.add_argument_group("run")
     group.add_argument("--output", type=Path, required=required, metavar="RUN", help="run folder")
-    group.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change the recipe")
-    group.add_argument("--seed", type=seed_number, metavar="N", help="of all draws, the same as --set seed=N (default: the recipe's)")
+    group.add_argument("--set", nargs="*", default=[], action="extend", metavar="section.field=value", help="change settings of the recipe")
+    group.add_argument("--seed", type=seed_number, metavar="N", help="seed of the run, the same as --set seed=N (default: the recipe's)")
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: auto; under torchrun one for each rank)")
-    group.add_argument("--minutes", type=float, metavar="M", help="save and stop after this time")
+    group.add_argument("--minutes", type=float, metavar="M", help="save the state and stop after this time")
     group.add_argument(
         "--resume",
         nargs="?",
         const="last",
         default="",
         choices=("last", "auto"),
-        help="resume from the last state in --output; auto: start if there is none",
+        help="resume from the last state in --output; auto: start anew if there is none",
     )
     add_config(parser, form)
 

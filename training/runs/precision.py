@@ -35,6 +35,6 @@ def check_depth(windows: Iterable[int], model: ModelConfig, precision: str, devi
     for window in windows:
         if 2 in (window >> level for level in range(len(model.channels))):
             raise InputError(
-                f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch gets wrong in bfloat16 on CPUs.",
+                f"Views of {window} voxels lead to features 2 voxels deep, whose gradients PyTorch computes wrongly in bfloat16 on CPUs.",
                 f"Set precision=float32, or choose views of at least {3 * model.stride} voxels.",
             )

@@ -55,7 +55,7 @@ def check_enter(output: Path, resume: str, inputs: Iterable[str | Path] = ()) ->
     """
     check_no_input([output / name for name in _MADE], inputs)
     if saved(output / "state") and not resume:
-        raise InputError(f"{output} holds a run already.", "Add --resume to go on with it, or choose another --output.")
+        raise InputError(f"{output} already contains a run.", "Add --resume to continue it, or choose another --output.")
 
 
 @contextmanager

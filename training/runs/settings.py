@@ -15,9 +15,9 @@ class RunSettings:
     name: str
     """Recorded in the weights."""
     batch_size: int
-    """Samples of a step, of all processes together."""
+    """Samples per step, over all processes."""
     seed: int = 42
-    """Of the random start and of all draws."""
+    """Seed of the initial weights and of all random draws."""
     workers: int = 0
     """Processes that load samples, beside each training process; 0: none."""
     log_every: int = 20

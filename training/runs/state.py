@@ -27,7 +27,7 @@ from .distributed import ProcessGroup
 from .settings import RunSettings, StepSettings
 
 FORMAT = 1
-_SHORT = "Free some space, then go on with --resume."
+_SHORT = "Free some space, then continue with --resume."
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -58,7 +58,7 @@ class Resumable:
             old.unlink(missing_ok=True)
 
     def resume(self, folder: Path, config: RunSettings, group: ProcessGroup) -> list[str]:
-        """Take on the newest state in `folder` that is whole.
+        """Load the newest complete state in `folder`.
 
         Returns:
             Notes for the user: damaged states passed over, another number of processes, another length of the run.
@@ -77,7 +77,7 @@ class Resumable:
             raise InputError(
                 f"The training state in {folder} is of {self.MISFIT[0]}: {error}", f"Resume with {self.MISFIT[1]} it was made with."
             ) from error
-        return [*notes, f"Going on from step {self.step}."]
+        return [*notes, f"Resuming from step {self.step}."]
 
 
 @dataclass
@@ -155,13 +155,15 @@ def _check_same_run(
         )
     if started := differences(values.get("origin", {}), dict(origin)):
         raise InputError(
-            f"The run in {folder.parent} was started with something else: {'; '.join(started.values())}.",
-            "Resume with the same, or choose another --output.",
+            f"The run in {folder.parent} was started with other inputs: {'; '.join(started.values())}.",
+            "Resume with the same inputs, or choose another --output.",
         )
     if "steps" in others:
-        notes.append(f"The run gets another length: {others['steps']}.")
+        notes.append(f"The length of the run changes: {others['steps']}.")
     if values["processes"] != group.size:
-        notes.append(f"The state was made by {values['processes']} processes, {group.size} go on; sums are rounded differently.")
+        notes.append(
+            f"The state was made by {values['processes']} processes and continues with {group.size}; sums are rounded differently."
+        )
     return notes
 
 
@@ -171,7 +173,7 @@ def saved(folder: Path) -> list[Path]:
 
 
 def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """The newest state that is whole, with notes on newer ones that are not."""
+    """The newest complete state, with notes on newer damaged ones."""
     notes: list[str] = []
     for path in saved(folder):
         try:
@@ -184,7 +186,7 @@ def _newest(folder: Path, device: torch.device) -> tuple[dict[str, Any], list[st
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """A state file's values; PyTorch does not look at the checksums it writes, so a flipped bit would go unseen."""
+    """A state file's values; checksums are verified here, because PyTorch does not verify those it writes."""
     with zipfile.ZipFile(path) as archive:
         if (part := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {part}")
@@ -197,7 +199,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def ema_decay(step: int, decay: float) -> float:
-    """Decay of the averaged weights: short memory at first, so that the random start is soon forgotten."""
+    """Decay of the averaged weights: short memory at first, so that the random initial weights soon lose their influence."""
     return min(decay, (1 + step) / (10 + step))
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, noted instead of obeyed at once: the run saves and leaves between two steps."""
+"""SIGTERM and Ctrl-C end a run between two steps, after it has saved its state."""
 
 import signal
 import sys
@@ -9,10 +9,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """While entered, a signal sets `asked`. Repeated ones change nothing: `torchrun` passes on what the terminal sends too."""
+    """While entered, a signal sets `stop_requested`. Repeated ones change nothing: `torchrun` passes on what the terminal sends too."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -24,24 +24,24 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.stop_requested = True
 
 
 SAVED = "Saved at step"
-"""Beginning of what a run says that stopped before its last step."""
+"""Beginning of the message of a run that stopped before its last step."""
 
 
-def tell_saved(step: int, steps: int, resume: str) -> None:
+def report_saved(step: int, steps: int, resume: str) -> None:
     """Print on standard error that a run stopped before its last step, and how to resume it.
 
     Args:
         step: it stopped at.
         steps: of the whole run.
-        resume: as it was started; auto: it goes on by itself.
+        resume: as the run was started; auto: the same command resumes it.
     """
     if step < steps:
         again = "the same command" if resume == "auto" else "the same command with --resume"
-        sys.stderr.write(f"{SAVED} {step} of {steps}; {again} goes on from there.\n")
+        sys.stderr.write(f"{SAVED} {step} of {steps}; {again} continues from there.\n")
 
 
 def ignore_interrupt(worker: int) -> None:

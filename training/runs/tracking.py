@@ -11,7 +11,7 @@ from mass_core.files import write_json
 
 Tracker = Literal["none", "wandb", "mlflow"]
 _RECORD = "tracking.json"
-"""In the run's folder: the tracker's name for the run, so that a resumed one goes on there."""
+"""In the run's folder: the tracker's name for the run, so that a resumed run continues there."""
 
 
 class Board(Protocol):
@@ -29,7 +29,7 @@ def boards(folder: Path, start: int, *, tensorboard: bool, tracker: Tracker, con
 
     Args:
         folder: of the run.
-        start: step from which it goes on; 0: it is new.
+        start: step from which it continues; 0: it is new.
         tensorboard: write for TensorBoard.
         tracker: write for this one, too.
         config: of the run, shown with its curves.
@@ -46,7 +46,7 @@ def boards(folder: Path, start: int, *, tensorboard: bool, tracker: Tracker, con
 
 
 class _WeightsAndBiases:
-    """Its server, key and mode are what its own settings say: `wandb login`, WANDB_PROJECT, WANDB_MODE=offline."""
+    """Server, key and mode come from its own settings: `wandb login`, WANDB_PROJECT, WANDB_MODE=offline."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
         wandb = _library("wandb", "Weights & Biases", "Run pip install wandb, or leave out tracker=wandb.")
@@ -63,7 +63,7 @@ class _WeightsAndBiases:
 
 
 class _MLflow:
-    """Its server is what MLFLOW_TRACKING_URI says; without it, MLflow's own folder or file where the run was started."""
+    """The server is MLFLOW_TRACKING_URI; without it, MLflow's own folder or file where the run was started."""
 
     def __init__(self, folder: Path, start: int, config: Mapping[str, Any]) -> None:
         self._mlflow = _library("mlflow", "MLflow", "Run pip install mlflow, or leave out tracker=mlflow.")
@@ -95,7 +95,7 @@ def _library(name: str, title: str, cure: str) -> Any:
 
 
 def _known(folder: Path, start: int, tracker: Tracker) -> str | None:
-    """The tracker's name of a run that goes on; None: it is new there."""
+    """The tracker's name of a resumed run; None: it is new there."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8")) if start else {}
     except (OSError, ValueError):

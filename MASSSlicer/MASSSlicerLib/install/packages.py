@@ -1,7 +1,7 @@
-"""Packages the worker needs: what works, what would be installed, and installing it. No windows: the widget asks and shows.
+"""Packages the worker needs: what works, what would be installed, and installing it. Without user interface: the widget asks and shows.
 
 Nothing here runs when Slicer starts or the module opens. The widget runs `probe_command` as a process, gives its output to `read_probe`,
-shows the `plan`, and calls `install` if the user agrees. Whatever comes of that, the next probe says how things stand.
+shows the `plan`, and calls `install` if the user agrees. The next probe then shows the result.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def resumed_after_restart() -> bool:
 
 
 def confirm(readiness: Readiness) -> None:
-    """Forget the restart once a probe after it is good."""
+    """Clear the pending restart after a good probe."""
     if readiness.ready and resumed_after_restart():
         slicer.app.userSettings().remove(RESTART_KEY)
 
@@ -244,8 +244,9 @@ def _obstacle(readiness: Readiness, packages: tuple[Package, ...]) -> str:
         return _("Slicer's own {names} cannot be found. Reinstall Slicer.").format(names=", ".join(own))
     if any(p.name == "torch" for p in packages) and sys.platform == "darwin" and platform.machine() == "x86_64":
         return _(
-            "There is no current PyTorch for this Slicer, an Intel program on a Mac. Make an environment with an Apple silicon"
-            " Python that has the packages (pip install torch safetensors SimpleITK scipy), set MASS_PYTHON to it and start Slicer again."
+            "Current versions of PyTorch do not support this Slicer, an Intel build for the Mac. On Apple silicon, create an environment"
+            " with a native Python and the packages (pip install torch safetensors SimpleITK scipy), set MASS_PYTHON to it and restart"
+            " Slicer."
         )
     needed, free = DISK_PER_DOWNLOAD * sum(p.download for p in packages), shutil.disk_usage(_site()).free
     if needed > free:

@@ -1,4 +1,4 @@
-"""Judges from the output of `probe.py` whether the worker can run."""
+"""Determines from the output of `probe.py` if the worker can run."""
 
 from __future__ import annotations
 

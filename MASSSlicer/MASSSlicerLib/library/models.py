@@ -51,7 +51,7 @@ def add(source: Path, name: str) -> None:
     """Copy a file into the folder of weights.
 
     Raises:
-        WeightsError: if it is no finetuned model.
+        WeightsError: if it is not a finetuned model.
         InputError: if the name cannot be a file's or is taken.
         OutputError: if it cannot be written.
     """
@@ -77,7 +77,7 @@ def free(name: str) -> Path:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, changed: int, size: int) -> dict[int, LabelStyle]:
-    """Classes in a file, cached by modification time and size: the window asks often."""
+    """Classes in a file, cached by modification time and size, because the window reads them often."""
     if path.suffix != ENDING:
         return {}
     try:

@@ -36,7 +36,7 @@ def read(path: Path) -> SavedTask:
     """Read the header of a task file (docs/formats.md) without loading PyTorch.
 
     Raises:
-        WeightsError: if it is no task.
+        WeightsError: if it is not a task.
     """
     try:
         header = json.loads(read_metadata(path)["mass-task"])
@@ -46,7 +46,7 @@ def read(path: Path) -> SavedTask:
 
 
 def listing() -> list[SavedTask]:
-    """All tasks of the library by name; files that are none are left out."""
+    """All tasks of the library by name; files that are not tasks are left out."""
     found = []
     for path in sorted(folder().glob(f"*{ENDING}")):
         try:
@@ -60,7 +60,7 @@ def add(source: Path, name: str) -> None:
     """Copy a task file into the library.
 
     Raises:
-        WeightsError: if it is no task.
+        WeightsError: if it is not a task.
         InputError: if the name cannot be a file's or is taken.
         OutputError: if it cannot be written.
     """

@@ -28,7 +28,7 @@ def listed() -> list[Entry]:
 
 
 def check_file(path: Path) -> None:
-    """Check that a file the user chose can be a weights file. Whether it is whole shows in its first run.
+    """Check that a file the user chose can be a weights file. Damage shows only in its first run.
 
     Raises:
         WeightsError: if it cannot.

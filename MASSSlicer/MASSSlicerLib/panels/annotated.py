@@ -76,14 +76,14 @@ class AnnotatedPanel(ScanList):
             scans = {str(mask): image for image, mask in folders.pairs_in(folder) if str(mask) not in known}
             names = folders.label_names(folder)
 
-            def looked(found: Mapping[str, Any]) -> None:
-                self._on_looked(found, scans[found["mask"]], names)
+            def add(found: Mapping[str, Any]) -> None:
+                self._add_file(found, scans[found["mask"]], names)
 
-            self._survey = Survey([Path(mask) for mask in scans], looked=looked, finished=self._on_survey_over)
+            self._survey = Survey([Path(mask) for mask in scans], found=add, finished=self._on_survey_over)
             self._survey.start()
         self._changed()
 
-    def _on_looked(self, found: Mapping[str, Any], image: Path, names: Mapping[int, str]) -> None:
+    def _add_file(self, found: Mapping[str, Any], image: Path, names: Mapping[int, str]) -> None:
         """Add a label map that was read; one that cannot be used is reported, the others count."""
         with errors_shown():
             if "error" in found:

@@ -58,7 +58,7 @@ class Drawing(VTKObservationMixin):
             self._editor.setSegmentationNode(None)
 
     def close(self) -> None:
-        """Forget the scene."""
+        """Release the scene."""
         self.removeObservers()
         self.exit()
         self.leave()

@@ -35,7 +35,7 @@ class FeaturesPanel:
         self._button.connect("clicked()", self.start)
 
     def update(self, reason: str) -> None:
-        """Enable the button; the reason says why nothing can be computed now, or is empty."""
+        """Enable the button, unless a reason is given why nothing can be computed now."""
         volume = self._chosen()
         if not reason and volume is None:
             reason = _("Select a loaded volume among the targets, or tick it.")

@@ -153,7 +153,7 @@ class FinetunePanel:
         if not cases:
             return _("Tick at least one segmentation, with the scan it was drawn on, or add a folder.")
         if not self._ticked():
-            return _("Tick at least one structure to learn.")
+            return _("Tick at least one structure to segment.")
         try:
             models.free(parameters.tuneName)
         except MassError as error:

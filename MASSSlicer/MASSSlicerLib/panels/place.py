@@ -21,7 +21,7 @@ from .items import fill
 
 _HOST = "MASSSlicer/host"
 _OTHER = "\n"
-"""Data of the entry that asks for a computer; no name of one."""
+"""Data of the entry for another computer; not a valid name of one."""
 
 
 class PlacePanel:
@@ -44,7 +44,7 @@ class PlacePanel:
             self._logic.run_on(slicer.app.userSettings().value(_HOST) or "")
         except MassError:  # what is kept is no name any more
             self._logic.run_on("")
-        self._say("")
+        self._show_message("")
         self._show()
 
     def allowed(self) -> bool:
@@ -73,7 +73,7 @@ class PlacePanel:
             except MassError as error:
                 self._over(str(error))
 
-        self._say(_("Connecting to {host}…").format(host=host))
+        self._show_message(_("Connecting to {host}…").format(host=host))
         self._call = self._logic.engine.client.request(
             "hello", {"version": VERSION}, done=done, failed=lambda error: self._over(str(error))
         )
@@ -103,7 +103,7 @@ class PlacePanel:
             known = hosts.known()
         except MassError as error:
             known = {}
-            self._say(str(error))
+            self._show_message(str(error))
         names = [(name, name) for name in sorted({*known, *filter(None, [chosen])})]
         fill(self._ui.placeCombo, [(_("this computer"), ""), *names, (_("another computer…"), _OTHER)], chosen)
         command = known[chosen].command if chosen in known else ""
@@ -124,7 +124,7 @@ class PlacePanel:
         with errors_shown():
             self._logic.run_on(host)
             slicer.app.userSettings().setValue(_HOST, host)
-            self._say("")
+            self._show_message("")
         self._show()
         self._moved()
 
@@ -141,16 +141,16 @@ class PlacePanel:
         with errors_shown():
             hosts.withdraw(host)
             self._logic.run_on(host)  # the worker there still has what was sent
-            self._say(_("Scans are no longer sent to {host}; you are asked again before the next run.").format(host=host))
+            self._show_message(_("Scans are no longer sent to {host}; you are asked again before the next run.").format(host=host))
         self._moved()
 
     def _over(self, text: str) -> None:
         """The connection was tried."""
         self._call = None
-        self._say(text)
+        self._show_message(text)
         self.update()
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         """Show a message below the rows; an empty one takes no room."""
         self._ui.hostLabel.text = text
         self._ui.hostLabel.visible = bool(text)

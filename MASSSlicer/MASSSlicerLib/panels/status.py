@@ -102,7 +102,7 @@ class StatusPanel:
         self._show()
 
     def ask_devices(self) -> None:
-        """Have a worker on another computer say how much memory is free now: others use it as well."""
+        """Request the free memory of another computer, which others use as well."""
         client = self._logic.engine.client
         if self._logic.host and client.ready:
             client.request("hello", {"version": VERSION}, done=lambda reply: self.show_devices(reply["result"]["devices"]))

@@ -28,14 +28,14 @@ class TargetsPanel(ScanList):
     Args:
         ui: the window's parts by name.
         changed: called whenever the targets changed.
-        said: shows a sentence.
+        show_message: shows a sentence.
     """
 
     FILES = "targetFiles"
     FOLDER = _("Folder with scans")
 
-    def __init__(self, ui: object, changed: Callable[[], None], said: Callable[[str], None]) -> None:
-        self._said = said
+    def __init__(self, ui: object, changed: Callable[[], None], show_message: Callable[[str], None]) -> None:
+        self._show_message = show_message
         super().__init__(ui.targetsTable, (ui.allTargetsButton, ui.addFolderButton, ui.removeTargetButton), changed)
         self._table.connect("itemSelectionChanged()", lambda: self._changed())
 
@@ -57,12 +57,12 @@ class TargetsPanel(ScanList):
         self._store_files(known + [entry for entry in entries if entry not in known])
 
     def add_folder(self, folder: Path) -> None:
-        """Add every scan in a folder, and say what is left out."""
+        """Add every scan in a folder, and report what is left out."""
         left_out: list[Path] = []
         with errors_shown():
             scans = scans_in(folder, left_out)
             self.add_files([str(path) for path in scans])
-            self._said(_count_text(folder, len(scans), left_out))
+            self._show_message(_count_text(folder, len(scans), left_out))
 
     def _in_scene(self) -> list[slicer.vtkMRMLScalarVolumeNode]:
         """Loaded scans, in the order of the scene: no label maps, no vector volumes, nothing hidden."""

@@ -73,11 +73,11 @@ class Window(VTKObservationMixin):
         self._closed = False
         """True once the window is gone; timers and processes may still call it."""
         _fit_columns(ui)
-        self._say("")
+        self._show_message("")
         self.status = StatusPanel(ui, logic, self.update)
         self.references = ReferencesPanel(ui, self.update)
         self.drawing = Drawing(ui, self.references)
-        self.targets = TargetsPanel(ui, self.update, self._say)
+        self.targets = TargetsPanel(ui, self.update, self._show_message)
         self.choice = Choice(ui, self.update)
         self.tasks = TasksPanel(ui, self.choice.use_task, lambda: self.run)
         self.models = ModelsPanel(ui, lambda model: self.choice.use_model(model.name), self._model_moved)
@@ -135,7 +135,7 @@ class Window(VTKObservationMixin):
     def on_scene_start_close(self) -> None:
         """Stop a run that needs the scene, whose nodes are about to go."""
         self.drawing.leave()
-        self.logic.forget_scene()
+        self.logic.release_scene()
         self._let_go()
         self.run = None
         self.results.begin([])
@@ -289,7 +289,7 @@ class Window(VTKObservationMixin):
 
     def _worker_started(self, again: bool) -> None:
         if again:
-            self._say(_("The worker was restarted. The scene is unchanged."))
+            self._show_message(_("The worker was restarted. The scene is unchanged."))
         self.status.show_devices(self.logic.engine.client.worker["devices"])
 
     def _on_progress(self, progress: Progress) -> None:
@@ -334,9 +334,9 @@ class Window(VTKObservationMixin):
     def _show_idle(self, message: str) -> None:
         self.ui.progressBar.value = 0
         self.ui.progressBar.format = ""
-        self._say(message)
+        self._show_message(message)
 
-    def _say(self, message: str) -> None:
+    def _show_message(self, message: str) -> None:
         """Show a message below the bar; an empty one takes no room."""
         self.ui.messageLabel.text = message
         self.ui.messageLabel.visible = bool(message)

@@ -1,4 +1,4 @@
-"""ssh under QProcess: another thread reads, packs and hands over what is sent, so that no scan and no slow line holds Slicer up."""
+"""ssh under QProcess; another thread reads and packs what is sent, so that neither large scans nor slow connections block Slicer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOOK_S = 0.2
 class SshProcess(ProcessTransport):
     """A process in which ssh runs (`mass_core.remote.ssh.ChildProcess`).
 
-    Qt's objects belong to the main thread: what others write waits in a queue until `pump` or QProcess asks for more.
+    Qt's objects belong to the main thread: what others write waits in a queue until `pump` or QProcess takes more.
 
     Args:
         command: program and arguments.
@@ -43,15 +43,15 @@ class SshProcess(ProcessTransport):
         self._timer = qt.QTimer()
         self._timer.setInterval(_PUMP_MS)
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """See `ProcessTransport`."""
 
-        def over(code: int) -> None:
+        def end(code: int) -> None:
             self.pump()
             self._stop()
-            ended(code)
+            on_end(code)
 
-        super().start(received, told, over)
+        super().start(on_output, on_errors, end)
         self._process.connect("bytesWritten(qint64)", self._feed)
         self._timer.connect("timeout()", self.pump)
         self._timer.start()
@@ -105,7 +105,7 @@ class SshProcess(ProcessTransport):
                 self._process.write(piece)
 
     def _stop(self) -> None:
-        """Nothing more goes out; who waits for room is let go."""
+        """Send nothing more, and release threads that wait for room."""
         if self._over.is_set():
             return
         self._over.set()

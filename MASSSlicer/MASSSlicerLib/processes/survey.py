@@ -18,11 +18,11 @@ def main() -> None:
     here = str(Path(__file__).resolve().parent)  # its files are Slicer's, and must not hide those of libraries
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
     for mask in json.load(sys.stdin):
-        sys.stdout.write(f"{MARK}{json.dumps({'mask': mask, **_looked_at(mask)})}\n")
+        sys.stdout.write(f"{MARK}{json.dumps({'mask': mask, **_labels_of(mask)})}\n")
         sys.stdout.flush()
 
 
-def _looked_at(mask: str) -> dict[str, object]:
+def _labels_of(mask: str) -> dict[str, object]:
     """Labels of a label map, or why they cannot be read."""
     import numpy as np
 

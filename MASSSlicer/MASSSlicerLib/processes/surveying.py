@@ -21,7 +21,7 @@ class Survey(JsonProcess):
 
     Args:
         masks: label maps.
-        looked: called for each with `mask`, and `labels` or `error`.
+        found: called for each with `mask`, and `labels` or `error`.
         finished: called once, with the error or None, also after `cancel`.
 
     Raises:
@@ -29,11 +29,11 @@ class Survey(JsonProcess):
     """
 
     def __init__(
-        self, masks: Sequence[Path], *, looked: Callable[[dict[str, Any]], None], finished: Callable[[MassError | None], None]
+        self, masks: Sequence[Path], *, found: Callable[[dict[str, Any]], None], finished: Callable[[MassError | None], None]
     ) -> None:
         super().__init__([python_slicer(), str(Path(__file__).with_name("survey.py"))], finished, mark=MARK)
         self._masks, self._left = masks, len(masks)
-        self._looked = looked
+        self._found = found
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -42,7 +42,7 @@ class Survey(JsonProcess):
     def message(self, message: dict[str, Any]) -> None:
         """Report the labels of a label map."""
         self._left -= 1
-        self._looked(message)
+        self._found(message)
 
     def error(self, code: int, reason: str) -> MassError | None:
         """The error if label maps were left unread."""

@@ -1,4 +1,4 @@
-"""A process under QProcess as the client of a worker wants it."""
+"""Transport of the worker's client that runs the process under QProcess."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class ProcessTransport:
         """Number of the process; None: not started."""
         return None if self._process is None else self._process.processId()
 
-    def start(self, received: Callable[[bytes], None], told: Callable[[str], None], ended: Callable[[int], None]) -> None:
+    def start(self, on_output: Callable[[bytes], None], on_errors: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         """Start it.
 
         Raises:
             DeviceError: if it does not start.
         """
-        process = child_process(lambda code, reason: None if reason else ended(code), received, told, self._environment)
+        process = child_process(lambda code, reason: None if reason else on_end(code), on_output, on_errors, self._environment)
         program, *arguments = self._command
         process.start(program, arguments)
         if not process.waitForStarted(_START_MS):
@@ -86,7 +86,7 @@ class ProcessTransport:
         """True while it runs."""
         if self._process is None:
             return False
-        if self._closing:  # nobody runs the event loop then, which would notice its end
+        if self._closing:  # no event loop runs then, which would notice its end
             self._process.waitForFinished(1)
         return self._process.state() != qt.QProcess.NotRunning
 

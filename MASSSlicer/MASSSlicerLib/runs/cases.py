@@ -50,7 +50,7 @@ class Case:
         return self.status in (DONE, SKIPPED)
 
     def reset(self) -> None:
-        """Forget the result, for another try."""
+        """Clear the result, for another try."""
         self.status, self.message, self.seconds, self.volumes_ml, self.quality = WAITING, "", 0.0, {}, {}
         self.serious, self.warnings = (), ()
 

@@ -135,7 +135,7 @@ class Finetuning(WorkerRun):
         """
         wanted = set(self.order.classes)
         if not wanted:
-            raise InputError(_("No structure is chosen."), _("Tick at least one structure to learn."))
+            raise InputError(_("No structure is chosen."), _("Tick at least one structure to segment."))
         self._cases = [case for case in self.order.cases if wanted & set(case.styles)]
         if not self._cases:
             raise InputError(_("No annotated scan is chosen."), _("Tick scans with a segmentation, or add a folder."))
@@ -211,7 +211,7 @@ class Finetuning(WorkerRun):
 
     def _request(self, params: dict[str, Any]) -> None:
         def failed(error: MassError) -> None:
-            """A run on another computer whose line broke goes on over a new one, with what came back of it."""
+            """Continue a run on another computer over a new connection, with the files that came back."""
             self._broken += 1
             lost = isinstance(error, HostError) and not self.stopping and self._broken <= ENOUGH
             if lost and any((self._folder / _RUN / "state").glob("*.pt")):

@@ -1,8 +1,8 @@
 """Nodes to files and back: the only place where images and masks pass between Slicer and the worker.
 
-The worker answers voxel by voxel on the grid it was given, so a result is put back by index onto the volume's own grid: exact for oblique,
-left-handed, anisotropic and transformed volumes alike. What a file says about spacing and orientation is the volume's place in the world,
-its linear parent transforms included, because that is what the network must know: which way is up, and how large a voxel is.
+A result has exactly the grid that was sent, so it is put back by index onto the volume's own grid: exact for oblique,
+left-handed, anisotropic and transformed volumes alike. Spacing and orientation in a file are those of the volume in the world, with its
+linear parent transforms, because the network depends on orientation and voxel size.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def write_labels(
     Args:
         volume: the scan they were drawn on.
         segmentation: any geometry, any parent transform.
-        values: label by segment ID, each one different. An empty segment is left out: it says that there is nothing of it.
+        values: label by segment ID, each one different. Empty segments are left out: the scan shows nothing of them.
         path: ends in .nrrd.
 
     Returns:

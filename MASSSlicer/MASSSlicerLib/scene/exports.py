@@ -42,7 +42,7 @@ class Exports:
         if known is not None and known[0] == state and known[1].is_file():
             self._files.move_to_end(node.GetID())
             return known[1]
-        self.forget(node.GetID())
+        self.discard(node.GetID())
         path = self.new(".nrrd")
         scene.write_volume(node, path)
         self._files[node.GetID()] = (state, path)
@@ -54,7 +54,7 @@ class Exports:
         self._number += 1
         return self.folder / f"{self._number:05d}{ending}"
 
-    def forget(self, node_id: str) -> None:
+    def discard(self, node_id: str) -> None:
         """Delete the file of a volume that is no longer needed."""
         if node_id in self._files:
             self._files.pop(node_id)[1].unlink(missing_ok=True)
@@ -68,4 +68,4 @@ class Exports:
 
     def _make_room(self) -> None:
         while len(self._files) > 1 and sum(path.stat().st_size for _, path in self._files.values()) > KEPT_BYTES:
-            self.forget(next(iter(self._files)))
+            self.discard(next(iter(self._files)))

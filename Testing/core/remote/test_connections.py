@@ -24,7 +24,7 @@ from Testing.core.worker_process import Recorder
     ("name", "command", "said", "cure"),
     [
         ("stranger", None, "refused the key", "ssh-copy-id stranger"),
-        ("unknown", None, "does not know the key", "Run ssh unknown once"),
+        ("unknown", None, "is not known on this computer", "Run ssh unknown once"),
         ("changed", None, "host key of changed has changed", "ssh-keygen -R"),
         ("closed", None, "no ssh server answers", "started"),
         ("nobody.invalid", None, "no computer called nobody.invalid", "spelling"),
@@ -160,7 +160,7 @@ def test_a_gpu_there_is_told_with_its_free_memory() -> None:
 
 @pytest.mark.parametrize(
     ("built_for", "cure"),
-    [(None, "for processors only: if it has a GPU, install the build for that there"), ("CUDA 12.8", "built for CUDA 12.8 and finds none")],
+    [(None, "CPU-only; if it has a GPU, install the build for it there"), ("CUDA 12.8", "built for CUDA 12.8 but finds no GPU")],
 )
 def test_no_gpu_there_comes_with_a_cure(built_for: str | None, cure: str) -> None:
     device = {"name": "cpu", "about": "8 cores", "total": None, "free": 4e9}
@@ -172,5 +172,5 @@ def test_no_gpu_there_comes_with_a_cure(built_for: str | None, cure: str) -> Non
 def test_a_worker_of_an_older_build(torch: dict[str, str]) -> None:
     """Of the same version, but its greeting says less."""
     worker = {"mass_version": __version__, "torch": torch, "devices": [{"name": "cpu", "about": "8 cores", "total": None, "free": None}]}
-    with pytest.raises(HostError, match=f"On gpu01 an older build of mass {re.escape(__version__)} is installed.*\n.*same version"):
+    with pytest.raises(HostError, match=f"An older build of mass {re.escape(__version__)} is installed on gpu01.*\n.*same version"):
         Connection.of("gpu01", worker)

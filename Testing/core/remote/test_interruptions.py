@@ -148,7 +148,7 @@ def test_silence_ends_it_and_it_removes_what_a_power_cut_left(tmp_path: Path) ->
     )  # fmt: skip
     assert end.stdin is not None and end.stderr is not None and end.stdout is not None
     with end.stdin, end.stdout, end.stderr:
-        assert end.wait(PATIENCE_S) == 1 and b"Nothing was heard for 0.3 s." in end.stderr.read()
+        assert end.wait(PATIENCE_S) == 1 and b"No message arrived for 0.3 s." in end.stderr.read()
     assert list(tmp_path.glob("mass-remote-*")) == [used]
 
 

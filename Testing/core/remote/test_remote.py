@@ -126,7 +126,7 @@ def test_nothing_leaves_before_the_user_agreed(fresh: Callable[..., Recorder], f
     hosts.withdraw(HERE)
     scan(77)[0].write(files.target)
     one, before = fresh(), there(server)
-    with pytest.raises(InputError, match=f"leave this computer for {HERE}.*\n.*--agree"):
+    with pytest.raises(InputError, match=f"be sent to {HERE}.*\n.*--agree"):
         one.ask("segment", files.segment())
     assert there(server) == before and transport(one).shipping.bytes_sent < 2000
     hosts.agree(HERE)

@@ -126,7 +126,7 @@ def test_the_finetuning_command(files: Files, capsys: pytest.CaptureFixture) -> 
     assert {path.name for path in run.iterdir()} >= {"best.safetensors", "config.json", "log.jsonl", "start.masstask", "state"}
     assert not (run / "data").exists()
     capsys.readouterr()
-    assert finetune([str(word) for word in words]) == 2 and "Add --resume to go on with it" in capsys.readouterr().err
+    assert finetune([str(word) for word in words]) == 2 and "Add --resume to continue it" in capsys.readouterr().err
     assert finetune([*[str(word) for word in words], "--output", str(files.folder / "none"), "--resume"]) == 2
     assert "There is no state to resume" in capsys.readouterr().err
 

@@ -65,7 +65,7 @@ def test_the_result_of_a_run_that_goes_on_replaces_its_best_so_far(tmp_path: Pat
     (best.parent / "state").mkdir()
     (best.parent / "state" / "step_1.pt").touch()
     params = {"folder": str(best.parent), "output": str(best), "overwrite": True}
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already contains a run"):
         Packing.of(params, 3)
     packing = Packing.of({**params, "resume": True}, 3)
     assert packing.result is not None
@@ -81,7 +81,7 @@ def test_a_cancelled_transfer_is_cut_short(tmp_path: Path) -> None:
     """The wish is looked at before each piece: less than a slow line carries in two seconds goes out after it."""
     large = noise(tmp_path / "large.nrrd", 160)
     told: list[dict[str, Any]] = []
-    one = shipping.Shipping("there", may_send=lambda: True, tell=told.append)
+    one = shipping.Shipping("there", may_send=lambda: True, deliver=told.append)
     one.ask(protocol.Request(id=1, method="features", params={"target": str(large), "output": str(tmp_path / "out.nrrd")}).line())
     going = one.outgoing()
     under_way = [next(going) for _ in range(5)][-1]
@@ -174,6 +174,6 @@ def test_a_sign_of_life_while_files_are_looked_at(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(shipping, "BEAT_S", 0.0)
     large = noise(tmp_path / "large.nrrd", 100)
     told: list[dict[str, Any]] = []
-    one = shipping.Shipping("there", may_send=lambda: True, tell=told.append)
+    one = shipping.Shipping("there", may_send=lambda: True, deliver=told.append)
     one.ask(protocol.Request(id=1, method="features", params={"target": str(large), "output": str(tmp_path / "out.nrrd")}).line())
     assert next(iter(one.outgoing())) == b"\n" and not told

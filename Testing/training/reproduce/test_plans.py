@@ -83,7 +83,7 @@ def _holds(line: Sequence[str], part: Sequence[str]) -> bool:
     [
         (("table10",), "There is no 'table10'"),
         (("table1", "--rows", "MASS-IT"), "There is no row 'MASS-IT'"),
-        (("table1", "--rows", "Full supervision", "--shots", "7"), "Nothing is left"),
+        (("table1", "--rows", "Full supervision", "--shots", "7"), "No run is selected"),
         (("table1", "--upstream", "moon"), "--upstream names 'moon'"),
         (("table1", "--add", "cook=--hot"), "--add has 'cook=--hot'"),
         (("table1", "--draws", "0"), "--draws 0"),

@@ -34,7 +34,7 @@ def test_a_run_that_only_saved_is_not_finished(place: Path, capsys: pytest.Captu
     class Stopped(Recorder):
         def __call__(self, command: Sequence[str], log: Path) -> int:
             super().__call__(command, log)
-            log.write_text(f"{SAVED} 3 of 9; the same command goes on from there.\n")
+            log.write_text(f"{SAVED} 3 of 9; the same command continues from there.\n")
             return 0
 
     words = ("table1", "--rows", "MAE", *ONE)

@@ -18,7 +18,7 @@ class Batch:
     """The targets of a run: a failure of one among several is reported, and the others go on.
 
     Args:
-        output: hears of failures.
+        output: receives failures.
         targets: how many there are.
         visits: how often this process works on one of them, for the time left.
     """

@@ -22,12 +22,12 @@ NAMED = 3
 
 def add_summary(group: Any) -> None:
     """--picture, --compare."""
-    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also of existing mask sets")
+    group.add_argument("--picture", action="store_true", help="draw DIR/<case>.png, also for existing mask sets")
     group.add_argument(
         "--compare",
         type=Path,
         metavar="DIR",
-        help="label maps named like the scans: Dice of masks and labels (the paper's Table 4a), also written to labels.csv",
+        help="label maps named like the scans: Dice between masks and labels (the paper's Table 4a), also written to labels.csv",
     )
 
 
@@ -58,7 +58,7 @@ class Summary:
 
         return self._output / f"{scan.name}{SUFFIX}"
 
-    def look(self, scan: Scan) -> None:
+    def add_existing(self, scan: Scan) -> None:
         """Add a scan whose mask set an earlier run made."""
         from ...masks.mask_set import MaskSet
 
@@ -124,7 +124,7 @@ class Summary:
         if len(rows) > 1:
             counts = [row["masks"] for row in rows]
             mean = sum(counts) / len(counts)
-            text = f"{mean:.0f} masks a scan, {min(counts)} to {max(counts)}"
+            text = f"{mean:.0f} masks per scan, {min(counts)} to {max(counts)}"
             self._terminal.result(text, table="scans", scans=len(rows), mean=mean, least=min(counts), most=max(counts))
         if self._compare is not None:
             self._report_scores(rows)
@@ -132,7 +132,7 @@ class Summary:
     def _report_scores(self, rows: Sequence[Mapping[str, Any]]) -> None:
         missing = [row["case"] for row in rows if row["case"] not in self._scores and row["status"] != "failed"]
         if missing:
-            self._terminal.warn(f"There is no label map in {self._compare} of {listing(missing, NAMED)}.")
+            self._terminal.warn(f"There is no label map in {self._compare} for {listing(missing, NAMED)}.")
         by_label: dict[int, list[LabelScore]] = {}
         for score in (score for scores in self._scores.values() for score in scores):
             by_label.setdefault(score.label, []).append(score)

@@ -27,14 +27,14 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--weights", default="small", metavar="W", help="weights file, or the name of bundled weights (default: %(default)s)"
     )
     group.add_argument(
-        "--ema", action=BooleanOptionalAction, help="averaged weights of a released .pth (default: yes; recipe released: no)"
+        "--ema", action=BooleanOptionalAction, help="use the averaged (EMA) weights of a released .pth (default: yes; recipe released: no)"
     )
     group.add_argument("--device", default="auto", metavar="D", help=f"{DEVICES} (default: %(default)s)")
     group.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="of the arithmetic (default: auto, which is bfloat16 on GPUs that have it, else float32)",
+        help="number format of the network (default: auto, which is bfloat16 on GPUs that support it, else float32)",
     )
     group.add_argument(
         "--without",
@@ -42,7 +42,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         default=[],
         choices=DeviceUse.names(),
         metavar="S",
-        help=f"use a GPU without some of: {', '.join(DeviceUse.names())}; slower, to compare or where one fails",
+        help=f"GPU optimisations to switch off, for comparison or where one fails: {', '.join(DeviceUse.names())}",
     )
 
 
@@ -55,12 +55,17 @@ def add_references(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup"
         action="append",
         type=Path,
         metavar=("IMAGE", "MASK"),
-        help="a scan and the mask that says what to segment; repeat it for several, they are averaged",
+        help="a scan and the mask that shows what to segment; repeat for several references, which are averaged",
     )
     group.add_argument("--labels", nargs="+", type=int, metavar="N", help="mask values to segment (default: all but 0)")
-    group.add_argument("--reference-frame", type=int, metavar="N", help="volume of 4D reference images and masks, from 0")
+    group.add_argument("--reference-frame", type=int, metavar="N", help="which volume of 4D reference images and masks, from 0")
     add_same_grid(group)
-    group.add_argument("--threshold-mask", type=float, metavar="P", help="reference masks: values from P on are label 1, the rest is 0")
+    group.add_argument(
+        "--threshold-mask",
+        type=float,
+        metavar="P",
+        help="binarise reference masks: values of P and above are label 1, the rest is background",
+    )
     return group
 
 
@@ -73,36 +78,46 @@ def add_task(parser: argparse.ArgumentParser) -> None:
 def add_same_grid(parser: argparse._ActionsContainer) -> None:
     """--same-grid: label maps that lost their header."""
     parser.add_argument(
-        "--same-grid", action="store_true", help="label maps match their image voxel for voxel; ignore the position in their header"
+        "--same-grid", action="store_true", help="label maps match their image voxel for voxel: ignore the position in their header"
     )
 
 
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Options of the recipe that concern references and targets alike."""
-    group = parser.add_argument_group("recipe", "what is left out is taken from the weights, or from the task")
+    group = parser.add_argument_group("recipe", "options left out are taken from the weights or the task")
     group.add_argument("--recipe", choices=("default", "released"), help="released: the same numbers as the released script")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="of the scans; auto: from the DICOM header, else a guess")
+    group.add_argument(
+        "--modality",
+        choices=("auto", "ct", "mr", "pet"),
+        help="modality of the scans; auto: from the DICOM header, else guessed from the intensities",
+    )
     add_reading(group)
     group.add_argument("--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="working voxel size in mm")
-    group.add_argument("--interpolation", choices=("linear", "bspline"), help="of images that are resampled")
-    add_body_margin(group, ", at working size")
-    group.add_argument("--window", dest="window_zyx", nargs=3, type=int, metavar=("Z", "Y", "X"), help="voxels the network takes at once")
+    group.add_argument("--interpolation", choices=("linear", "bspline"), help="interpolation of resampled images")
+    add_body_margin(group, " of the working size")
+    group.add_argument(
+        "--window", dest="window_zyx", nargs=3, type=int, metavar=("Z", "Y", "X"), help="size of the sliding window in voxels"
+    )
 
 
 def add_reading(group: argparse._ActionsContainer) -> None:
     """Options of the recipe that concern how any scan is read."""
     group.add_argument(
-        "--orientation", choices=("RAS", "none"), help="RAS: axes are turned to right, anterior, superior first; none: they stay as stored"
+        "--orientation",
+        choices=("RAS", "none"),
+        help="RAS: reorient scans to right, anterior, superior first; none: keep the axes as stored",
     )
-    clipped = "CT values below and above are set to these, in HU"
+    clipped = "clip CT values to this range, in HU"
     group.add_argument("--ct-clip", dest="ct_clip_hu", nargs=2, type=float, metavar=("LO", "HI"), help=clipped)
-    group.add_argument("--body-crop", choices=("threshold", "none"), help="threshold: leave out what lies around the body; none: keep it")
-    group.add_argument("--body-threshold", dest="body_threshold_hu", type=float, metavar="HU", help="CT values above belong to the body")
+    group.add_argument("--body-crop", choices=("threshold", "none"), help="threshold: crop scans to the body; none: do not crop")
+    group.add_argument(
+        "--body-threshold", dest="body_threshold_hu", type=float, metavar="HU", help="CT values above this belong to the body"
+    )
 
 
 def add_body_margin(group: argparse._ActionsContainer, where: str = "") -> None:
     """--body-margin."""
-    text = f"voxels kept around the body{where}"
+    text = f"margin around the body in voxels{where}"
     group.add_argument("--body-margin", dest="body_margin_zyx", nargs=3, type=int, metavar=("Z", "Y", "X"), help=text)
 
 
@@ -112,12 +127,15 @@ def add_decision(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--align",
         choices=("auto", "off", "only"),
-        help="auto: align references with the target and combine this with the network, if the weights support it; only: alignment alone",
+        help="auto: align the references with the target and combine the result with the network's, if the weights support it; "
+        "off: network alone; only: alignment alone",
     )
-    group.add_argument("--overlap", type=float, metavar="F", help="share of a window its neighbour covers too, from 0 to below 1")
-    group.add_argument("--threshold", type=float, metavar="P", help="least probability of a label's voxel")
-    group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all of one working spacing")
-    group.add_argument("--keep-largest", action=BooleanOptionalAction, help="keep only the largest connected part of each label, or all")
+    group.add_argument("--overlap", type=float, metavar="F", help="overlap of neighbouring windows, as a fraction from 0 to below 1")
+    group.add_argument("--threshold", type=float, metavar="P", help="minimum probability of a label's voxels")
+    group.add_argument("--classes-per-pass", type=int, metavar="N", help="labels decoded together; 0: all that share a working spacing")
+    group.add_argument(
+        "--keep-largest", action=BooleanOptionalAction, help="keep only the largest connected component of each label, or all"
+    )
 
 
 Kind = TypeVar("Kind", bound=Load)
@@ -129,7 +147,7 @@ def as_request(kind: type[Kind], arguments: argparse.Namespace, **more: Any) -> 
     Args:
         kind: of the request.
         arguments: of a parser with `add_weights` and `add_preparation`, and what else the request takes.
-        more: fields that are no options.
+        more: fields that are not options.
     """
     given: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     given["recipe"] = arguments.recipe or "default"

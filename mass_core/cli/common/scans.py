@@ -32,7 +32,7 @@ class Outcome:
 
     def report(self, terminal: Output, output: Path) -> int:
         """Print it in one line; returns the exit code."""
-        parts = [f"{self.done} made", f"{self.present} there before" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
+        parts = [f"{self.done} made", f"{self.present} already present" * bool(self.present), f"{self.failed} failed" * bool(self.failed)]
         terminal.result(f"{output}: {', '.join(filter(None, parts))}", output=str(output), **vars(self))
         return self.exit_code
 
@@ -42,13 +42,17 @@ def add_scans(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="scans, folders of scans, DICOM folders")
     public = parser.add_argument_group("public datasets", "see docs/datasets.md")
     public.add_argument(
-        "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"the folder is that of a public dataset: {', '.join(sorted(KINDS))}"
+        "--dataset-kind", choices=sorted(KINDS), metavar="KIND", help=f"layout of a public dataset: {', '.join(sorted(KINDS))}"
     )
     public.add_argument(
-        "--derivative", default="", metavar="TEXT", help="of kind bids: only label maps with this in their path, such as desc-aseg"
+        "--derivative", default="", metavar="TEXT", help="for kind bids: use only label maps with this in their path, such as desc-aseg"
     )
     group = parser.add_argument_group("recipe")
-    group.add_argument("--modality", choices=("auto", "ct", "mr", "pet"), help="modality of the scans; with --dataset-kind, use only these")
+    group.add_argument(
+        "--modality",
+        choices=("auto", "ct", "mr", "pet"),
+        help="modality of the scans; with --dataset-kind, use only scans of this modality",
+    )
     add_reading(group)
 
 
@@ -58,10 +62,10 @@ def add_split(group: argparse._ActionsContainer, others: str, folds: str) -> Non
         "--split",
         type=Path,
         metavar="FILE",
-        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; others are '
-        f"left out{others}",
+        help='JSON {"train": [cases], "val": [...], "test": [...], "labels": {"1": name}}, or splits_final.json of nnU-Net; other '
+        f"cases are left out{others}",
     )
-    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"which of splits_final.json{folds}, from 0 (default: %(default)s)")
+    group.add_argument("--fold", type=int, default=0, metavar="N", help=f"fold of splits_final.json{folds}, from 0 (default: %(default)s)")
 
 
 def given_scans(arguments: argparse.Namespace) -> list[Scan]:
@@ -126,7 +130,7 @@ def work_through(
     Raises:
         MassError: if the only scan is bad, or results cannot be written.
     """
-    waiting = [scan for scan in scans if not _looked(is_done, scan)]
+    waiting = [scan for scan in scans if not _known_done(is_done, scan)]
     done, failed, steps = 0, 0, Steps(terminal.progress)
     for number, scan in enumerate(waiting):
         steps.at(stage, number, len(waiting))
@@ -144,7 +148,7 @@ def work_through(
     return Outcome(done=done, present=len(scans) - done - failed, failed=failed)
 
 
-def _looked(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
+def _known_done(is_done: Callable[[Scan], bool], scan: Scan) -> bool:
     """True if a scan is done; one that cannot be checked counts as not done and fails in its turn."""
     try:
         return is_done(scan)

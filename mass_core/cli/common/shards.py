@@ -30,7 +30,7 @@ class Shard:
 
     number: int = 1
     count: int = 1
-    asked: bool = False
+    requested: bool = False
     """True if shards were requested."""
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -38,18 +38,18 @@ class Shard:
         return items[self.number - 1 :: self.count]
 
     def block(self, items: Sequence[Item]) -> Sequence[Item]:
-        """The I-th of N runs of neighbours."""
+        """The I-th of N blocks of consecutive items."""
         return items[len(items) * (self.number - 1) // self.count : len(items) * self.number // self.count]
 
     @property
     def suffix(self) -> str:
-        """Behind names of files that every share writes one of."""
+        """Suffix of files of which every share writes its own."""
         return f"_{self.number}of{self.count}" if self.count > 1 else ""
 
 
 def add_shard(parser: argparse._ActionsContainer, what: str = "every N-th scan, from the I-th on") -> None:
     """--shard: one of several processes that share the work."""
-    parser.add_argument("--shard", metavar="I/N", help=f"only the I-th of N shares: {what} (default: by rank under torchrun)")
+    parser.add_argument("--shard", metavar="I/N", help=f"do only the I-th of N shares: {what} (default: by rank under torchrun)")
 
 
 def shard_of(arguments: argparse.Namespace) -> Shard:
@@ -61,15 +61,15 @@ def shard_of(arguments: argparse.Namespace) -> Shard:
     text: str | None = arguments.shard
     if text is None:
         number, count = int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
-        return Shard(number=number, count=count, asked=count > 1)
+        return Shard(number=number, count=count, requested=count > 1)
     first, slash, count_text = text.partition("/")
     if not (slash and first.isdecimal() and count_text.isdecimal() and 1 <= int(first) <= int(count_text)):
         raise InputError(f"The shard is {text!r}.", "Give I/N with I from 1 to N, such as 1/8 to 8/8.")
-    return Shard(number=int(first), count=int(count_text), asked=True)
+    return Shard(number=int(first), count=int(count_text), requested=True)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file; what a row does not know stays empty."""
+    """Write a CSV file; fields missing in a row stay empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -143,8 +143,8 @@ class Outcomes:
         self.rows[row["case"]] = [{**done, **label} for label in labels] or [done]
 
     def write(self) -> None:
-        """Write the table of this process, if shares were asked for."""
-        if self._shard.asked:
+        """Write the table of this process, if a share was requested."""
+        if self._shard.requested:
             write_table(self.table, self.columns, [row for case in sorted(self.rows) for row in self.rows[case]])
 
     def merge(self) -> Path:
@@ -154,7 +154,7 @@ class Outcomes:
 
 
 class Share(Outcomes):
-    """The targets of one process, and a table of their outcomes. Where shares were asked for, results that exist are kept.
+    """The targets of one process, and a table of their outcomes. If a share was requested, existing results are kept.
 
     Args:
         shard: which.
@@ -166,10 +166,10 @@ class Share(Outcomes):
 
     def __init__(self, shard: Shard, jobs: Sequence[Job], *, overwrite: bool) -> None:
         super().__init__(jobs[0].output.parent, shard)
-        self.asked = shard.asked
+        self.requested = shard.requested
         """True if shards were requested."""
         self._own = shard.of(jobs)
-        kept = shard.asked and not overwrite
+        kept = shard.requested and not overwrite
         self.left = [job for job in self._own if not (kept and job.output.exists())]
         """The targets to work on."""
         before = self._earlier() if kept else {}
@@ -188,12 +188,12 @@ class Share(Outcomes):
 
     def close(self, terminal: Output) -> None:
         """Write the table, that of all shares if this was the last one, and print how many targets ended how."""
-        if not self.asked:
+        if not self.requested:
             return
         table = self.merge()
         count = {status: sum(rows[0]["status"] == status for rows in self.rows.values()) for status in ("done", "failed")}
         count["present"] = len(self._own) - len(self.left)
-        text = f"{self._folder}: {count['done']} made, {count['present']} there before, {count['failed']} failed"
+        text = f"{self._folder}: {count['done']} made, {count['present']} already present, {count['failed']} failed"
         terminal.result(f"{text}; {table}", output=str(self._folder), table=str(table), **count)
 
     def _earlier(self) -> dict[str, list[dict[str, Any]]]:

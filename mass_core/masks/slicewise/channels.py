@@ -33,9 +33,9 @@ class Profile:
     min_slices: int = 1
     """At least this many seed slices, closer together if need be."""
     min_predicted_iou: float = 0.4
-    """A 2D mask is kept if the network trusts it this much."""
+    """Least IoU the network must predict for a 2D mask."""
     min_stability: float = 0.7
-    """And if it changes little when the threshold on its logits moves: IoU of its mask a little above and a little below."""
+    """Least stability of a 2D mask: IoU of the masks with the threshold on its logits a little higher and a little lower."""
     min_pixels: int = 500
     """Smallest 2D mask."""
     min_voxels: int = 1000
@@ -43,14 +43,14 @@ class Profile:
     max_per_slice: int = 70
     """2D masks kept on a seed slice."""
     duplicate_iou: float = 0.9
-    """Of two 3D masks that overlap more than this one goes."""
+    """Of two 3D masks that overlap more than this, one is dropped."""
     keep: Literal["random", "larger"] = "random"
     """The one of the two that is kept."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if any(low >= high for low, high in self.channels):
-            raise InputError(f"The channels are {self.channels}.", "Each needs a lower and, behind it, a higher value.")
+            raise InputError(f"The channels are {self.channels}.", "Each needs a lower value followed by a higher one.")
         if self.unit == "percent" and not all(0 <= low and high <= 100 for low, high in self.channels):
             raise InputError(f"The quantiles are {self.channels}.", "Give percentages from 0 to 100.")
         if self.interval_mm <= 0:
@@ -133,7 +133,7 @@ def profile(name: str, modality: Modality) -> Profile:
     if found.modality != modality:
         raise InputError(
             f"The profile {name} is for {found.modality.upper()}, the scan is {modality.upper()}.",
-            "Choose another profile, or say what the scan is with --modality.",
+            "Choose another profile, or give the modality of the scan with --modality.",
         )
     return found
 

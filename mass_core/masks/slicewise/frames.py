@@ -13,15 +13,15 @@ class Frames:
 
     Args:
         images: [n,h,w,3] pictures.
-        look: computes the features of one.
+        encode: computes the features of one.
         most: how many features are kept; the ones not used for longest go first. None: all.
     """
 
-    def __init__(self, images: Bytes, look: Callable[[Bytes], Any], most: int | None = None) -> None:
+    def __init__(self, images: Bytes, encode: Callable[[Bytes], Any], most: int | None = None) -> None:
         if images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"Slices have the shape {images.shape}.", "Give pictures [n,h,w,3].")
         self.images = images
-        self._look = look
+        self._encode = encode
         self._kept: LruCache[Any] = LruCache(len(images) if most is None else max(most, 1))
 
     def __len__(self) -> int:
@@ -36,6 +36,6 @@ class Frames:
         """Features of a slice."""
         features = self._kept.get(str(index))
         if features is None:
-            features = self._look(self.images[index])
+            features = self._encode(self.images[index])
             self._kept.put(str(index), features, 1)
         return features

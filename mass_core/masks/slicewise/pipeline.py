@@ -27,14 +27,14 @@ from .propagate import Seed, Tracker, on_slice, propagate
 from .seed_slices import by_bisection, seed_axes, seed_slices
 
 _QUICK_S = 0.01
-"""A point that takes less is answered by a device that works on many at once."""
+"""Seconds a point may take on a device that processes many points at once."""
 
 
 class Network(Promptable, Protocol):
     """Interface of a network used by the pipeline."""
 
     def tracker(self, frames: Frames) -> Tracker:
-        """Follows objects through slices whose features `look` computed."""
+        """Follows objects through slices whose features `encode_image` computed."""
 
     def slices_in_memory(self) -> int | None:
         """Number of slices whose features are kept; None: all."""
@@ -115,7 +115,7 @@ def masks_by_slices(
     batch, masker = BatchSize(config.objects), PlaneMasker(network, profile, config.grid)
     masks: list[SliceMask] = []
     for axis in places:
-        frames = Frames(np.moveaxis(images, axis, 0), network.look, network.slices_in_memory())
+        frames = Frames(np.moveaxis(images, axis, 0), network.encode_image, network.slices_in_memory())
         planes = np.moveaxis(body, axis, 0)
         starts: list[list[Start]] = []
         for done, place in enumerate(places[axis]):
@@ -128,15 +128,15 @@ def masks_by_slices(
 
 
 def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, config: GridConfig) -> float:
-    """About how long the 2D masks of a seed slice take, measured with few points on one picture [h,w,3], after a first time for warmth."""
+    """Estimated seconds for the 2D masks of a seed slice, measured with few points on one picture [h,w,3] after a warm-up."""
     body = np.ones(image.shape[:2], bool)
     for _ in range(2):
         began = time.perf_counter()
-        features = network.look(image)
+        features = network.encode_image(image)
         network.propose(features, np.full((1, 2), 0.5, np.float32))[1].cpu()  # GPUs are waited for here
-        looked = time.perf_counter() - began
+        encoding = time.perf_counter() - began
 
-    def asked(per_side: int) -> float:
+    def seconds_per_point(per_side: int) -> float:
         masker = PlaneMasker(network, profile, replace(config, points_per_side=per_side, crop_layers=0))
         masker(image, body, features)
         began = time.perf_counter()
@@ -144,11 +144,11 @@ def seconds_per_slice(network: Promptable, image: Bytes, profile: Profile, confi
         return (time.perf_counter() - began) / per_side**2
 
     # Fast devices take many points about as quickly as few: only these are timed with as many as a real run has.
-    each = asked(2)
+    each = seconds_per_point(2)
     if each < _QUICK_S:
-        each = asked(min(config.points_per_side, max(2, math.isqrt(config.points_per_batch))))
+        each = seconds_per_point(min(config.points_per_side, max(2, math.isqrt(config.points_per_batch))))
     pictures = sum(4**layer for layer in range(config.crop_layers + 1))
-    return pictures * (looked + each * config.points_per_side**2)
+    return pictures * (encoding + each * config.points_per_side**2)
 
 
 def _places(body: Bools, axis: int, spacing_zyx: Triple, profile: Profile) -> list[int]:
@@ -184,7 +184,7 @@ class _Journey:
         found: list[SliceMask] = []
         for numbers in by_bisection(len(starts)):
             before = known + found
-            found += self.carried([start for number in numbers for start in self.worth_it(starts[number], before)])
+            found += self.carried([start for number in numbers for start in self.not_covered(starts[number], before)])
         return sorted(found, key=lambda mask: mask.slice)
 
     def carried(self, starts: list[Start]) -> list[SliceMask]:
@@ -200,7 +200,7 @@ class _Journey:
                 carried[number] = SliceMask(part[0], np.packbits(part[1]), mask.predicted_iou, mask.stability, self.axis, place)
         return [carried[number] for number in sorted(carried)]
 
-    def worth_it(self, starts: list[Start], known: list[SliceMask]) -> list[Start]:
+    def not_covered(self, starts: list[Start], known: list[SliceMask]) -> list[Start]:
         """The 2D masks of a slice that no known object covers already."""
         if not starts or not known:
             return starts
@@ -208,9 +208,9 @@ class _Journey:
         there = (mask.found for mask in known if mask.box[0][self.axis] <= here < mask.box[1][self.axis])
         shown = [cross_section(found, self.axis, here) for found in there]
         planes = [_as_zyx(on_slice(here, mask.mask), self.axis) for _, mask in starts]
-        worth = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
-        self.done += len(starts) - len(worth)
-        return [starts[number] for number in worth]
+        kept = uncovered(planes, [section for section in shown if section is not None], self.profile.duplicate_iou)
+        self.done += len(starts) - len(kept)
+        return [starts[number] for number in kept]
 
 
 def _as_zyx(found: Found, axis: int) -> Found:

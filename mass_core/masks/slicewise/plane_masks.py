@@ -1,7 +1,8 @@
 """Automatic 2D masks of one slice: a promptable network is prompted with a grid of points.
 
-A grid of points covers the slice and, for fine detail, overlapping crops of it. The network answers each point with a few masks and how far
-it trusts them. Trusted, stable ones are kept, near doubles dropped, and of the rest as many as allowed, spread over all sizes.
+A grid of points covers the slice and, for fine detail, overlapping crops of it. For each point the network returns a few masks with
+predicted scores. Those with high scores and stability are kept, near duplicates dropped, and of the rest as many as allowed, spread over
+all sizes.
 """
 
 import math
@@ -22,14 +23,14 @@ from .batch_size import BatchSize
 from .channels import Bytes, Profile
 from .small_regions import without_small_regions
 
-_SURE = 10.0
+_CONFIDENT = 10.0
 """Logit of holes that are filled, as in the package sam2."""
 
 
 class Promptable(Protocol):
     """Interface of a promptable network for pictures."""
 
-    def look(self, image: Bytes) -> Any:
+    def encode_image(self, image: Bytes) -> Any:
         """Features of a picture [h,w,3]; only `propose` needs to understand them."""
 
     def propose(self, features: Any, points: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,7 @@ class GridConfig:
     points_per_side: int = 32
     """Of the slice, and of each crop."""
     points_per_batch: int = 128
-    """Asked at once; halved when memory does not suffice."""
+    """Prompted at once; halved when memory does not suffice."""
     crop_layers: int = 2
     """Layer n adds 2^n by 2^n crops: 1, 5, 21 pictures a slice with 0, 1, 2 layers."""
     crop_overlap: float = 1.0
@@ -59,11 +60,11 @@ class GridConfig:
     stability_offset: float = 1.0
     """Shift of the threshold on logits that measures the stability of a mask."""
     small_regions: int = 0
-    """Holes and specks of at most this many pixels of the network's masks are filled and removed before anything is judged."""
+    """Holes and specks of at most this many pixels of the network's masks are filled and removed before scores are compared."""
     box_iou: float = 0.5
-    """Of two masks whose bounding boxes overlap more, the less trusted goes; between crops, the one of the larger crop."""
+    """Of two masks whose bounding boxes overlap more, the one with the lower score is dropped; between crops, that of the larger crop."""
     edge_share: float = 0.04
-    """A mask that comes this near to a crop's edge inside the slice, as a share of the crop's side, is cut off there, and goes."""
+    """A mask that comes this near to a crop's edge inside the slice, as a share of the crop's side, is dropped as cut off."""
     body_share: float = 0.9
     """At least this share of a mask lies in the body."""
 
@@ -95,7 +96,7 @@ class Crop(NamedTuple):
     right: int
 
 
-class _Seen(NamedTuple):
+class _Candidates(NamedTuple):
     """Masks from the points of one crop."""
 
     logits: Tensor
@@ -105,8 +106,8 @@ class _Seen(NamedTuple):
     scores: Tensor
     stability: Tensor
 
-    def at(self, index: Tensor) -> "_Seen":
-        return _Seen(*(values[index] for values in self))
+    def at(self, index: Tensor) -> "_Candidates":
+        return _Candidates(*(values[index] for values in self))
 
 
 class PlaneMasker:
@@ -138,7 +139,7 @@ class PlaneMasker:
         for crop in reversed(crops(body.shape[0], body.shape[1], self._config.crop_layers, self._config.crop_overlap)):
             features = whole if crop == (0, 0, *body.shape) else None
             if features is None:
-                features = self._network.look(image[crop.top : crop.bottom, crop.left : crop.right])
+                features = self._network.encode_image(image[crop.top : crop.bottom, crop.left : crop.right])
             seen = self._answers(features, crop, (body.shape[0], body.shape[1]))
             seen = seen.at(box_nms(seen.boxes, seen.scores, self._config.box_iou))
             kept = [(mask, box) for mask, box in _placed(seen, crop, body.shape) if self._fits(mask.mask, body)]
@@ -150,20 +151,20 @@ class PlaneMasker:
         distinct = box_nms(torch.stack(boxes), rank, self._config.box_iou).tolist()
         return spread_over_sizes([found[index] for index in distinct], self._profile.max_per_slice)
 
-    def _answers(self, features: Any, crop: Crop, shape: tuple[int, int]) -> "_Seen":
+    def _answers(self, features: Any, crop: Crop, shape: tuple[int, int]) -> "_Candidates":
         """Masks from the points of a crop that have high scores and are not cut by its edge."""
 
-        def answered(points: NDArray[np.float32]) -> _Seen:
+        def answered(points: NDArray[np.float32]) -> _Candidates:
             return self._sifted(*self._network.propose(features, points), crop, shape)
 
         parts = [seen for _, seen in self._batch.batches(point_grid(self._config.points_per_side), answered)]
-        return _Seen(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        return _Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
-    def _sifted(self, logits: Tensor, scores: Tensor, crop: Crop, shape: tuple[int, int]) -> "_Seen":
+    def _sifted(self, logits: Tensor, scores: Tensor, crop: Crop, shape: tuple[int, int]) -> "_Candidates":
         logits, scores = logits.flatten(0, 1), scores.flatten()
         trusted = scores >= self._profile.min_predicted_iou
         area = self._config.small_regions
-        logits, scores = without_small_regions(logits[trusted], area, area, _SURE), scores[trusted]
+        logits, scores = without_small_regions(logits[trusted], area, area, _CONFIDENT), scores[trusted]
         steady = stability(logits, self._config.stability_offset)
         stable = steady >= self._profile.min_stability
         logits, scores, steady = logits[stable], scores[stable], steady[stable]
@@ -172,7 +173,7 @@ class PlaneMasker:
         corner = torch.tensor([crop.top, crop.left] * 2)
         placed = boxes * scale.to(boxes.device) + corner.to(boxes.device)
         whole = (boxes[:, 2] > boxes[:, 0]) & ~cut_off(placed, crop, shape, self._config.edge_share)
-        return _Seen(logits, placed, scores, steady).at(whole)
+        return _Candidates(logits, placed, scores, steady).at(whole)
 
     def _fits(self, mask: Bools, body: Bools) -> bool:
         area = np.count_nonzero(mask)
@@ -271,7 +272,7 @@ def cut_off(boxes: Tensor, crop: Crop, shape: tuple[int, int], edge_share: float
     return (near_crop & ~near_slice).any(dim=1)
 
 
-def _placed(seen: _Seen, crop: Crop, shape: tuple[int, ...]) -> Iterator[tuple[PlaneMask, Tensor]]:
+def _placed(seen: _Candidates, crop: Crop, shape: tuple[int, ...]) -> Iterator[tuple[PlaneMask, Tensor]]:
     """Masks at the resolution of the slice, and their boxes."""
     boxes, scores, steady = seen.boxes.cpu(), seen.scores.tolist(), seen.stability.tolist()
     size = crop.bottom - crop.top, crop.right - crop.left

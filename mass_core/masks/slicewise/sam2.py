@@ -4,7 +4,7 @@ Only the network of the package `sam2` is used (`SAM2Base`), not its predictors:
 of all seed slices go through it together. In float32 the masks are those of the package's own video predictor, but for rounding.
 
 Counted from its seed an object is on frame 0, 1, 2 .. of a film of its own, whichever way it goes. What is remembered of it is the seed
-and the last few slices, as many as the network can look at.
+and the last few slices, as many as the network can use.
 """
 
 import pickle
@@ -50,7 +50,7 @@ class _Glance(NamedTuple):
     """Memory of an object on one slice."""
 
     map: Tensor | None
-    """[1,C,a,b]; None: too long ago for the network to look at."""
+    """[1,C,a,b]; None: too old for the network to use."""
     pointer: Tensor
     """[1,C]."""
 
@@ -87,7 +87,7 @@ class Sam2:
         self.place: tuple[Tensor, ...] = ()
         """Encodings of position [1,C,a,b] beside the maps; the same for every picture."""
 
-    def look(self, image: Bytes) -> Features:
+    def encode_image(self, image: Bytes) -> Features:
         """See `Promptable`."""
         with self.computing():
             seen = self.network.forward_image(self.picture(image))
@@ -124,11 +124,11 @@ class Sam2:
         return logits.float(), scores.float()
 
     def tracker(self, frames: Frames) -> "Sam2Tracker":
-        """Follows objects through slices whose features `look` computed."""
+        """Follows objects through slices whose features `encode_image` computed."""
         return Sam2Tracker(self, frames)
 
     def slices_in_memory(self) -> int | None:
-        """Slices whose features fit into 40 % of the free memory; None: the system does not tell how much that is."""
+        """Slices whose features fit into 40 % of the free memory; None: not known on this system."""
         free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_memory()
         if free is None:
             return None
@@ -152,7 +152,7 @@ class Sam2:
         # The number of objects and of what is remembered of them changes from step to step.
         self.network.memory_attention.compile(backend=backend, dynamic=True)
         try:
-            self.look(np.zeros((8, 8, 3), np.uint8))
+            self.encode_image(np.zeros((8, 8, 3), np.uint8))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -170,7 +170,7 @@ class Sam2Tracker:
 
     Args:
         sam2: the network.
-        frames: the slices, with features by `sam2.look`.
+        frames: the slices, with features by `sam2.encode_image`.
     """
 
     def __init__(self, sam2: Sam2, frames: Frames) -> None:

@@ -44,7 +44,7 @@ def small_regions(mask: Bools, most: int) -> Bools:
 
 
 def _part(mask: Bools, margin: int) -> tuple[slice, slice]:
-    """A mask's bounding box with a margin. What goes on beyond a margin as wide as a hole may be large is no small hole."""
+    """A mask's bounding box with a margin. A hole that reaches beyond a margin of the largest hole size is not small."""
     lines = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
     if not len(lines[0]):
         return slice(0, 0), slice(0, 0)
