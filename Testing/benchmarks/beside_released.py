@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mass_core.augmentation.batch import Batch
 from mass_core.schema import changed
-from training.augmentation.batch import Batch
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import RunConfig

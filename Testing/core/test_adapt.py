@@ -2,8 +2,7 @@
 
 import itertools
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,19 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
-pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[train]'")
-
+from mass_core.augmentation.appearance import AppearanceConfig, appearance
+from mass_core.augmentation.poses import PoseConfig, random_linear
 from mass_core.cli import main
-from mass_core.encoding.placed_masks import masks_on
+from mass_core.config import Shape, Triple
+from mass_core.encoding.placed_masks import PlacedMask, masks_on
 from mass_core.encoding.reference_encoder import content_key
 from mass_core.encoding.task import Task
 from mass_core.errors import Cancelled, GeometryError, InputError, MemoryShort, WeightsError
 from mass_core.inference import adapt as adapting
 from mass_core.inference.adapt import Adapted, adapt
-from mass_core.inference.adapt_views import augmentation, batch_of, windows
+from mass_core.inference.adapt_views import Augmentation, Views, Window, windows
 from mass_core.inference.segmenter import Segmenter
 from mass_core.model import MASS
+from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 from mass_core.weights.checkpoint import load_model
 from Testing.core.worker_process import Files, Recorder, scan
@@ -112,33 +114,60 @@ def test_a_cancel_stops_before_the_next_step(tiny: Segmenter) -> None:
     assert [stage for stage, _ in heard] == ["adapt"] * 2 and all(0 <= share < 0.5 for _, share in heard)
 
 
+def views(pool: Sequence[Window], window: Shape, spacing_zyx: Triple = (3.0, 3.0, 3.0)) -> Views:
+    return Augmentation(window, spacing_zyx, np.random.default_rng(1), torch.device("cpu")).views(pool)
+
+
+def test_views_are_those_of_pretraining() -> None:
+    """The draws of pretraining around a window's centre, on voxels and windows with unequal sides, of more masks than a word holds."""
+    rng, window, spacing = np.random.default_rng(0), (8, 10, 12), np.array([2.0, 1.0, 1.0])
+    array = rng.standard_normal((16, 20, 24)).astype(np.float32)
+    masks = {value: PlacedMask(array=np.ones((1, 1, value), np.uint8), box=Box((8, 10, 12), (9, 11, 12 + value))) for value in range(1, 11)}
+    values = list(range(1, 41))
+    pool = windows(array, masks, values, window, rng)[:2]
+    found = views(pool, window, (2.0, 1.0, 1.0))
+    rng = np.random.default_rng(1)
+    generator = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
+    images = []
+    for number, one in enumerate(pool):
+        linear = random_linear(rng, spacing, PoseConfig(), 1.0) / spacing[:, None]
+        middle, centre = (np.array(window) - 1) / 2, (np.array(one.image.shape) - 1) / 2
+        points = np.einsum("ij,jzyx->izyx", linear, np.indices(window) - middle[:, None, None, None]) + centre[:, None, None, None]
+        image = torch.from_numpy(map_coordinates(one.image, points, order=1, mode="grid-constant"))
+        images.append(image)
+        for k in range(40):
+            mask = map_coordinates(one.bits[k // 32].view(np.uint32) >> k % 32 & 1, np.rint(points), order=0, mode="constant")
+            assert np.array_equal(found.masks[number, k], mask)
+    torch.testing.assert_close(found.images, appearance(torch.stack(images)[:, None], AppearanceConfig(), generator), atol=1e-4, rtol=1e-4)
+    assert found.masks[:, :10].any() and not found.masks[:, 10:].any() and found.shown.tolist() == [[*range(1, 11), *[0] * 30]] * 2
+
+
 def test_references_that_do_not_show_a_label_say_nothing_about_it(tiny: Segmenter) -> None:
     """A scan in which only one of two structures is marked must not teach that the other one is not there."""
     image, both = scan()
     first = Volume(np.where(both.array == 1, 1, 0).astype(np.uint8), both.geometry)
     prepared = tiny.prepared(image, content_key(image), (3.0, 3.0, 3.0))
     masks = masks_on(image, first, [1, 2], prepared.record.working, tiny.recipe)
-    views = windows(prepared.array, masks, [1, 2], (32, 32, 32), np.random.default_rng(0))
-    batch = batch_of(views[:4], augmentation((32, 32, 32), 0))
+    rng = np.random.default_rng(0)
+    batch = views(windows(prepared.array, masks, [1, 2], (32, 32, 32), rng)[:4], (32, 32, 32))
     assert (batch.shown[:, 0] > 100).all() and not batch.shown[:, 1].any() and not batch.masks[:, 1].any()
 
 
 def test_views_show_the_structure_where_it_is(tiny: Segmenter) -> None:
-    """Unturned, a view's image is brightest exactly where its mask is; half of the views hold the middle of a structure."""
+    """A window's image is brightest exactly where its mask is; half of the windows hold the middle of a structure."""
     image, labels = scan()
     prepared = tiny.prepared(image, content_key(image), (3.0, 3.0, 3.0))
     bright = (prepared.array > (prepared.array[tuple(np.argwhere(labels.array == 2)[0])] + prepared.array.min()) / 2).astype(np.float32)
     masks = masks_on(image, labels, [2], prepared.record.working, tiny.recipe)
-    views = windows(bright, masks, [2], (16, 16, 16), np.random.default_rng(0))
-    assert views[0].image.shape == (24, 24, 24) and len(views) == 48
-    with_structure = [view for view in views if view.masks.any()]
+    pool = windows(bright, masks, [2], (16, 16, 16), np.random.default_rng(0))
+    assert pool[0].image.shape == (24, 24, 24) and len(pool) == 48
+    with_structure = [one for one in pool if one.bits.any()]
     assert len(with_structure) >= 20
-    for view in with_structure:
-        inside = view.masks[0] > 0
-        assert view.image[inside].mean() > 0.95, "image and mask lie on each other"
-    batch = batch_of(with_structure[:8], augmentation((16, 16, 16), 0))
-    assert batch.images.shape == (8, 1, 16, 16, 16) and set(batch.masks.unique().tolist()) <= {0.0, 1.0}
-    assert batch.images.dtype == batch.masks.dtype == torch.float32
+    for one in with_structure:
+        assert one.image[one.bits[0] > 0].mean() > 0.95, "image and mask lie on each other"
+    batch = views(with_structure[:8], (16, 16, 16))
+    assert batch.images.shape == (8, 1, 16, 16, 16) and batch.images.dtype == torch.float32
+    assert batch.masks.shape == (8, 1, 16, 16, 16) and set(batch.masks.unique().tolist()) == {0, 1}
 
 
 def nowhere(labels: Volume) -> Volume:
@@ -181,7 +210,7 @@ def test_weights_of_fixed_classes_are_refused(tiny: Segmenter) -> None:
         adapt(Segmenter(replace(tiny.model, network=fixed), tiny.recipe), [scan()], task, seconds=1.0)
 
 
-def test_short_memory_and_missing_monai_are_told(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_is_told(tiny: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny.encode([scan()])
 
     def full(self: MASS, features: Any, tokens: Any) -> torch.Tensor:
@@ -191,10 +220,6 @@ def test_short_memory_and_missing_monai_are_told(tiny: Segmenter, monkeypatch: p
         patch.setattr(MASS, "decode", full)
         with pytest.raises(MemoryShort, match="Not enough memory"):
             adapt(tiny, [scan()], task, seconds=1.0)
-    monkeypatch.setitem(sys.modules, "monai", None)
-    with pytest.raises(InputError, match="needs monai") as caught:
-        adapt(tiny, [scan()], task, seconds=1.0)
-    assert "mass-core[train]" in caught.value.cure
 
 
 def test_the_command(files: Files, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture) -> None:

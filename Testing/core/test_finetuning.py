@@ -14,7 +14,6 @@ from mass_core.worker.finetuning import finetune
 from mass_core.worker.requests import Finetune
 from Testing.core.worker_process import Files, Recorder, alive, scan
 
-pytest.importorskip("monai")
 psutil = pytest.importorskip("psutil")
 
 SETTINGS = ["batch_size=2", "steps_per_epoch=2", "log_every=1", "validate_cases=1"]

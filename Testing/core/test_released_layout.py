@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut_views
 from mass_core.cli import main
 from mass_core.data.dataset import Case, Dataset, write_case
 from mass_core.data.opening import open_dataset
@@ -17,7 +18,6 @@ from mass_core.data.released_masks import chunks_of
 from mass_core.errors import InputError
 from mass_core.masks.mask_set import MaskSet
 from Testing.waiting import PATIENCE_S
-from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
 
@@ -116,7 +116,7 @@ def test_an_episode_of_a_folder_as_it_is_equals_that_of_the_same_taken_over(fold
     for number in range(6):
         one, other = as_it_is[number], taken[number]
         assert one.image.dtype == np.float16 and np.array_equal(one.image, other.image) and np.array_equal(one.bits, other.bits)
-        images, masks = cut_views(collate([one]), 16, config, torch.Generator().manual_seed(0))
+        images, masks = cut_views(collate([one]), (16, 16, 16), config, torch.Generator().manual_seed(0))
         assert (masks[0, 0].sum((1, 2, 3)) > 0).all()
         assert images[0, 0, 0][masks[0, 0].any(0).bool()].median() > 0.9  # masks lie on the bright balls
 

@@ -13,7 +13,6 @@ from Testing.slicer.teaching import Helped
 @pytest.mark.usefixtures("quick")
 def test_adapt_fits_then_segments_and_is_used_again(clinic, monkeypatch):
     """With the worker's own adapt, for a second."""
-    pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
     helped = Helped(monkeypatch)
     clinic.admit("target")
     assert not clinic.ui.adaptButton.enabled and "reference" in clinic.ui.adaptButton.toolTip
@@ -72,7 +71,6 @@ def test_it_is_dropped_when_what_it_was_made_of_changes(clinic, tmp_path, change
 
 @pytest.mark.usefixtures("quick")
 def test_cancel_discards_and_leaves_the_scene(clinic):
-    pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
     clinic.ready("target")
     nodes = clinic.slicer.mrmlScene.GetNumberOfNodes()
     clinic.ui.adaptButton.click()

@@ -6,7 +6,6 @@ import signal
 import pytest
 
 pytest.importorskip("slicer", reason="the package slicer-core is not installed: pip install '.[slicer]'")
-pytest.importorskip("monai", reason="the package monai is not installed: pip install '.[train]'")
 from Testing.slicer.clinic import alive
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut
 from mass_core.config import Recipe
 from mass_core.data.dataset import Dataset
 from mass_core.encoding.task import Task, TaskLabel
-from training.augmentation.views import cut
 from training.finetune.config import CropConfig, FinetuneConfig
 from training.finetune.crops import Crops, collate, steps_of, voxels_by_plane
 from training.runs.distributed import ProcessGroup
@@ -41,7 +41,7 @@ def crops(dataset, *spacings, window=15, **config) -> Crops:
 
 def views(made: Crops, numbers) -> tuple[np.ndarray, np.ndarray]:
     batch = collate([made[number] for number in numbers])
-    images, classes = cut(batch, made.window, made.config.crops, torch.Generator().manual_seed(0))
+    images, classes = cut(batch, (made.window,) * 3, made.config.crops, torch.Generator().manual_seed(0))
     return images[:, 0, 0].numpy(), classes[:, 0, 0].numpy()
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mass_core.augmentation.views import cut_views
 from mass_core.data.dataset import Dataset, case_folder, write_array
 from mass_core.errors import InputError
-from training.augmentation.views import cut_views
 from training.pretrain.config import EpisodeConfig
 from training.pretrain.episodes import Episodes, collate
 from training.pretrain.synthetic import synthetic_image
@@ -25,7 +25,7 @@ def episodes(folder, config=CONFIG, **options):
 
 
 def views(episode, config=CONFIG):
-    return cut_views(collate([episode]), WINDOW, config, torch.Generator().manual_seed(0))
+    return cut_views(collate([episode]), (WINDOW,) * 3, config, torch.Generator().manual_seed(0))
 
 
 def test_an_episode_depends_on_its_number_and_the_seed_alone(blob_dataset):

@@ -369,8 +369,8 @@ def test_all_tokens_get_gradients_though_one_group_is_trained(weights):
 
 
 def test_it_runs_where_only_the_packages_of_slicer_are(weights, dataset, tmp_path):
-    """3D Slicer has PyTorch, MONAI and safetensors; curves are not drawn there."""
-    missing = ["matplotlib", "tqdm", "rich", "h5py", "skimage", "tensorboard", "einops", "PIL", "nibabel"]
+    """3D Slicer has PyTorch and safetensors; curves are not drawn there."""
+    missing = ["matplotlib", "tqdm", "rich", "h5py", "skimage", "tensorboard", "monai", "einops", "PIL", "nibabel"]
     words = ["--weights", str(weights), "--data", str(dataset), "--device", "cpu", "--recipe", "smoke", "--epochs", "1", "--json"]
     code = f"import sys\nfor name in {missing!r}: sys.modules[name] = None\nfrom training.finetune.command import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, *words, "--output", str(tmp_path / "run"), "--set", *QUICK]

@@ -10,12 +10,11 @@ from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.schema import changed
 from mass_core.weights.checkpoint import load_model
-from training.augmentation.appearance import WEAK
-from training.augmentation.poses import overlapping
 from training.pretrain import loop as pretrain
 from training.pretrain import recipes
 from training.pretrain.config import OptimConfig
 from training.pretrain.episodes import Episodes
+from training.pretrain.released_views import WEAK, overlapping
 from training.pretrain.schedule import first_beta, learning_rate
 from training.runs.state import saved
 

@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "adapt",
         help="encode references, then fit the task to them for a few seconds (in-context tuning)",
-        description="Only the embeddings of the task change, not the network. Needs MONAI: pip install 'mass-core[train]'.",
+        description="Only the embeddings of the task change, not the network.",
         **examples("mass adapt --reference ct1.nii.gz ct1_liver.nii.gz --seconds 30 --output liver.masstask"),
     )
     add_weights(parser)

@@ -8,7 +8,7 @@ can be unlearned.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +23,9 @@ from ..model.losses import mask_loss
 from ..progress import Report, Steps
 from ..volumes.volume import Volume
 from ..weights.other_encoders import refuse_unlearned
-from .adapt_views import Batch, View, augmentation, batch_of, windows
+from .adapt_views import Augmentation, Views, Window, windows
 from .segmenter import Segmenter
 from .sliding_window import split_passes
-
-if TYPE_CHECKING:
-    from monai.transforms import Compose
 
 RATE = 0.05
 """Step of Adam, in units of the tokens' own size (root mean square of a stage)."""
@@ -79,13 +76,13 @@ def adapt(
         segmenter: with the weights and the preprocessing of the task.
         references: images with their label maps, usually those the task was encoded from.
         task: from `Segmenter.encode`.
-        seconds: time to spend, shared by the working spacings of the task; each gets at least one step. Loading MONAI is not counted.
+        seconds: time to spend, shared by the working spacings of the task; each gets at least one step.
         seed: of windows and changes; the same steps follow from it, how many of them depends on the machine.
         progress: called at every step.
         cancelled: called before every step; true stops the run.
 
     Raises:
-        MassError: if the time is not above 0, a reference or the task cannot be used, MONAI is missing, or memory does not suffice.
+        MassError: if the time is not above 0, a reference or the task cannot be used, or memory does not suffice.
         Cancelled: if `cancelled` said so.
     """
     if not 0 < seconds < float("inf"):
@@ -95,15 +92,13 @@ def adapt(
     refuse_unlearned(segmenter.model.provenance, segmenter.model.name)
     segmenter.model.network.check_takes_references()
     segmenter.check(task)
-    change = augmentation(segmenter.recipe.window_zyx, seed)
     clock = _Clock(seconds, Steps(progress, cancelled))
     fits: list[_Fitted] = []
     with known_failures():
         for number, (spacing, indices) in enumerate(task.groups().items()):
             part, rng = clock.part(len(task.groups()) - number), np.random.default_rng((seed, number))
             group = _Group(segmenter, task, spacing, indices)
-            views = group.views(references, part, rng)
-            fits.append(group.fitted(views, change, part, rng))
+            fits.append(group.fitted(group.pool(references, part, rng), part, rng))
     return _together(task, fits, clock.spent(), seed)
 
 
@@ -165,20 +160,20 @@ class _Group:
         self.windows = int(np.clip(_STEP_VOXELS // int(np.prod(segmenter.recipe.window_zyx)), 1, _WINDOWS))
         """Of a step."""
 
-    def views(self, references: Sequence[tuple[Volume, Volume]], clock: _Clock, rng: np.random.Generator) -> list[View]:
+    def pool(self, references: Sequence[tuple[Volume, Volume]], clock: _Clock, rng: np.random.Generator) -> list[Window]:
         """Windows of all references; only those are kept, not the scans.
 
         Raises:
             InputError: if none of them shows one of the labels at this spacing.
         """
         values = [label.value for label in self._labels]
-        found: list[View] = []
+        found: list[Window] = []
         for image, labels in references:
             clock.share()  # the place to stop
             prepared = self._segmenter.prepared(image, content_key(image), self._spacing)
             masks = masks_on(image, labels, values, prepared.record.working, self._segmenter.recipe)
             found += windows(prepared.array, masks, values, self._segmenter.recipe.window_zyx, rng)
-        shown = np.sum([view.shown for view in found], axis=0)
+        shown = np.sum([one.shown for one in found], axis=0)
         lost = [f"{label.value} ({label.name})" for label, voxels in zip(self._labels, shown, strict=True) if not voxels]
         if lost:
             raise InputError(
@@ -187,30 +182,31 @@ class _Group:
             )
         return found
 
-    def fitted(self, views: Sequence[View], change: "Compose", clock: _Clock, rng: np.random.Generator) -> _Fitted:
+    def fitted(self, pool: Sequence[Window], clock: _Clock, rng: np.random.Generator) -> _Fitted:
         """Fit until the clock's part is over; tokens that do worse than the initial ones on held-out windows are discarded."""
-        showing = [view for view in views if view.masks.any()]
-        checks = [next(_feed(some, change, self.windows, rng)) for some in (showing, views)]
+        showing = [one for one in pool if one.bits.any()]
+        change = Augmentation(self._segmenter.recipe.window_zyx, self._spacing, rng, self._compute.device)
+        checks = [next(_feed(some, change, self.windows, rng)) for some in (showing, pool)]
         began = clock.spent()
         before = self._dice(checks, self._start)
         reserve = clock.spent() - began
-        tokens, steps = self._descended(_feed(views, change, self.windows, rng), clock, reserve)
+        tokens, steps = self._descended(_feed(pool, change, self.windows, rng), clock, reserve)
         after = self._dice(checks, tokens)
         if not after.nanmean() >= before.nanmean():
             tokens, after = self._start, before
         return _Fitted(indices=self._indices, tokens=tuple(stage.cpu() for stage in tokens), steps=steps, before=before, after=after)
 
-    def _descended(self, feed: Iterator[Batch], clock: _Clock, reserve: float) -> tuple[Tokens, int]:
+    def _descended(self, feed: Iterator[Views], clock: _Clock, reserve: float) -> tuple[Tokens, int]:
         """Tokens after at least one step, the mean over the last share of the time, and the number of steps."""
         sizes = [stage.square().mean().sqrt() for stage in self._start]
         changes = [torch.zeros_like(stage, requires_grad=True) for stage in self._start]
         means = [torch.zeros_like(stage) for stage in self._start]
         optimiser = torch.optim.Adam(changes, lr=RATE)
-        device, steps, averaged = self._compute.device, 0, 1
+        steps, averaged = 0, 1
         while not steps or clock.share(reserve) < 1:
             batch = next(feed)
             tokens = tuple(start + size * change for start, size, change in zip(self._start, sizes, changes, strict=True))
-            loss, _ = mask_loss(self._logits(batch, tokens), batch.masks.to(device), batch.shown.to(device), _BALANCE)
+            loss, _ = mask_loss(self._logits(batch, tokens), batch.masks, batch.shown, _BALANCE)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -220,37 +216,37 @@ class _Group:
                 mean.lerp_(change.detach(), 1 / averaged)
         return tuple(start + size * mean for start, size, mean in zip(self._start, sizes, means, strict=True)), steps
 
-    def _logits(self, batch: Batch, tokens: Tokens) -> Tensor:
+    def _logits(self, batch: Views, tokens: Tokens) -> Tensor:
         """[B,K,D,H,W]; gradients go through the decoder only."""
         network = self._segmenter.model.network
         with self._compute.autocast():
             with torch.no_grad():
-                features = network.encode_image(batch.images.to(self._compute.device))
+                features = network.encode_image(batch.images)
             everywhere = tuple(stage.expand(len(batch.images), -1, -1, -1) for stage in tokens)
             passes = split_passes(everywhere, self._segmenter.recipe.classes_per_pass)
             return torch.cat([network.decode(features, some) for some in passes], dim=1)
 
-    def _dice(self, batches: Sequence[Batch], tokens: Tokens) -> Tensor:
+    def _dice(self, batches: Sequence[Views], tokens: Tokens) -> Tensor:
         """Dice [K] over all voxels of some windows; not a number for a label they do not show."""
-        common, sizes, present = torch.zeros(3, len(self._indices))
+        common, sizes, present = torch.zeros(3, len(self._indices), device=self._compute.device)
         for batch in batches:
             with torch.no_grad():
-                found = (self._logits(batch, tokens).float().sigmoid() > self._segmenter.recipe.threshold).cpu()
+                found = self._logits(batch, tokens).float().sigmoid() > self._segmenter.recipe.threshold
             valid = (batch.shown > 0)[:, :, None, None, None]
             truth = batch.masks > 0
             common += (found & truth).sum(dim=(0, 2, 3, 4))
             sizes += (found & valid).sum(dim=(0, 2, 3, 4))
             present += truth.sum(dim=(0, 2, 3, 4))
-        return torch.where(present > 0, 2 * common / (sizes + present), torch.nan)
+        return torch.where(present > 0, 2 * common / (sizes + present), torch.nan).cpu()
 
 
-def _feed(views: Sequence[View], change: "Compose", count: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """Batches of `count` views without end: all views in one random order after the other."""
+def _feed(pool: Sequence[Window], change: Augmentation, count: int, rng: np.random.Generator) -> Iterator[Views]:
+    """Views of `count` windows without end: all windows in one random order after the other."""
     order: list[int] = []
     while True:
         while len(order) < count:
-            order += rng.permutation(len(views)).tolist()
-        yield batch_of([views[index] for index in order[:count]], change)
+            order += rng.permutation(len(pool)).tolist()
+        yield change.views([pool[index] for index in order[:count]])
         order = order[count:]
 
 

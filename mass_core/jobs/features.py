@@ -1,7 +1,6 @@
 """Features of scans in colours they share."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Triple
@@ -12,46 +11,35 @@ from ..outputs import Job, all_or_none
 from ..progress import Steps
 from ..volumes.read_cache import state_of
 from ..worker.requests import Features
-from .session import Run, Session
+from .session import Colours, Run, Session
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Colours:
-    """Colours of several scans, kept for the next of them."""
+def common_colours(request: Features, session: Session, segmenter: Segmenter, steps: Steps) -> Colours:
+    """The colours of a request's common scans, from the session if it has them; a scan that cannot be used does not contribute to them.
 
-    key: str
-    """Changes with the network, how it computes, and the files."""
-    spacing_zyx: Triple
-    """Working voxel size, for the first one."""
-    basis: Basis
+    Args:
+        request: names them.
+        session: reads them, and keeps the colours.
+        segmenter: computes.
+        steps: counts the steps of its stages.
 
-    @classmethod
-    def of(cls, request: Features, session: Session, segmenter: Segmenter, steps: Steps) -> "Colours":
-        """The colours of a request's common scans, from the session if it has them; a scan that cannot be used does not contribute to them.
-
-        Args:
-            request: names them.
-            session: reads them, and keeps the colours.
-            segmenter: computes.
-            steps: counts the steps of its stages.
-
-        Raises:
-            InputError: if none of the scans can be used.
-        """
-        files = [state_of(Path(path)) for path in request.common]
-        key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {request.seed} {files}"
-        if session.colours is not None and session.colours.key == key:
-            return session.colours
-        samples, spacing = [], None
-        for path in request.common:
-            with suppress(MassError):
-                scan = session.scans.read(Path(path), request.frame)
-                spacing = spacing or view_spacing(scan.geometry, segmenter.recipe)
-                samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
-        if not samples or spacing is None:
-            raise InputError("None of the scans that share their colours can be used.", "Run each scan alone to see its error.")
-        session.colours = cls(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
+    Raises:
+        InputError: if none of the scans can be used.
+    """
+    files = [state_of(Path(path)) for path in request.common]
+    key = f"{segmenter.model.fingerprint} {segmenter.recipe} {segmenter.precision} {request.frame} {request.seed} {files}"
+    if session.colours is not None and session.colours.key == key:
         return session.colours
+    samples, spacing = [], None
+    for path in request.common:
+        with suppress(MassError):
+            scan = session.scans.read(Path(path), request.frame)
+            spacing = spacing or view_spacing(scan.geometry, segmenter.recipe)
+            samples.append(sample(segmenter, view(segmenter, scan, spacing, steps), steps, request.seed))
+    if not samples or spacing is None:
+        raise InputError("None of the scans that share their colours can be used.", "Run each scan alone to see its error.")
+    session.colours = Colours(key=key, spacing_zyx=spacing, basis=Basis.of(samples))
+    return session.colours
 
 
 def features(request: Features, session: Session, run: Run, files: Job) -> tuple[Painting, Triple]:
@@ -72,7 +60,7 @@ def features(request: Features, session: Session, run: Run, files: Job) -> tuple
     """
     segmenter, steps = session.segmenter(request, run), Steps(*run.callbacks.values())
     # Before the target is read, so that one scan is in memory at a time.
-    colours = Colours.of(request, session, segmenter, steps) if request.common else None
+    colours = common_colours(request, session, segmenter, steps) if request.common else None
     with run.stage("read"):
         target = session.scans.read(files.target, request.frame)
     if colours is not None:

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..cache import LruCache
 from ..colors import LabelStyle
-from ..config import Recipe
+from ..config import Recipe, Triple
 from ..devices import DeviceUse
 from ..encoding.task import Task
 from ..errors import Cancelled, InputError
+from ..inference.features import Basis
 from ..inference.segmenter import Segmenter
 from ..volumes.appearance import read_appearance
 from ..volumes.mask_files import How, read_masks
@@ -26,9 +27,6 @@ from ..weights.checkpoint import Model, load_model
 from ..weights.store import locate
 from ..worker.requests import Features, Load, ReferenceRequest, TargetRequest
 from .checks import ambiguous_task_source
-
-if TYPE_CHECKING:
-    from .features import Colours
 
 _SCAN_BYTES = 1 << 30
 """Of scans kept for the next request."""
@@ -92,6 +90,17 @@ class Run:
         began = time.monotonic()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Colours:
+    """Feature colours of several scans, kept for the next of them."""
+
+    key: str
+    """Changes with the network, how it computes, and the files."""
+    spacing_zyx: Triple
+    """Working voxel size, for the first one."""
+    basis: Basis
 
 
 @dataclass(frozen=True, kw_only=True)

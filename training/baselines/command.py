@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
+from mass_core.augmentation.batch import Batch
 from mass_core.command_help import examples, seed_number
 from mass_core.devices import DEVICES
 from mass_core.errors import InputError, OutputError
 from mass_core.option_files import add_config
 from mass_core.schema import changed
 
-from ..augmentation.batch import Batch
 from ..failures import answered
 from ..pretrain import recipes
 from ..pretrain.config import RunConfig

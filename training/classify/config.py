@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from mass_core.augmentation.appearance import AppearanceConfig
 from mass_core.errors import InputError
 from mass_core.schema import check_counts
 
-from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
 from ..runs.settings import RunSettings
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mass_core.augmentation.appearance import appearance
 from mass_core.config import Recipe, to_dict
 from mass_core.data.dataset import write_array
 from mass_core.errors import InputError, MassError
@@ -29,7 +30,6 @@ from mass_core.volumes.resample import orient
 from mass_core.volumes.volume import Volume
 from mass_core.weights.checkpoint import fingerprint
 
-from ..augmentation.appearance import appearance
 from ..runs.distributed import ProcessGroup
 from ..runs.loading import own_numbers
 from ..runs.logbook import progress_bar

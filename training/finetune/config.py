@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from mass_core.augmentation.appearance import AppearanceConfig
+from mass_core.augmentation.poses import PoseConfig
 from mass_core.schema import check_counts
 
-from ..augmentation.appearance import AppearanceConfig
-from ..augmentation.poses import PoseConfig
 from ..runs.settings import RunSettings, StepSettings
 
 

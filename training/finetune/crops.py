@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.poses import Pose, Vector, random_linear, seen_part
 from mass_core.config import Triple
 from mass_core.data.dataset import Dataset
 from mass_core.encoding.task import Task
 
-from ..augmentation.batch import Batch
-from ..augmentation.poses import Pose, Vector, random_linear, seen_part
 from ..runs.distributed import ProcessGroup
 from ..runs.loading import loaded, own_numbers
 from .config import FinetuneConfig
@@ -105,7 +105,7 @@ class Crops(torch.utils.data.Dataset[Crop]):
         if near:
             jitter = rng.uniform(-crops.jitter, crops.jitter, 3) * side
             centre = np.clip((self._voxel(rng, name, value) + 0.5) * spacing + jitter, low, high)
-        return name, Pose(linear, centre - spacing / 2, self.window)
+        return name, Pose(linear, centre - spacing / 2, (self.window,) * 3)
 
     def _voxel(self, rng: np.random.Generator, name: str, value: int) -> Vector:
         """Index [3] of a voxel of a class, all alike; only its plane is read."""
@@ -119,7 +119,7 @@ class Crops(torch.utils.data.Dataset[Crop]):
         """The part of a scan the crop can see."""
         shape = self.dataset.case(name).shape_zyx
         affine = pose.to_voxels(np.asarray(self.dataset.spacing_zyx(name)))[None]
-        start, stop = seen_part(affine, self.window, shape, self.config.crops)
+        start, stop = seen_part(affine, pose.window, shape, self.config.crops)
         part = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         labels, classes = labels_of(self.dataset, name)[part], np.zeros(stop - start, np.int32)
         for number, value in enumerate(self.groups[chosen].values, 1):

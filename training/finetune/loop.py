@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mass_core.augmentation.appearance import appearance
+from mass_core.augmentation.views import cut
 from mass_core.errors import Cancelled, is_out_of_memory, out_of_memory
 from mass_core.model.losses import mask_loss, tversky_loss
 
-from ..augmentation.appearance import appearance
-from ..augmentation.views import cut
 from ..runs.logbook import Logbook
 from ..runs.precision import autocast, check_depth
 from ..runs.run_folder import enter
@@ -123,7 +123,7 @@ def compute_loss(
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed)
     window, classes = crops.window, crops.groups[part[0].group]
-    images, numbers = cut(collate(part).to(device), window, config.crops, generator)
+    images, numbers = cut(collate(part).to(device), (window,) * 3, config.crops, generator)
     images = appearance(images[:, 0], config.appearance, generator).to(memory_format=torch.channels_last_3d)
     masks = numbers[:, 0] == torch.arange(1, len(classes.rows) + 1, device=device)[:, None, None, None]
     with autocast(config.precision, device):

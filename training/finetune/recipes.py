@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from ..augmentation.appearance import AppearanceConfig
+from mass_core.augmentation.appearance import AppearanceConfig
+
 from ..runs.options import recipe_named
 from .config import CropConfig, FinetuneConfig, TuneConfig
 

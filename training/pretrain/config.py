@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from mass_core.augmentation.appearance import AppearanceConfig
+from mass_core.augmentation.poses import PoseConfig
 from mass_core.config import ModelConfig, Recipe
 from mass_core.errors import InputError
 from mass_core.schema import check_counts
 
-from ..augmentation.appearance import AppearanceConfig
-from ..augmentation.poses import PoseConfig
 from ..runs.precision import Precision
 from ..runs.settings import RunSettings, StepSettings
 from .recompute import Recompute
@@ -34,7 +34,7 @@ class EpisodeConfig(PoseConfig):
     """Above 0, views are laid as in the released code: the reference anywhere in the scan, the target so that crops 40 voxels wider than
     the window share this much along every axis. 0: around the anchor mask."""
     weak_reference: bool = False
-    """Reference views change less than target views, as in the released code: place (`episodes.weak`) and intensity (`appearance.WEAK`)."""
+    """Reference views change less than target views, as in the released code: place and intensity (`released_views`)."""
     whole_slot: bool = False
     """One mask of every task is replaced by the scan's whole extent, as in the released code."""
     far_share: float = 0.0

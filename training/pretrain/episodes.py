@@ -1,7 +1,7 @@
 """Episodes: in-context tasks drawn from scans and their class-agnostic masks.
 
 An episode is one scan, a few of its masks and two poses. Voxels are not resampled here: the loader hands on the part of the scan both
-views need, with the chosen masks packed into the bits of one integer volume; `augmentation.views` cuts both views out on the device.
+views need, with the chosen masks packed into the bits of one integer volume; `mass_core.augmentation` cuts both views out on the device.
 Every draw depends on the run's seed and the episode's number alone, so a resumed run sees what an uninterrupted one would have seen.
 """
 
@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.poses import Pose, Vector, random_linear, seen_part
+from mass_core.config import Shape
 from mass_core.data.dataset import Dataset
 from mass_core.errors import InputError
 from mass_core.masks.from_labels import label_masks
@@ -20,10 +23,9 @@ from mass_core.masks.mask_set import Bools, MaskSet
 from mass_core.volumes.boxes import Box
 from mass_core.volumes.volume import Geometry, Volume
 
-from ..augmentation.batch import Batch
-from ..augmentation.poses import Pose, Vector, overlapping, random_linear, seen_part
 from .config import EpisodeConfig
 from .lesions import add_lesions, draw_kinds
+from .released_views import overlapping, weak
 from .schedule import pose_strength
 from .synthetic import synthetic_image
 
@@ -223,7 +225,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         views = []
         for middle, jitter, ranges in zip(middles, jitters, (weak(config) if config.weak_reference else config, config), strict=True):
             linear = random_linear(rng, spacing, ranges, strength)
-            views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), window))
+            views.append(Pose(linear, middle + rng.normal(0, jitter * side, 3), (window,) * 3))
         return views[0], views[1]
 
     def _masks(self, rng: np.random.Generator, pair: _Pair, anchor: int, poses: tuple[Pose, Pose], slots: int) -> NDArray[np.intp]:
@@ -231,11 +233,12 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         reference, target = poses
         scan, known = pair.reference, pair.matches >= 0
         voxel_mm3 = abs(np.linalg.det(reference.linear))
-        window_mm3 = voxel_mm3 * reference.window**3
+        edge = reference.window[0]
+        window_mm3 = voxel_mm3 * edge**3
         fits = known & (scan.volumes_mm3 > self.config.smallest_voxels * voxel_mm3) & (scan.volumes_mm3 < 0.5 * window_mm3)
         in_reference = fits & reference.holds(scan.centres_mm)
         in_target = target.holds(pair.target.centres_mm)[pair.matches]
-        if scan.extents_mm[anchor].max() > reference.window * voxel_mm3 ** (1 / 3):
+        if scan.extents_mm[anchor].max() > edge * voxel_mm3 ** (1 / 3):
             # It reaches beyond the views: its centre says nothing about what they hold of it.
             in_reference[anchor], in_target[anchor] = True, pair.target.shows(int(pair.matches[anchor]), target)
         both, absent = np.flatnonzero(in_reference & in_target), np.flatnonzero(in_reference & ~in_target)
@@ -263,7 +266,7 @@ class Episodes(torch.utils.data.Dataset[Episode]):
         return Episode(image, bits, affines.astype(np.float32), len(chosen), (other, its_bits))
 
     def _part(
-        self, rng: np.random.Generator, scan: _Scan, chosen: NDArray[np.intp], affines: Vector, window: int, contrast: int
+        self, rng: np.random.Generator, scan: _Scan, chosen: NDArray[np.intp], affines: Vector, window: Shape, contrast: int
     ) -> tuple[NDArray[np.float16], NDArray[np.int32], NDArray[np.int64]]:
         """Image and masks of the part of a scan some views can see, and its first voxel."""
         z, y, x = scan.image.shape
@@ -310,8 +313,3 @@ def collate(episodes: Sequence[Episode]) -> Batch:
     """Episodes of one step."""
     parts = [[(e.image, e.bits), *([e.target] if e.target else [])] for e in episodes]
     return Batch.of(parts, [e.affines for e in episodes], episodes[0].slots)
-
-
-def weak(config: EpisodeConfig) -> EpisodeConfig:
-    """For the reference views of the released code, which turn and scale in half of the cases and are never sheared."""
-    return replace(config, affine_probability=0.5, shear=0.0)

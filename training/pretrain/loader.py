@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from mass_core.augmentation.batch import Batch
 from mass_core.errors import InputError, listing
 
-from ..augmentation.batch import Batch
 from ..runs.distributed import ProcessGroup
 from ..runs.loading import loaded, own_numbers
 from ..runs.sources import Source, weights

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mass_core.augmentation.appearance import appearance
+from mass_core.augmentation.batch import Batch
+from mass_core.augmentation.views import cut_views
 from mass_core.command_help import examples
 from mass_core.model.losses import mask_loss, tversky_loss
 from mass_core.schema import changed
 
-from ..augmentation.appearance import WEAK, appearance
-from ..augmentation.batch import Batch
-from ..augmentation.views import cut_views
 from ..curves import draw
 from ..failures import answered
 from ..runs.distributed import ProcessGroup
@@ -45,6 +45,7 @@ from .config import RunConfig
 from .deep_supervision import FusionWatch, deep_loss
 from .episodes import Episodes
 from .loader import batches, episodes_of
+from .released_views import WEAK
 from .schedule import first_beta, learning_rate, window_at
 from .start import start
 from .state import State, publish
@@ -182,7 +183,7 @@ def compute_loss(config: RunConfig, at: int, network: Callable[..., Tensor], wat
 
 def augmented_views(batch: Batch, window: int, config: RunConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Both views of every episode, their intensities changed: what `cut_views` returns, with other images."""
-    images, masks = cut_views(batch, window, config.episodes, generator)
+    images, masks = cut_views(batch, (window,) * 3, config.episodes, generator)
     if config.episodes.weak_reference:
         images = torch.stack([appearance(images[:, view], kind, generator) for view, kind in enumerate((WEAK, config.appearance))], 1)
     else:

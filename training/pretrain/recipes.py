@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from mass_core.augmentation.appearance import AppearanceConfig
 from mass_core.config import ModelConfig, Recipe
 
-from ..augmentation.appearance import AppearanceConfig
 from ..runs.options import recipe_named
 from .config import EpisodeConfig, OptimConfig, RunConfig
 

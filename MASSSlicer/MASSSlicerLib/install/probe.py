@@ -26,8 +26,6 @@ MARK = "MASSSlicer-probe "
 PACKAGES = ("numpy", "scipy", "SimpleITK", "safetensors", "torch")
 ENGINE = "mass_core.jobs.service"
 """Loaded by the worker for its first request: imports all that a run needs."""
-ADAPTING = "monai"
-"""Adapting needs it; a worker without it does everything else."""
 OPTIONAL = "torchvision"
 """Comes with torch where the PyTorch extension installs it; tried last, for nothing here needs it."""
 
@@ -40,7 +38,6 @@ def main(folder: str) -> None:
     for name in PACKAGES:
         attempt(name, torch_facts if name == "torch" else version_of)
     attempt(ENGINE, mass_facts)
-    attempt(ADAPTING, version_of)
     if importlib.util.find_spec(OPTIONAL) is not None:
         attempt(OPTIONAL, version_of)
 

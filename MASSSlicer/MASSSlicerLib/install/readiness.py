@@ -10,7 +10,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .probe import ADAPTING, ENGINE, MARK, OPTIONAL, PACKAGES
+from .probe import ENGINE, MARK, OPTIONAL, PACKAGES
 
 SLICERS_OWN = ("numpy", "scipy", "SimpleITK")
 TORCH_AT_LEAST = (2, 4)
@@ -70,14 +70,14 @@ def read_probe(stdout: str, exit_code: int, stderr: str = "") -> Readiness:
     if not found.about:
         text = _("The check of the packages could not run (exit code {code}). Reinstall Slicer if it happens again.").format(code=exit_code)
         return Readiness(ready=False, torch=None, broken=text, details=f"{stdout}\n{stderr}".strip())
-    problems = {name: text for name in (*PACKAGES, ENGINE, ADAPTING, OPTIONAL) if (text := _problem(name, found, exit_code))}
+    problems = {name: text for name in (*PACKAGES, ENGINE, OPTIONAL) if (text := _problem(name, found, exit_code))}
     torch = found.of("torch").get("version")
     note = _device_note(found)
     enough = torch is not None and _at_least(torch, TORCH_AT_LEAST)
     return Readiness(
         ready=enough and found.works(ENGINE),
         torch=torch,
-        missing=tuple(name for name in (*PACKAGES, ADAPTING) if found.of(name).get("absent")),
+        missing=tuple(name for name in PACKAGES if found.of(name).get("absent")),
         broken=next(iter(problems.values()), None),
         device_note=note,
         replace=tuple(_to_replace(found, problems, unused_gpu=bool(note))),
@@ -114,7 +114,7 @@ def _problem(name: str, found: _Findings, exit_code: int) -> str:
     if found.tried == name:
         what = _("Loading {name} crashes Python (exit code {code}).").format(name=name, code=exit_code)
     elif "error" in finding:
-        if name in (ENGINE, ADAPTING, OPTIONAL) and not all(found.works(other) for other in PACKAGES):
+        if name in (ENGINE, OPTIONAL) and not all(found.works(other) for other in PACKAGES):
             return ""  # a consequence
         what = _cause(name, finding)
     else:
@@ -173,7 +173,7 @@ def _to_replace(found: _Findings, problems: dict[str, str], *, unused_gpu: bool)
         faulty.add("torch")
     if faulty & {"torch", OPTIONAL}:
         faulty |= {"torch", OPTIONAL}
-    for name in ("torch", OPTIONAL, "safetensors", ADAPTING):
+    for name in ("torch", OPTIONAL, "safetensors"):
         if name in faulty and name in found.packages and not found.of(name).get("absent") and found.replaceable(name):
             yield name
 

@@ -32,7 +32,7 @@ class Slicer(ModuleType):
 
 
 class Python:
-    """A Python whose packages are Slicer's own, safetensors and MONAI; what a test adds lies among them."""
+    """A Python whose packages are Slicer's own and safetensors; what a test adds lies among them."""
 
     def __init__(self, folder: Path, install: Any, readiness: Any) -> None:
         venv.create(folder, symlinks=os.name != "nt", with_pip=False)
@@ -41,7 +41,7 @@ class Python:
         self.install, self.readiness = install, readiness
         others = Path(importlib.import_module("numpy").__file__).parents[1]
         for path in others.iterdir():
-            if path.name.lower().split("-")[0].split(".")[0] in ("numpy", "scipy", "simpleitk", "safetensors", "monai"):
+            if path.name.lower().split("-")[0].split(".")[0] in ("numpy", "scipy", "simpleitk", "safetensors"):
                 (self.site / path.name).symlink_to(path)
 
     def add(self, name: str, code: str, *, recorded: tuple[str, ...] = (), place: Path | None = None) -> None:

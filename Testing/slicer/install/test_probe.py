@@ -1,7 +1,6 @@
 """The probe of packages, against really broken ones, in processes of their own."""
 
 import importlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -33,17 +32,12 @@ def test_probe_of_what_works(install: Any, readiness: Any) -> None:
     """The packages these tests run with; without a window, in which `test_window.py` has it read by the same probe."""
     done = subprocess.run(install.probe_command(sys.executable), capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     found = readiness.read_probe(done.stdout, done.returncode)
-    missing = () if importlib.util.find_spec("monai") else ("monai",)
-    assert found.ready and found.missing == missing and found.broken is None and found.replace == ()
+    assert found.ready and found.missing == () and found.broken is None and found.replace == ()
     assert found.torch == importlib.import_module("torch").__version__
     assert __version__ in found.details and str(REPOSITORY / "mass_core") in found.details
 
 
 def test_torchvision_of_another_torch_is_told_but_no_obstacle(install: Any, readiness: Any, tmp_path: Path) -> None:
-    for name in ("monai", "monai-1.5.dist-info"):  # a stand-in, for the real one takes long to load
-        (tmp_path / name).mkdir()
-    (tmp_path / "monai/__init__.py").write_text("__version__ = '1.5'")
-    (tmp_path / "monai-1.5.dist-info/METADATA").write_text("Name: monai\nVersion: 1.5\n")
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision/__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -63,22 +57,6 @@ def test_safetensors_is_missing_too(python: Python) -> None:
     for path in python.site.glob("safetensors*"):
         path.unlink()
     assert python.probe().missing == ("safetensors", "torch")
-
-
-def test_what_only_tuning_needs_is_missing_but_no_obstacle(install: Any, readiness: Any) -> None:
-    text = lines(readiness, cuda="12.6", cuda_works=True)
-    absent = readiness.MARK + '{"package": "monai", "error": "No module named", "absent": true}'
-    found = readiness.read_probe(f"{text}\n{absent}", 0)
-    assert found.ready and found.missing == ("monai",) and found.broken is None
-    assert [p.requirement for p in install.plan(found).packages] == ["monai>=1.4"]
-
-
-def test_a_broken_package_of_tuning_is_told_and_replaced(readiness: Any) -> None:
-    text = lines(readiness, cuda="12.6", cuda_works=True)
-    broken = readiness.MARK + '{"package": "monai", "error": "ImportError: cannot import name DiceLoss"}'
-    found = readiness.read_probe(f"{text}\n{broken}", 0)
-    assert found.ready and found.missing == () and found.replace == ("monai",)
-    assert "monai does not load" in found.broken and found.broken.endswith("Install… replaces it.")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mass_core.config import Shape
+from ..config import Shape
 
 Vector = NDArray[np.float64]
 
@@ -36,19 +36,19 @@ class Pose:
     """[3,3], mm per voxel."""
     centre: Vector
     """[3], mm from the centre of the scan's first voxel."""
-    window: int
-    """Edge in voxels."""
+    window: Shape
+    """In voxels."""
 
     def to_voxels(self, spacing_zyx: Vector) -> Vector:
         """[3,4] affine from voxel index of the view to voxel index of the scan."""
         linear = self.linear / spacing_zyx[:, None]
-        middle = np.full(3, (self.window - 1) / 2)
+        middle = (np.array(self.window) - 1) / 2
         return np.column_stack([linear, self.centre / spacing_zyx - linear @ middle])
 
     def holds(self, points_mm: Vector) -> NDArray[np.bool_]:
         """True for points [N,3] inside the view."""
         offset = np.linalg.solve(self.linear, (points_mm - self.centre).T).T
-        return (np.abs(offset) < self.window / 2).all(axis=1)
+        return (np.abs(offset) < np.array(self.window) / 2).all(axis=1)
 
 
 def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: PoseConfig, strength: float) -> Vector:
@@ -70,42 +70,24 @@ def random_linear(rng: np.random.Generator, spacing_mm: float | Vector, config: 
     return rotation(angles) @ shear @ np.diag(scale) * spacing_mm
 
 
-def seen_part(affines: Vector, window: int, shape: Shape, config: PoseConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def seen_part(affines: Vector, window: Shape, shape: Shape, config: PoseConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The part of a scan that views can see, two voxels wider, and still wider for what bends a view.
 
     Args:
         affines: [V,3,4], from voxel of a view to voxel of the scan.
-        window: edge of the views in voxels.
+        window: of the views, in voxels.
         shape: of the scan.
         config: how views are bent.
 
     Returns:
         First voxel [3], and the one after the last.
     """
-    corners = np.array(np.meshgrid(*[[0, window - 1]] * 3, indexing="ij")).reshape(3, -1)
+    corners = np.array(np.meshgrid(*[[0, size - 1] for size in window], indexing="ij")).reshape(3, -1)
     seen = affines[:, :, :3] @ corners + affines[:, :, 3:]
     margin = 2 + 3 * config.elastic_voxels * np.abs(affines[:, :, :3]).sum(-1).max() * (config.elastic_probability > 0)
     start = np.clip(np.floor(seen.min((0, 2)) - margin), 0, np.array(shape) - 1).astype(np.int64)
     stop = np.clip(np.ceil(seen.max((0, 2)) + margin) + 1, start + 1, shape).astype(np.int64)
     return start, stop
-
-
-def overlapping(rng: np.random.Generator, extent_mm: Vector, spacing_mm: float, window: int, overlap: float) -> tuple[Vector, Vector]:
-    """Centres [3] of two views laid as the released code lays them, see `EpisodeConfig.overlap`; in the middle where a scan is too small.
-
-    Args:
-        rng: the episode's own generator.
-        extent_mm: [3], of the scan.
-        spacing_mm: voxel size of the views.
-        window: edge of the views in voxels.
-        overlap: share of the wider crops both have in common.
-    """
-    crop = np.minimum((window + 40) * spacing_mm, extent_mm)
-    low, high = crop / 2, extent_mm - crop / 2
-    first = rng.uniform(low, high)
-    shift = (1 - overlap) * crop
-    second = rng.uniform(np.maximum(low, first - shift), np.minimum(high, first + shift))
-    return first, second
 
 
 def rotation(angles: Vector) -> Vector:

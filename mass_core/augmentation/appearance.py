@@ -29,10 +29,6 @@ class AppearanceConfig:
     """Standard deviation of the noise, in that of the normalised image."""
 
 
-WEAK = AppearanceConfig(multiply=(0.9, 1.1), add=0.1, gamma=(0.8, 1.2), contrast=(0.8, 1.2), blur_voxels=(0.8, 1.2), noise=0.02)
-"""Of reference views in the released code."""
-
-
 def appearance(images: Tensor, config: AppearanceConfig, generator: torch.Generator) -> Tensor:
     """Change intensities, not places.
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from training.augmentation.appearance import AppearanceConfig, _blur, _contrast, _gamma, appearance
+from mass_core.augmentation.appearance import AppearanceConfig, _blur, _contrast, _gamma, appearance
 
 NEVER, ALWAYS = AppearanceConfig(probability=0.0), AppearanceConfig(probability=1.0)
 

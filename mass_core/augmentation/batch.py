@@ -9,15 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+WORD = 32
+"""Masks that one whole number of `Batch.bits` holds."""
+
 
 @dataclass(frozen=True)
 class Batch:
     """Episodes laid end to end, since their parts of a scan differ in shape."""
 
     image: Tensor
-    """[V] float16."""
+    """[V] floating point."""
     bits: Tensor
-    """[V] int32."""
+    """[words,V] int32: mask k in bit k % 32 of word k // 32; in finetuning one word with the number of the class."""
     shapes: Tensor
     """[B,views,3] int64: the part of a scan each view is cut from."""
     starts: Tensor
@@ -32,7 +35,7 @@ class Batch:
         """Lay parts of scans end to end.
 
         Args:
-            parts: of each episode image and bits of the scan, or of each view's scan.
+            parts: of each episode image [z,y,x] and bits [z,y,x] or [words,z,y,x] of the scan, or of each view's scan.
             affines: [views,3,4] of each episode.
             slots: masks of every task.
         """
@@ -43,7 +46,7 @@ class Batch:
         lines = [(own * views)[:views] for own in ([next(owners) for _ in some] for some in parts)]
         return cls(
             image=torch.from_numpy(np.concatenate([image.ravel() for image, _ in everything])),
-            bits=torch.from_numpy(np.concatenate([bits.ravel() for _, bits in everything])),
+            bits=torch.from_numpy(np.concatenate([bits.reshape(-1, image.size) for image, bits in everything], axis=1)),
             shapes=torch.tensor([[everything[i][0].shape for i in line] for line in lines]),
             starts=torch.from_numpy(firsts[np.array(lines)]),
             affines=torch.from_numpy(np.stack(affines)),
