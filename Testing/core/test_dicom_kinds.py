@@ -176,6 +176,27 @@ def test_slopes_that_differ_by_slice_give_fractions(tmp_path: Path, slopes: tupl
     assert volume.modality == "pet"
 
 
+@pytest.mark.parametrize(("slope", "intercept", "missing"), [(1, -1024, {5}), (2, 0, {0, 3}), (0.5, -8, {1, 2, 3, 4, 5})])
+def test_slices_without_rescaling_among_others_are_refused(tmp_path: Path, slope: float, intercept: float, missing: set[int]) -> None:
+    def scaled(data: pydicom.Dataset, n: int) -> None:
+        for name, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+            if n in missing:
+                data.pop(name, None)
+            else:
+                setattr(data, name, value)
+
+    error = refused(write_slices(tmp_path / "ct", ARRAY, change=scaled))
+    assert f"{len(missing)} of the 6 slices" in error.message and "have no Rescale Slope" in error.message
+
+
+def test_rescaling_that_changes_nothing_may_be_missing(tmp_path: Path) -> None:
+    def scaled(data: pydicom.Dataset, n: int) -> None:
+        if n % 2:
+            data.RescaleSlope, data.RescaleIntercept = 1, 0
+
+    assert is_twin(Volume.read(write_slices(tmp_path / "mr", ARRAY, change=scaled)))
+
+
 # --- segmentations, contours
 
 

@@ -56,6 +56,14 @@ META = {
 }
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(2, -1024), (0.5, 0), (1, 8)])
+def test_metaimage_values_are_rescaled(tmp_path: Path, slope: float, intercept: float) -> None:
+    rescaling = {"ElementToIntensityFunctionSlope": slope, "ElementToIntensityFunctionOffset": intercept}
+    volume = Volume.read(write_meta(tmp_path / "a.mha", **META, **rescaling))
+    np.testing.assert_allclose(volume.array, slope * ARRAY + intercept)
+    assert volume.geometry.matches(GRID, 1e-3)
+
+
 def is_twin(volume: Volume, grid: Geometry = GRID) -> bool:
     return volume.geometry.matches(grid, 1e-3) and np.array_equal(volume.array, ARRAY)
 

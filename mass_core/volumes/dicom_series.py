@@ -76,7 +76,14 @@ def read_slices(folder: Path, files: Sequence[Path], frame: int | None) -> sitk.
     order = stacked(f"the DICOM series in {folder}", "slice", known, frame)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(files[i]) for i in order])
-    if len({tuple(headers[i].get(tag, "") for tag in _RESCALE) for i in order}) > 1:
+    rescaling = [tuple(headers[i].get(tag, "") for tag in _RESCALE) for i in order]
+    if ("", "") in rescaling and any(float(slope or 1) != 1 or float(intercept or 0) != 0 for slope, intercept in rescaling):
+        raise InputError(
+            f"{rescaling.count(('', ''))} of the {len(order)} slices in {folder} have no Rescale Slope and Rescale Intercept, so their "
+            "intensities are not known.",
+            "Export the original series.",
+        )
+    if len(set(rescaling)) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # else the first slice would say what numbers the others may have
     image = reader.Execute()
     if any(header.get("0028|0004") == "MONOCHROME1" for header in headers):

@@ -157,6 +157,8 @@ def _read_file(path: Path, frame: int | None) -> tuple[sitk.Image, tuple[str, ..
     matrix, note = nifti.place(path)
     scale, own_note = text_headers.place(path)
     image = _read_voxels(path, frame)
+    if (rescaling := text_headers.rescaling(path)) != (1.0, 0.0):
+        image = sitk.Cast(image, sitk.sitkFloat32) * rescaling[0] + rescaling[1]
     if image.GetNumberOfComponentsPerPixel() > 1:
         image = sitk.VectorIndexSelectionCast(image, frame or 0)
     _put(image, _matrix(path, image, scale) if matrix is None else matrix)

@@ -42,6 +42,13 @@ def place(path: Path) -> tuple[float, str]:
     return _mm(path, units), _note(path, turned, put)
 
 
+def rescaling(path: Path) -> tuple[float, float]:
+    """Slope and intercept from stored values to intensities of a MetaImage file, which ITK's reader leaves out."""
+    fields = _fields(path) if path.name.lower().endswith(_META) else {}
+    slope, intercept = (fields.get(f"elementtointensityfunction{name}", "").split() for name in ("slope", "offset"))
+    return float(slope[0]) if slope else 1.0, float(intercept[0]) if intercept else 0.0
+
+
 def is_damaged(path: Path) -> bool:
     """True if the compressed voxels of a MetaImage file cannot be decompressed, which ITK's reader passes over."""
     fields = _fields(path)
