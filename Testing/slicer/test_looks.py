@@ -48,6 +48,19 @@ def test_large_letters_fit_the_usual_window(full):
         assert width_needed(full) <= USUAL - SCROLL_BAR
 
 
+@pytest.mark.parametrize("font", [1.0, 1.5, 2.5])
+def test_rows_of_tables_hold_two_lines_of_any_letters(full, font):
+    from MASSSlicerLib.panels.window import _fit_tables
+
+    from Testing.slicer.testbench.screenshot import look
+
+    with look(font=font):
+        full.bench.process_events()
+        _fit_tables(full.ui)
+        table = full.ui.resultsTable
+        assert table.verticalHeader().defaultSectionSize >= 2 * table.fontMetrics().lineSpacing() > 20 * font
+
+
 def test_columns_fit_and_a_line_that_says_nothing_takes_no_room(full, tmp_path):
     full.ui.weightsCombo.currentIndex = 0
     full.parameters.targetFiles = []

@@ -49,6 +49,8 @@ _WIDE = {
 """Columns of each table that share the room the others leave; those are as wide as what they hold."""
 _NARROWEST = 48
 """Pixels of a column."""
+_ROW_MARGIN = 6
+"""Pixels of a row above and below its text."""
 _COUNTED = ((c.DONE, _("done")), (c.SKIPPED, _("skipped")), (c.FAILED, _("failed")), (c.STOPPED, _("stopped")))
 
 
@@ -72,7 +74,7 @@ class Window(VTKObservationMixin):
         self._reread_due = False
         self._closed = False
         """True once the window is gone; timers and processes may still call it."""
-        _fit_columns(ui)
+        _fit_tables(ui)
         self._show_message("")
         self.status = StatusPanel(ui, logic, self.update)
         self.references = ReferencesPanel(ui, self.update)
@@ -342,14 +344,16 @@ class Window(VTKObservationMixin):
         self.ui.messageLabel.visible = bool(message)
 
 
-def _fit_columns(ui: object) -> None:
-    """Fit all columns of the tables to any width of the window."""
+def _fit_tables(ui: object) -> None:
+    """Fit all columns of the tables to any width of the window, and rows to two lines of text, whatever the font."""
     for name, wide in _WIDE.items():
         table = getattr(ui, name)
         header = table.horizontalHeader()
         header.minimumSectionSize = _NARROWEST
         for column in range(table.columnCount):
             header.setSectionResizeMode(column, qt.QHeaderView.Stretch if column in wide else qt.QHeaderView.ResizeToContents)
+        rows = table.verticalHeader()
+        rows.defaultSectionSize = max(rows.defaultSectionSize, 2 * table.fontMetrics().lineSpacing() + _ROW_MARGIN)
 
 
 def _summary(run: Run) -> str:
