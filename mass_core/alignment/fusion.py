@@ -10,6 +10,8 @@ from .prior import Prior
 
 LEAST = 1e-3
 """Probabilities of the network count as at least this, and at most 1 minus this."""
+_VOXEL_MM = 3.0
+"""Recorded weights are per mm of an alignment on voxels of this size; distances of coarser ones count less, as they may be off by more."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarra
     network is reliable for this structure, and once as far as it is not.
 
     What several references say adds up, as log odds of independent observers do. Trust counts by its square root: by itself it left too
-    little of an alignment that is only just trusted where the network sees nothing.
+    little of an alignment that is only just trusted where the network sees nothing. Distances count in voxels of the alignment.
 
     Args:
-        prior: for trust, the number of references and the reliability of the network.
+        prior: for trust, the alignment's voxels, the number of references and the reliability of the network.
         distance_mm: of the prior for some voxels, positive inside.
         probability: of the network for the same.
     """
     odds = np.clip(probability, LEAST, 1 - LEAST)
     odds = np.log(odds / (1 - odds), dtype=np.float32)
-    trusted = np.float32(math.sqrt(prior.trust) * prior.references) * distance_mm
+    trusted = np.float32(math.sqrt(prior.trust) * prior.references * _VOXEL_MM / prior.voxel_mm) * distance_mm
     return prior.reliability * trusted, (1 - prior.reliability) * trusted, prior.reliability * odds, (1 - prior.reliability) * odds
 
 

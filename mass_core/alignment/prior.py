@@ -45,6 +45,8 @@ class Prior:
     """Reason against it; empty where it is trusted."""
     weights: tuple[float, float, float, float, float]
     """Weights of the sum with the network's probability (`alignment.fusion`)."""
+    voxel_mm: float
+    """Edge of the alignment's voxels: about how far it may be off."""
     references: float = 1.0
     """Number of references, each counted as it is trusted beside the best one."""
     reliability: float = 1.0
@@ -143,8 +145,8 @@ def combined(
     best = max(range(len(trusts)), key=trusts.__getitem__)
     gone = all(one for one, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST
     if gone and max(float(map_mm.array.max()) for map_mm in maps) >= min(_DEEP * off, REACH_MM - 0.1):
-        return Prior(box, distance, 0.0, _VANISHED, weights)
-    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, sum(trusts) / max(trusts))
+        return Prior(box, distance, 0.0, _VANISHED, weights, off)
+    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, sum(trusts) / max(trusts))
 
 
 def _carried_over(
