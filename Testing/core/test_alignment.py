@@ -295,6 +295,20 @@ def test_a_mask_at_the_border_of_its_reference_is_carried_over(reference, other)
     assert np.isfinite(prior.distance).all() and (prior.distance > 0).any() and abs(prior.distance).max() <= REACH_MM + 1e-3
 
 
+def test_references_do_not_vote_beyond_the_end_of_their_scans(reference, other):
+    """Two of three references end in the middle of the liver: the third alone knows how it goes on."""
+    image, labels = person(3)
+    end = int(np.argwhere(labels.array == 1)[:, 0].mean())
+    upper = ((end, 0, 0), image.array.shape)
+    atlases = [make_atlas(*reference, [1], RECIPE, CPU)]
+    atlases += [make_atlas(image.cropped(upper), labels.cropped(upper), [1], RECIPE, CPU) for image, labels in (person(3), person(4))]
+    target = Target(other[0], RECIPE, CPU)
+    prior = combined([align(atlas, target) for atlas in atlases], 1, target, WEIGHTS)
+    found = aligned_labels({1: replace(prior, trust=1.0)}, other[0], np.dtype(np.uint8)) == 1
+    lower = slice(0, end - 2)
+    assert dice(found[lower], other[1].array[lower] == 1) > 0.8
+
+
 def test_a_bad_reference_among_several_does_not_spoil_the_result(reference, other, atlas):
     """One of three references shows noise: the fused result is hardly worse than that of the good ones."""
     image, labels = reference

@@ -13,7 +13,7 @@ from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
-from .atlas import REACH_MM, distance_at
+from .atlas import REACH_MM, distance_at, within
 from .closeup import refined_around
 from .contrast import with_contrast
 from .fields import sample, voxel_grid
@@ -25,7 +25,8 @@ _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
 _LEAST_SEEN = 0.05
 """Share of a structure that both scans must hold; with less, there is no evidence for the alignment."""
-
+_BEYOND = 1e-6
+"""Weight of a reference beyond the end of its scan beside others: it does not show if the structure goes on there."""
 
 _FEWEST = 20
 """Least number of voxels around a structure for an estimate."""
@@ -127,11 +128,13 @@ def combined(
     points = points_mm_of(coarse, target.device)
     seen, vanished = target.intensities(coarse), []
     total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
-    for one, map_mm, worth in zip(warps, maps, trusts, strict=True):
+    for alignment, one, map_mm, worth in zip(alignments, warps, maps, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
+        places = one.reference_mm(points)
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        distance_mm, vanishes = _carried_over(one, map_mm, points, coarse.spacing_zyx, seen, mm)
+        weight[~within(alignment.atlas.coarse.geometry, places)] *= _BEYOND
+        distance_mm, vanishes = _carried_over(one, map_mm, places, coarse.spacing_zyx, seen, mm)
         vanished.append(vanishes)
         total += weight * distance_mm
         near += weight * distance_mm.clamp(-mm, mm)
@@ -150,13 +153,12 @@ def combined(
 
 
 def _carried_over(
-    warp: Warp, map_mm: Volume, points_mm: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], mm: float
+    warp: Warp, map_mm: Volume, places: Tensor, spacing: Triple, seen: tuple[Tensor, Tensor], mm: float
 ) -> tuple[Tensor, bool]:
-    """A reference's distance to its surface at points of the target, by patches; and if what stands out there is not seen in the target.
+    """Distance to the surface at some places of a reference, by patches; and if what stands out there is not seen in the target.
 
-    `seen` are the target's intensities at these points, and which are usable.
+    `seen` are the target's intensities at the matching points, and which are usable.
     """
-    places = warp.reference_mm(points_mm)
     moved, there = sample(torch.stack([warp.scan.values, warp.scan.usable.float()]), warp.scan.index(places))
     known, distance = seen[1] * (there > 0.5).float(), distance_at(map_mm, places)
     vanished = has_vanished(distance, seen[0], moved, known, 2 * mm)
