@@ -194,21 +194,21 @@ def near_structures(distances: Iterable[Volume], scan: AlignedScan) -> Tensor:
 
 def distance_at(volume: Volume, points_mm: Tensor) -> Tensor:
     """A distance map at points [3,d,h,w], z, y, x in LPS mm: as far as is known beyond its edge."""
-    places = (2 * _in_box(volume.geometry, points_mm) - 1).flip(0).permute(1, 2, 3, 0)
+    places = (2 * places_in(volume.geometry, points_mm) - 1).flip(0).permute(1, 2, 3, 0)
     known = torch.from_numpy(volume.array).to(points_mm.device)[None, None] + REACH_MM
     return F.grid_sample(known, places[None], padding_mode="zeros", align_corners=False)[0, 0] - REACH_MM
 
 
-def within(scan: Geometry, points_mm: Tensor) -> Tensor:
-    """Mask [d,h,w] of the points [3,d,h,w], z, y, x in LPS mm, that lie inside a scan."""
-    places = _in_box(scan, points_mm)
-    return ((places >= 0) & (places <= 1)).all(0)
-
-
-def _in_box(scan: Geometry, points_mm: Tensor) -> Tensor:
+def places_in(scan: Geometry, points_mm: Tensor) -> Tensor:
     """Places [3,d,h,w] of points along the axes z, y, x of a scan, 0 at its first border and 1 at its last."""
     inverse = np.linalg.inv(scan.affine)[2::-1, [2, 1, 0, 3]].astype(np.float32)
     matrix = torch.from_numpy(inverse).to(points_mm.device)
     index = torch.einsum("ij,jdhw->idhw", matrix[:, :3], points_mm) + matrix[:, 3].view(3, 1, 1, 1)
     size = torch.tensor(scan.shape_zyx, dtype=torch.float32, device=points_mm.device).view(3, 1, 1, 1)
     return (index + 0.5) / size
+
+
+def within(scan: Geometry, points_mm: Tensor) -> Tensor:
+    """Mask [d,h,w] of the points [3,d,h,w], z, y, x in LPS mm, that lie inside a scan."""
+    places = places_in(scan, points_mm)
+    return ((places >= 0) & (places <= 1)).all(0)

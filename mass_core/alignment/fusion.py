@@ -59,13 +59,17 @@ def evidence_terms(prior: Prior, distance_mm: np.ndarray, probability: np.ndarra
 def fused(prior: Prior, box: Box, probability: np.ndarray) -> np.ndarray:
     """Probability float32 of a structure from both; it reaches the threshold the weights record where the structure is likelier than not.
 
+    Where the references' scans have ended before the structure did, the network alone decides if it is reliable.
+
     Args:
         prior: where the alignment puts it, and how both are weighted.
         box: of the target's voxels, inside the prior's.
         probability: the network's in this box.
     """
-    terms = evidence_terms(prior, prior.distance[box.seen_from(prior.box.low).slices()], probability)
+    distance = prior.distance[box.seen_from(prior.box.low).slices()]
+    terms = evidence_terms(prior, distance, probability)
     score = np.full(probability.shape, prior.weights[0], np.float32)
     for weight, term in zip(prior.weights[1:], terms, strict=True):
         score += weight * term
-    return np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)
+    both = np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)
+    return np.where(distance == 0, probability * np.float32(prior.continued), both) if prior.cut else both

@@ -14,6 +14,7 @@ from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at, within
+from .beyond import beyond, cuts, extended
 from .closeup import refined_around
 from .contrast import with_contrast
 from .fields import sample, voxel_grid
@@ -30,6 +31,8 @@ _BEYOND = 1e-6
 
 _FEWEST = 20
 """Least number of voxels around a structure for an estimate."""
+_RELIABLE = 0.5
+"""Reliability above which the network continues a structure that the references' scans cut off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,8 @@ class Prior:
     box: Box
     """Of the target's voxels; the structure is inside it, if it lies where the references show it."""
     distance: np.ndarray
-    """Distance to the surface in mm, float32 [z,y,x] of the box, positive inside."""
+    """Distance to the surface in mm, float32 [z,y,x] of the box, positive inside; 0 where it is unknown because every reference's scan has
+    ended before the structure did."""
     trust: float
     """Estimated chance, 0 to 1, that the structure overlaps its truth by half."""
     reason: str
@@ -52,6 +56,13 @@ class Prior:
     """Number of references, each counted as it is trusted beside the best one."""
     reliability: float = 1.0
     """Of the network for this structure (`alignment.fusion.reliability`)."""
+    cut: bool = False
+    """If the references' scans end within the structure, and the target goes on there."""
+
+    @property
+    def continued(self) -> bool:
+        """If the network alone continues the structure beyond the end of the references' scans: where it is reliable."""
+        return self.cut and self.reliability > _RELIABLE
 
 
 @dataclass(frozen=True)
@@ -119,21 +130,28 @@ def combined(
     geometry = target.volume.geometry
     maps = [one.atlas.distances[value] for one in alignments]
     warps = [refined_around(one, value, target) if worth >= LEAST_TRUST else one for one, worth in zip(alignments, trusts, strict=True)]
+    scans = [one.atlas.coarse.geometry for one in alignments]
+    borders = [cuts(map_mm, scan) for map_mm, scan in zip(maps, scans, strict=True)]
     box = _box(warps, maps, geometry)
     if box is None:
         return None
+    if all(borders):
+        for scan, some in zip(scans, borders, strict=True):
+            box = extended(box, scan, some, geometry)
     mm = min(one.scan.mm for one in warps)
     part = geometry.cropped(box)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
     points = points_mm_of(coarse, target.device)
     seen, vanished = target.intensities(coarse), []
     total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
-    for alignment, one, map_mm, worth in zip(alignments, warps, maps, trusts, strict=True):
+    unknown = torch.ones(coarse.shape_zyx, dtype=torch.bool, device=points.device)
+    for scan, some, one, map_mm, worth in zip(scans, borders, warps, maps, trusts, strict=True):
         index = one.in_box(points)
         difference = sample(one.difference[None], index)[0]
         places = one.reference_mm(points)
         weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        weight[~within(alignment.atlas.coarse.geometry, places)] *= _BEYOND
+        weight[~within(scan, places)] *= _BEYOND
+        unknown &= beyond(scan, some, places)
         distance_mm, vanishes = _carried_over(one, map_mm, places, coarse.spacing_zyx, seen, mm)
         vanished.append(vanishes)
         total += weight * distance_mm
@@ -144,12 +162,15 @@ def combined(
     off = max(one.scan.mm for one in alignments)
     values, usable = (some.cpu().numpy() for some in seen)
     carried = with_contrast(mean.cpu().numpy(), values, usable > 0.5, coarse.spacing_zyx, off)
+    carried[unknown.cpu().numpy()] = 0
     distance = resample(Volume(carried, coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
     gone = all(one for one, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST
     if gone and max(float(map_mm.array.max()) for map_mm in maps) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights, off)
-    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, sum(trusts) / max(trusts))
+    return Prior(
+        box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, sum(trusts) / max(trusts), cut=bool(unknown.any())
+    )
 
 
 def _carried_over(

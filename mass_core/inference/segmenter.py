@@ -41,6 +41,8 @@ _NO_ATLAS = (
     "The task holds no images to align with the scan. The same scans given as references, or encoded with --with-alignment, would give "
     "better results."
 )
+_GOES_ON = "beyond their ends the network alone decided"
+_ENDS = "the result ends there as well, because the network is not reliable enough to continue alone"
 _ABSENT = "its expected position, given the other structures, lies outside the scan"
 _MIRRORED = "the scan fits the reference far better mirrored {}, so its orientation may be stored wrongly"
 _MIRRORED_NOTE = (
@@ -258,7 +260,7 @@ class Segmenter:
             passes=run.passes(),
             decisions=decisions,
             modality=records[0].modality,
-            warnings=unique([*task.warnings, *seen, *notes, *unaligned, *surplus]),
+            warnings=unique([*task.warnings, *seen, *notes, *unaligned, *_cut_off(weighed, task), *surplus]),
             timings=steps.seconds,
         )
 
@@ -430,12 +432,22 @@ def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) ->
         yield f"{'Not in this scan' if reason == _ABSENT else 'Not aligned'}: {labels}; {reason}."
 
 
+def _cut_off(priors: Mapping[int, Prior], task: Task) -> Iterator[str]:
+    """Messages about structures that the references' scans cut off."""
+    cut = {value: prior for value, prior in priors.items() if prior.cut}
+    for continued, then in ((True, _GOES_ON), (False, _ENDS)):
+        names = [label.name for label in task.labels if label.value in cut and cut[label.value].continued is continued]
+        if names:
+            yield f"The references' scans end within {', '.join(names)}; {then}."
+
+
 def _aligned_only(
     target: Volume, task: Task, priors: dict[int, Prior], decisions: dict[int, Decision], unaligned: tuple[str, ...], steps: Steps
 ) -> Segmentation:
     """The result of alignment without the network."""
     values = [label.value for label in task.labels]
     labels = Volume(aligned_labels(priors, target, kind_of(values)), target.geometry)
+    alone = {value: replace(prior, reliability=0.0) for value, prior in priors.items() if prior.trust >= LEAST_TRUST}
     steps.stop_clock()
     return Segmentation(
         labels=labels,
@@ -444,7 +456,7 @@ def _aligned_only(
         passes=(),
         decisions=decisions,
         modality=modality_of(target, task.recipe),
-        warnings=unique([*task.warnings, *unaligned]),
+        warnings=unique([*task.warnings, *unaligned, *_cut_off(alone, task)]),
         timings=steps.seconds,
     )
 
