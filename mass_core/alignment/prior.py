@@ -14,7 +14,7 @@ from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
 from .atlas import REACH_MM, distance_at, within
-from .beyond import beyond, cuts, extended
+from .beyond import Cut, beyond, cuts, extended
 from .closeup import refined_around
 from .contrast import with_contrast
 from .fields import sample, voxel_grid
@@ -127,50 +127,71 @@ def combined(
     """
     facts = [evidence(one, value) for one in alignments]
     trusts = [trust(some) for some in facts]
+    sources = [_Source.of(one, value, worth, target) for one, worth in zip(alignments, trusts, strict=True)]
     geometry = target.volume.geometry
-    maps = [one.atlas.distances[value] for one in alignments]
-    warps = [refined_around(one, value, target) if worth >= LEAST_TRUST else one for one, worth in zip(alignments, trusts, strict=True)]
-    scans = [one.atlas.coarse.geometry for one in alignments]
-    borders = [cuts(map_mm, scan) for map_mm, scan in zip(maps, scans, strict=True)]
-    box = _box(warps, maps, geometry)
+    box = _box(sources, geometry)
     if box is None:
         return None
-    if all(borders):
-        for scan, some in zip(scans, borders, strict=True):
-            box = extended(box, scan, some, geometry)
-    mm = min(one.scan.mm for one in warps)
     part = geometry.cropped(box)
+    mm, off = min(one.warp.scan.mm for one in sources), max(one.scan.mm for one in alignments)
     coarse = grid_at(part, tuple(max(own, mm / 2) for own in part.spacing_zyx), centred=True)  # type: ignore[arg-type]
-    points = points_mm_of(coarse, target.device)
-    seen, vanished = target.intensities(coarse), []
-    total, near, counted = (torch.zeros(coarse.shape_zyx, device=points.device) for _ in range(3))
-    unknown = torch.ones(coarse.shape_zyx, dtype=torch.bool, device=points.device)
-    for scan, some, one, map_mm, worth in zip(scans, borders, warps, maps, trusts, strict=True):
-        index = one.in_box(points)
-        difference = sample(one.difference[None], index)[0]
-        places = one.reference_mm(points)
-        weight = (worth + 1e-3) / (difference + _SIMILARITY) ** 2
-        weight[~within(scan, places)] *= _BEYOND
-        unknown &= beyond(scan, some, places)
-        distance_mm, vanishes = _carried_over(one, map_mm, places, coarse.spacing_zyx, seen, mm)
-        vanished.append(vanishes)
-        total += weight * distance_mm
-        near += weight * distance_mm.clamp(-mm, mm)
-        counted += weight
-    mean = total / counted
-    mean = near / counted + mean - mean.clamp(-mm, mm)
-    off = max(one.scan.mm for one in alignments)
+    seen = target.intensities(coarse)
+    mean, unknown, vanished = _averaged(sources, points_mm_of(coarse, target.device), seen, coarse.spacing_zyx, mm)
     values, usable = (some.cpu().numpy() for some in seen)
     carried = with_contrast(mean.cpu().numpy(), values, usable > 0.5, coarse.spacing_zyx, off)
     carried[unknown.cpu().numpy()] = 0
     distance = resample(Volume(carried, coarse), part, fill=None).array
     best = max(range(len(trusts)), key=trusts.__getitem__)
-    gone = all(one for one, worth in zip(vanished, trusts, strict=True) if worth >= LEAST_TRUST) and trusts[best] >= LEAST_TRUST
-    if gone and max(float(map_mm.array.max()) for map_mm in maps) >= min(_DEEP * off, REACH_MM - 0.1):
+    if vanished and max(float(one.distance.array.max()) for one in sources) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights, off)
-    return Prior(
-        box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, sum(trusts) / max(trusts), cut=bool(unknown.any())
-    )
+    count, cut = sum(trusts) / max(trusts), bool(unknown.any())
+    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, count, cut=cut)
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """One structure of one aligned reference."""
+
+    warp: Warp
+    """The alignment, refined around the structure if it is trusted."""
+    distance: Volume
+    """To the surface, in the reference."""
+    trust: float
+    scan: Geometry
+    """All of the reference."""
+    cuts: Sequence[Cut]
+    """Borders of the reference that cut the structure off."""
+
+    @classmethod
+    def of(cls, alignment: Alignment, value: int, worth: float, target: Target) -> "_Source":
+        distance, scan = alignment.atlas.distances[value], alignment.atlas.coarse.geometry
+        warp = refined_around(alignment, value, target) if worth >= LEAST_TRUST else alignment
+        return cls(warp, distance, worth, scan, cuts(distance, scan))
+
+
+def _averaged(
+    sources: Sequence[_Source], points: Tensor, seen: tuple[Tensor, Tensor], spacing: Triple, mm: float
+) -> tuple[Tensor, Tensor, bool]:
+    """Average distance [d,h,w] to the surface at points of the target; where it is unknown; and if the structure has vanished there.
+
+    `seen` are the target's intensities at these points, and which are usable.
+    """
+    total, near, counted = (torch.zeros(points.shape[1:], device=points.device) for _ in range(3))
+    unknown, vanished = torch.ones(points.shape[1:], dtype=torch.bool, device=points.device), []
+    for one in sources:
+        places = one.warp.reference_mm(points)
+        difference = sample(one.warp.difference[None], one.warp.in_box(points))[0]
+        weight = (one.trust + 1e-3) / (difference + _SIMILARITY) ** 2
+        weight[~within(one.scan, places)] *= _BEYOND
+        unknown &= beyond(one.scan, one.cuts, places)
+        distance_mm, vanishes = _carried_over(one.warp, one.distance, places, spacing, seen, mm)
+        if one.trust >= LEAST_TRUST:
+            vanished.append(vanishes)
+        total += weight * distance_mm
+        near += weight * distance_mm.clamp(-mm, mm)
+        counted += weight
+    mean = total / counted
+    return near / counted + mean - mean.clamp(-mm, mm), unknown, bool(vanished) and all(vanished)
 
 
 def _carried_over(
@@ -178,7 +199,13 @@ def _carried_over(
 ) -> tuple[Tensor, bool]:
     """Distance to the surface at some places of a reference, by patches; and if what stands out there is not seen in the target.
 
-    `seen` are the target's intensities at the matching points, and which are usable.
+    Args:
+        warp: from the target to the reference.
+        map_mm: distances in the reference.
+        places: in the reference.
+        spacing: of the target's points.
+        seen: intensities of the target at the matching points, and which are usable.
+        mm: voxel size of the alignment.
     """
     moved, there = sample(torch.stack([warp.scan.values, warp.scan.usable.float()]), warp.scan.index(places))
     known, distance = seen[1] * (there > 0.5).float(), distance_at(map_mm, places)
@@ -214,17 +241,19 @@ def _reason(facts: Evidence, worth: float) -> str:
     return "the scan does not resemble the reference there and may not show the structure"
 
 
-def _box(warps: Sequence[Warp], maps: Sequence[Volume], target: Geometry) -> Box | None:
-    """Voxels of the target in which some reference sees the structure, half the known distance around."""
+def _box(sources: Sequence[_Source], target: Geometry) -> Box | None:
+    """Voxels of the target in which some reference sees the structure, half the known distance around; up to the target's end where all
+    references cut it off."""
     corners = []
-    for one, map_mm in zip(warps, maps, strict=True):
-        index = voxel_grid(one.field.shape[1:], one.field.device)
-        distance = distance_at(map_mm, one.scan.points_mm(index + one.field))
+    for one in sources:
+        warp = one.warp
+        index = voxel_grid(warp.field.shape[1:], warp.field.device)
+        distance = distance_at(one.distance, warp.scan.points_mm(index + warp.field))
         where = (distance > -REACH_MM / 2).nonzero()
         if len(where):
             ends = torch.stack([where.amin(0), where.amax(0)]).float()
             places = torch.cartesian_prod(ends[:, 0], ends[:, 1], ends[:, 2]).T
-            corners.append(one.scan.points_mm(places) - one.shift[:, None])
+            corners.append(warp.scan.points_mm(places) - warp.shift[:, None])
     if not corners:
         return None
     to_index = np.linalg.inv(target.affine)
@@ -233,7 +262,10 @@ def _box(warps: Sequence[Warp], maps: Sequence[Volume], target: Geometry) -> Box
     start, stop = np.floor(found.min(1)).astype(int), np.ceil(found.max(1)).astype(int) + 1
     if (stop <= 0).any() or (start >= target.shape_zyx).any():
         return None
-    return Box.of(start, stop).grown((1, 1, 1), target.shape_zyx)
+    box = Box.of(start, stop).grown((1, 1, 1), target.shape_zyx)
+    for one in sources if all(one.cuts for one in sources) else []:
+        box = extended(box, one.scan, one.cuts, target)
+    return box
 
 
 def points_mm_of(grid: Geometry, device: torch.device) -> Tensor:
