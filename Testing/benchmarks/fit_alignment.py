@@ -5,7 +5,7 @@
 Each folder holds images/, labels/ and split.json with `labels`, `train` and `val`. References come from `train`, targets from `val`; the
 split `test` is never read. References of one folder are also aligned with targets of the others: there nothing is to be found. Random
 bodies (`training.pretrain.bodies`), two of each family, stand for what the network knows little about. Prints the constants of
-`mass_core/alignment/prior.py` and `fusion.py`, and `Recipe.fusion`; `--write FILE` records the latter in a copy of the weights.
+`mass_core/alignment/trust.py` and `fusion.py`, and `Recipe.fusion`; `--write FILE` records the latter in a copy of the weights.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from mass_core.alignment import fusion as fusing
 from mass_core.alignment.align import Target, align
 from mass_core.alignment.atlas import make_atlas
 from mass_core.alignment.fusion import NetworkEvidence, evidence_terms
-from mass_core.alignment.prior import LEAST_TRUST, WEIGHTS, Evidence, Prior, combined, evidence
+from mass_core.alignment.prior import Prior, combined
+from mass_core.alignment.trust import LEAST_TRUST, WEIGHTS, Evidence, evidence
 from mass_core.config import Recipe
 from mass_core.evaluation.metrics import dice
 from mass_core.volumes.volume import Geometry

@@ -13,10 +13,11 @@ from mass_core.alignment.features import CHANNELS, mind
 from mass_core.alignment.fields import composed, inverse_error, made_inverse, resized, sample, smoothed, voxel_grid
 from mass_core.alignment.fusion import NetworkEvidence, reliability
 from mass_core.alignment.locate import aligned_labels, locate
-from mass_core.alignment.prior import LEAST_TRUST, combined, evidence, trust
+from mass_core.alignment.prior import combined
 from mass_core.alignment.refine import refined
 from mass_core.alignment.scan import aligned_scan, lattice
 from mass_core.alignment.start import shifts
+from mass_core.alignment.trust import LEAST_TRUST, evidence, trust
 from mass_core.config import Recipe
 from mass_core.data.phantoms import subject
 from mass_core.errors import Cancelled, InputError

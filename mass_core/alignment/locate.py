@@ -11,7 +11,8 @@ from ..progress import Steps
 from ..volumes.volume import Volume
 from .align import Target, align, mirrored_axis
 from .atlas import Atlas
-from .prior import LEAST_TRUST, Prior, combined
+from .prior import Prior, combined
+from .trust import LEAST_TRUST
 
 _DOUBTFUL = 0.07
 """Score of the best reference above which a target is also tried mirrored, which takes time. Most validation scans reach 0.045 to 0.06,

@@ -1,6 +1,5 @@
-"""Prior of a structure in a target from aligned references, with its trust."""
+"""Prior of a structure in a target, from all references aligned with it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,17 +19,16 @@ from .contrast import with_contrast
 from .fields import sample, voxel_grid
 from .intensities import has_vanished
 from .patches import with_patches
+from .trust import LEAST_TRUST, doubt, evidence, trust
 from .warp import Warp
 
 _SIMILARITY = 0.01
 """Feature difference at which a reference counts a quarter of one that fits perfectly (weights fall with its square)."""
-_LEAST_SEEN = 0.05
-"""Share of a structure that both scans must hold; with less, there is no evidence for the alignment."""
 _BEYOND = 1e-6
 """Weight of a reference beyond the end of its scan beside others: it does not show if the structure goes on there."""
-
-_FEWEST = 20
-"""Least number of voxels around a structure for an estimate."""
+_VANISHED = "it stands out in the reference but not at that position of the scan, so it may lie elsewhere, as lesions do, or be absent"
+_DEEP = 2.0
+"""Voxels of the alignment from the surface to the middle of a structure; an alignment that is a little off may miss a thinner one."""
 _RELIABLE = 0.5
 """Reliability above which the network continues a structure that the references' scans cut off."""
 
@@ -63,47 +61,6 @@ class Prior:
     def continued(self) -> bool:
         """If the network alone continues the structure beyond the end of the references' scans: where it is reliable."""
         return self.cut and self.reliability > _RELIABLE
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Evidence of how good an alignment is for one structure."""
-
-    residual: float
-    """Feature difference around all structures."""
-    relative_residual: float
-    """The same around this one, as a share of what it would be between voxels paired by chance: noise and contrast cancel out."""
-    inverse_share: float
-    """Disagreement of the two directions around this one, as a share of its size (cube root of its volume)."""
-    covered: float
-    """Share of this one that lies inside both scans."""
-
-
-def evidence(alignment: Alignment, value: int) -> Evidence:
-    """Evidence for one structure of an alignment."""
-    index = voxel_grid(alignment.field.shape[1:], alignment.field.device)
-    map_mm = alignment.atlas.distances[value]
-    distance = distance_at(map_mm, alignment.scan.points_mm(index + alignment.field))
-    weight = (distance > -alignment.scan.mm).float()
-    total = weight.sum().clamp(min=1e-3)
-    known = alignment.known * weight
-    seen = float(known.sum()) > _LEAST_SEEN * float(total)
-    size = float(np.count_nonzero(map_mm.array > 0) * np.prod(map_mm.geometry.spacing_zyx)) ** (1 / 3)
-    return Evidence(
-        residual=alignment.residual if seen else 1.0,
-        relative_residual=_relative_residual(alignment, (distance > 1 - REACH_MM) & (alignment.known > 0.5)) if seen else 1.0,
-        inverse_share=float((alignment.wrong_mm * weight).sum() / total) / max(size, alignment.scan.mm),
-        covered=float(known.sum() / total),
-    )
-
-
-def _relative_residual(alignment: Alignment, where: Tensor) -> float:
-    """Feature difference of some voxels by the mean one of all their pairs."""
-    fixed, moved = alignment.fixed[:, where], alignment.moved[:, where]
-    if fixed.shape[1] < _FEWEST:
-        return 1.0
-    by_chance = (fixed**2).mean() + (moved**2).mean() - 2 * (fixed.mean(1) * moved.mean(1)).mean()
-    return float(((fixed - moved) ** 2).mean() / by_chance.clamp(min=1e-6))
 
 
 def combined(
@@ -145,7 +102,7 @@ def combined(
     if vanished and max(float(one.distance.array.max()) for one in sources) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights, off)
     count, cut = sum(trusts) / max(trusts), bool(unknown.any())
-    return Prior(box, distance, trusts[best], _reason(facts[best], trusts[best]), weights, off, count, cut=cut)
+    return Prior(box, distance, trusts[best], doubt(facts[best], trusts[best]), weights, off, count, cut=cut)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,34 +168,6 @@ def _carried_over(
     known, distance = seen[1] * (there > 0.5).float(), distance_at(map_mm, places)
     vanished = has_vanished(distance, seen[0], moved, known, 2 * mm)
     return with_patches(distance, seen[0], moved, known, spacing, mm), vanished
-
-
-def trust(facts: Evidence) -> float:
-    """Estimated chance that an aligned structure overlaps its truth by half: a logistic function of the evidence."""
-    score = OFFSET + sum(weight * getattr(facts, name) for name, weight in WEIGHTS.items())
-    return 1 / (1 + math.exp(-max(-30.0, min(30.0, score))))
-
-
-OFFSET = 4.61
-WEIGHTS = {"residual": -32.5, "relative_residual": -6.97, "inverse_share": -4.6, "covered": 3.19}
-"""Fitted on 189 structures of validation patients and random bodies, each in its own set, and 157 where they do not belong (other bodies,
-other body parts), which count a third as much: a target shows the structure more often than not. The form is that of
-`Testing.benchmarks.fit_alignment`; scans of chest and brain without labels were among those where nothing belongs."""
-OUTSIDE = "its aligned position lies outside the scan"
-_VANISHED = "it stands out in the reference but not at that position of the scan, so it may lie elsewhere, as lesions do, or be absent"
-_DEEP = 2.0
-"""Voxels of the alignment from the surface to the middle of a structure; an alignment that is a little off may miss a thinner one."""
-LEAST_TRUST = 0.25
-"""Below it the alignment does not say where to look."""
-
-
-def _reason(facts: Evidence, worth: float) -> str:
-    """Main reason against an alignment that is not trusted."""
-    if worth >= LEAST_TRUST:
-        return ""
-    if facts.covered < 0.5:
-        return OUTSIDE
-    return "the scan does not resemble the reference there and may not show the structure"
 
 
 def _box(sources: Sequence[_Source], target: Geometry) -> Box | None:

@@ -10,7 +10,8 @@ from .. import config
 from ..alignment.atlas import Atlas, make_atlas, modality_of
 from ..alignment.fusion import reliability
 from ..alignment.locate import aligned_labels, locate
-from ..alignment.prior import LEAST_TRUST, OUTSIDE, Prior
+from ..alignment.prior import Prior
+from ..alignment.trust import LEAST_TRUST, OUTSIDE
 from ..cache import LruCache
 from ..colors import LabelStyle
 from ..config import Modality, Recipe, Triple, to_dict
