@@ -16,7 +16,7 @@ from mass_core.config import Recipe
 from mass_core.data.phantoms import subject
 from mass_core.volumes.boxes import Box
 from mass_core.volumes.resample import orient
-from mass_core.volumes.volume import Geometry
+from mass_core.volumes.volume import Geometry, Volume
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(ct_clip_hu=(-500.0, 500.0))
@@ -58,6 +58,11 @@ def test_the_border_that_cuts_a_structure_off_is_known_however_the_scan_is_store
 def test_a_whole_structure_is_not_cut_off():
     image, labels = person(1)
     assert cuts(make_atlas(image, labels, [LIVER], RECIPE, CPU).distances[LIVER], image.geometry) == []
+
+
+def test_a_structure_too_small_for_its_map_is_not_cut_off():
+    grid = Geometry(shape_zyx=(4, 4, 4), spacing_xyz=(1.0, 1.0, 1.0))
+    assert cuts(Volume(np.full(grid.shape_zyx, -1, np.float32), grid), grid) == []
 
 
 def test_points_beyond_a_border_and_the_box_that_holds_them():

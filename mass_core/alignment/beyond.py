@@ -26,13 +26,15 @@ class Cut:
 
 
 def cuts(distance: Volume, scan: Geometry) -> list[Cut]:
-    """The borders of a scan that cut a structure off.
+    """The borders of a scan that cut a structure off; none of one too small for its distance map.
 
     Args:
         distance: to the structure's surface in mm, positive inside.
         scan: the reference's voxels.
     """
     where = torch.from_numpy(np.argwhere(distance.array > 0).T.astype(np.float32))
+    if where.numel() == 0:
+        return []
     matrix = torch.from_numpy(distance.geometry.affine[2::-1, [2, 1, 0, 3]].astype(np.float32))
     places = places_in(scan, (matrix[:, :3] @ where + matrix[:, 3:])[:, :, None, None])
     near = _TOUCHES * max(distance.geometry.spacing_zyx) / np.multiply(scan.shape_zyx, scan.spacing_zyx)
