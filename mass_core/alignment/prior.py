@@ -54,13 +54,13 @@ class Prior:
     """Number of references, each counted as it is trusted beside the best one."""
     reliability: float = 1.0
     """Of the network for this structure (`alignment.fusion.reliability`)."""
-    cut: bool = False
-    """If the references' scans end within the structure, and the target goes on there."""
+    beyond: float = 0.0
+    """Share of the box where the target goes on beyond the end of references' scans that cut the structure off."""
 
     @property
     def continued(self) -> bool:
         """If the network alone continues the structure beyond the end of the references' scans: where it is reliable."""
-        return self.cut and self.reliability > _RELIABLE
+        return self.beyond > 0 and self.reliability > _RELIABLE
 
 
 def combined(
@@ -101,8 +101,8 @@ def combined(
     best = max(range(len(trusts)), key=trusts.__getitem__)
     if vanished and max(float(one.distance.array.max()) for one in sources) >= min(_DEEP * off, REACH_MM - 0.1):
         return Prior(box, distance, 0.0, _VANISHED, weights, off)
-    count, cut = sum(trusts) / max(trusts), bool(unknown.any())
-    return Prior(box, distance, trusts[best], doubt(facts[best], trusts[best]), weights, off, count, cut=cut)
+    count, ended = sum(trusts) / max(trusts), float(unknown.float().mean())
+    return Prior(box, distance, trusts[best], doubt(facts[best], trusts[best]), weights, off, count, beyond=ended)
 
 
 @dataclass(frozen=True, eq=False)

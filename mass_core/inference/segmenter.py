@@ -42,6 +42,8 @@ _NO_ATLAS = (
     "The task holds no images to align with the scan. The same scans given as references, or encoded with --with-alignment, would give "
     "better results."
 )
+_WORTH_SAYING = 0.1
+"""Share of a structure's box beyond the end of the references' scans from which a message says so: a spine is always cut off somewhere."""
 _GOES_ON = "beyond their ends the network alone decided"
 _ENDS = "the result ends there as well, because the network is not reliable enough to continue alone"
 _ABSENT = "its expected position, given the other structures, lies outside the scan"
@@ -435,7 +437,7 @@ def _not_aligned(decisions: Mapping[int, Decision], names: Mapping[int, str]) ->
 
 def _cut_off(priors: Mapping[int, Prior], task: Task) -> Iterator[str]:
     """Messages about structures that the references' scans cut off."""
-    cut = {value: prior for value, prior in priors.items() if prior.cut}
+    cut = {value: prior for value, prior in priors.items() if prior.beyond > _WORTH_SAYING}
     for continued, then in ((True, _GOES_ON), (False, _ENDS)):
         names = [label.name for label in task.labels if label.value in cut and cut[label.value].continued is continued]
         if names:
