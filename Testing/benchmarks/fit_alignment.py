@@ -65,7 +65,8 @@ class NetworkSample:
         """[N,5] for some voxels the terms of `evidence_terms`, and the truth."""
         prior = replace(self.prior, reliability=reliability)
         columns = [*evidence_terms(prior, prior.distance, self.probability), self.truth]
-        return np.stack([column.ravel()[::_EVERY] for column in columns], axis=1).astype(np.float32)
+        known = ~prior.unknown(prior.distance)
+        return np.stack([column[known][::_EVERY] for column in columns], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from mass_core import Segmenter, load_model
 from mass_core.alignment.align import Target, align
-from mass_core.alignment.atlas import make_atlas
+from mass_core.alignment.atlas import make_atlas, places_in
 from mass_core.alignment.beyond import Cut, beyond, cuts, extended
 from mass_core.alignment.fusion import fused
 from mass_core.alignment.prior import combined
@@ -68,7 +68,7 @@ def test_a_structure_too_small_for_its_map_is_not_cut_off():
 def test_points_beyond_a_border_and_the_box_that_holds_them():
     scan = Geometry(shape_zyx=(10, 10, 10), spacing_xyz=(1.0, 1.0, 2.0))
     points = torch.tensor([[18.0, 5, 5], [20.0, 5, 5], [20.0, 40, 5], [5.0, 40, 5]]).T[:, :, None, None]
-    assert beyond(scan, [Cut(0, True)], points).flatten().tolist() == [False, True, True, False]
+    assert beyond([Cut(0, True)], places_in(scan, points)).flatten().tolist() == [False, True, True, False]
     upside_down = Geometry(shape_zyx=(30, 30, 30), spacing_xyz=(1.0, 1.0, 1.0), direction=(1, 0, 0, 0, -1, 0, 0, 0, -1))
     box = Box((10, 10, 10), (20, 20, 20))
     assert extended(box, scan, [Cut(0, True)], scan) == Box((10, 10, 10), (10, 20, 20))
@@ -80,7 +80,7 @@ def test_the_network_goes_on_where_the_reference_ends(half):
     prior = prior_of(half, image)
     truth = labels.array[prior.box.slices()] == LIVER
     sure = np.where(truth, 0.9, 0.1).astype(np.float32)
-    unknown = prior.distance == 0
+    unknown = prior.unknown(prior.distance)
     assert (truth & unknown).sum() > 0.2 * truth.sum()
     assert prior.box.high[0] == image.array.shape[0]
     assert 0.1 < prior.beyond < 0.9

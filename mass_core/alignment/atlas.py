@@ -206,9 +206,3 @@ def places_in(scan: Geometry, points_mm: Tensor) -> Tensor:
     index = torch.einsum("ij,jdhw->idhw", matrix[:, :3], points_mm) + matrix[:, 3].view(3, 1, 1, 1)
     size = torch.tensor(scan.shape_zyx, dtype=torch.float32, device=points_mm.device).view(3, 1, 1, 1)
     return (index + 0.5) / size
-
-
-def within(scan: Geometry, points_mm: Tensor) -> Tensor:
-    """Mask [d,h,w] of the points [3,d,h,w], z, y, x in LPS mm, that lie inside a scan."""
-    places = places_in(scan, points_mm)
-    return ((places >= 0) & (places <= 1)).all(0)

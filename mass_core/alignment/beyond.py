@@ -1,4 +1,7 @@
-"""Where a structure goes on that the border of its reference's scan cuts off: alignment does not know, the network may."""
+"""Borders of a reference's scan that cut a structure off, and the part of a target that lies beyond them.
+
+Alignment cannot know how the structure goes on there; the network may.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,9 +45,8 @@ def cuts(distance: Volume, scan: Geometry) -> list[Cut]:
     return first + [Cut(axis, True) for axis in range(3) if float(places[axis].max()) > 1 - near[axis]]
 
 
-def beyond(scan: Geometry, borders: Sequence[Cut], points_mm: Tensor) -> Tensor:
-    """Mask [d,h,w] of the points [3,d,h,w], z, y, x in LPS mm, that lie beyond some borders of a scan."""
-    places = places_in(scan, points_mm)
+def beyond(borders: Sequence[Cut], places: Tensor) -> Tensor:
+    """Mask [d,h,w] of the places [3,d,h,w] along the axes of a scan (`places_in`) that lie beyond some of its borders."""
     result = torch.zeros(places.shape[1:], dtype=torch.bool, device=places.device)
     for border in borders:
         result |= places[border.axis] > 1 if border.last else places[border.axis] < 0

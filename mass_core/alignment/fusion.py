@@ -72,4 +72,4 @@ def fused(prior: Prior, box: Box, probability: np.ndarray) -> np.ndarray:
     for weight, term in zip(prior.weights[1:], terms, strict=True):
         score += weight * term
     both = np.asarray(1 / (1 + np.exp(-np.clip(score, -30, 30))), np.float32)
-    return np.where(distance == 0, probability * np.float32(prior.continued), both) if prior.beyond else both
+    return np.where(prior.unknown(distance), probability * np.float32(prior.continued), both)

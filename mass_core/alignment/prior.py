@@ -12,7 +12,7 @@ from ..volumes.boxes import Box
 from ..volumes.resample import grid_at, resample
 from ..volumes.volume import Geometry, Volume
 from .align import Alignment, Target
-from .atlas import REACH_MM, distance_at, within
+from .atlas import REACH_MM, distance_at, places_in
 from .beyond import Cut, beyond, cuts, extended
 from .closeup import refined_around
 from .contrast import with_contrast
@@ -61,6 +61,10 @@ class Prior:
     def continued(self) -> bool:
         """If the network alone continues the structure beyond the end of the references' scans: where it is reliable."""
         return self.beyond > 0 and self.reliability > _RELIABLE
+
+    def unknown(self, distance: np.ndarray) -> np.ndarray:
+        """Mask of the voxels beyond the end of the references' scans, from the prior's distance there."""
+        return (distance == 0) & (self.beyond > 0)
 
 
 def combined(
@@ -121,6 +125,7 @@ class _Source:
 
     @classmethod
     def of(cls, alignment: Alignment, value: int, worth: float, target: Target) -> "_Source":
+        """The structure `value` of an alignment that is worth that much trust."""
         distance, scan = alignment.atlas.distances[value], alignment.atlas.coarse.geometry
         warp = refined_around(alignment, value, target) if worth >= LEAST_TRUST else alignment
         return cls(warp, distance, worth, scan, cuts(distance, scan))
@@ -139,8 +144,9 @@ def _averaged(
         places = one.warp.reference_mm(points)
         difference = sample(one.warp.difference[None], one.warp.in_box(points))[0]
         weight = (one.trust + 1e-3) / (difference + _SIMILARITY) ** 2
-        weight[~within(one.scan, places)] *= _BEYOND
-        unknown &= beyond(one.scan, one.cuts, places)
+        in_scan = places_in(one.scan, places)
+        weight[((in_scan < 0) | (in_scan > 1)).any(0)] *= _BEYOND
+        unknown &= beyond(one.cuts, in_scan)
         distance_mm, vanishes = _carried_over(one.warp, one.distance, places, spacing, seen, mm)
         if one.trust >= LEAST_TRUST:
             vanished.append(vanishes)

@@ -160,7 +160,7 @@ def network_evidence(group: WorkingResult, prior: Prior, number: int, self_dice:
         return NetworkEvidence(self_dice, 0.0, 0.0)
     probability = group.best.probability(group.numbers.index(number), box)
     distance = resample(Volume(prior.distance, target.cropped(prior.box)), working.cropped(box), fill=None).array
-    aligned, found = distance > 0, (probability >= threshold) & (distance != 0)  # where the references have ended nothing is compared
+    aligned, found = distance > 0, (probability >= threshold) & ~prior.unknown(distance)
     voxels = int(np.count_nonzero(aligned))
     surest = np.sort(probability, axis=None)[-max(1, voxels) :]
     overlap = 2 * np.count_nonzero(aligned & found) / max(1, voxels + np.count_nonzero(found))
